@@ -1,0 +1,55 @@
+package wire
+
+// Cause is the one way a connection ended. The set is closed; each has a
+// WebSocket close code, is logged by name and counted.
+type Cause string
+
+const (
+	CauseClientDone   Cause = "client_done"   // the client closed with 1000: its session ends
+	CauseClientGone   Cause = "client_gone"   // the client closed otherwise, or the network failed: its session is kept for the resume window
+	CausePingTimeout  Cause = "ping_timeout"  // no pong for two ping intervals
+	CauseWriteTimeout Cause = "write_timeout" // one write took longer than the write timeout
+	CauseSlowConsumer Cause = "slow_consumer" // the client left too many notifications unread
+	CauseTooBig       Cause = "too_big"       // a frame was larger than max-message
+	CauseSessionLimit Cause = "session_limit" // no session was free
+	CauseSessionEnded Cause = "session_ended" // the session was closed or expired
+	CauseNoSession    Cause = "no_session"    // no such session, or the wrong token
+	CauseSessionLost  Cause = "session_lost"  // the pod that owned the session is gone
+	CauseDraining     Cause = "draining"      // the server is stopping
+	CauseInternal     Cause = "internal"      // a defect in troupe
+)
+
+// Causes lists every Cause, for metrics and documentation.
+func Causes() []Cause {
+	return []Cause{
+		CauseClientDone, CauseClientGone, CausePingTimeout, CauseWriteTimeout, CauseSlowConsumer, CauseTooBig,
+		CauseSessionLimit, CauseSessionEnded, CauseNoSession, CauseSessionLost, CauseDraining, CauseInternal,
+	}
+}
+
+// Code returns the WebSocket close code (RFC 6455 section 7.4 and the IANA
+// registry; 4000 to 4999 are private) that the server sends for the cause.
+func (c Cause) Code() int {
+	switch c {
+	case CauseClientDone, CauseSessionEnded:
+		return 1000
+	case CauseTooBig:
+		return 1009
+	case CauseInternal:
+		return 1011
+	case CauseDraining:
+		return 1012
+	case CauseSessionLimit:
+		return 1013
+	case CauseNoSession:
+		return 4006
+	case CauseSessionLost:
+		return 4007
+	case CausePingTimeout:
+		return 4010
+	case CauseWriteTimeout, CauseSlowConsumer:
+		return 4011
+	default:
+		return 1001
+	}
+}

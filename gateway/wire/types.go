@@ -1,0 +1,342 @@
+// Package wire is the vocabulary of troupe's WebSocket protocol: JSON-RPC 2.0
+// requests, results and notifications, the closed sets of error codes and end
+// reasons, and the codec between them and bytes. docs/protocol.md shows every
+// message; a test keeps that page, the OpenRPC document and these types alike.
+//
+// The package is a leaf: it imports the standard library only, so that the
+// server, the client package and other programs share it.
+package wire
+
+import "encoding/json"
+
+// Version is the protocol version announced in Connected.
+const Version = "1.0.0"
+
+// Method names of requests, client to server.
+const (
+	MethodExecute = "execute"
+	MethodControl = "control"
+	MethodInput   = "input"
+	MethodSignal  = "signal"
+	MethodStatus  = "status"
+	MethodResume  = "resume"
+	MethodClose   = "close"
+	MethodPong    = "pong" // a notification: never answered
+)
+
+// Method names of notifications, server to client.
+const (
+	MethodConnected = "connected"
+	MethodStarted   = "process.started"
+	MethodOutput    = "process.output"
+	MethodWarning   = "process.warning"
+	MethodPaused    = "process.paused"
+	MethodResumed   = "process.resumed"
+	MethodCanceled  = "process.canceled"
+	MethodCompleted = "process.completed"
+	MethodError     = "process.error"
+	MethodPing      = "ping"
+	MethodDraining  = "server.draining"
+)
+
+// Control types of ControlParams.
+const (
+	ControlPause  = "PAUSE"
+	ControlResume = "RESUME"
+	ControlCancel = "CANCEL"
+)
+
+// Framing says how output is cut into pieces.
+type Framing string
+
+const (
+	FramingLines Framing = "lines" // whole lines, the line limit applies; the default
+	FramingRaw   Framing = "raw"   // pieces as the command wrote them, no line rule
+)
+
+// Encoding says how the bytes of output travel in JSON.
+type Encoding string
+
+const (
+	EncodingUTF8   Encoding = "utf-8"  // bytes that are not UTF-8 become U+FFFD; the default
+	EncodingBase64 Encoding = "base64" // bytes arrive intact
+)
+
+// OnOutputLimit says what happens when an execution reaches its output limit.
+type OnOutputLimit string
+
+const (
+	LimitDrop   OnOutputLimit = "drop"   // further lines are dropped and counted; the default
+	LimitCancel OnOutputLimit = "cancel" // the execution is cancelled with ReasonOutputLimit
+)
+
+// OnExit says what happens to processes that outlive the command.
+type OnExit string
+
+const (
+	ExitKill OnExit = "kill" // they are killed once the output is drained; the default
+	ExitKeep OnExit = "keep" // they stay part of the execution until its session ends
+)
+
+// Reason is the one cause of an execution's end. The set is closed.
+type Reason string
+
+const (
+	ReasonExited        Reason = "exited"         // the command returned an exit code
+	ReasonSignaled      Reason = "signaled"       // a signal that troupe did not send killed it
+	ReasonCanceled      Reason = "canceled"       // CANCEL, or signal KILL from the client
+	ReasonStreamTimeout Reason = "stream_timeout" // no output for the stream timeout
+	ReasonDeadline      Reason = "deadline"       // it ran for max_duration
+	ReasonOutputLimit   Reason = "output_limit"   // the limit was reached and on_output_limit is cancel
+	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
+	ReasonDrain         Reason = "drain"          // the server stopped before the command did
+	ReasonOutOfMemory   Reason = "out_of_memory"  // its tree exceeded max-memory
+	ReasonRunnerLost    Reason = "runner_lost"    // the runner died, and the tree with it
+	ReasonStartFailed   Reason = "start_failed"   // the command could not be started
+	ReasonInternal      Reason = "internal"       // a defect in troupe; the log has the stack
+)
+
+// Reasons lists every Reason, for metrics and documentation.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonExited, ReasonSignaled, ReasonCanceled, ReasonStreamTimeout, ReasonDeadline, ReasonOutputLimit,
+		ReasonSessionClosed, ReasonDrain, ReasonOutOfMemory, ReasonRunnerLost, ReasonStartFailed, ReasonInternal,
+	}
+}
+
+// Values of Completed.Status, as cc-executor's clients know them.
+const (
+	StatusCompleted = "completed" // exit code 0
+	StatusFailed    = "failed"    // any other end
+	StatusCanceled  = "canceled"  // ended by CANCEL
+)
+
+// ExecuteParams asks for one command to be run. Exactly one of Command and Argv is set.
+type ExecuteParams struct {
+	Command       string            `json:"command,omitempty"`         // run by /bin/sh -c
+	Argv          []string          `json:"argv,omitempty"`            // run without a shell; Argv[0] is looked up in PATH
+	ExecutionID   string            `json:"execution_id,omitempty"`    // chosen by the client to make execute idempotent; 1 to 128 bytes of [A-Za-z0-9._-]
+	Cwd           string            `json:"cwd,omitempty"`             // absolute, or relative to the session's working directory
+	Env           map[string]string `json:"env,omitempty"`             // added to the configured environment
+	Stdin         bool              `json:"stdin,omitempty"`           // open a pipe for input; otherwise stdin is /dev/null
+	Timeout       float64           `json:"timeout,omitempty"`         // stream timeout, seconds; at most the server's
+	MaxDuration   float64           `json:"max_duration,omitempty"`    // seconds of running time; at most the server's
+	OutputLimit   int64             `json:"output_limit,omitempty"`    // bytes; at most the server's
+	OnOutputLimit OnOutputLimit     `json:"on_output_limit,omitempty"` // default drop
+	OnExit        OnExit            `json:"on_exit,omitempty"`         // default kill
+	Framing       Framing           `json:"framing,omitempty"`         // default lines
+	Encoding      Encoding          `json:"encoding,omitempty"`        // default utf-8
+}
+
+// ExecuteResult answers execute. A repeated execution_id is answered with the
+// same values and Attached set; output then follows from offset 0.
+type ExecuteResult struct {
+	Status      string `json:"status"` // "started"
+	ExecutionID string `json:"execution_id"`
+	PID         int    `json:"pid"`  // in the runner's pid namespace
+	PGID        int    `json:"pgid"` // process group of the command
+	Attached    bool   `json:"attached,omitempty"`
+}
+
+// ControlParams pauses, resumes or cancels an execution.
+type ControlParams struct {
+	Type        string `json:"type"`                   // PAUSE, RESUME or CANCEL
+	ExecutionID string `json:"execution_id,omitempty"` // needed only when several run
+}
+
+// ControlResult answers control: "paused", "resumed" or "canceled".
+type ControlResult struct {
+	Status      string `json:"status"`
+	ExecutionID string `json:"execution_id"`
+}
+
+// InputParams writes to the stdin of an execution started with stdin. The
+// answer comes when the bytes are in the command's pipe: wait for it to pace.
+type InputParams struct {
+	ExecutionID string   `json:"execution_id"`
+	Data        string   `json:"data,omitempty"`
+	Encoding    Encoding `json:"encoding,omitempty"` // of Data; default utf-8
+	EOF         bool     `json:"eof,omitempty"`      // close stdin after Data
+}
+
+// SignalParams sends a signal, by name with or without SIG, to the process
+// group of the command. KILL kills the whole tree. STOP, TSTP and CONT are refused: use control.
+type SignalParams struct {
+	ExecutionID string `json:"execution_id"`
+	Signal      string `json:"signal"`
+}
+
+// ResumeParams re-attaches to a session. Executions maps each execution the
+// client wants to follow to the offset after the last byte it has.
+// A nil map follows every execution from its beginning.
+type ResumeParams struct {
+	ResumeToken string           `json:"resume_token"`
+	Executions  map[string]int64 `json:"executions,omitempty"`
+}
+
+// ResumeResult answers resume. Executions that the session does not know are
+// listed in Unknown.
+type ResumeResult struct {
+	SessionID  string                     `json:"session_id"`
+	Executions map[string]ExecutionStatus `json:"executions"`
+	Unknown    []string                   `json:"unknown,omitempty"`
+	Limits     Limits                     `json:"limits"`
+}
+
+// State of an execution.
+type State string
+
+const (
+	StateStarting  State = "starting"
+	StateRunning   State = "running"
+	StatePaused    State = "paused"
+	StateCanceling State = "canceling" // the end has a reason; the tree is being killed
+	StateDraining  State = "draining"  // the command exited; its output is drained, survivors are killed
+	StateKept      State = "kept"      // completed with on_exit keep; survivors live
+	StateExited    State = "exited"    // dead, reaped, reported
+)
+
+// ExecutionStatus is what status and resume tell of one execution.
+type ExecutionStatus struct {
+	State     State      `json:"state"`
+	PID       int        `json:"pid,omitempty"`
+	PGID      int        `json:"pgid,omitempty"`
+	Offset    int64      `json:"offset"`              // bytes in the transcript
+	StartedAt string     `json:"started_at"`          // RFC 3339
+	Completed *Completed `json:"completed,omitempty"` // once it has ended
+}
+
+// StatusResult answers status.
+type StatusResult struct {
+	SessionID  string                     `json:"session_id"`
+	Pod        string                     `json:"pod"`
+	CreatedAt  string                     `json:"created_at"` // RFC 3339
+	Executions map[string]ExecutionStatus `json:"executions"`
+	Limits     Limits                     `json:"limits"`
+}
+
+// Limits are the limits in force for a session. Zero means none.
+type Limits struct {
+	MaxSessions   int     `json:"max_sessions"`
+	MaxExecutions int     `json:"max_executions"`
+	MaxLine       int     `json:"max_line"`       // bytes
+	MaxOutput     int64   `json:"max_output"`     // bytes
+	StreamTimeout float64 `json:"stream_timeout"` // seconds
+	MaxDuration   float64 `json:"max_duration"`   // seconds
+	MaxMemory     int64   `json:"max_memory"`     // bytes
+	CancelGrace   float64 `json:"cancel_grace"`   // seconds
+	ResumeWindow  float64 `json:"resume_window"`  // seconds
+	IdleTimeout   float64 `json:"idle_timeout"`   // seconds
+	MaxMessage    int64   `json:"max_message"`    // bytes
+}
+
+// Connected is the first notification on a new session.
+type Connected struct {
+	SessionID    string   `json:"session_id"`
+	Version      string   `json:"version"`
+	Capabilities []string `json:"capabilities"`
+	ResumeToken  string   `json:"resume_token"`
+	Limits       Limits   `json:"limits"`
+	Pod          string   `json:"pod"`
+	Containment  string   `json:"containment"` // "cgroup+tree" or "tree"
+}
+
+// Started follows the answer to execute.
+type Started struct {
+	ExecutionID string `json:"execution_id"`
+	Status      string `json:"status"` // "started"
+	PID         int    `json:"pid"`
+	PGID        int    `json:"pgid"`
+}
+
+// Stream names of Output.Type.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// Output is a piece of an execution's transcript. Pieces of one execution are
+// contiguous: the piece holds the transcript's bytes from Offset-len(bytes) to
+// Offset, where bytes are Data before the replacement of invalid UTF-8, and
+// starts where the piece before it ended, plus Gap.
+type Output struct {
+	ExecutionID string   `json:"execution_id"`
+	Type        string   `json:"type"` // stdout or stderr
+	Data        string   `json:"data"`
+	Encoding    Encoding `json:"encoding,omitempty"` // set when base64
+	Truncated   bool     `json:"truncated"`          // Data is one line that was cut and ends in [TRUNCATED] and a newline
+	Offset      int64    `json:"offset"`             // transcript position after this piece
+	Gap         int64    `json:"gap,omitempty"`      // bytes missing between the piece before and this one
+}
+
+// Codes of Warning.
+const (
+	WarnOutputLimit     = "output_limit"     // the output limit was reached, lines are dropped from here on
+	WarnTranscriptWrite = "transcript_write" // the data directory failed or its budget is spent, lines are dropped from here on
+)
+
+// Warning says that something was lost, at the time it begins to be lost.
+type Warning struct {
+	ExecutionID string `json:"execution_id"`
+	Code        string `json:"code"`
+	Message     string `json:"message"`
+	Offset      int64  `json:"offset"` // transcript position at which dropping began
+}
+
+// ControlEvent is the params of process.paused, process.resumed and process.canceled.
+type ControlEvent struct {
+	ExecutionID string `json:"execution_id"`
+	Status      string `json:"status"`
+	PID         int    `json:"pid"`
+	PGID        int    `json:"pgid"`
+}
+
+// Survivors are processes that outlived the command. They were killed, or,
+// with on_exit keep, they live on.
+type Survivors struct {
+	Count    int      `json:"count"`
+	Commands []string `json:"commands"` // command names (comm), at most 16
+}
+
+// Usage is what an execution's tree used, of the processes that were reaped.
+type Usage struct {
+	UserSeconds   float64 `json:"user_seconds"`
+	SystemSeconds float64 `json:"system_seconds"`
+	MaxRSSBytes   int64   `json:"max_rss_bytes"` // of the largest single process
+}
+
+// Completed is the last notification of an execution (with on_exit keep, output
+// of survivors may follow it). It is sent exactly once on each connection that follows the execution.
+type Completed struct {
+	ExecutionID    string     `json:"execution_id"`
+	Status         string     `json:"status"` // completed, failed or canceled
+	PID            int        `json:"pid,omitempty"`
+	PGID           int        `json:"pgid,omitempty"`
+	ExitCode       int        `json:"exit_code"`        // negative for a signal: -15 is SIGTERM
+	Signal         string     `json:"signal,omitempty"` // name with SIG
+	Reason         Reason     `json:"reason"`
+	Error          *Error     `json:"error,omitempty"`
+	DroppedLines   int64      `json:"dropped_lines"`
+	DroppedBytes   int64      `json:"dropped_bytes"`
+	TruncatedLines int64      `json:"truncated_lines"`
+	TruncatedBytes int64      `json:"truncated_bytes"` // bytes skipped in truncated lines
+	OutputBytes    int64      `json:"output_bytes"`    // bytes in the transcript: the last offset
+	Survivors      *Survivors `json:"survivors,omitempty"`
+	ExecutionTime  float64    `json:"execution_time"` // seconds from start to end, pauses included
+	Usage          *Usage     `json:"usage,omitempty"`
+}
+
+// ProcessError reports that an execution could not go on as asked.
+type ProcessError struct {
+	ExecutionID string `json:"execution_id,omitempty"`
+	Error       *Error `json:"error"`
+}
+
+// Draining tells that the server is stopping. Running executions may finish until the deadline.
+type Draining struct {
+	DeadlineSeconds float64 `json:"deadline_seconds"`
+}
+
+// ID is a JSON-RPC request id, kept as it was sent so that it returns with its
+// type. Empty means that the message is a notification.
+type ID json.RawMessage
