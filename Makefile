@@ -1,0 +1,51 @@
+# Everything a developer runs. `make` alone lists the targets.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+ARGS    ?=
+# Per fuzz target. CI uses a few seconds, a nightly run as long as it likes.
+FUZZTIME ?= 20s
+BENCH    ?= .
+BENCHTIME ?= 1s
+
+# The tools have a module of their own, so that their dependencies never become ours.
+TOOL    := go tool -modfile=.ci/tools/go.mod
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint tidy-check bench fuzz verify clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Build, then start trouped with its embedded runner (ARGS="--listen ...")
+	@exec bin/trouped $(ARGS)
+
+build: ## Build bin/trouped, bin/troupe and bin/troupe-runner: static, reproducible
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trouped ./cmd/troupe ./cmd/troupe-runner
+
+test: ## go vet, the model check where spin is installed, and every test under the race detector
+	@command -v "$${CC:-gcc}" >/dev/null || { echo "make test: the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+	go vet ./...
+	@if command -v spin >/dev/null; then .ci/verify; else echo "make test: spin is not installed, the model is not checked (see make verify)"; fi
+	CGO_ENABLED=1 go test -race ./...
+
+lint: ## golangci-lint: defects, style, and the import rules that are the architecture
+	$(TOOL) golangci-lint run ./...
+
+tidy-check: ## Fail when go.mod or go.sum are not what the imports need
+	go mod tidy -diff
+
+bench: build ## Go benchmarks, then the load program: the figures of the README (BENCH=regexp)
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+	go run ./cmd/troupe-load
+
+fuzz: ## Every fuzz target for FUZZTIME (20s)
+	.ci/fuzz $(FUZZTIME)
+
+verify: ## Check the Promela model of the process actor with spin
+	.ci/verify
+
+clean: ## Remove what the other targets made (not Go's own caches)
+	rm -rf bin .cache
+	rm -f docs/model/pan* docs/model/*.trail
