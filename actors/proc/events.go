@@ -1,0 +1,59 @@
+package proc
+
+import (
+	"syscall"
+	"time"
+)
+
+// Event is a fact about one tree. The order is: Started or StartFailed, any
+// number of Paused and Resumed, at most one Exited, then Dead, always last and
+// exactly once for every tree whose Start returned nil.
+type Event interface{ event() }
+
+// Started: the command's program runs (execve succeeded).
+type Started struct {
+	PID int // also its process group and session, in the runner's PID namespace
+}
+
+// StartFailed: no command runs. Dead follows. Err is a *StartError when the
+// system refused the command itself.
+type StartFailed struct{ Err error }
+
+// Paused: every process of the tree is stopped.
+type Paused struct{}
+
+// Resumed: every process of the tree was continued.
+type Resumed struct{}
+
+// Exited: the command itself has ended. What it started may live on.
+type Exited struct {
+	Code   int            // exit code; -Signal when a signal ended it
+	Signal syscall.Signal // 0 unless a signal ended it
+	Core   bool           // it dumped core
+	Alone  bool           // nothing else of the tree lives; Dead follows at once
+}
+
+// Dead: nothing of the tree lives, and everything is reaped.
+type Dead struct {
+	// Survivors are the names of processes that outlived the command and were
+	// killed by Sweep or Kill: at most 32 of them. SurvivorCount counts all.
+	Survivors     []string
+	SurvivorCount int
+	Usage         Usage
+	OutOfMemory   bool // the tree passed Spec.MaxMemory and was killed for it
+	Lost          bool // the init or the runner died under the tree, so its exit status is unknown
+}
+
+// Usage is what a tree consumed: the command and every descendant that was
+// waited for, as in getrusage(2).
+type Usage struct {
+	User, System time.Duration
+	MaxRSS       int64 // bytes, of the largest process
+}
+
+func (Started) event()     {}
+func (StartFailed) event() {}
+func (Paused) event()      {}
+func (Resumed) event()     {}
+func (Exited) event()      {}
+func (Dead) event()        {}

@@ -1,0 +1,113 @@
+//go:build linux
+
+package proc
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pipe is trouped's end of a command's stdout or stderr.
+//
+// It is the package's own pipe and not os/exec's: with StdoutPipe, Wait closes
+// the read end as soon as the command exits, and what was not read yet is lost.
+type Pipe struct{ f *os.File }
+
+// Read reads what the command wrote. io.EOF when every write end is closed,
+// which is when the last process that inherited it is gone, not when the
+// command exits.
+func (p *Pipe) Read(b []byte) (int, error) { return p.f.Read(b) }
+
+// SetReadDeadline works as for a net.Conn.
+func (p *Pipe) SetReadDeadline(t time.Time) error { return p.f.SetReadDeadline(t) }
+
+// Close closes this end. A command that writes afterwards gets SIGPIPE.
+func (p *Pipe) Close() error { return p.f.Close() }
+
+// Pending returns the number of bytes that can be read without waiting.
+func (p *Pipe) Pending() (int, error) {
+	rc, err := p.f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var n int
+	var ioErr error
+	err = rc.Control(func(fd uintptr) { n, ioErr = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return n, errors.Join(err, ioErr)
+}
+
+// Stdio is trouped's end of a command's standard streams. The caller owns it
+// from Start's return on and closes every member, whatever becomes of the tree.
+type Stdio struct {
+	Stdin          *os.File // nil unless Spec.Stdin
+	Stdout, Stderr *Pipe
+}
+
+// stdioPipes makes the pipes of one command. remote are the command's ends, in
+// the order stdin (if asked for), stdout, stderr.
+func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
+	local = &Stdio{}
+	defer func() {
+		if err == nil {
+			return
+		}
+		closeAll(remote)
+		local.close()
+	}()
+	if stdin {
+		r, w, err := halfPipe(false)
+		if err != nil {
+			return local, remote, err
+		}
+		remote = append(remote, r)
+		local.Stdin = os.NewFile(uintptr(w), "stdin")
+	}
+	for _, dst := range []**Pipe{&local.Stdout, &local.Stderr} {
+		r, w, err := halfPipe(true)
+		if err != nil {
+			return local, remote, err
+		}
+		remote = append(remote, w)
+		*dst = &Pipe{os.NewFile(uintptr(r), "output")}
+	}
+	return local, remote, nil
+}
+
+// halfPipe makes a pipe of which only trouped's end is non-blocking.
+// O_NONBLOCK belongs to the open description, and the two ends are two of
+// them; a command that finds its stdout non-blocking loses output to EAGAIN.
+func halfPipe(read bool) (r, w int, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return -1, -1, os.NewSyscallError("pipe2", err)
+	}
+	ours := p[1]
+	if read {
+		ours = p[0]
+	}
+	if err := unix.SetNonblock(ours, true); err != nil {
+		closeAll(p[:])
+		return -1, -1, os.NewSyscallError("fcntl", err)
+	}
+	return p[0], p[1], nil
+}
+
+func (s *Stdio) close() {
+	if s.Stdin != nil {
+		s.Stdin.Close()
+	}
+	for _, p := range []*Pipe{s.Stdout, s.Stderr} {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
