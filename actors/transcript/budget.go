@@ -1,0 +1,98 @@
+package transcript
+
+import (
+	"log/slog"
+	"os"
+)
+
+// reserve takes n bytes of the budget for t, evicting the oldest sealed transcripts as far as needed. It answers
+// with the reason to drop when that does not make enough room; then nothing was evicted in vain.
+//
+// Files are removed under mu: a second appender that came in between would find neither the bytes freed nor a
+// transcript to evict, and drop for ever what there was room for.
+func (s *Store) reserve(t *Transcript, n int64) DropReason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return DropClosed
+	}
+	if s.used-s.evictable+n > s.budget {
+		return DropBudget
+	}
+	for s.used+n > s.budget {
+		front := s.oldest.Front()
+		if front == nil {
+			return DropBudget // Some file could not be removed.
+		}
+		s.evict(front.Value.(*Transcript))
+	}
+	s.used += n
+	t.disk += n
+	return 0
+}
+
+// release gives back what reserve took for a write that failed.
+func (s *Store) release(t *Transcript, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= n
+	t.disk -= n
+}
+
+// sealed makes t evictable.
+func (s *Store) sealed(t *Transcript) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, kept := s.all[t]; !kept || t.disk == 0 || t.place != nil {
+		return
+	}
+	t.place = s.oldest.PushBack(t)
+	s.evictable += t.disk
+}
+
+// evict is called with mu held.
+func (s *Store) evict(t *Transcript) {
+	t.mu.Lock()
+	file := t.lose()
+	t.mu.Unlock()
+	freed := t.disk
+	err := s.free(t)
+	closeFile(file) // Without it, a reader's handle would keep the bytes on disk.
+	if err != nil {
+		s.log.Warn("evicted transcript cannot be removed", slog.String("execution", t.name), slog.Any("err", err))
+		return
+	}
+	s.evicted++
+	s.evictedBytes += freed
+	s.log.Debug("transcript evicted", slog.String("execution", t.name), slog.Int64("bytes", freed))
+}
+
+// forget removes t's file and ends the store's knowledge of t.
+func (s *Store) forget(t *Transcript) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, t)
+	return s.free(t)
+}
+
+// free removes t's file and returns its bytes to the budget; if the file will not go, its bytes stay counted.
+// Called with mu held.
+func (s *Store) free(t *Transcript) error {
+	if t.place != nil {
+		s.oldest.Remove(t.place)
+		t.place = nil
+		s.evictable -= t.disk
+	}
+	if t.disk == 0 {
+		return nil
+	}
+	if err := ignoreMissing(os.Remove(t.path)); err != nil {
+		// A directory that lost its write permission still lets the file be emptied.
+		if os.Truncate(t.path, 0) != nil {
+			return err
+		}
+	}
+	s.used -= t.disk
+	t.disk = 0
+	return nil
+}

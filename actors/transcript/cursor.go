@@ -1,0 +1,223 @@
+package transcript
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sort"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Piece is what one Cursor.Next found: bytes, or a gap, or a mark.
+type Piece struct {
+	Stream Stream
+	// Data is a part of the buffer given to Next: the next bytes of one stream.
+	Data []byte
+	// Truncated says that Data is (a part of) one line that was cut, its marker included.
+	Truncated bool
+	// Gap, if not 0, is the number of bytes missing here, because they were evicted or removed or could not
+	// be read. Data is nil.
+	Gap int64
+	// Offset is the position after this piece. The next piece starts there.
+	Offset int64
+	// Mark, if not nil, is a value given to Transcript.Mark or returned by OnDrop. Data is nil.
+	Mark any
+}
+
+// Cursor reads a transcript from an offset. Its methods may be called from any goroutine; Next runs once at a
+// time. A cursor holds no descriptor of its own, and no memory but its few fields. It must be closed.
+type Cursor struct {
+	t      *Transcript
+	notify func()
+
+	mu      sync.Mutex
+	closed  bool
+	offset  int64
+	mark    int       // Of t.marks, the next to deliver.
+	located bool      // The fields below belong to offset.
+	record  header    // The record that holds offset, or, when left is 0, the one before it.
+	left    int64     // Bytes of record at and after offset.
+	pos     int64     // Where in the file the next byte is; when left is 0, the next header.
+	ahead   int64     // How far to read past the current record; see adapt.
+	word    [4]byte   // For headers.
+	skim    [256]byte // For searching when the caller's buffer is small.
+
+	// Guarded by t.mu.
+	waiting bool // In t.waiting.
+	reading bool // Counted in t.readers.
+}
+
+// The bounds of what a cursor reads past the current record in the hope that it is more of the same stream.
+const (
+	minAhead = 256
+	maxAhead = 256 << 10
+)
+
+// Cursor returns a cursor that delivers the bytes from offset after on, and the marks at offsets >= after.
+// Several marks at one place come in the order they were made. ErrOffset if after is negative or past the end.
+//
+// notify is called each time something arrives after Next returned ErrWait, at most once for each ErrWait. It
+// runs on the goroutine that appends, without locks; it must not block. One call may still be under way when
+// Close returns. It may be nil.
+func (t *Transcript) Cursor(after int64, notify func()) (*Cursor, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if after < 0 || after > t.end {
+		return nil, fmt.Errorf("%w: %d is not in 0..%d", ErrOffset, after, t.end)
+	}
+	first := sort.Search(len(t.marks), func(i int) bool { return t.marks[i].offset >= after })
+	return &Cursor{t: t, notify: notify, offset: after, mark: first, ahead: 64 << 10}, nil
+}
+
+// Offset returns the position of the next byte.
+func (c *Cursor) Offset() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offset
+}
+
+// Close ends the cursor. Idempotent.
+func (c *Cursor) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	t := c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.letGo()
+	if !c.waiting {
+		return
+	}
+	c.waiting = false
+	for i, w := range t.waiting {
+		if w == c {
+			last := len(t.waiting) - 1
+			t.waiting[i], t.waiting[last] = t.waiting[last], nil
+			t.waiting = t.waiting[:last]
+			return
+		}
+	}
+}
+
+// letGo says that the cursor no longer needs the file. Called with t.mu held.
+func (c *Cursor) letGo() {
+	if c.reading {
+		c.reading = false
+		c.t.readers--
+		c.t.closeUnused()
+	}
+}
+
+// Next returns the next piece. It fills buf with the bytes of one stream that are there, joining records as far
+// as they belong together; a piece never crosses a mark. When there is nothing yet it returns ErrWait, and
+// notify will be called; after the last byte and mark of a sealed transcript, io.EOF; after Close, ErrClosed; for
+// an empty buf, io.ErrShortBuffer. Trouble with the file is a gap, not an error.
+func (c *Cursor) Next(buf []byte) (Piece, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(buf) == 0 {
+		return Piece{}, io.ErrShortBuffer
+	}
+	v, err := c.look()
+	if err != nil || v.piece.Mark != nil || v.piece.Gap != 0 {
+		return v.piece, err
+	}
+	piece, err := c.fill(v, buf)
+	if err != nil {
+		return c.unreadable(err), nil
+	}
+	return piece, nil
+}
+
+// view is what a cursor may read: a moment of the transcript's state.
+type view struct {
+	piece   Piece // If it has a mark or a gap, the result.
+	file    *os.File
+	bound   int64      // Offset of the end or of the next mark.
+	fileEnd int64      // Where the last complete record ends.
+	start   indexEntry // To search from, unless located.
+}
+
+// look decides what comes next.
+func (c *Cursor) look() (view, error) {
+	t := c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.closed {
+		return view{}, ErrClosed
+	}
+	bound := t.end
+	if c.mark < len(t.marks) {
+		m := t.marks[c.mark]
+		if m.offset <= c.offset {
+			c.mark++
+			return view{piece: Piece{Offset: c.offset, Mark: m.value}}, nil
+		}
+		bound = m.offset
+	}
+	switch {
+	case c.offset < t.end && t.lost:
+		return view{piece: c.gap()}, nil
+	case c.offset < t.end:
+		return c.reach(bound), nil
+	case t.sealed:
+		c.letGo()
+		return view{}, io.EOF
+	}
+	if !c.waiting {
+		c.waiting = true
+		t.waiting = append(t.waiting, c)
+	}
+	return view{}, ErrWait
+}
+
+// reach makes sure that the file is open. Called with t.mu held.
+func (c *Cursor) reach(bound int64) view {
+	t := c.t
+	if t.file == nil {
+		f, err := os.OpenFile(t.path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return view{piece: c.failed(err)}
+		}
+		t.file = f
+	}
+	if !c.reading {
+		c.reading = true
+		t.readers++
+	}
+	v := view{file: t.file, bound: bound, fileEnd: t.fileEnd}
+	if !c.located {
+		i := sort.Search(len(t.index), func(i int) bool { return t.index[i].offset > c.offset })
+		v.start = t.index[i-1]
+	}
+	return v
+}
+
+// gap skips to the end. Called with t.mu held.
+func (c *Cursor) gap() Piece {
+	missing := c.t.end - c.offset
+	c.offset, c.located, c.left = c.t.end, false, 0
+	c.letGo()
+	return Piece{Gap: missing, Offset: c.offset}
+}
+
+// failed is gap for a file that cannot be read. Called with t.mu held.
+func (c *Cursor) failed(err error) Piece {
+	c.t.store.readFailures.Add(1)
+	c.t.store.log.Warn("transcript cannot be read, its readers get a gap",
+		slog.String("execution", c.t.name), slog.Any("err", err))
+	return c.gap()
+}
+
+// unreadable explains a failed read: the file was evicted or removed meanwhile, or there is trouble.
+func (c *Cursor) unreadable(err error) Piece {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.t.lost {
+		return c.gap()
+	}
+	return c.failed(err)
+}

@@ -1,0 +1,19 @@
+// Package transcript keeps the output of executions: bounded, on disk, addressed by byte offset.
+//
+// A [Writer] frames what a command prints into lines and appends them to a [Transcript]; any number of
+// [Cursor]s read it at their own pace. A reader that is slow or gone costs nothing but the file. All
+// transcripts of a [Store] share a budget of bytes on disk; the oldest finished ones give way.
+//
+// # Accounting
+//
+// Nothing is lost without being counted. Once both writers are closed, the bytes that the command wrote are
+//
+//	OutputBytes − 12·TruncatedLines + TruncatedBytes + DroppedBytes
+//
+// where 12 is the length of "[TRUNCATED]" and the newline after it. See [Counts].
+//
+// # Memory
+//
+// A transcript costs a few hundred bytes, 16 bytes for every 64 KiB of its file, and its marks. A writer in
+// line mode holds at most one line (MaxLine bytes). Payload stays in the page cache.
+package transcript

@@ -1,0 +1,15 @@
+package transcript
+
+import "errors"
+
+var (
+	// ErrWait is returned by Cursor.Next when there is nothing yet; the cursor's notify is called when there is.
+	ErrWait = errors.New("transcript: nothing to read yet")
+	// ErrOffset is returned by Transcript.Cursor for an offset that is negative or past the end.
+	ErrOffset = errors.New("transcript: no such offset")
+	// ErrClosed is returned by a Cursor, Writer or Store used after its Close.
+	ErrClosed = errors.New("transcript: closed")
+
+	// errCorrupt never leaves the package: the cursor reports a gap.
+	errCorrupt = errors.New("file does not hold the records that were written to it")
+)

@@ -1,0 +1,287 @@
+package transcript
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// DefaultMaxLine is the MaxLine of a WriterConfig that does not say.
+const DefaultMaxLine = 8192
+
+// A held line and what one write adds to it must fit in one record.
+const (
+	maxMaxLine = 1 << 28
+	maxWrite   = 1 << 29
+)
+
+// marker ends a truncated line. Its newline keeps the line structure of joined output.
+var marker = []byte("[TRUNCATED]\n")
+
+var newline = []byte{'\n'}
+
+// WriterConfig says how a stream is framed.
+type WriterConfig struct {
+	// Lines applies the line rule; see Writer. False: bytes pass as they come.
+	Lines bool
+	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most 256 MiB.
+	MaxLine int
+	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of what would be delivered,
+	// until more comes or Close. False: such bytes are delivered as they come.
+	WholeRunes bool
+}
+
+// Writer frames one stream of a transcript. It is used by one goroutine; the two writers of a transcript may run
+// at the same time. It holds at most one line.
+//
+// In line mode a line of at most MaxLine bytes is delivered whole, when its newline has come. Of a longer one, at
+// most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as it is known to be longer; the rest
+// up to and including its newline is skipped. Bytes at the limit that begin a rune which does not fit are left
+// out; where the bytes are not UTF-8, the cut is at the limit. What Flush delivered counts as part of its line.
+type Writer struct {
+	t      *Transcript
+	stream Stream
+	cfg    WriterConfig
+
+	held     []byte // Not delivered yet: in line mode the current line, else an incomplete rune.
+	sent     int    // Bytes of the current line that Flush delivered.
+	skipping bool   // Inside the rest of a truncated line.
+	dropMid  bool   // The last dropped byte was not a newline: its line has been counted.
+	closed   bool
+}
+
+// Writer returns the writer of one stream. There must be one for each stream.
+func (t *Transcript) Writer(stream Stream, cfg WriterConfig) *Writer {
+	if cfg.MaxLine <= 0 {
+		cfg.MaxLine = DefaultMaxLine
+	}
+	cfg.MaxLine = min(cfg.MaxLine, maxMaxLine)
+	return &Writer{t: t, stream: stream, cfg: cfg}
+}
+
+// Write takes all of p and keeps none of it. It never waits for a reader, and fails only after Close, with
+// ErrClosed: bytes that cannot be stored are dropped, counted, and reported through OnDrop.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.closed {
+		return 0, ErrClosed
+	}
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), maxWrite)
+		w.write(rest[:n])
+		rest = rest[n:]
+	}
+	return len(p), nil
+}
+
+func (w *Writer) write(p []byte) {
+	for len(p) > 0 {
+		switch {
+		case w.skipping:
+			p = w.skip(p)
+		case w.dropping():
+			w.dropHeld()
+			w.drop(p)
+			return
+		case w.cfg.Lines:
+			p = w.frame(p)
+		default:
+			w.pass(p)
+			return
+		}
+	}
+}
+
+// Pending reports whether Flush would deliver something.
+func (w *Writer) Pending() bool {
+	return !w.dropping() && w.flushable() > 0
+}
+
+// Flush delivers what is held: a partial line, such as a prompt. How long to wait for the rest of the line is up to
+// the caller.
+func (w *Writer) Flush() {
+	w.deliverHeld(w.flushable())
+}
+
+// Close delivers everything that is held. It does not seal the transcript. Idempotent.
+func (w *Writer) Close() {
+	w.closed = true
+	w.deliverHeld(len(w.held))
+	w.held = nil
+}
+
+func (w *Writer) flushable() int {
+	n := len(w.held)
+	if w.cfg.WholeRunes {
+		n -= partialRune(nil, w.held)
+	}
+	return n
+}
+
+// deliverHeld delivers the first n bytes of what is held, though it is not a whole line.
+func (w *Writer) deliverHeld(n int) {
+	if n == 0 {
+		return
+	}
+	c := chunk{stream: w.stream, split: splitNever, held: w.held[:n]}
+	if !w.cfg.Lines {
+		c.split = splitBytes
+	}
+	if done := w.t.append(c); done < n {
+		w.hold(w.held[done:])
+		w.dropHeld()
+		return
+	}
+	w.sent += n
+	w.hold(w.held[n:])
+}
+
+// hold replaces what is held.
+func (w *Writer) hold(p []byte) {
+	w.held = append(w.held[:0], p...)
+}
+
+// frame delivers the whole lines at the front of p, and deals with what stops there: a line that is too long or
+// not complete. It returns what is left of p.
+func (w *Writer) frame(p []byte) []byte {
+	whole, tooLong := wholeLines(p, w.sent+len(w.held), w.cfg.MaxLine)
+	if whole > 0 {
+		held := len(w.held)
+		done := w.t.append(chunk{stream: w.stream, split: splitLines, held: w.held, body: p[:whole]})
+		if done < held {
+			w.dropHeld()
+		}
+		w.held, w.sent = w.held[:0], 0
+		if done < held+whole {
+			w.drop(p[max(done-held, 0):])
+			return nil
+		}
+		p = p[whole:]
+	}
+	if tooLong {
+		return w.truncate(p)
+	}
+	w.held = append(w.held, p...)
+	return nil
+}
+
+// wholeLines returns the length of the longest prefix of p that consists of whole lines none of which is longer than
+// limit; the first has begun with have bytes before p. tooLong says that the line after them exceeds limit.
+//
+// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. So it is enough to
+// find the last one in each such window: for usual lines that looks at a hundred bytes in 8 KiB.
+func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
+	for {
+		window := p[n:]
+		full := limit + 1 - have
+		tooLong = len(window) >= full
+		if tooLong {
+			window = window[:full]
+		}
+		i := bytes.LastIndexByte(window, '\n')
+		if i < 0 {
+			return n, tooLong
+		}
+		n += i + 1
+		have = 0
+	}
+}
+
+// truncate delivers the front of a line that is too long: what is held, and p up to the limit.
+func (w *Writer) truncate(p []byte) []byte {
+	room := w.cfg.MaxLine - w.sent - len(w.held)
+	cut := partialRune(w.held, p[:room])
+	c := chunk{stream: w.stream, split: splitNever, marker: marker}
+	c.body = p[:max(room-cut, 0)]
+	c.held = w.held[:len(w.held)-max(cut-room, 0)]
+	if w.t.append(c) < c.size() {
+		w.dropHeld()
+		w.drop(p)
+		return nil
+	}
+	w.held, w.sent, w.skipping = w.held[:0], 0, true
+	w.t.count(Counts{TruncatedLines: 1, TruncatedBytes: int64(cut)})
+	return p[room:]
+}
+
+// skip passes over the rest of a truncated line and returns what follows it.
+func (w *Writer) skip(p []byte) []byte {
+	n := bytes.IndexByte(p, '\n') + 1
+	w.skipping = n == 0
+	if n == 0 {
+		n = len(p)
+	}
+	w.t.count(Counts{TruncatedBytes: int64(n)})
+	return p[n:]
+}
+
+// pass delivers p as it is, but for an incomplete rune at its end.
+func (w *Writer) pass(p []byte) {
+	keep := 0
+	if w.cfg.WholeRunes {
+		keep = partialRune(w.held, p)
+	}
+	body := len(p) - keep
+	if body < 0 {
+		// The rune began in what is held, which is all part of it or it would not be held.
+		w.held = append(w.held, p...)
+		return
+	}
+	if len(w.held)+body == 0 {
+		w.hold(p)
+		return
+	}
+	held := len(w.held)
+	done := w.t.append(chunk{stream: w.stream, split: splitBytes, held: w.held, body: p[:body]})
+	if done < held+body {
+		w.hold(w.held[min(done, held):])
+		w.dropHeld()
+		w.drop(p[max(done-held, 0):])
+		return
+	}
+	w.hold(p[body:])
+}
+
+func (w *Writer) dropping() bool { return w.t.dropping.Load() != 0 }
+
+func (w *Writer) dropHeld() {
+	w.drop(w.held)
+	w.held = w.held[:0]
+}
+
+// drop counts p as dropped. A line is counted with the first of its bytes that is dropped.
+func (w *Writer) drop(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	lines := bytes.Count(p, newline)
+	mid := p[len(p)-1] != '\n'
+	if mid {
+		lines++
+	}
+	if w.dropMid {
+		lines--
+	}
+	w.dropMid = mid
+	w.t.count(Counts{DroppedLines: int64(lines), DroppedBytes: int64(len(p))})
+}
+
+// partialRune returns the length of the incomplete rune at the end of a followed by b: the bytes, at most 3, that
+// begin a rune but do not complete it. Bytes that cannot be UTF-8 are not incomplete.
+func partialRune(a, b []byte) int {
+	var last [utf8.UTFMax - 1]byte
+	tail := last[:0]
+	if len(b) >= len(last) {
+		tail = b[len(b)-len(last):]
+	} else {
+		a = a[len(a)-min(len(a), len(last)-len(b)):]
+		tail = append(append(tail, a...), b...)
+	}
+	for n := 1; n <= len(tail); n++ {
+		if start := tail[len(tail)-n:]; utf8.RuneStart(start[0]) {
+			if utf8.FullRune(start) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}

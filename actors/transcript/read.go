@@ -1,0 +1,152 @@
+package transcript
+
+import "io"
+
+// fill reads payload into buf from the cursor's place on, up to v.bound. An error means that nothing was read.
+//
+// It reads file bytes straight into buf, several records at a time, and closes up the headers between them: one
+// system call for a buffer full of short records.
+func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
+	if !c.located {
+		if err := c.locate(v, buf); err != nil {
+			return Piece{}, err
+		}
+	}
+	var kind header
+	var err error
+	n, want := int64(0), min(int64(len(buf)), v.bound-c.offset)
+	for n < want {
+		if c.left == 0 {
+			if err = c.readHeader(v); err != nil {
+				break
+			}
+		}
+		if n == 0 {
+			kind = c.record
+		} else if !kind.mergesWith(c.record) {
+			break
+		}
+		size := min(want-n, max(c.left, c.ahead), v.fileEnd-c.pos)
+		var got int64
+		if got, err = c.readBlock(v, buf[n:n+size], kind); err != nil {
+			break
+		}
+		n += got
+		c.offset += got
+		if c.left == 0 && kind.truncated {
+			break
+		}
+		c.ahead = min(2*c.ahead, maxAhead)
+	}
+	if n == 0 && err != nil {
+		return Piece{}, err
+	}
+	c.adapt(n, n < want)
+	return Piece{Stream: kind.stream, Data: buf[:n:n], Truncated: kind.truncated, Offset: c.offset}, nil
+}
+
+// adapt keeps the read-ahead near the length of the runs of one stream. With a fixed one, a command that writes
+// single bytes to alternating streams would make every one of them cost a 64 KiB read.
+func (c *Cursor) adapt(n int64, cutShort bool) {
+	if cutShort {
+		c.ahead = max(minAhead, min(2*n, maxAhead))
+	}
+}
+
+// readHeader reads the header at c.pos.
+func (c *Cursor) readHeader(v view) error {
+	if err := readFull(v, c.word[:], c.pos); err != nil {
+		return err
+	}
+	return c.enter(v, parseHeader(c.word[:]))
+}
+
+// enter moves behind a header. The file may have been tampered with, so nothing in it is believed unchecked.
+func (c *Cursor) enter(v view, h header) error {
+	if h.length == 0 || c.pos+headerSize+h.length > v.fileEnd {
+		return errCorrupt
+	}
+	c.record, c.left = h, h.length
+	c.pos += headerSize
+	return nil
+}
+
+// readBlock fills block with file bytes from c.pos, moves the payload that merges with kind to its front, and
+// returns its length, at least 1. c is left in the record that does not merge, or where the block ended.
+func (c *Cursor) readBlock(v view, block []byte, kind header) (int64, error) {
+	if len(block) == 0 {
+		return 0, errCorrupt
+	}
+	if err := readFull(v, block, c.pos); err != nil {
+		return 0, err
+	}
+	src, dst := int64(0), int64(0)
+	for {
+		take := min(c.left, int64(len(block))-src)
+		if dst != src {
+			copy(block[dst:], block[src:src+take])
+		}
+		src, dst = src+take, dst+take
+		c.left -= take
+		c.pos += take
+		if c.left > 0 || int64(len(block))-src < headerSize {
+			return dst, nil // A header that is not all there is read again.
+		}
+		if c.enter(v, parseHeader(block[src:])) != nil {
+			return dst, nil // What came before is good. The next call finds the same, and reports it.
+		}
+		src += headerSize
+		if !kind.mergesWith(c.record) {
+			return dst, nil
+		}
+	}
+}
+
+// locate finds the record that holds c.offset. scratch is overwritten.
+func (c *Cursor) locate(v view, scratch []byte) error {
+	if len(scratch) < len(c.skim) {
+		scratch = c.skim[:]
+	}
+	scratch = scratch[:min(len(scratch), 16<<10)]
+	offset, pos := v.start.offset, v.start.pos
+	for {
+		block := scratch[:min(int64(len(scratch)), max(v.fileEnd-pos, 0))]
+		if len(block) < headerSize {
+			return errCorrupt
+		}
+		if err := readFull(v, block, pos); err != nil {
+			return err
+		}
+		at := int64(0)
+		for at+headerSize <= int64(len(block)) {
+			h := parseHeader(block[at:])
+			if h.length == 0 {
+				return errCorrupt
+			}
+			if inside := c.offset - offset; inside < h.length {
+				c.pos = pos + at
+				if err := c.enter(v, h); err != nil {
+					return err
+				}
+				c.pos += inside
+				c.left -= inside
+				c.located = true
+				return nil
+			}
+			offset += h.length
+			at += headerSize + h.length
+		}
+		pos += at
+	}
+}
+
+func readFull(v view, b []byte, pos int64) error {
+	n, err := v.file.ReadAt(b, pos)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		return errCorrupt
+	}
+	return err
+}

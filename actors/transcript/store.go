@@ -1,0 +1,215 @@
+package transcript
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	suffix   = ".transcript"
+	lockName = "transcripts.lock"
+)
+
+// Config says where transcripts live.
+type Config struct {
+	// Dir holds the files. Created with mode 0700 when missing (its parent must exist); the mode of one that
+	// exists is left alone. Transcripts that an earlier process left in it are removed. Required.
+	Dir string
+	// Budget is the most bytes that all files of the store may have, record headers included. Required:
+	// without it a client could fill the disk of the node.
+	Budget int64
+	// Logger is told about failures and evictions. Nil: nobody is.
+	Logger *slog.Logger
+}
+
+// Stats describes a store.
+type Stats struct {
+	Bytes         int64 // On disk, record headers included.
+	Budget        int64
+	Transcripts   int   // Created and not removed; evicted ones count.
+	Evicted       int64 // Transcripts evicted since Open.
+	EvictedBytes  int64 // Bytes on disk that this freed.
+	WriteFailures int64 // Transcripts that lost output because they could not be written.
+	ReadFailures  int64 // Times that a cursor had to report a gap because a file could not be read.
+}
+
+// Store owns the transcripts of one process in one directory.
+type Store struct {
+	dir     string
+	created bool // By Open, so Close may remove it.
+	budget  int64
+	log     *slog.Logger
+	lock    *os.File
+	seq     atomic.Int64
+
+	writeFailures atomic.Int64
+	readFailures  atomic.Int64
+
+	// pwritev is replaced by tests that need a failing disk.
+	pwritev func(fd int, parts [][]byte, offset int64) (int, error)
+
+	mu           sync.Mutex
+	closed       bool
+	all          map[*Transcript]struct{}
+	used         int64
+	evictable    int64     // The part of used that is in oldest.
+	oldest       list.List // Of sealed *Transcript with bytes on disk, in the order of sealing.
+	evicted      int64
+	evictedBytes int64
+}
+
+// Open prepares the directory. The error says what is wrong with it and what would be right.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("transcript: Config.Dir is empty; name a directory for the output of executions")
+	}
+	if cfg.Budget <= 0 {
+		return nil, fmt.Errorf("transcript: Config.Budget is %d; give the bytes of disk that transcripts may use, such as 2147483648", cfg.Budget)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{
+		dir:     cfg.Dir,
+		budget:  cfg.Budget,
+		log:     cfg.Logger,
+		pwritev: unix.Pwritev,
+		all:     make(map[*Transcript]struct{}),
+	}
+	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("transcript directory %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) prepare() error {
+	err := os.Mkdir(s.dir, 0o700)
+	switch {
+	case err == nil:
+		s.created = true
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("its parent %s does not exist; create that, or name a directory below an existing one", filepath.Dir(s.dir))
+	case !errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("cannot create it (%w); name a directory that this user (uid %d) may create", err, os.Getuid())
+	}
+	info, err := os.Stat(s.dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return errors.New("exists but is not a directory; remove it or name a directory")
+	}
+	if err := s.takeLock(); err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		s.log.Warn("others may write to the transcript directory; mode 0700 would be right",
+			slog.String("dir", s.dir), slog.String("mode", info.Mode().Perm().String()))
+	}
+	return s.removeLeftovers()
+}
+
+// takeLock proves that the directory is writable and ours alone: two processes in one directory would take each
+// other's files for leftovers.
+func (s *Store) takeLock() error {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot write to it (%w); make it writable for this user (uid %d) or name another", err, os.Getuid())
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		closeFile(f)
+		if err == unix.EWOULDBLOCK {
+			return errors.New("is in use by another process; give each its own directory")
+		}
+		return fmt.Errorf("cannot lock %s: %w", lockName, err)
+	}
+	s.lock = f
+	return nil
+}
+
+// removeLeftovers removes what an earlier process did not live to remove, and nothing else: the directory may be
+// one that is used for more than this.
+func (s *Store) removeLeftovers() error {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), suffix) {
+			err = errors.Join(err, os.Remove(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		closeFile(s.lock)
+		return fmt.Errorf("cannot remove what an earlier process left (%w); remove its *%s files", err, suffix)
+	}
+	return nil
+}
+
+// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is for the log.
+// There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
+func (s *Store) Create(name string, limit int64) *Transcript {
+	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
+	t := &Transcript{store: s, name: name, limit: limit, path: filepath.Join(s.dir, file)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[t] = struct{}{}
+	return t
+}
+
+// Stats returns the store's figures.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		Bytes:         s.used,
+		Budget:        s.budget,
+		Transcripts:   len(s.all),
+		Evicted:       s.evicted,
+		EvictedBytes:  s.evictedBytes,
+		WriteFailures: s.writeFailures.Load(),
+		ReadFailures:  s.readFailures.Load(),
+	}
+}
+
+// Close removes every transcript, and the directory if Open created it and nothing else is in it. Readers see a
+// gap, writers drop. Idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	all := make([]*Transcript, 0, len(s.all))
+	for t := range s.all {
+		all = append(all, t)
+	}
+	s.mu.Unlock()
+
+	var errs []error
+	for _, t := range all {
+		errs = append(errs, t.Remove())
+	}
+	errs = append(errs, ignoreMissing(os.Remove(s.lock.Name())))
+	closeFile(s.lock)
+	if s.created {
+		_ = os.Remove(s.dir) // Fails when something else is in it, which is not ours to remove.
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,255 @@
+package transcript
+
+import (
+	"container/list"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// Stream is one of the two output streams of a command.
+type Stream uint8
+
+// The streams of a command.
+const (
+	Stdout Stream = iota
+	Stderr
+)
+
+func (s Stream) String() string {
+	if s == Stderr {
+		return "stderr"
+	}
+	return "stdout"
+}
+
+// DropReason says why a transcript stopped taking bytes.
+type DropReason uint8
+
+// The reasons to drop output.
+const (
+	// DropLimit: the next bytes would exceed the transcript's limit.
+	DropLimit DropReason = iota + 1
+	// DropWrite: the file could not be created or written (disk full, I/O error).
+	DropWrite
+	// DropBudget: the store's budget is used up and there was nothing left to evict.
+	DropBudget
+	// DropClosed: the transcript was sealed or removed, or its store closed, before its writers were done.
+	// OnDrop is not called for it: readers see the end.
+	DropClosed
+)
+
+func (r DropReason) String() string {
+	switch r {
+	case DropLimit:
+		return "limit"
+	case DropWrite:
+		return "write"
+	case DropBudget:
+		return "budget"
+	case DropClosed:
+		return "closed"
+	}
+	return "none"
+}
+
+// Counts accounts for every byte that the writers of a transcript were given; the package comment has the
+// identity. It is exact once the writers are closed: before, they may hold a partial line that is nowhere yet.
+type Counts struct {
+	// OutputBytes is the payload held for cursors, markers of truncated lines included. Equal to End.
+	OutputBytes int64
+	// DroppedLines counts the lines of which at least one byte was dropped; an unterminated last one counts.
+	DroppedLines int64
+	// DroppedBytes counts the bytes that were dropped, newlines included.
+	DroppedBytes int64
+	// TruncatedLines counts the lines that end with the marker in the transcript.
+	TruncatedLines int64
+	// TruncatedBytes counts the bytes of truncated lines that the marker stands for, the newline that ended
+	// the line included where there was one.
+	TruncatedBytes int64
+}
+
+// Transcript is the output of one execution, both streams in order of arrival. Create makes one.
+// All methods may be called at any time from any goroutine, with the exceptions that OnDrop names.
+//
+// Locks are taken in the order writeMu, Store.mu, mu (of another, sealed transcript). No callback but
+// OnDrop's runs under any of them.
+type Transcript struct {
+	store *Store
+	name  string // For the log. Chosen by clients, so never part of a path.
+	path  string
+	limit int64
+
+	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes it, so a
+	// slow disk does not keep readers from what is already there.
+	writeMu sync.Mutex
+	fd      int // Of file, while unsealed.
+	onDrop  func(DropReason, int64) any
+	header  [headerSize]byte
+	parts   [4][]byte // Of the write in progress. Here, because a local array would be allocated each time.
+	unsent  [4][]byte // What a short write left of it.
+
+	// dropping is the DropReason once nothing more is taken. Set under writeMu, read anywhere.
+	dropping atomic.Uint32
+
+	// Read state, guarded by mu. While unsealed, file, end and fileEnd change only under writeMu as well,
+	// so that an appender may read them without mu.
+	mu      sync.Mutex
+	file    *os.File // nil before the first byte, and after Seal while no cursor is in the middle of it.
+	end     int64    // Payload bytes.
+	fileEnd int64    // File bytes: payload and headers.
+	index   []indexEntry
+	marks   []mark
+	counts  Counts
+	sealed  bool
+	lost    bool      // The file was evicted or removed.
+	readers int       // Cursors that need file to stay open.
+	waiting []*Cursor // Cursors to notify.
+
+	// Budget state, guarded by Store.mu.
+	disk  int64         // Bytes reserved for this file.
+	place *list.Element // In the store's list of sealed transcripts.
+}
+
+// mark is an event between two bytes.
+type mark struct {
+	offset int64
+	value  any
+}
+
+// OnDrop sets the function that is told, once, that the transcript stops taking bytes at offset. What it
+// returns becomes a mark there, unless nil. It must be set before the first Write, and runs on a writer's
+// goroutine with the transcript locked: it must neither block nor call back into the transcript.
+func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	t.onDrop = f
+}
+
+// Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays readable
+// when the bytes around it are gone. v is kept as long as the transcript. A nil v, and a mark after Seal or
+// Remove, which a cursor may have ended before, are ignored.
+func (t *Transcript) Mark(v any) {
+	var local [8]*Cursor
+	t.mu.Lock()
+	woken := t.addMark(v, local[:0])
+	t.mu.Unlock()
+	wake(woken)
+}
+
+// addMark is called with mu held.
+func (t *Transcript) addMark(v any, woken []*Cursor) []*Cursor {
+	if v == nil || t.sealed {
+		return woken
+	}
+	t.marks = append(t.marks, mark{t.end, v})
+	return t.takeWaiting(woken)
+}
+
+// Seal says that nothing more will come: cursors get io.EOF after the last byte and mark, and the transcript
+// may be evicted. The file is closed as soon as no cursor is in the middle of it. Close the writers first:
+// what they are given later is dropped. Idempotent.
+func (t *Transcript) Seal() {
+	var local [8]*Cursor
+	t.writeMu.Lock()
+	t.dropping.CompareAndSwap(0, uint32(DropClosed))
+	t.mu.Lock()
+	t.sealed = true
+	woken := t.takeWaiting(local[:0])
+	t.closeUnused()
+	t.mu.Unlock()
+	t.writeMu.Unlock()
+	t.store.sealed(t)
+	wake(woken)
+}
+
+// Remove deletes the file and seals the transcript, so that no reader waits for more. Later reads see a gap to
+// the end, then the marks, then io.EOF. Idempotent; the error names the file that is left.
+func (t *Transcript) Remove() error {
+	var local [8]*Cursor
+	t.writeMu.Lock()
+	t.dropping.CompareAndSwap(0, uint32(DropClosed))
+	t.mu.Lock()
+	t.sealed = true
+	woken := t.takeWaiting(local[:0])
+	file := t.lose()
+	t.mu.Unlock()
+	t.writeMu.Unlock()
+	err := t.store.forget(t)
+	closeFile(file)
+	wake(woken)
+	if err != nil {
+		return fmt.Errorf("remove transcript %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// lose makes the bytes unreadable and returns the handle to close, if there is one. Called with mu held.
+func (t *Transcript) lose() *os.File {
+	file := t.file
+	t.lost, t.file, t.index = true, nil, nil
+	return file
+}
+
+// closeUnused closes the handle of a sealed transcript that no cursor is reading: a session keeps 100
+// finished executions, which must not hold as many descriptors. Called with mu held.
+func (t *Transcript) closeUnused() {
+	if t.sealed && t.readers == 0 {
+		closeFile(t.file)
+		t.file = nil
+	}
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		_ = f.Close() // Nothing depends on it: what could not be written was reported by the write.
+	}
+}
+
+// End returns the number of bytes that cursors can read: the offset after the last one.
+func (t *Transcript) End() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.end
+}
+
+// Counts returns the account so far.
+func (t *Transcript) Counts() Counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.counts
+	c.OutputBytes = t.end
+	return c
+}
+
+// count adds to the account, OutputBytes aside.
+func (t *Transcript) count(c Counts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.DroppedLines += c.DroppedLines
+	t.counts.DroppedBytes += c.DroppedBytes
+	t.counts.TruncatedLines += c.TruncatedLines
+	t.counts.TruncatedBytes += c.TruncatedBytes
+}
+
+// takeWaiting moves the cursors that wait into woken, for the caller to notify once it has released its
+// locks. Called with mu held, in the same critical section as the change they wait for: neither can a cursor
+// arm itself in between and be missed, nor is it woken for what it has already seen.
+func (t *Transcript) takeWaiting(woken []*Cursor) []*Cursor {
+	for i, c := range t.waiting {
+		c.waiting = false
+		t.waiting[i] = nil
+		woken = append(woken, c)
+	}
+	t.waiting = t.waiting[:0]
+	return woken
+}
+
+func wake(cursors []*Cursor) {
+	for _, c := range cursors {
+		if c.notify != nil {
+			c.notify()
+		}
+	}
+}
