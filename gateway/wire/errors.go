@@ -23,6 +23,7 @@ const (
 	CodeSessionLost      Code = -32007 // the pod that owned the session is gone
 	CodeDraining         Code = -32008 // the server is stopping and starts nothing new
 	CodeInputUnavailable Code = -32009 // stdin is closed, was not asked for, or its buffer is full
+	CodeStartFailed      Code = -32010 // the command could not be started; exit_code in data is 127 or 126, as a shell's
 )
 
 // Error is a JSON-RPC error object. It implements error.
@@ -37,6 +38,7 @@ type ErrorData struct {
 	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes
 	Value             float64 `json:"value,omitempty"`               // its value
 	RetryAfterSeconds float64 `json:"retry_after_seconds,omitempty"` // 0: trying again will not help
+	ExitCode          int     `json:"exit_code,omitempty"`           // of a command that did not start: 127 not found, 126 not executable
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Code) }

@@ -1,0 +1,48 @@
+package actors
+
+import (
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Client is the far side of a connection: the socket, implemented by the
+// gateway. Its methods are called from actors, in order. They must not block,
+// and they must be safe after the socket has closed.
+type Client interface {
+	// Reply answers the request with that id. An empty id answers none in particular
+	// and travels as null.
+	Reply(id wire.ID, result any, err *wire.Error)
+	// Notify sends a notification.
+	Notify(method string, params any)
+	// Follow streams an execution's transcript after everything sent before.
+	// A second Follow of an execution replaces the first.
+	Follow(Feed)
+	// Disconnect sends what is queued, within the write timeout, and closes with cause.Code().
+	Disconnect(wire.Cause)
+}
+
+// Feed is the output of one execution, to be pulled by a connection.
+type Feed struct {
+	ExecutionID string
+	Encoding    wire.Encoding
+	// Open makes the cursor. notify is called, at most once for each time the cursor
+	// had nothing to give, when there is more; it must not block.
+	// The caller closes the cursor.
+	Open func(notify func()) (Cursor, error)
+}
+
+// Cursor reads a transcript. Marks in its pieces are *wire.Warning or
+// *wire.Completed, to be sent as notifications at their place. See transcript.Cursor.
+type Cursor interface {
+	Next(buf []byte) (transcript.Piece, error)
+	Offset() int64
+	Close()
+}
+
+// ConnectRequest opens a connection actor.
+type ConnectRequest struct {
+	Subject            string // who the client is, as authenticated; sessions belong to it
+	Remote             string // the client's address, for the log
+	SessionID          string // re-attach to this session: the first request must be resume; empty opens a new session
+	EndsWithConnection bool   // the session ends with the connection, however that ends
+}

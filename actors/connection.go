@@ -1,0 +1,142 @@
+package actors
+
+import (
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Connection is the gateway's handle to a connection actor. Its methods do not block.
+type Connection struct {
+	engine *Engine
+	pid    *actor.PID
+}
+
+// Connect makes the actor of a socket. client hears of everything that follows,
+// beginning with connected, or with an error and Disconnect.
+func (e *Engine) Connect(req ConnectRequest, client Client) *Connection {
+	c := &connection{engine: e, client: client, req: req}
+	e.connections.Add(1)
+	props := e.props("connection", false, c.receive, c.cleanup)
+	pid := e.system.Root.SpawnPrefix(props, "connection-")
+	return &Connection{engine: e, pid: pid}
+}
+
+// Request passes a request on: params is a pointer to one of wire's …Params.
+// An empty id makes it a notification, which is not answered.
+// Requests are handled in the order of the calls.
+func (c *Connection) Request(id wire.ID, params any) {
+	c.engine.system.Root.Send(c.pid, clientRequest{id: id, params: params})
+}
+
+// Closed says that the socket is gone, and why. delivered holds, for each
+// execution that was followed and whose completion was not written, the offset
+// up to which its output was. It is the last call.
+func (c *Connection) Closed(cause wire.Cause, delivered map[string]int64) {
+	c.engine.system.Root.Send(c.pid, socketClosed{cause: cause, delivered: delivered})
+}
+
+// maxBacklog bounds the requests that wait for the session of their connection.
+// The gateway's bound on requests in flight is lower; this one holds without it.
+const maxBacklog = 1024
+
+// connection is the actor of one socket: it knows the session and passes messages on.
+type connection struct {
+	engine *Engine
+	client Client
+	req    ConnectRequest
+
+	self      *actor.PID
+	session   *actor.PID      // nil until attached
+	attaching bool            // resume is under way
+	backlog   []clientRequest // requests that came before the session
+	closed    bool            // the session knows that the socket is gone
+}
+
+func (c *connection) receive(ctx actor.Context) {
+	switch msg := ctx.Message().(type) {
+	case *actor.Started:
+		c.self = ctx.Self()
+		if c.req.SessionID == "" {
+			c.attaching = true
+			ctx.Send(c.engine.manager, openSession{subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection})
+		}
+	case clientRequest:
+		c.clientRequest(ctx, msg)
+	case attached:
+		c.attached(ctx, msg)
+	case reply:
+		c.reply(msg)
+	case notify:
+		c.client.Notify(msg.method, msg.params)
+	case follow:
+		c.client.Follow(msg.feed)
+	case disconnect:
+		c.client.Disconnect(msg.cause)
+	case socketClosed:
+		c.tellClosed(msg.cause, msg.delivered)
+		ctx.Stop(ctx.Self())
+	case *actor.Terminated:
+		// A session that ends in order has sent disconnect before.
+		c.client.Disconnect(wire.CauseInternal)
+	}
+}
+
+func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
+	if c.session != nil {
+		ctx.Send(c.session, request{conn: ctx.Self(), id: msg.id, params: msg.params})
+		return
+	}
+	if c.attaching {
+		if len(c.backlog) == maxBacklog {
+			c.client.Disconnect(wire.CauseSlowConsumer)
+			return
+		}
+		c.backlog = append(c.backlog, msg)
+		return
+	}
+	params, ok := msg.params.(*wire.ResumeParams)
+	if !ok {
+		c.client.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest, "this connection re-attaches to session %s: send resume first", c.req.SessionID))
+		return
+	}
+	c.attaching = true
+	ctx.Send(c.engine.manager, findSession{session: c.req.SessionID, attach: attach{
+		conn: ctx.Self(), id: msg.id, subject: c.req.Subject, params: *params,
+	}})
+}
+
+func (c *connection) attached(ctx actor.Context, msg attached) {
+	c.session, c.attaching = msg.session, false
+	ctx.Watch(msg.session)
+	for _, r := range c.backlog {
+		ctx.Send(c.session, request{conn: ctx.Self(), id: r.id, params: r.params})
+	}
+	c.backlog = nil
+}
+
+// reply passes an answer on. A refused resume leaves the connection free to try again.
+func (c *connection) reply(msg reply) {
+	if c.session == nil && msg.err != nil {
+		c.attaching = false
+	}
+	if len(msg.id) > 0 {
+		c.client.Reply(msg.id, msg.result, msg.err)
+	}
+}
+
+func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
+	if c.session == nil || c.closed {
+		return
+	}
+	c.closed = true
+	c.engine.system.Root.Send(c.session, connectionClosed{conn: c.self, cause: cause, delivered: delivered})
+}
+
+// cleanup runs when the actor stops, by a panic too: the socket does not outlive it,
+// and the session learns that it is detached.
+func (c *connection) cleanup() {
+	defer c.engine.connections.Done()
+	c.client.Disconnect(wire.CauseInternal)
+	c.tellClosed(wire.CauseInternal, nil)
+}

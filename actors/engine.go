@@ -1,0 +1,152 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+)
+
+// Config says what an Engine works with.
+type Config struct {
+	Limits        Limits                // refused unless Validate accepts it; see DefaultLimits
+	Runner        Runner                // starts commands; required; the caller closes it after the Engine
+	Store         *transcript.Store     // holds output; required; the caller closes it after the Engine
+	Pod           string                // prefix of session ids; empty: "local"
+	Workdir       string                // absolute working directory of commands; empty: "/"
+	Env           []string              // NAME=value pairs every command gets; empty: none
+	AllowCommands []string              // absolute paths of the programs that may run; empty: all, and shell strings
+	Logger        *slog.Logger          // nil: discard
+	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
+	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
+}
+
+// Engine runs sessions. It is safe for concurrent use.
+type Engine struct {
+	limits  Limits
+	runner  Runner
+	store   *transcript.Store
+	pod     string
+	workdir string
+	env     []string
+	allow   *allowList
+	log     *slog.Logger
+	metrics *metrics
+	audit   func(AuditRecord)
+	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
+
+	system      *actor.ActorSystem
+	manager     *actor.PID
+	connections sync.WaitGroup
+	sessions    atomic.Int64 // slots in use, published by the manager
+	executions  atomic.Int64 // executions that are not dead
+	draining    atomic.Bool
+	drained     struct {
+		once sync.Once
+		done chan struct{}
+	}
+	closeOnce sync.Once
+}
+
+// New starts an Engine. The caller ends it with Close.
+func New(cfg Config) (*Engine, error) {
+	return newEngine(cfg, nil)
+}
+
+func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
+	if err := cfg.Limits.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Runner == nil || cfg.Store == nil {
+		return nil, errors.New("actors: Config.Runner and Config.Store are required")
+	}
+	allow, err := newAllowList(cfg.AllowCommands)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, workdir: cfg.Workdir,
+		env: cfg.Env, allow: allow, log: cfg.Logger, audit: cfg.Audit, probe: probe,
+	}
+	if e.pod == "" {
+		e.pod = "local"
+	}
+	if e.workdir == "" {
+		e.workdir = "/"
+	}
+	if !filepath.IsAbs(e.workdir) {
+		return nil, fmt.Errorf("the working directory must be an absolute path, got %q", e.workdir)
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.metrics = newMetrics(cfg.Registerer, e)
+	e.drained.done = make(chan struct{})
+	e.system = actor.NewActorSystem(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
+		actor.WithDeadLetterRequestLogging(false))
+	m := e.newManager()
+	e.manager, err = e.system.Root.SpawnNamed(e.props("manager", true, m.receive, nil), "manager")
+	if err != nil {
+		return nil, fmt.Errorf("start the session manager: %w", err)
+	}
+	return e, nil
+}
+
+// Stats is what an Engine is doing now.
+type Stats struct {
+	Sessions    int // slots in use, sessions that are ending included
+	MaxSessions int
+	Executions  int // not yet dead
+	Draining    bool
+}
+
+// Stats returns current figures without waiting for any actor.
+func (e *Engine) Stats() Stats {
+	return Stats{
+		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
+		Executions: int(e.executions.Load()), Draining: e.draining.Load(),
+	}
+}
+
+// Ready reports whether new sessions and commands are accepted.
+func (e *Engine) Ready() bool { return !e.draining.Load() && e.runner.Up() }
+
+// Drain opens no more sessions and starts no more commands, lets running ones
+// finish for the drain timeout, ends the rest with reason drain, and returns
+// when every session is gone. stop cuts it short.
+func (e *Engine) Drain(stop <-chan struct{}) {
+	e.draining.Store(true)
+	e.system.Root.Send(e.manager, drain{deadline: time.Now().Add(e.limits.DrainTimeout)})
+	select {
+	case <-e.drained.done:
+	case <-stop:
+	}
+}
+
+// Close ends every session at once, without grace, and waits for their actors.
+// Processes that were running are killed; the Runner's Close waits for their death.
+// Connections must have been closed by the gateway before.
+func (e *Engine) Close() {
+	e.closeOnce.Do(func() {
+		e.draining.Store(true)
+		// StopFuture has a timeout of its own, after which a wedged actor is left behind.
+		_ = e.system.Root.StopFuture(e.manager).Wait()
+		e.connections.Wait()
+		e.system.Shutdown()
+		e.metrics.unregister()
+	})
+}
+
+// after sends msg to pid after d. Actors stop their timers; a late message is ignored by its receiver.
+func (e *Engine) after(d time.Duration, pid *actor.PID, msg any) *time.Timer {
+	return time.AfterFunc(d, func() { e.system.Root.Send(pid, msg) })
+}

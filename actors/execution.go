@@ -1,0 +1,192 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// execution is what a session keeps of one command. The process actor owns the
+// running of it and reports; the session owns this record.
+type execution struct {
+	id         string
+	pid        *actor.PID // the process actor; nil once it has stopped
+	tree       Tree
+	transcript *transcript.Transcript
+	encoding   wire.Encoding
+
+	state     wire.State
+	command   int // process id of the command, also its group; 0 until it runs
+	startedAt time.Time
+	completed *wire.Completed
+	dead      bool // nothing of it lives
+	read      bool // some connection was sent all of it
+
+	waiting []waiter // requests to be answered when it has started, or not
+}
+
+// waiter is an execute request that waits for the command to run.
+type waiter struct {
+	conn     *actor.PID
+	id       wire.ID
+	attached bool
+}
+
+func (x *execution) status() wire.ExecutionStatus {
+	return wire.ExecutionStatus{
+		State: x.state, PID: x.command, PGID: x.command, Offset: x.transcript.End(),
+		StartedAt: x.startedAt.UTC().Format(time.RFC3339Nano), Completed: x.completed,
+	}
+}
+
+// feed makes the Feed that streams the transcript from an offset.
+func (x *execution) feed(after int64) Feed {
+	t := x.transcript
+	return Feed{ExecutionID: x.id, Encoding: x.encoding, Open: func(notify func()) (Cursor, error) {
+		return t.Cursor(after, notify)
+	}}
+}
+
+// abandon ends a record whose session stops: the tree dies, and the transcript
+// is removed. For an execution that ended in order the tree is dead already.
+func (x *execution) abandon(e *Engine) {
+	x.tree.Kill()
+	if !x.dead {
+		x.dead = true
+		e.executions.Add(-1)
+		e.metrics.executions.WithLabelValues(string(wire.ReasonInternal)).Inc()
+	}
+	if err := x.transcript.Remove(); err != nil {
+		e.log.Warn("cannot remove a transcript", "execution", x.id, "err", err)
+	}
+}
+
+// executionStarted answers everyone who waited for the command.
+func (s *session) executionStarted(ctx actor.Context, msg executionStarted) {
+	x := s.executions[msg.execution]
+	x.command = msg.pid
+	if x.state == wire.StateStarting {
+		x.state = wire.StateRunning
+	}
+	for _, w := range x.waiting {
+		s.announce(ctx, x, w)
+	}
+	x.waiting = nil
+}
+
+// announce sends the answer, process.started and the output, in this order.
+func (s *session) announce(ctx actor.Context, x *execution, w waiter) {
+	ctx.Send(w.conn, reply{id: w.id, result: &wire.ExecuteResult{
+		Status: "started", ExecutionID: x.id, PID: x.command, PGID: x.command, Attached: w.attached,
+	}})
+	c := s.conns[w.conn.Id]
+	if c == nil || c.follows[x.id] {
+		return
+	}
+	ctx.Send(w.conn, notify{method: wire.MethodStarted, params: &wire.Started{
+		ExecutionID: x.id, Status: "started", PID: x.command, PGID: x.command,
+	}})
+	c.follows[x.id] = true
+	ctx.Send(w.conn, follow{feed: x.feed(0)})
+}
+
+// stateChanged records a change and tells every connection, if there is something to tell.
+func (s *session) stateChanged(ctx actor.Context, id string, state wire.State, method, status string) {
+	x := s.executions[id]
+	x.state = state
+	if method == "" {
+		return
+	}
+	for _, c := range s.conns {
+		ctx.Send(c.pid, notify{method: method, params: &wire.ControlEvent{ExecutionID: id, Status: status, PID: x.command, PGID: x.command}})
+	}
+}
+
+// executionCompleted records the end. Connections learn of it from the transcript,
+// after the last byte.
+func (s *session) executionCompleted(ctx actor.Context, msg executionCompleted) {
+	x := s.executions[msg.execution]
+	x.completed = msg.completed
+	s.lastActivity = time.Now()
+	s.refuseWaiting(ctx, x)
+	if msg.kept {
+		x.state = wire.StateKept
+		return
+	}
+	s.executionDead(ctx, msg.execution)
+}
+
+// refuseWaiting answers those whose command never ran.
+func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
+	if len(x.waiting) == 0 {
+		return
+	}
+	x.read = true // the answer says all there is
+	err := wire.Errorf(wire.CodeStartFailed, "execution %s did not start: %s", x.id, x.completed.Reason)
+	if x.completed.Error != nil {
+		err = x.completed.Error
+	}
+	for _, w := range x.waiting {
+		ctx.Send(w.conn, reply{id: w.id, err: err})
+	}
+	x.waiting = nil
+}
+
+// executionDead forgets the oldest finished executions and lets the session end if it was waiting for this one.
+func (s *session) executionDead(ctx actor.Context, id string) {
+	x := s.executions[id]
+	if x.dead {
+		return
+	}
+	x.dead, x.state = true, wire.StateExited
+	if x.pid != nil {
+		ctx.Stop(x.pid) // it has said everything
+	}
+	s.live--
+	s.engine.executions.Add(-1)
+	s.finished = append(s.finished, id)
+	for len(s.finished) > s.engine.limits.KeepFinished {
+		oldest := s.executions[s.finished[0]]
+		delete(s.executions, s.finished[0])
+		s.finished = s.finished[1:]
+		if err := oldest.transcript.Remove(); err != nil {
+			s.engine.log.Warn("cannot remove a transcript", "session", s.id, "execution", oldest.id, "err", err)
+		}
+	}
+	s.finishIfDead(ctx)
+	s.offerSlot(ctx)
+	s.drainIfIdle(ctx)
+}
+
+// processFailed takes over when a process actor stopped before its execution ended:
+// its guard has killed the tree, and the end is reported when the tree is dead.
+func (s *session) processFailed(id string, x *execution) {
+	x.tree.Kill()
+	root, self, dead := s.engine.system.Root, s.self, x.tree.Dead()
+	go func() {
+		<-dead
+		root.Send(self, treeBuried{execution: id})
+	}()
+}
+
+func (s *session) treeBuried(ctx actor.Context, msg treeBuried) {
+	x := s.executions[msg.execution]
+	if x == nil || x.dead {
+		return
+	}
+	if x.completed == nil {
+		x.completed = &wire.Completed{
+			ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command, ExitCode: -9, Signal: "SIGKILL",
+			Reason: wire.ReasonInternal, Error: wire.Errorf(wire.CodeInternal, "the execution failed inside the server; its processes were killed"),
+			ExecutionTime: time.Since(x.startedAt).Seconds(), OutputBytes: x.transcript.End(),
+		}
+		s.engine.metrics.executions.WithLabelValues(string(wire.ReasonInternal)).Inc()
+		x.transcript.Mark(x.completed)
+	}
+	x.transcript.Seal()
+	s.refuseWaiting(ctx, x)
+	s.executionDead(ctx, x.id)
+}

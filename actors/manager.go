@@ -1,0 +1,217 @@
+package actors
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// manager admits sessions. Its children are the sessions and the reapers of
+// failed ones; their number is the number of slots in use, so there is no
+// counter that could disagree with the truth.
+type manager struct {
+	engine   *Engine
+	sessions map[string]*actor.PID // by session id, for resume
+
+	// Admission at the ceiling.
+	yieldable map[string]time.Time // detached sessions that may give way, since when
+	yielding  map[string]bool      // asked to give way, not answered yet
+	newcomers []openSession        // one for each session that was asked
+
+	draining bool
+	deadline time.Time
+	timer    *time.Timer
+}
+
+func (e *Engine) newManager() *manager {
+	return &manager{engine: e, sessions: map[string]*actor.PID{}, yieldable: map[string]time.Time{}, yielding: map[string]bool{}}
+}
+
+func (m *manager) receive(ctx actor.Context) {
+	switch msg := ctx.Message().(type) {
+	case openSession:
+		m.open(ctx, msg)
+	case findSession:
+		m.find(ctx, msg)
+	case sessionYieldable:
+		if msg.since.IsZero() {
+			delete(m.yieldable, msg.session)
+		} else if m.sessions[msg.session] != nil {
+			m.yieldable[msg.session] = msg.since
+		}
+	case yieldRefused:
+		m.yieldRefused(ctx, msg)
+	case drain:
+		m.drain(ctx, msg)
+	case drainDeadline:
+		for _, pid := range m.sessions {
+			ctx.Send(pid, msg)
+		}
+	case *actor.Terminated:
+		m.terminated(ctx, msg)
+	case *actor.Stopping:
+		if m.timer != nil {
+			m.timer.Stop()
+		}
+	}
+	m.publish(ctx)
+}
+
+// open gives a newcomer a slot, at once or when an idle detached session has given way.
+func (m *manager) open(ctx actor.Context, msg openSession) {
+	switch {
+	case m.draining:
+		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining, "draining", "the server is stopping and opens no new sessions: connect again to reach another")
+	case len(ctx.Children()) < m.engine.limits.MaxSessions:
+		m.spawn(ctx, msg)
+	default:
+		victim := m.oldestYieldable()
+		if victim == "" {
+			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "session_limit", "all sessions of this server are in use: try again later")
+			return
+		}
+		delete(m.yieldable, victim)
+		m.yielding[victim] = true
+		m.newcomers = append(m.newcomers, msg)
+		ctx.Send(m.sessions[victim], yieldSlot{})
+	}
+}
+
+func (m *manager) oldestYieldable() string {
+	oldest, at := "", time.Time{}
+	for id, since := range m.yieldable {
+		if oldest == "" || since.Before(at) {
+			oldest, at = id, since
+		}
+	}
+	return oldest
+}
+
+func (m *manager) spawn(ctx actor.Context, msg openSession) {
+	id := m.engine.pod + "." + randomHex(16)
+	s := newSession(m.engine, id, msg)
+	pid, err := ctx.SpawnNamed(m.engine.props("session", false, s.receive, s.cleanup), id)
+	if err != nil { // 128 random bits met themselves
+		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "internal", "cannot open a session: "+err.Error())
+		return
+	}
+	m.sessions[id] = pid
+	m.engine.metrics.opened.Inc()
+}
+
+func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, reason, text string) {
+	m.engine.metrics.refused.WithLabelValues(reason).Inc()
+	err := wire.Errorf(code, "%s", text)
+	if code == wire.CodeSessionLimit {
+		err.Data = &wire.ErrorData{Limit: "max-sessions", Value: float64(m.engine.limits.MaxSessions), RetryAfterSeconds: 5}
+	}
+	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
+	ctx.Send(msg.conn, disconnect{cause: cause})
+}
+
+func (m *manager) find(ctx actor.Context, msg findSession) {
+	if pid := m.sessions[msg.session]; pid != nil {
+		ctx.Send(pid, msg.attach)
+		return
+	}
+	refuseAttach(ctx, msg.attach)
+}
+
+// refuseAttach gives the one answer for a session that does not exist and for a wrong token.
+func refuseAttach(ctx actor.Context, msg attach) {
+	ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeNoSession, "no such session, or the token is not its token")})
+	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
+}
+
+// yieldRefused serves the newcomer that waited for a session whose client has come back.
+func (m *manager) yieldRefused(ctx actor.Context, msg yieldRefused) {
+	if m.yielding[msg.session] {
+		delete(m.yielding, msg.session)
+		m.serveNewcomer(ctx)
+	}
+}
+
+func (m *manager) serveNewcomer(ctx actor.Context) {
+	if len(m.newcomers) == 0 {
+		return
+	}
+	next := m.newcomers[0]
+	m.newcomers = m.newcomers[1:]
+	m.open(ctx, next)
+}
+
+// terminated frees a session's slot, unless processes of it are still alive
+// because it failed: then a reaper takes its place in the same step.
+func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
+	for id, pid := range m.sessions {
+		if !pid.Equal(msg.Who) {
+			continue
+		}
+		delete(m.sessions, id)
+		delete(m.yieldable, id)
+		if done := m.engine.runner.OwnerDone(id); !closed(done) {
+			ctx.Spawn(m.engine.props("reaper", false, m.engine.reaper(done), nil))
+		}
+		if m.yielding[id] {
+			delete(m.yielding, id)
+			m.serveNewcomer(ctx)
+		}
+		break
+	}
+	if len(m.newcomers) > 0 && len(m.yielding) == 0 && len(ctx.Children()) < m.engine.limits.MaxSessions {
+		m.serveNewcomer(ctx)
+	}
+}
+
+// drain refuses newcomers from now on and tells every session when it must have ended.
+func (m *manager) drain(ctx actor.Context, msg drain) {
+	if m.draining {
+		return
+	}
+	m.draining, m.deadline = true, msg.deadline
+	for _, pid := range m.sessions {
+		ctx.Send(pid, msg)
+	}
+	m.timer = m.engine.after(time.Until(msg.deadline), ctx.Self(), drainDeadline{})
+}
+
+// publish lets readers outside of the actor see how many slots are in use.
+func (m *manager) publish(ctx actor.Context) {
+	m.engine.sessions.Store(int64(len(ctx.Children())))
+	if m.draining && len(ctx.Children()) == 0 {
+		m.engine.drained.once.Do(func() { close(m.engine.drained.done) })
+	}
+}
+
+// reaper holds the slot of a failed session until done is closed.
+func (e *Engine) reaper(done <-chan struct{}) actor.ReceiveFunc {
+	return func(ctx actor.Context) {
+		if _, ok := ctx.Message().(*actor.Started); ok {
+			self := ctx.Self()
+			go func() {
+				<-done // the runner closes it: a tree always ends
+				e.system.Root.Stop(self)
+			}()
+		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// randomHex returns n random bytes as 2n hexadecimal digits.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: see crypto/rand
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,179 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Every message between actors. Requests are imperative, facts are in the past
+// tense. Messages are values and are not changed after they are sent.
+
+// From the gateway to a connection.
+type (
+	// clientRequest: gateway → connection. Answered by Client.Reply unless id is empty.
+	clientRequest struct {
+		id     wire.ID
+		params any
+	}
+	// socketClosed: gateway → connection. The connection tells its session and stops.
+	socketClosed struct {
+		cause     wire.Cause
+		delivered map[string]int64
+	}
+)
+
+// From anyone to a connection. Each is passed to the Client as it is.
+type (
+	// reply: manager, session, process → connection. The answer to one request.
+	reply struct {
+		id     wire.ID
+		result any
+		err    *wire.Error
+	}
+	// notify: session → connection.
+	notify struct {
+		method string
+		params any
+	}
+	// follow: session → connection. Output of an execution, from an offset on.
+	follow struct{ feed Feed }
+	// disconnect: session, manager → connection.
+	disconnect struct{ cause wire.Cause }
+	// attached: session → connection. Requests go to this session from now on.
+	attached struct{ session *actor.PID }
+)
+
+// To and from the manager.
+type (
+	// openSession: connection → manager. Answered by the new session with attached and
+	// connected, or by the manager with an error reply and disconnect.
+	openSession struct {
+		subject            string
+		conn               *actor.PID
+		endsWithConnection bool
+	}
+	// findSession: connection → manager, which forwards it to the session as attach, or
+	// answers with an error reply and disconnect.
+	findSession struct {
+		session string
+		attach  attach
+	}
+	// sessionYieldable: session → manager. The session is detached, runs nothing, and its
+	// client has read everything: it may give way to a newcomer.
+	sessionYieldable struct {
+		session string
+		since   time.Time // zero: no longer
+	}
+	// yieldSlot: manager → session. Answered by the session's end or by yieldRefused.
+	yieldSlot struct{}
+	// yieldRefused: session → manager. Its client came back.
+	yieldRefused struct{ session string }
+	// drain: engine → manager, manager → sessions.
+	drain struct{ deadline time.Time }
+	// drainDeadline: manager's timer → manager, manager → sessions.
+	drainDeadline struct{}
+)
+
+// To a session.
+type (
+	// attach: manager → session. Answered with a reply to id; on success also attached and follows.
+	attach struct {
+		conn    *actor.PID
+		id      wire.ID
+		subject string
+		params  wire.ResumeParams
+	}
+	// request: connection → session.
+	request struct {
+		conn   *actor.PID
+		id     wire.ID
+		params any
+	}
+	// connectionClosed: connection → session.
+	connectionClosed struct {
+		conn      *actor.PID
+		cause     wire.Cause
+		delivered map[string]int64
+	}
+	// idleCheck: session's timer → session.
+	idleCheck struct{}
+	// resumeWindowOver: session's timer → session. Ignored unless it is still detached since then.
+	resumeWindowOver struct{ since time.Time }
+	// lingerOver: session's timer → session. Clients had their time to read the end.
+	lingerOver struct{}
+)
+
+// From a process to its session.
+type (
+	// executionStarted: process → session. The command runs.
+	executionStarted struct {
+		execution string
+		pid       int
+	}
+	// executionPaused, executionResumed, executionCanceling: process → session, for the other connections.
+	executionPaused    struct{ execution string }
+	executionResumed   struct{ execution string }
+	executionCanceling struct{ execution string }
+	// executionDraining: process → session. The command has exited, its end is near.
+	executionDraining struct{ execution string }
+	// executionCompleted: process → session. The end is in the transcript. With kept, survivors live on.
+	executionCompleted struct {
+		execution string
+		completed *wire.Completed
+		kept      bool
+	}
+	// executionGone: process → session, after executionCompleted with kept. The survivors are dead.
+	executionGone struct{ execution string }
+	// treeBuried: watcher → session. The tree of a failed process actor is dead.
+	treeBuried struct{ execution string }
+)
+
+// To a process.
+type (
+	// controlExecution: session → process. Answered with a reply to id on conn.
+	controlExecution struct {
+		conn *actor.PID
+		id   wire.ID
+		typ  string
+	}
+	// writeInput: session → process. Answered on conn when the bytes are in the pipe.
+	writeInput struct {
+		conn *actor.PID
+		id   wire.ID
+		data []byte
+		eof  bool
+	}
+	// signalExecution: session → process. Answered on conn.
+	signalExecution struct {
+		conn   *actor.PID
+		id     wire.ID
+		signal string
+	}
+	// endExecution: session → process. Cancel it for this reason, at once if force.
+	endExecution struct {
+		reason wire.Reason
+		force  bool
+	}
+	// treeEvent: runner → process.
+	treeEvent struct{ event proc.Event }
+	// streamEnded, streamQuiet: reader goroutine → process. End of the pipe, or nothing left
+	// in it at the time it was asked to become quiet.
+	streamEnded struct{ stream int }
+	streamQuiet struct{ stream int }
+	// outputSeen: reader goroutine → process, once: the first byte.
+	outputSeen struct{}
+	// droppingBegan: reader goroutine → process, once.
+	droppingBegan struct{ code string }
+	// inputWritten: writer goroutine → process.
+	inputWritten struct{ err error }
+	// silenceCheck, deadlineCheck, graceOver, drainOver, pipesOverdue: process's timers → process.
+	silenceCheck  struct{}
+	deadlineCheck struct{}
+	graceOver     struct{}
+	drainOver     struct{}
+	pipesOverdue  struct{}
+)

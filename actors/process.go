@@ -1,0 +1,334 @@
+package actors
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// process is the actor of one execution: it starts the tree, keeps its time,
+// and brings it to an end that is reported exactly once, when nothing of it
+// lives and its output has been read.
+//
+//	starting ─Started→ running ⇄ paused
+//	   │                  │        │
+//	   └──── end ─────────┴────────┴──→ canceling: TERM, grace, KILL
+//	                      │                 │
+//	                   Exited → draining ←──┘ Exited: read to EOF, sweep after DrainOutput
+//	                      │        │
+//	         (on_exit keep)│        └─ Dead and both pipes ended → exited
+//	                      └→ kept ─ Dead → exited
+//
+// docs/model/process.pml is this machine as a Promela model.
+type process struct {
+	engine  *Engine
+	session *actor.PID
+	sid     string
+	subject string
+	x       *execution // id, tree and transcript only: the rest is the session's
+	plan    *plan
+	self    *actor.PID
+
+	state     wire.State
+	reason    wire.Reason // the first cause of the end; empty: none yet
+	pid       int
+	requested time.Time
+	started   time.Time // of the command; zero: it does not run yet
+	endedAt   time.Time // when the reason was decided
+
+	pausing  bool // Pause was sent, Paused has not come
+	pauses   []controlExecution
+	resumes  []controlExecution
+	lines    [2]*output // nil until started
+	ended    [2]bool    // the pipe was read to its end
+	quieted  [2]bool
+	stdin    input
+	lastByte atomic.Int64 // running readers; nanoseconds since requested, 0: no byte yet
+
+	exited  *proc.Exited
+	failed  error // why it did not start
+	dead    *proc.Dead
+	swept   bool
+	hurried bool // the tree is dead, but something outside of it holds a pipe
+	done    bool // everything is said
+
+	watch       stopwatch     // running time
+	silentSince time.Time     // no byte since then, as far as lastByte does not know better
+	silentFor   time.Duration // at the time of the pause
+	timers      map[any]*time.Timer
+	reported    *wire.Completed // sent; with keep, survivors may still live
+}
+
+func newProcess(e *Engine, session *actor.PID, sid, subject string, x *execution, plan *plan) *process {
+	return &process{engine: e, session: session, sid: sid, subject: subject, x: x, plan: plan, state: wire.StateStarting, requested: x.startedAt, timers: map[any]*time.Timer{}}
+}
+
+func (p *process) receive(ctx actor.Context) {
+	switch msg := ctx.Message().(type) {
+	case *actor.Started:
+		p.self = ctx.Self()
+		p.start(ctx)
+	case treeEvent:
+		p.treeEvent(ctx, msg.event)
+	case streamEnded:
+		p.ended[msg.stream] = true
+		p.outputProgress(ctx)
+	case streamQuiet:
+		p.quieted[msg.stream] = true
+		p.outputProgress(ctx)
+	case outputSeen:
+		p.engine.metrics.firstOutput.Observe(time.Since(p.requested).Seconds())
+	case droppingBegan:
+		if msg.code == wire.WarnOutputLimit && p.plan.cancelOnLimit {
+			p.end(ctx, wire.ReasonOutputLimit, false)
+		}
+	case controlExecution:
+		p.control(ctx, msg)
+	case signalExecution:
+		p.signal(ctx, msg)
+	case writeInput:
+		p.input(ctx, msg)
+	case inputWritten:
+		p.inputWritten(ctx, msg)
+	case endExecution:
+		p.end(ctx, msg.reason, msg.force)
+	case silenceCheck:
+		p.silenceCheck(ctx)
+	case deadlineCheck:
+		p.deadlineCheck(ctx)
+	case graceOver:
+		p.x.tree.Kill()
+	case drainOver:
+		p.sweep()
+	case pipesOverdue:
+		p.hurried = true
+		p.askQuiet()
+	}
+}
+
+// start begins the execution. Nothing of it runs before this, and everything
+// that runs from here on is below p.x.tree.
+func (p *process) start(ctx actor.Context) {
+	root, self := p.engine.system.Root, p.self
+	p.x.transcript.OnDrop(p.onDrop)
+	std, err := p.x.tree.Start(p.plan.spec, func(ev proc.Event) { root.Send(self, treeEvent{event: ev}) })
+	if err != nil {
+		p.failed = err
+		p.ended = [2]bool{true, true}
+		p.dead = &proc.Dead{}
+		p.finish(ctx)
+		return
+	}
+	p.stdin.pipe = std.Stdin
+	for i, pipe := range []Pipe{std.Stdout, std.Stderr} {
+		p.lines[i] = &output{
+			stream: i, pipe: pipe, root: root, process: self, lastByte: &p.lastByte, clock: p.now,
+			writer: p.x.transcript.Writer(transcriptStream(i), transcript.WriterConfig{
+				Lines: p.plan.lines, MaxLine: p.plan.maxLine, WholeRunes: p.plan.encoding != wire.EncodingBase64,
+			}),
+		}
+		go p.lines[i].run()
+	}
+}
+
+// now is the process's clock: nanoseconds since the request, never 0.
+func (p *process) now() int64 { return int64(time.Since(p.requested)) + 1 }
+
+func transcriptStream(i int) transcript.Stream {
+	if i == stderr {
+		return transcript.Stderr
+	}
+	return transcript.Stdout
+}
+
+// treeEvent is the runner's half of the state machine.
+func (p *process) treeEvent(ctx actor.Context, event proc.Event) {
+	switch ev := event.(type) {
+	case proc.Started:
+		p.running(ctx, ev)
+	case proc.StartFailed:
+		p.failed = ev.Err
+	case proc.Paused:
+		p.paused(ctx)
+	case proc.Resumed:
+	case proc.Exited:
+		p.leaderExited(ctx, ev)
+	case proc.Dead:
+		p.treeDead(ctx, ev)
+	}
+}
+
+func (p *process) running(ctx actor.Context, ev proc.Started) {
+	p.pid = ev.PID
+	p.started = time.Now()
+	p.watch.start(p.started)
+	p.silentSince = p.started
+	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.requested).Seconds())
+	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
+	if p.state != wire.StateStarting {
+		return // it was ended meanwhile, and the kill is on its way
+	}
+	p.state = wire.StateRunning
+	p.arm(p.plan.streamTimeout, silenceCheck{})
+	if p.plan.maxDuration > 0 {
+		p.arm(p.plan.maxDuration, deadlineCheck{})
+	}
+	if p.pausing {
+		p.x.tree.Pause()
+	}
+}
+
+// leaderExited: the command is over. What it wrote is still to be read, and what
+// it left behind is still to be killed, or kept.
+func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
+	p.exited = &ev
+	p.decide(exitReason(ev))
+	p.closeInput(ctx)
+	p.answerWaiting(ctx)
+	if p.plan.keep && !ev.Alone && p.state != wire.StateCanceling {
+		p.state = wire.StateKept
+		p.askQuiet()
+		p.outputProgress(ctx)
+		return
+	}
+	p.state = wire.StateDraining
+	ctx.Send(p.session, executionDraining{execution: p.x.id})
+	if !ev.Alone {
+		p.arm(p.engine.limits.DrainOutput, drainOver{})
+	}
+	p.outputProgress(ctx)
+}
+
+func exitReason(ev proc.Exited) wire.Reason {
+	if ev.Signal != 0 {
+		return wire.ReasonSignaled
+	}
+	return wire.ReasonExited
+}
+
+// treeDead: nothing of the execution lives. Its pipes end when they have been
+// read, unless a process of another execution was given one of them.
+func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
+	p.dead = &ev
+	p.closeInput(ctx)
+	p.answerWaiting(ctx)
+	if p.reason != "" && p.reason != wire.ReasonExited && p.reason != wire.ReasonSignaled {
+		p.engine.metrics.cancelToDead.Observe(time.Since(p.endedAt).Seconds())
+	}
+	if p.lines[stdout] != nil && !(p.ended[stdout] && p.ended[stderr]) {
+		p.arm(p.engine.limits.DrainOutput, pipesOverdue{})
+	}
+	p.outputProgress(ctx)
+}
+
+// outputProgress looks whether enough has been read for the next step.
+func (p *process) outputProgress(ctx actor.Context) {
+	all := true
+	read := true
+	for i := range p.ended {
+		all = all && p.ended[i]
+		read = read && (p.ended[i] || p.quieted[i])
+	}
+	switch {
+	case p.dead != nil && all:
+		p.finish(ctx)
+	case p.dead != nil && read && p.hurried:
+		for i, o := range p.lines {
+			if !p.ended[i] {
+				_ = o.pipe.Close() // ends the reader, which reports the end
+			}
+		}
+	case p.state == wire.StateKept && read && p.reported == nil:
+		p.completeKept(ctx)
+	case p.state == wire.StateDraining && all:
+		// Nobody holds the output any more: whoever survives has nothing to say.
+		p.sweep()
+	}
+}
+
+func (p *process) askQuiet() {
+	for i, o := range p.lines {
+		if o != nil && !p.ended[i] {
+			p.quieted[i] = false
+			o.askQuiet()
+		}
+	}
+}
+
+func (p *process) sweep() {
+	if !p.swept && p.dead == nil {
+		p.swept = true
+		p.x.tree.Sweep()
+	}
+}
+
+// decide records the cause of the end. The first one stands.
+func (p *process) decide(r wire.Reason) {
+	if p.reason == "" {
+		p.reason, p.endedAt = r, time.Now()
+	}
+}
+
+// end cancels the execution for a reason: SIGTERM to the tree, and SIGKILL after
+// the grace, or at once with force. It is idempotent.
+func (p *process) end(ctx actor.Context, reason wire.Reason, force bool) {
+	if p.dead != nil {
+		return
+	}
+	p.decide(reason)
+	switch {
+	case force || p.state == wire.StateStarting:
+		p.state = wire.StateCanceling
+		p.x.tree.Kill()
+	case p.state == wire.StateDraining:
+		p.sweep()
+	case p.state != wire.StateCanceling:
+		thaw := p.state == wire.StatePaused || p.pausing
+		p.state = wire.StateCanceling
+		p.x.tree.Terminate()
+		if thaw {
+			p.x.tree.Resume() // a stopped process does not see SIGTERM
+		}
+		p.arm(p.engine.limits.CancelGrace, graceOver{})
+	default:
+		return
+	}
+	p.answerWaiting(ctx)
+	if p.state == wire.StateCanceling {
+		ctx.Send(p.session, executionCanceling{execution: p.x.id})
+	}
+}
+
+// onDrop runs in a reader goroutine, once, when output begins to be lost.
+func (p *process) onDrop(reason transcript.DropReason, offset int64) any {
+	code, text := wire.WarnTranscriptWrite, "the server cannot keep more output ("+reason.String()+"): lines are dropped from here on"
+	if reason == transcript.DropLimit {
+		code, text = wire.WarnOutputLimit, "the output limit is reached: lines are dropped from here on"
+	} else {
+		p.engine.log.Warn("output is dropped", "session", p.sid, "execution", p.x.id, "cause", reason.String())
+	}
+	p.engine.system.Root.Send(p.self, droppingBegan{code: code})
+	return &wire.Warning{ExecutionID: p.x.id, Code: code, Message: text, Offset: offset}
+}
+
+// arm sets the one timer that sends msg, in place of an earlier one.
+func (p *process) arm(d time.Duration, msg any) {
+	stopTimer(p.timers[msg])
+	p.timers[msg] = p.engine.after(d, p.self, msg)
+}
+
+// cleanup runs when the actor stops, by a panic too. The tree does not outlive it.
+func (p *process) cleanup() {
+	p.x.tree.Kill()
+	for _, t := range p.timers {
+		t.Stop()
+	}
+	if p.stdin.pipe != nil {
+		_ = p.stdin.pipe.Close()
+	}
+}

@@ -1,0 +1,119 @@
+package actors
+
+import (
+	"errors"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+)
+
+const (
+	// promptDelay is how long a line without a newline waits for more before it is
+	// delivered as it is: long enough to join the writes of one printf, short enough for a prompt.
+	promptDelay = 50 * time.Millisecond
+
+	// A reader begins with a small buffer and takes a large one when a read fills it,
+	// so that a hundred silent streams hold little. 64 KiB is a Linux pipe's capacity.
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
+)
+
+// stdout and stderr index the streams of a process.
+const (
+	stdout = iota
+	stderr
+)
+
+// output carries one stream from its pipe into the transcript. Its goroutine is
+// the only reader of the pipe and closes it.
+type output struct {
+	stream   int
+	pipe     Pipe
+	writer   *transcript.Writer
+	root     *actor.RootContext
+	process  *actor.PID
+	lastByte *atomic.Int64 // nanoseconds on the process's clock, shared by both streams
+	clock    func() int64
+
+	quiet atomic.Bool // the process wants to know when nothing is left in the pipe
+}
+
+// askQuiet makes the reader report streamQuiet once it has read what the pipe holds now.
+func (o *output) askQuiet() {
+	o.quiet.Store(true)
+	// Interrupts a waiting Read. The reader looks at quiet after it sets a deadline
+	// of its own, so this one cannot be overwritten unseen.
+	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (o *output) run() {
+	defer func() {
+		o.writer.Close()
+		_ = o.pipe.Close()
+		o.root.Send(o.process, streamEnded{stream: o.stream})
+	}()
+	buf := make([]byte, smallBuffer)
+	for {
+		o.setDeadline()
+		n, err := o.pipe.Read(buf)
+		if n > 0 {
+			o.deliver(buf[:n])
+			if n == len(buf) && n < largeBuffer {
+				buf = make([]byte, largeBuffer)
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if o.quiet.CompareAndSwap(true, false) && !o.drainNow(buf) {
+				return
+			}
+			o.writer.Flush()
+		default:
+			return
+		}
+	}
+}
+
+func (o *output) deliver(p []byte) {
+	if o.lastByte.Swap(o.clock()) == 0 {
+		o.root.Send(o.process, outputSeen{})
+	}
+	_, _ = o.writer.Write(p) // never fails: see transcript.Writer
+}
+
+func (o *output) setDeadline() {
+	var deadline time.Time
+	if o.writer.Pending() {
+		deadline = time.Now().Add(promptDelay)
+	}
+	_ = o.pipe.SetReadDeadline(deadline)
+	if o.quiet.Load() {
+		_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// drainNow reads as many bytes as the pipe held when it was called, delivers
+// them, and reports streamQuiet. It returns false at the end of the pipe.
+func (o *output) drainNow(buf []byte) bool {
+	_ = o.pipe.SetReadDeadline(time.Time{})
+	left, err := o.pipe.Pending()
+	for err == nil && left > 0 {
+		var n int
+		n, err = o.pipe.Read(buf[:min(left, len(buf))])
+		left -= n
+		if n > 0 {
+			o.deliver(buf[:n])
+		}
+	}
+	if err != nil {
+		return false
+	}
+	o.writer.Flush()
+	o.root.Send(o.process, streamQuiet{stream: o.stream})
+	return true
+}

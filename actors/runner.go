@@ -1,0 +1,72 @@
+package actors
+
+import (
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc"
+)
+
+// Runner starts process trees. *proc.Runner is the real one; see ProcRunner.
+type Runner interface {
+	// NewTree registers a tree for owner, a session's id, before anything of it runs.
+	NewTree(owner, id string) Tree
+	// OwnerDone returns a channel that is closed once no tree of owner is alive.
+	OwnerDone(owner string) <-chan struct{}
+	// Up reports whether commands can be started now.
+	Up() bool
+	// Containment says how trees are held: "cgroup+tree" or "tree".
+	Containment() string
+}
+
+// Tree is one execution's processes. No method blocks. See proc.Tree, which
+// documents the order of events.
+type Tree interface {
+	Start(proc.Spec, func(proc.Event)) (*Stdio, error)
+	Signal(syscall.Signal)
+	Terminate()
+	Pause()
+	Resume()
+	Sweep()
+	Kill()
+	Dead() <-chan struct{}
+}
+
+// Stdio holds troupe's ends of a command's pipes. Whoever holds it closes them.
+type Stdio struct {
+	Stdin          io.WriteCloser // nil unless the Spec asked for it
+	Stdout, Stderr Pipe
+}
+
+// Pipe is the reading end of a command's output.
+type Pipe interface {
+	io.ReadCloser
+	SetReadDeadline(time.Time) error
+	// Pending returns the number of bytes that a Read would return without waiting.
+	Pending() (int, error)
+}
+
+// ProcRunner adapts a *proc.Runner. The caller keeps r and closes it after the Engine.
+func ProcRunner(r *proc.Runner) Runner { return procRunner{r} }
+
+type procRunner struct{ r *proc.Runner }
+
+func (p procRunner) NewTree(owner, id string) Tree          { return procTree{p.r.NewTree(owner, id)} }
+func (p procRunner) OwnerDone(owner string) <-chan struct{} { return p.r.OwnerDone(owner) }
+func (p procRunner) Up() bool                               { return p.r.Status().Up }
+func (p procRunner) Containment() string                    { return p.r.Status().Containment }
+
+type procTree struct{ *proc.Tree }
+
+func (t procTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error) {
+	std, err := t.Tree.Start(spec, events)
+	if err != nil {
+		return nil, err
+	}
+	out := &Stdio{Stdout: std.Stdout, Stderr: std.Stderr}
+	if std.Stdin != nil {
+		out.Stdin = std.Stdin
+	}
+	return out, nil
+}

@@ -1,0 +1,218 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// request serves one request of an attached connection.
+func (s *session) request(ctx actor.Context, msg request) {
+	c := s.conns[msg.conn.Id]
+	if c == nil {
+		return // its socket has closed
+	}
+	s.lastActivity = time.Now()
+	switch p := msg.params.(type) {
+	case *wire.ExecuteParams:
+		s.execute(ctx, c, msg.id, p)
+	case *wire.ControlParams:
+		s.control(ctx, msg, p)
+	case *wire.InputParams:
+		s.input(ctx, msg, p)
+	case *wire.SignalParams:
+		if x := s.living(ctx, msg, p.ExecutionID, wire.CodeNoProcess); x != nil {
+			ctx.Send(x.pid, signalExecution{conn: msg.conn, id: msg.id, signal: p.Signal})
+		}
+	case *wire.StatusParams:
+		ctx.Send(msg.conn, reply{id: msg.id, result: &wire.StatusResult{
+			SessionID: s.id, Pod: s.engine.pod, CreatedAt: s.created.UTC().Format(time.RFC3339Nano),
+			Executions: s.statuses(nil), Limits: s.engine.limits.Wire(),
+		}})
+	case *wire.ResumeParams:
+		s.attach(ctx, attach{conn: msg.conn, id: msg.id, subject: s.subject, params: *p})
+	case *wire.CloseParams:
+		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
+		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
+	default:
+		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
+	}
+}
+
+// execute runs a command, or attaches to the one that has its id.
+func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wire.ExecuteParams) {
+	fail := func(err *wire.Error) { ctx.Send(c.pid, reply{id: id, err: err}) }
+	if x := s.executions[p.ExecutionID]; x != nil && p.ExecutionID != "" {
+		s.attachExecution(ctx, x, waiter{conn: c.pid, id: id, attached: true})
+		return
+	}
+	if s.ending != "" {
+		fail(wire.Errorf(wire.CodeNoSession, "the session is ending"))
+		return
+	}
+	if !s.drainDeadline.IsZero() {
+		err := wire.Errorf(wire.CodeDraining, "the server is stopping and starts nothing new: open a session elsewhere")
+		err.Data = &wire.ErrorData{RetryAfterSeconds: 1}
+		fail(err)
+		return
+	}
+	if s.live >= s.engine.limits.MaxExecutions {
+		err := wire.Errorf(wire.CodeExecutionLimit, "the session runs %d executions, which is its limit: wait for one to complete", s.live)
+		err.Data = &wire.ErrorData{Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions), RetryAfterSeconds: 1}
+		fail(err)
+		return
+	}
+	plan, err := s.engine.plan(p)
+	if err != nil {
+		fail(err)
+		return
+	}
+	s.startExecution(ctx, plan, waiter{conn: c.pid, id: id})
+}
+
+// attachExecution answers a repeated execute as the first one was answered.
+func (s *session) attachExecution(ctx actor.Context, x *execution, w waiter) {
+	switch {
+	case x.command != 0:
+		s.announce(ctx, x, w)
+	default:
+		x.waiting = append(x.waiting, w)
+		if x.completed != nil {
+			s.refuseWaiting(ctx, x)
+		}
+	}
+}
+
+// startExecution registers the execution before anything of it runs, so that
+// whatever happens next there is a record that knows its tree.
+func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
+	if plan.id == "" {
+		plan.id = randomHex(8)
+	}
+	x := &execution{
+		id: plan.id, state: wire.StateStarting, startedAt: time.Now(), encoding: plan.encoding,
+		tree:       s.engine.runner.NewTree(s.id, plan.id),
+		transcript: s.engine.store.Create(s.id+"/"+plan.id, plan.outputLimit),
+		waiting:    []waiter{w},
+	}
+	s.executions[x.id] = x
+	s.live++
+	s.engine.executions.Add(1)
+	p := newProcess(s.engine, s.self, s.id, s.subject, x, plan)
+	pid, err := ctx.SpawnNamed(s.engine.props("process", false, p.receive, p.cleanup), x.id)
+	if err != nil {
+		// The id was used before and its actor has not quite gone.
+		x.tree.Kill()
+		delete(s.executions, x.id)
+		s.live--
+		s.engine.executions.Add(-1)
+		ctx.Send(w.conn, reply{id: w.id, err: wire.Errorf(wire.CodeInternal, "cannot start execution %s: %v", x.id, err)})
+		return
+	}
+	x.pid = pid
+}
+
+// living finds an execution whose process actor can answer, or replies with code.
+func (s *session) living(ctx actor.Context, msg request, id string, code wire.Code) *execution {
+	x := s.executions[id]
+	switch {
+	case x == nil:
+		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeNoProcess, "this session has no execution %q", id)})
+	case x.dead || x.pid == nil:
+		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(code, "execution %s has ended", id)})
+	default:
+		return x
+	}
+	return nil
+}
+
+// control passes a control request to the one execution it can mean.
+func (s *session) control(ctx actor.Context, msg request, p *wire.ControlParams) {
+	id := p.ExecutionID
+	if id == "" {
+		var err *wire.Error
+		if id, err = s.onlyLiving(); err != nil {
+			ctx.Send(msg.conn, reply{id: msg.id, err: err})
+			return
+		}
+	}
+	if x := s.executions[id]; x != nil && x.dead && p.Type == wire.ControlCancel {
+		// Cancel is valid in any state: what it asks for is so.
+		ctx.Send(msg.conn, reply{id: msg.id, result: &wire.ControlResult{Status: "canceled", ExecutionID: id}})
+		return
+	}
+	if x := s.living(ctx, msg, id, wire.CodeNoProcess); x != nil {
+		ctx.Send(x.pid, controlExecution{conn: msg.conn, id: msg.id, typ: p.Type})
+	}
+}
+
+// onlyLiving returns the id of the execution that runs, if there is exactly one.
+func (s *session) onlyLiving() (string, *wire.Error) {
+	found := ""
+	for id, x := range s.executions {
+		if x.dead {
+			continue
+		}
+		if found != "" {
+			return "", wire.Errorf(wire.CodeInvalidParams, "%d executions are running: say which with execution_id", s.live)
+		}
+		found = id
+	}
+	if found == "" {
+		return "", wire.Errorf(wire.CodeNoProcess, "no process is running")
+	}
+	return found, nil
+}
+
+func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
+	data, err := p.Bytes()
+	if err != nil {
+		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInvalidParams, "data: %v", err)})
+		return
+	}
+	if x := s.living(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
+		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF})
+	}
+}
+
+// checkOffsets refuses offsets that no client of this session can have seen.
+func (s *session) checkOffsets(executions map[string]int64) *wire.Error {
+	for id, after := range executions {
+		if x := s.executions[id]; x != nil && (after < 0 || after > x.transcript.End()) {
+			return wire.Errorf(wire.CodeInvalidParams, "executions[%q]: offset %d is not between 0 and %d, the end of its output", id, after, x.transcript.End())
+		}
+	}
+	return nil
+}
+
+// resumed answers resume and streams what the client asked for.
+func (s *session) resumed(ctx actor.Context, c *attachedConn, msg attach) {
+	wanted := msg.params.Executions
+	res := &wire.ResumeResult{SessionID: s.id, Executions: s.statuses(wanted), Limits: s.engine.limits.Wire()}
+	for id := range wanted {
+		if s.executions[id] == nil {
+			res.Unknown = append(res.Unknown, id)
+		}
+	}
+	ctx.Send(c.pid, reply{id: msg.id, result: res})
+	for id, x := range s.executions {
+		after, ok := wanted[id]
+		if wanted == nil || ok {
+			c.follows[id] = true
+			ctx.Send(c.pid, follow{feed: x.feed(after)})
+		}
+	}
+}
+
+// statuses describes the wanted executions, or all.
+func (s *session) statuses(wanted map[string]int64) map[string]wire.ExecutionStatus {
+	all := make(map[string]wire.ExecutionStatus, len(s.executions))
+	for id, x := range s.executions {
+		if _, ok := wanted[id]; ok || wanted == nil {
+			all[id] = x.status()
+		}
+	}
+	return all
+}
