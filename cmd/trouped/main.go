@@ -1,0 +1,55 @@
+// Command trouped is troupe's server: it runs clients' commands and streams
+// their output over WebSocket. `trouped --help` lists every setting.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// version is set with -ldflags "-X main.version=…".
+var version = "dev"
+
+// Exit codes.
+const (
+	exitFailure = 1 // it could not start, or was stopped before its work was done
+	exitUsage   = 2 // the command line, the environment or the configuration file is wrong
+)
+
+func main() {
+	// Before anything secret is read: commands may run as the same user, and could
+	// otherwise read this process's memory and environment under /proc, or trace it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "trouped: cannot shield its memory from commands: %v\n", err)
+		os.Exit(exitFailure)
+	}
+	tuneMemory()
+	os.Exit(run(os.Args[1:]))
+}
+
+// tuneMemory is the one place that sets the garbage collector's percentage and
+// the memory limit of the process.
+func tuneMemory() {}
+
+// run executes a command line and returns the exit code. What went wrong is one line on stderr.
+func run(args []string) int {
+	cmd := newCommand(serve)
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "trouped: %v\n", err)
+	if errors.As(err, new(failure)) {
+		return exitFailure
+	}
+	return exitUsage
+}
+
+// failure is an error of the running server, not of the way it was called.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// validate reports every setting that cannot work, and every combination that
+// contradicts itself. Each error begins with the flag to change. Nothing outside
+// the process is looked at: a directory that is missing is found when it is used.
+func (c *config) validate() error {
+	errs := []error{c.limits.Validate()}
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.pingInterval <= 0 {
+		refuse("--ping-interval must be positive, got %v", c.pingInterval)
+	}
+	if c.writeTimeout <= 0 {
+		refuse("--write-timeout must be positive, got %v", c.writeTimeout)
+	}
+	if c.transcriptBudget < c.limits.MaxOutput {
+		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d", c.limits.MaxOutput, c.transcriptBudget)
+	}
+	if c.warmInits < 0 {
+		refuse("--warm-inits must not be negative, got %d", c.warmInits)
+	}
+	if c.dataDir == "" {
+		refuse("--data-dir must name a directory")
+	}
+	if c.workdir == "" {
+		refuse("--workdir must name a directory")
+	}
+	if !podName.MatchString(c.pod) {
+		refuse("--pod must be 1 to 253 of the characters A-Z a-z 0-9 . - _, got %q", c.pod)
+	}
+	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands())
+	return errors.Join(errs...)
+}
+
+// podName is what can stand in front of the dot in a session id.
+var podName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
+
+func (c *config) validateNetwork() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen must be host:port, got %q", c.listen))
+	}
+	if c.adminListen == "" {
+		return errors.Join(errs...)
+	}
+	if _, port, err := net.SplitHostPort(c.adminListen); err != nil {
+		errs = append(errs, fmt.Errorf("--admin-listen must be host:port or empty, got %q", c.adminListen))
+	} else if c.adminListen == c.listen && port != "0" {
+		errs = append(errs, fmt.Errorf("--admin-listen must differ from --listen, both are %s", c.listen))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *config) validateAccess() error {
+	var errs []error
+	switch {
+	case c.auth == authToken && c.tokenFile == "":
+		errs = append(errs, errors.New("--auth token needs --token-file FILE, with lines of \"subject token\""))
+	case c.auth == authNone && c.tokenFile != "":
+		errs = append(errs, errors.New("--token-file has no effect with --auth none: say --auth token"))
+	case c.auth == authNone && !c.allowInsecureNone && !loopback(c.listen):
+		errs = append(errs, fmt.Errorf("--auth none would let everyone who reaches %s run commands: "+
+			"say --auth token --token-file FILE, or listen on a loopback address such as 127.0.0.1:8003, "+
+			"or say --allow-insecure-none if something in front of trouped decides who may connect", c.listen))
+	}
+	for _, path := range c.allowCommands {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("--allow-command must be an absolute path, got %q", path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *config) validateCommands() error {
+	var errs []error
+	for _, pair := range c.env {
+		if name, _, ok := strings.Cut(pair, "="); !ok || !envName.MatchString(name) {
+			errs = append(errs, fmt.Errorf("--env must be NAME=value, got %q", pair))
+		}
+	}
+	for _, name := range c.passEnv {
+		if !envName.MatchString(name) {
+			errs = append(errs, fmt.Errorf("--pass-env must be the name of a variable, got %q", name))
+		}
+	}
+	if _, err := c.runnerSocket(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.cgroup != "auto" && c.cgroup != "off" && !filepath.IsAbs(c.cgroup) {
+		errs = append(errs, fmt.Errorf("--cgroup must be auto, off or an absolute path, got %q", c.cgroup))
+	}
+	return errors.Join(errs...)
+}
+
+var envName = regexp.MustCompile(`^[^=\x00\s]+$`)
+
+// runnerSocket returns the path of the socket on which a runner is awaited, or
+// "" for the embedded one.
+func (c *config) runnerSocket() (string, error) {
+	if c.runner == runnerInside {
+		return "", nil
+	}
+	path := strings.TrimPrefix(c.runner, "unix://")
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("--runner must be embedded, /path/to.sock or unix:///path/to.sock, got %q", c.runner)
+	}
+	return path, nil
+}
+
+// loopback reports whether only this machine reaches a listener on addr. A name
+// other than localhost may resolve to anything, so it does not count.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
