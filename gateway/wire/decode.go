@@ -1,0 +1,238 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+)
+
+// StatusParams, CloseParams and PongParams have no members: the methods take none.
+type (
+	StatusParams struct{}
+	CloseParams  struct{}
+	PongParams   struct{}
+)
+
+// MaxID is the most bytes that a request id may have. Ids are kept until they
+// are answered, so an unbounded one would be a way to hold the server's memory.
+const MaxID = 256
+
+// Request is a request of a client. Params points to the method's params type,
+// validated, and shares no memory with the frame.
+type Request struct {
+	ID     ID // as sent; empty for a notification, which is never answered
+	Method string
+	Params any
+}
+
+// methods maps each method to a function that makes its params.
+// Decode, the error for an unknown method and the documentation's test use it.
+var methods = map[string]func() params{
+	MethodExecute: func() params { return &executeParams{} },
+	MethodControl: func() params { return &controlParams{} },
+	MethodInput:   func() params { return &inputParams{} },
+	MethodSignal:  func() params { return &signalParams{} },
+	MethodStatus:  func() params { return &emptyParams[StatusParams]{} },
+	MethodResume:  func() params { return &resumeParams{} },
+	MethodClose:   func() params { return &emptyParams[CloseParams]{} },
+	MethodPong:    func() params { return &emptyParams[PongParams]{} },
+}
+
+// Methods lists the methods of requests in the order of the documentation.
+func Methods() []string {
+	return []string{
+		MethodExecute, MethodControl, MethodInput, MethodSignal,
+		MethodStatus, MethodResume, MethodClose, MethodPong,
+	}
+}
+
+// params is what a method's JSON is decoded into: its check returns the
+// exported params, or an error that names the member and what would be right.
+type params interface {
+	check() (any, *Error)
+}
+
+// emptyParams ignores whatever members there are.
+type emptyParams[T any] struct{}
+
+func (*emptyParams[T]) check() (any, *Error) { return new(T), nil }
+
+// envelope is a JSON-RPC message of any kind. Raw members tell absent from null.
+type envelope struct {
+	JSONRPC json.RawMessage `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id"`
+	Method  json.RawMessage `json:"method"`
+	Params  json.RawMessage `json:"params"`
+	Result  json.RawMessage `json:"result"`
+	Error   json.RawMessage `json:"error"`
+}
+
+// Decode reads one JSON-RPC 2.0 request (https://www.jsonrpc.org/specification).
+//
+// When it returns an error, the Request still has the id to answer with, and
+// the method if that could be read: an empty id says that nothing may be
+// answered, because the message is a notification. An id of null is a request
+// and is answered with null. Unknown members are ignored, in the envelope and in params.
+func Decode(frame []byte) (Request, *Error) {
+	req := Request{ID: NullID}
+	env, err := decodeEnvelope(frame)
+	if err != nil {
+		return req, err
+	}
+	id, err := checkID(env.ID)
+	if err != nil {
+		return req, err
+	}
+	if err := env.check(); err != nil {
+		if len(id) > 0 && env.Result == nil && env.Error == nil {
+			req.ID = id
+		}
+		return req, err
+	}
+	req.ID = id
+	if json.Unmarshal(env.Method, &req.Method) != nil {
+		return req, Errorf(CodeInternal, "method could not be read") // check saw a string
+	}
+	newParams, ok := methods[req.Method]
+	if !ok {
+		return req, Errorf(CodeMethodNotFound, "unknown method %s: use one of %s", quote(req.Method), strings.Join(Methods(), ", "))
+	}
+	req.Params, err = decodeParams(env.Params, newParams())
+	return req, err
+}
+
+// decodeEnvelope parses the frame as far as members of an object.
+func decodeEnvelope(frame []byte) (envelope, *Error) {
+	var env envelope
+	// encoding/json would turn bytes that are not UTF-8 into U+FFFD, and a
+	// command with a replaced byte is another command.
+	if !utf8.Valid(frame) {
+		return env, Errorf(CodeParse, "the frame is not UTF-8")
+	}
+	err := json.Unmarshal(frame, &env)
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil && isObject(frame):
+		return env, nil
+	case errors.As(err, &syntax):
+		return env, Errorf(CodeParse, "the frame is not JSON: %s at byte %d", syntax, syntax.Offset)
+	case bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("[")):
+		return env, Errorf(CodeInvalidRequest, "batches are not supported; send one request per frame")
+	}
+	return env, Errorf(CodeInvalidRequest, "a request is a JSON object")
+}
+
+// check reports what makes the envelope something else than a request.
+func (env *envelope) check() *Error {
+	if env.Result != nil || env.Error != nil {
+		return Errorf(CodeInvalidRequest, "this server sends no requests and takes no responses")
+	}
+	if string(env.JSONRPC) != `"2.0"` {
+		return Errorf(CodeInvalidRequest, `"jsonrpc" must be "2.0"`)
+	}
+	if env.Method == nil {
+		return Errorf(CodeInvalidRequest, `"method" is missing`)
+	}
+	if env.Method[0] != '"' {
+		return Errorf(CodeInvalidRequest, `"method" must be a string`)
+	}
+	return nil
+}
+
+// checkID accepts what JSON-RPC allows as an id, and returns it as it was sent. Absent is empty.
+func checkID(raw json.RawMessage) (ID, *Error) {
+	if raw == nil {
+		return nil, nil
+	}
+	switch raw[0] {
+	case '{', '[', 't', 'f':
+		return nil, Errorf(CodeInvalidRequest, `"id" must be a string, a number or null`)
+	}
+	if len(raw) > MaxID {
+		return nil, Errorf(CodeInvalidRequest, `"id" may have at most %d bytes`, MaxID)
+	}
+	return ID(raw), nil
+}
+
+// decodeParams decodes raw into p and checks it. Absent and null mean no members.
+func decodeParams(raw json.RawMessage, p params) (any, *Error) {
+	if raw != nil && string(raw) != "null" {
+		if !isObject(raw) {
+			return nil, Errorf(CodeInvalidParams, "params must be an object: they are by name only")
+		}
+		if err := json.Unmarshal(raw, p); err != nil {
+			return nil, typeError(err)
+		}
+	}
+	return p.check()
+}
+
+// typeError turns an error of encoding/json about a value's type into one for people.
+func typeError(err error) *Error {
+	var mismatch *json.UnmarshalTypeError
+	if !errors.As(err, &mismatch) {
+		return Errorf(CodeInvalidParams, "params: %v", err)
+	}
+	field := mismatch.Field
+	for _, embedded := range []string{"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.", "ResumeParams."} {
+		field = strings.TrimPrefix(field, embedded)
+	}
+	return Errorf(CodeInvalidParams, "%s must be %s, not %s", field, describe(mismatch.Type), describeValue(mismatch.Value))
+}
+
+// describeValue puts an article to what encoding/json says of a value.
+func describeValue(v string) string {
+	switch kind, literal, _ := strings.Cut(v, " "); {
+	case kind == "bool":
+		return "true or false"
+	case kind == "array" || kind == "object":
+		return "an " + kind
+	case kind == "number" && literal != "":
+		if len(literal) > 32 {
+			literal = literal[:32] + "…"
+		}
+		return literal
+	default:
+		return "a " + kind
+	}
+}
+
+// describe says in words which JSON value a Go type takes.
+func describe(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return describe(t.Elem())
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64:
+		return "an integer"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "an array, each element " + describe(t.Elem())
+	case reflect.Map:
+		return "an object, each value " + describe(t.Elem())
+	default:
+		return "an object"
+	}
+}
+
+func isObject(raw []byte) bool {
+	raw = bytes.TrimLeft(raw, " \t\r\n")
+	return len(raw) > 0 && raw[0] == '{'
+}
+
+// quote quotes a client's text for a message, short enough for a log line.
+func quote(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%.*q…", most, s)
+	}
+	return fmt.Sprintf("%q", s)
+}

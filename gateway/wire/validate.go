@@ -1,0 +1,212 @@
+package wire
+
+import (
+	"encoding/base64"
+	"strings"
+)
+
+// MaxExecutionID is the most bytes of an execution_id that a client chooses.
+const MaxExecutionID = 128
+
+// executeParams has pointers for the members whose zero value differs from their absence.
+type executeParams struct {
+	ExecuteParams
+	Command     *string   `json:"command"`
+	Argv        *[]string `json:"argv"`
+	ExecutionID *string   `json:"execution_id"`
+	Timeout     *float64  `json:"timeout"`
+	MaxDuration *float64  `json:"max_duration"`
+	OutputLimit *int64    `json:"output_limit"`
+}
+
+func (p *executeParams) check() (any, *Error) {
+	out := p.ExecuteParams
+	for _, check := range []func(*ExecuteParams) *Error{p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices} {
+		if err := check(&out); err != nil {
+			return nil, err
+		}
+	}
+	return &out, nil
+}
+
+func (p *executeParams) checkCommand(out *ExecuteParams) *Error {
+	switch {
+	case p.Command != nil && p.Argv != nil:
+		return Errorf(CodeInvalidParams, "command and argv exclude each other: give one")
+	case p.Command == nil && p.Argv == nil:
+		return Errorf(CodeInvalidParams, "command is missing: give command (run by /bin/sh -c) or argv")
+	case p.Command != nil:
+		if strings.TrimSpace(*p.Command) == "" {
+			return Errorf(CodeInvalidParams, "command is blank")
+		}
+		if hasNUL(*p.Command) {
+			return Errorf(CodeInvalidParams, "command contains a NUL byte")
+		}
+		out.Command = *p.Command
+	default:
+		if len(*p.Argv) == 0 || (*p.Argv)[0] == "" {
+			return Errorf(CodeInvalidParams, "argv[0] is missing: it names the program")
+		}
+		for i, arg := range *p.Argv {
+			if hasNUL(arg) {
+				return Errorf(CodeInvalidParams, "argv[%d] contains a NUL byte", i)
+			}
+		}
+		out.Argv = *p.Argv
+	}
+	if hasNUL(out.Cwd) {
+		return Errorf(CodeInvalidParams, "cwd contains a NUL byte")
+	}
+	return nil
+}
+
+func (p *executeParams) checkID(out *ExecuteParams) *Error {
+	if p.ExecutionID == nil {
+		return nil
+	}
+	out.ExecutionID = *p.ExecutionID
+	return checkExecutionID(*p.ExecutionID)
+}
+
+// checkExecutionID accepts what is safe as a file name, a log field and a URL segment alike.
+func checkExecutionID(id string) *Error {
+	ok := id != "" && len(id) <= MaxExecutionID && id != "." && id != ".."
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
+	}
+	if !ok {
+		return Errorf(CodeInvalidParams, "execution_id %s must have 1 to %d characters of A-Z a-z 0-9 . _ - and not be . or ..", quote(id), MaxExecutionID)
+	}
+	return nil
+}
+
+func (*executeParams) checkEnv(out *ExecuteParams) *Error {
+	for name, value := range out.Env {
+		if name == "" || strings.ContainsRune(name, '=') || hasNUL(name) {
+			return Errorf(CodeInvalidParams, "env name %s must not be empty and not contain = or a NUL byte", quote(name))
+		}
+		if hasNUL(value) {
+			return Errorf(CodeInvalidParams, "env[%s] contains a NUL byte", quote(name))
+		}
+	}
+	return nil
+}
+
+func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
+	// JSON has no infinities and no NaN, and numbers beyond float64 do not decode: what arrives is finite.
+	if p.Timeout != nil {
+		if *p.Timeout <= 0 {
+			return Errorf(CodeInvalidParams, "timeout must be a number of seconds greater than 0; leave it out for the server's")
+		}
+		out.Timeout = *p.Timeout
+	}
+	if p.MaxDuration != nil {
+		if *p.MaxDuration <= 0 {
+			return Errorf(CodeInvalidParams, "max_duration must be a number of seconds greater than 0; leave it out for the server's")
+		}
+		out.MaxDuration = *p.MaxDuration
+	}
+	if p.OutputLimit != nil {
+		if *p.OutputLimit <= 0 {
+			return Errorf(CodeInvalidParams, "output_limit must be a number of bytes greater than 0; leave it out for the server's")
+		}
+		out.OutputLimit = *p.OutputLimit
+	}
+	return nil
+}
+
+func (*executeParams) checkChoices(out *ExecuteParams) *Error {
+	switch out.OnOutputLimit {
+	case "", LimitDrop, LimitCancel:
+	default:
+		return badChoice("on_output_limit", string(out.OnOutputLimit), string(LimitDrop), string(LimitCancel))
+	}
+	switch out.OnExit {
+	case "", ExitKill, ExitKeep:
+	default:
+		return badChoice("on_exit", string(out.OnExit), string(ExitKill), string(ExitKeep))
+	}
+	switch out.Framing {
+	case "", FramingLines, FramingRaw:
+	default:
+		return badChoice("framing", string(out.Framing), string(FramingLines), string(FramingRaw))
+	}
+	return checkEncoding(out.Encoding)
+}
+
+func checkEncoding(e Encoding) *Error {
+	switch e {
+	case "", EncodingUTF8, EncodingBase64:
+		return nil
+	}
+	return badChoice("encoding", string(e), string(EncodingUTF8), string(EncodingBase64))
+}
+
+func badChoice(name, value string, choices ...string) *Error {
+	return Errorf(CodeInvalidParams, "unknown %s %s: use %s", name, quote(value), strings.Join(choices, " or "))
+}
+
+type controlParams struct{ ControlParams }
+
+func (p *controlParams) check() (any, *Error) {
+	switch p.Type {
+	case ControlPause, ControlResume, ControlCancel:
+	case "":
+		return nil, Errorf(CodeInvalidParams, "type is missing: use PAUSE, RESUME or CANCEL")
+	default:
+		return nil, Errorf(CodeInvalidParams, "unknown control type %s: use PAUSE, RESUME or CANCEL", quote(p.Type))
+	}
+	if p.ExecutionID != "" {
+		if err := checkExecutionID(p.ExecutionID); err != nil {
+			return nil, err
+		}
+	}
+	return &p.ControlParams, nil
+}
+
+type inputParams struct{ InputParams }
+
+func (p *inputParams) check() (any, *Error) {
+	if err := needExecutionID(p.ExecutionID); err != nil {
+		return nil, err
+	}
+	if err := checkEncoding(p.Encoding); err != nil {
+		return nil, err
+	}
+	if p.Data == "" && !p.EOF {
+		return nil, Errorf(CodeInvalidParams, "data is missing: give data, or eof to close stdin")
+	}
+	if p.Encoding == EncodingBase64 {
+		if _, err := base64.StdEncoding.DecodeString(p.Data); err != nil {
+			return nil, Errorf(CodeInvalidParams, "data is not base64 (standard alphabet, with padding): %v", err)
+		}
+	}
+	return &p.InputParams, nil
+}
+
+func needExecutionID(id string) *Error {
+	if id == "" {
+		return Errorf(CodeInvalidParams, "execution_id is missing")
+	}
+	return checkExecutionID(id)
+}
+
+type resumeParams struct{ ResumeParams }
+
+func (p *resumeParams) check() (any, *Error) {
+	if p.ResumeToken == "" {
+		return nil, Errorf(CodeInvalidParams, "resume_token is missing: it came with connected")
+	}
+	for id, offset := range p.Executions {
+		if err := checkExecutionID(id); err != nil {
+			return nil, err
+		}
+		if offset < 0 {
+			return nil, Errorf(CodeInvalidParams, "executions[%s] must be an offset of 0 or more", quote(id))
+		}
+	}
+	return &p.ResumeParams, nil
+}
+
+func hasNUL(s string) bool { return strings.IndexByte(s, 0) >= 0 }
