@@ -265,6 +265,7 @@ func TestRefused(t *testing.T) {
 		{"no admin port", "--admin-listen localhost", "--admin-listen must be host:port"},
 		{"small budget", "--transcript-budget 1MiB", "--transcript-budget must hold"},
 		{"relative program", "--allow-command echo", "--allow-command must be an absolute path"},
+		{"path with dots", "--allow-command /bin/../bin/sh", "--allow-command must be an absolute path"},
 		{"env without a value", "--env HOME", "--env must be NAME=value"},
 		{"env without a name", "--env =x", "--env must be NAME=value"},
 		{"pass-env with a value", "--pass-env A=b", "--pass-env must be the name"},

@@ -1,3 +1,262 @@
 package main
 
-func serve(*config) error { return nil }
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
+)
+
+// closeLimit is how long closing may take once nothing is waited for any more:
+// killing and reaping every process takes milliseconds. Past it something is
+// wedged, and the end of trouped makes the runner kill what is left.
+const closeLimit = 20 * time.Second
+
+// serve runs the server until it is told to stop.
+func serve(c *config) error {
+	signals := catchSignals() // before anything runs that a signal would leave behind
+	s, err := start(c)
+	if err != nil {
+		return failure{err}
+	}
+	s.announce()
+	err = s.wait(signals)
+	s.close()
+	if err != nil {
+		return failure{err}
+	}
+	return nil
+}
+
+// catchSignals returns the requests to stop. The first asks for a drain, the
+// second for an end at once.
+func catchSignals() <-chan os.Signal {
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup keeps its meaning
+		signal.Notify(stop, syscall.SIGHUP)
+	}
+	// A log whose reader is gone must not end the server. Caught rather than
+	// ignored: commands would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return stop
+}
+
+// server is a running trouped.
+type server struct {
+	c        *config
+	logs     *logs
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	// What start found and opened, in the order of its steps.
+	workdir  string
+	binary   string // of the embedded runner
+	socket   string // of a runner elsewhere
+	listener net.Listener
+	admin    net.Listener
+	store    *transcript.Store
+	runner   *proc.Runner
+	engine   *actors.Engine
+
+	failed  chan error // a listener broke
+	closers []closer   // in the order of opening
+}
+
+type closer struct {
+	what  string
+	close func() error
+}
+
+// start brings everything up, or nothing: what was opened before a failure is
+// closed again. Whatever can be found wrong without starting a process is looked
+// at before one is started.
+func start(c *config) (*server, error) {
+	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(), failed: make(chan error, 2)}
+	s.log = s.logs.log
+	s.onClose("log", func() error { s.logs.Close(); return nil })
+	for _, step := range []func() error{
+		s.findFiles, s.listen, s.openStore, s.openRunner, s.openEngine, s.serveAdmin,
+	} {
+		if err := step(); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *server) onClose(what string, f func() error) { s.closers = append(s.closers, closer{what, f}) }
+
+// close undoes start, last step first.
+func (s *server) close() {
+	wedged := time.AfterFunc(closeLimit, func() {
+		fmt.Fprintf(os.Stderr, "trouped: closing took over %v, giving up; the runner kills what is left\n", closeLimit)
+		os.Exit(exitFailure)
+	})
+	defer wedged.Stop()
+	for _, c := range slices.Backward(s.closers) {
+		if err := c.close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.log.Warn("closing failed", "what", c.what, "err", err)
+		}
+	}
+}
+
+// findFiles looks for what the file system has to have.
+func (s *server) findFiles() (err error) {
+	if s.workdir, err = s.c.commandDir(); err != nil {
+		return err
+	}
+	if s.socket, err = s.c.runnerSocket(); err != nil {
+		return err
+	}
+	if s.socket == "" {
+		if s.binary, err = s.c.findRunner(); err != nil {
+			return err
+		}
+	}
+	return s.c.prepareDataDir()
+}
+
+// listen binds the addresses. Clients that come now wait in the backlog until
+// there is something to serve them.
+func (s *server) listen() (err error) {
+	if s.listener, err = bind("listen", s.c.listen); err != nil {
+		return err
+	}
+	s.onClose("listener", s.listener.Close)
+	if s.c.adminListen == "" {
+		return nil
+	}
+	if s.admin, err = bind("admin-listen", s.c.adminListen); err != nil {
+		return err
+	}
+	s.onClose("admin listener", s.admin.Close)
+	return nil
+}
+
+func bind(flag, addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("--%s %s: the address is in use, perhaps by another trouped; choose another port", flag, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+func (s *server) openStore() (err error) {
+	s.store, err = transcript.Open(transcript.Config{Dir: s.c.dataDir, Budget: s.c.transcriptBudget, Logger: s.log})
+	if err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	s.onClose("transcripts", s.store.Close)
+	return nil
+}
+
+func (s *server) openRunner() (err error) {
+	s.runner, err = proc.Open(proc.Config{
+		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup,
+		Logger: s.log, OnEvent: s.logRunnerEvent,
+	})
+	if err != nil {
+		return fmt.Errorf("start the runner: %w", err)
+	}
+	s.onClose("runner", s.runner.Close)
+	registerLeaves(s.registry, s.runner.Status, s.store.Stats)
+	return nil
+}
+
+func (s *server) logRunnerEvent(e proc.RunnerEvent) {
+	switch e.Kind {
+	case proc.RunnerLost:
+		s.log.Error("the runner is lost, and every execution with it", "event", string(e.Kind))
+	case proc.RunnerEscaped:
+		s.log.Warn("processes escaped from a killed init and were killed", "event", string(e.Kind), "count", e.Count)
+	default:
+		s.log.Info("the runner is there", "event", string(e.Kind))
+	}
+}
+
+func (s *server) openEngine() (err error) {
+	s.engine, err = actors.New(actors.Config{
+		Limits: s.c.limits, Runner: actors.ProcRunner(s.runner), Store: s.store, Pod: s.c.pod,
+		Workdir: s.workdir, Env: s.c.commandEnv(s.workdir), AllowCommands: s.c.allowCommands,
+		Logger: s.log, Registerer: s.registry, Audit: s.logs.auditor(s.c.auditArgv),
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose("engine", func() error { s.engine.Close(); return nil })
+	return nil
+}
+
+func (s *server) serveAdmin() error {
+	if s.admin == nil {
+		return nil
+	}
+	s.serve("admin", newAdmin(s.registry, s.notReady, s.log), s.admin)
+	return nil
+}
+
+// serve answers on l until close.
+func (s *server) serve(what string, srv *http.Server, l net.Listener) {
+	s.onClose(what, srv.Close)
+	go func() {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("the %s listener broke: %w", what, err)
+		}
+	}()
+}
+
+// notReady says why clients should go elsewhere, or "".
+func (s *server) notReady() string {
+	switch {
+	case s.engine.Stats().Draining:
+		return "draining"
+	case !s.engine.Ready():
+		return "no runner"
+	default:
+		return ""
+	}
+}
+
+// wait returns when the server's work is done: after a drain (nil), at a second
+// signal or when a listener broke (an error). The gateway serves all the while.
+func (s *server) wait(signals <-chan os.Signal) error {
+	select {
+	case sig := <-signals:
+		s.log.Info("draining; a second signal ends everything at once",
+			"signal", sig.String(), "sessions", s.engine.Stats().Sessions, "timeout", s.c.limits.DrainTimeout)
+	case err := <-s.failed:
+		return err
+	}
+	stop, drained := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.engine.Drain(stop)
+	}()
+	select {
+	case <-drained:
+		s.log.Info("drained")
+		return nil
+	case <-signals:
+		close(stop)
+		<-drained
+		return errors.New("stopped by a second signal before the drain was done")
+	}
+}

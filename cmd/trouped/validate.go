@@ -74,8 +74,8 @@ func (c *config) validateAccess() error {
 			"or say --allow-insecure-none if something in front of trouped decides who may connect", c.listen))
 	}
 	for _, path := range c.allowCommands {
-		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("--allow-command must be an absolute path, got %q", path))
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			errs = append(errs, fmt.Errorf("--allow-command must be an absolute path without . or .., got %q", path))
 		}
 	}
 	return errors.Join(errs...)
@@ -111,7 +111,7 @@ func (c *config) runnerSocket() (string, error) {
 		return "", nil
 	}
 	path := strings.TrimPrefix(c.runner, "unix://")
-	if !filepath.IsAbs(path) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return "", fmt.Errorf("--runner must be embedded, /path/to.sock or unix:///path/to.sock, got %q", c.runner)
 	}
 	return path, nil

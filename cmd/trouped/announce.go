@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// announce tells that the server is ready: to the log, and to a person at a
+// terminal the one line to try next.
+func (s *server) announce() {
+	addr := s.listener.Addr().String()
+	attrs := []any{"version", version, "listen", addr, "runner", s.c.runner, "containment", s.runner.Status().Containment}
+	if s.admin != nil {
+		attrs = append(attrs, "admin", s.admin.Addr().String())
+	}
+	s.log.Info("ready", attrs...)
+	if s.c.logFormat == logText {
+		fmt.Printf("trouped is ready on ws://%s/ws. Try in another terminal:\n\n  %s\n\n", addr, s.tryLine(addr))
+	}
+}
+
+// tryLine is a command that works as it stands when it is pasted into a shell.
+func (s *server) tryLine(addr string) string {
+	words := []string{clientBinary()}
+	if addr != defaults().listen {
+		words = append(words, "--server", "ws://"+addr+"/ws")
+	}
+	if s.c.auth == authToken {
+		words = append(words, "--token", "TOKEN")
+	}
+	return strings.Join(append(words, "exec -- echo hello"), " ")
+}
+
+// clientBinary is how to call troupe from here: beside trouped, as a path
+// relative to the current directory when that is shorter, or found in PATH.
+func clientBinary() string {
+	const name = "troupe"
+	own, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	beside := filepath.Join(filepath.Dir(own), name)
+	if found, err := exec.LookPath(name); err == nil && found == beside {
+		return name
+	}
+	if _, err := exec.LookPath(beside); err != nil {
+		return name
+	}
+	if cwd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(cwd, beside); err == nil && len(rel) < len(beside) {
+			return rel
+		}
+	}
+	return beside
+}

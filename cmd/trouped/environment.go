@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// commandPath is the PATH of commands, and the one in which their programs are
+// found. It is what Debian gives root and login shells in containers.
+const commandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// commandEnv is the environment of every command: nothing of trouped's own but
+// what --pass-env names, so that no secret of the server reaches a command by
+// accident. Where a name comes twice, --env wins over --pass-env, and both over
+// the three that are always there.
+func (c *config) commandEnv(workdir string) []string {
+	var names []string
+	values := map[string]string{}
+	set := func(name, value string) {
+		if _, there := values[name]; !there {
+			names = append(names, name)
+		}
+		values[name] = value
+	}
+	set("PATH", commandPath)
+	set("HOME", workdir)
+	set("LANG", "C.UTF-8")
+	for _, name := range c.passEnv {
+		if value, ok := os.LookupEnv(name); ok {
+			set(name, value)
+		}
+	}
+	for _, pair := range c.env {
+		name, value, _ := strings.Cut(pair, "=")
+		set(name, value)
+	}
+	env := make([]string, len(names))
+	for i, name := range names {
+		env[i] = name + "=" + values[name]
+	}
+	return env
+}
+
+// commandDir returns the absolute working directory of commands.
+func (c *config) commandDir() (string, error) {
+	dir, err := filepath.Abs(c.workdir)
+	if err != nil {
+		return "", fmt.Errorf("--workdir %s: %w", c.workdir, err)
+	}
+	// With a runner in a container of its own, the directory is there and not here.
+	if c.runner != runnerInside {
+		return dir, nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", fmt.Errorf("--workdir: %w", err)
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("--workdir %s is not a directory", dir)
+	}
+	return dir, nil
+}
+
+// findRunner returns the embedded runner's binary: the one that --runner-binary
+// names, else troupe-runner beside trouped, else in PATH.
+func (c *config) findRunner() (string, error) {
+	const name = "troupe-runner"
+	if c.runnerBinary != "" {
+		path, err := exec.LookPath(c.runnerBinary)
+		if err != nil {
+			return "", fmt.Errorf("--runner-binary: %w", err)
+		}
+		return filepath.Abs(path)
+	}
+	own, err := os.Executable()
+	if err == nil {
+		beside := filepath.Join(filepath.Dir(own), name)
+		if path, err := exec.LookPath(beside); err == nil {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return filepath.Abs(path)
+	}
+	return "", fmt.Errorf("no %s beside %s and none in PATH: build it with `make build`, or say where it is with --runner-binary", name, own)
+}
+
+// prepareDataDir makes the parents of the default data directory, which a new
+// user does not have yet. A directory that was named must have a parent: a
+// mistyped mount point should not become a directory on the root disk.
+func (c *config) prepareDataDir() error {
+	if c.dataDir != defaultDataDir() {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(c.dataDir), 0o700); err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	return nil
+}

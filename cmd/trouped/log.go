@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors"
+)
+
+const (
+	// logBacklog is what waits for a slow reader of the log. At 200 bytes a line it
+	// is some 5,000 lines: a reader that is that far behind has stopped.
+	logBacklog = 1 << 20
+	// logFlush is how long the end of the process waits for that reader.
+	logFlush = time.Second
+)
+
+// logs are the process's log and, apart from it, the audit log, which
+// --log-level does not silence. Both go to the same writer.
+type logs struct {
+	log    *slog.Logger
+	audit  *slog.Logger
+	writer *logWriter
+}
+
+func newLogs(c *config, out io.Writer) *logs {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.logLevel)) // one of a closed set
+	handler := func(w io.Writer, level slog.Level) slog.Handler {
+		opts := &slog.HandlerOptions{Level: level}
+		if c.logFormat == logJSON {
+			return slog.NewJSONHandler(w, opts)
+		}
+		return slog.NewTextHandler(w, opts)
+	}
+	w := newLogWriter(out, func(lines int) []byte {
+		var b bytes.Buffer
+		slog.New(handler(&b, slog.LevelWarn)).Warn("log lines were dropped, its reader was too slow", "lines", lines)
+		return b.Bytes()
+	})
+	return &logs{log: slog.New(handler(w, level)), audit: slog.New(handler(w, slog.LevelInfo)), writer: w}
+}
+
+// Close writes what waits, as far as the reader lets it.
+func (l *logs) Close() { l.writer.Close() }
+
+// auditor returns the function that writes a line for each execution.
+func (l *logs) auditor(argv string) func(actors.AuditRecord) {
+	return func(r actors.AuditRecord) {
+		attrs := []any{
+			"subject", r.Subject, "session", r.Session, "execution", r.Execution,
+			"cwd", r.Cwd, "started", r.Started,
+		}
+		if argv == argvFull {
+			attrs = append(attrs, "argv", r.Argv)
+		} else {
+			attrs = append(attrs, "argv_sha256", digest(r.Argv))
+		}
+		if done := r.Completed; done != nil {
+			attrs = append(attrs, "reason", string(done.Reason), "exit_code", done.ExitCode,
+				"seconds", done.ExecutionTime, "output_bytes", done.OutputBytes, "dropped_bytes", done.DroppedBytes)
+			if u := done.Usage; u != nil {
+				attrs = append(attrs, "user_seconds", u.UserSeconds, "system_seconds", u.SystemSeconds, "max_rss_bytes", u.MaxRSSBytes)
+			}
+		}
+		l.audit.Info("audit", attrs...)
+	}
+}
+
+// digest is the SHA-256 of the arguments, each followed by a zero byte: what
+// `printf '%s\0' ARGS… | sha256sum` prints.
+func digest(argv []string) string {
+	h := sha256.New()
+	for _, arg := range argv {
+		_, _ = io.WriteString(h, arg) // a hash does not fail
+		_, _ = h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// logWriter takes lines without ever blocking: actors log, and a stopped reader
+// of stderr (a pager, a terminal after Ctrl-S) must not stop them. Past
+// logBacklog, lines are dropped and counted.
+type logWriter struct {
+	out  io.Writer
+	lost func(lines int) []byte // renders the line that tells of dropped ones
+	wake chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	pending []byte
+	dropped int
+	closed  bool
+}
+
+func newLogWriter(out io.Writer, lost func(int) []byte) *logWriter {
+	w := &logWriter{out: out, lost: lost, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.loop()
+	return w
+}
+
+// Write takes one line. It never fails.
+func (w *logWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	if w.closed || len(w.pending)+len(line) > logBacklog {
+		w.dropped++
+	} else {
+		w.pending = append(w.pending, line...)
+	}
+	w.mu.Unlock()
+	w.signal()
+	return len(line), nil
+}
+
+func (w *logWriter) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close waits for logFlush at most. Later lines are dropped.
+func (w *logWriter) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	select {
+	case <-w.done:
+	case <-time.After(logFlush):
+	}
+}
+
+func (w *logWriter) loop() {
+	defer close(w.done)
+	var spare []byte
+	for range w.wake {
+		for {
+			w.mu.Lock()
+			batch, dropped, closed := w.pending, w.dropped, w.closed
+			w.pending, w.dropped = spare[:0], 0
+			w.mu.Unlock()
+			if dropped > 0 {
+				batch = append(batch, w.lost(dropped)...)
+			}
+			if len(batch) == 0 {
+				if closed {
+					return
+				}
+				spare = batch
+				break
+			}
+			_, _ = w.out.Write(batch) // a log that cannot be written has nowhere to say so
+			spare = batch
+		}
+	}
+}
