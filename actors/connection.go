@@ -17,7 +17,7 @@ type Connection struct {
 func (e *Engine) Connect(req ConnectRequest, client Client) *Connection {
 	c := &connection{engine: e, client: client, req: req}
 	e.connections.Add(1)
-	props := e.props("connection", false, c.receive, c.cleanup)
+	props := e.props("connection", c.receive, c.cleanup)
 	pid := e.system.Root.SpawnPrefix(props, "connection-")
 	return &Connection{engine: e, pid: pid}
 }

@@ -92,9 +92,13 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e.drained.done = make(chan struct{})
 	e.system = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
+		// A late message to an actor that has stopped is ordinary. protoactor counts such
+		// messages with a goroutine that lives for this interval.
+		actor.WithDeadLetterThrottleInterval(time.Millisecond),
 		actor.WithDeadLetterRequestLogging(false))
 	m := e.newManager()
-	e.manager, err = e.system.Root.SpawnNamed(e.props("manager", true, m.receive, nil), "manager")
+	guarded := &guard{engine: e, kind: "manager", survive: m.survive}
+	e.manager, err = e.system.Root.SpawnNamed(guarded.props(m.receive), "manager")
 	if err != nil {
 		return nil, fmt.Errorf("start the session manager: %w", err)
 	}

@@ -17,14 +17,20 @@ import (
 type guard struct {
 	engine  *Engine
 	kind    string
-	resume  bool   // a panic does not end the actor: the manager, whose loss would be everyone's
 	cleanup func() // run once, after the actor has seen Stopping
 	failed  bool
+
+	// survive, if set, keeps the actor alive after a panic and makes up for the lost
+	// message: the manager, whose end would be everyone's.
+	survive func(actor.Context, any)
 }
 
 // props makes the Props of a guarded actor.
-func (e *Engine) props(kind string, resume bool, receive actor.ReceiveFunc, cleanup func()) *actor.Props {
-	g := &guard{engine: e, kind: kind, resume: resume, cleanup: cleanup}
+func (e *Engine) props(kind string, receive actor.ReceiveFunc, cleanup func()) *actor.Props {
+	return (&guard{engine: e, kind: kind, cleanup: cleanup}).props(receive)
+}
+
+func (g *guard) props(receive actor.ReceiveFunc) *actor.Props {
 	return actor.PropsFromFunc(receive,
 		actor.WithReceiverMiddleware(g.middleware),
 		actor.WithSupervisor(stopFailed))
@@ -43,7 +49,7 @@ func (g *guard) middleware(next actor.ReceiverFunc) actor.ReceiverFunc {
 		if g.failed && !isLifecycle(env.Message) {
 			return // it is being stopped: its state can no longer be trusted with requests
 		}
-		defer g.recovered(c)
+		defer g.recovered(c, env.Message)
 		if g.engine.probe != nil {
 			g.engine.probe(g.kind, env.Message)
 		}
@@ -52,24 +58,37 @@ func (g *guard) middleware(next actor.ReceiverFunc) actor.ReceiverFunc {
 }
 
 func (g *guard) clean(c actor.ReceiverContext) {
-	defer g.recovered(c)
+	defer g.recovered(c, nil)
 	if g.cleanup != nil {
 		g.cleanup()
 	}
 }
 
-func (g *guard) recovered(c actor.ReceiverContext) {
+func (g *guard) recovered(c actor.ReceiverContext, msg any) {
 	r := recover()
 	if r == nil {
 		return
 	}
 	g.engine.metrics.panics.WithLabelValues(g.kind).Inc()
 	g.engine.log.Error("actor panicked", "actor", g.kind, "pid", c.Self().Id, slog.Any("panic", r), "stack", string(debug.Stack()))
-	if g.resume {
+	if g.survive != nil {
+		g.makeUp(c, msg)
 		return
 	}
 	g.failed = true
 	g.engine.system.Root.Stop(c.Self())
+}
+
+// makeUp is given one try: a second panic is the end of this message.
+func (g *guard) makeUp(c actor.ReceiverContext, msg any) {
+	defer func() {
+		if r := recover(); r != nil {
+			g.engine.log.Error("actor panicked again", "actor", g.kind, slog.Any("panic", r))
+		}
+	}()
+	if ctx, ok := c.(actor.Context); ok {
+		g.survive(ctx, msg)
+	}
 }
 
 func isLifecycle(msg any) bool {

@@ -3,6 +3,7 @@ package actors
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -14,8 +15,7 @@ import (
 // failed ones; their number is the number of slots in use, so there is no
 // counter that could disagree with the truth.
 type manager struct {
-	engine   *Engine
-	sessions map[string]*actor.PID // by session id, for resume
+	engine *Engine
 
 	// Admission at the ceiling.
 	yieldable map[string]time.Time // detached sessions that may give way, since when
@@ -28,10 +28,15 @@ type manager struct {
 }
 
 func (e *Engine) newManager() *manager {
-	return &manager{engine: e, sessions: map[string]*actor.PID{}, yieldable: map[string]time.Time{}, yielding: map[string]bool{}}
+	return &manager{engine: e, yieldable: map[string]time.Time{}, yielding: map[string]bool{}}
 }
 
 func (m *manager) receive(ctx actor.Context) {
+	m.handle(ctx)
+	m.publish(ctx)
+}
+
+func (m *manager) handle(ctx actor.Context) {
 	switch msg := ctx.Message().(type) {
 	case openSession:
 		m.open(ctx, msg)
@@ -40,7 +45,7 @@ func (m *manager) receive(ctx actor.Context) {
 	case sessionYieldable:
 		if msg.since.IsZero() {
 			delete(m.yieldable, msg.session)
-		} else if m.sessions[msg.session] != nil {
+		} else if findChild(ctx, msg.session) != nil {
 			m.yieldable[msg.session] = msg.since
 		}
 	case yieldRefused:
@@ -48,8 +53,8 @@ func (m *manager) receive(ctx actor.Context) {
 	case drain:
 		m.drain(ctx, msg)
 	case drainDeadline:
-		for _, pid := range m.sessions {
-			ctx.Send(pid, msg)
+		for _, child := range ctx.Children() {
+			ctx.Send(child, msg)
 		}
 	case *actor.Terminated:
 		m.terminated(ctx, msg)
@@ -58,7 +63,6 @@ func (m *manager) receive(ctx actor.Context) {
 			m.timer.Stop()
 		}
 	}
-	m.publish(ctx)
 }
 
 // open gives a newcomer a slot, at once or when an idle detached session has given way.
@@ -69,37 +73,47 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 	case len(ctx.Children()) < m.engine.limits.MaxSessions:
 		m.spawn(ctx, msg)
 	default:
-		victim := m.oldestYieldable()
-		if victim == "" {
+		victim, pid := m.oldestYieldable(ctx)
+		if pid == nil {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "session_limit", "all sessions of this server are in use: try again later")
 			return
 		}
 		delete(m.yieldable, victim)
 		m.yielding[victim] = true
 		m.newcomers = append(m.newcomers, msg)
-		ctx.Send(m.sessions[victim], yieldSlot{})
+		ctx.Send(pid, yieldSlot{})
 	}
 }
 
-func (m *manager) oldestYieldable() string {
+func (m *manager) oldestYieldable(ctx actor.Context) (string, *actor.PID) {
 	oldest, at := "", time.Time{}
 	for id, since := range m.yieldable {
 		if oldest == "" || since.Before(at) {
 			oldest, at = id, since
 		}
 	}
-	return oldest
+	return oldest, findChild(ctx, oldest)
+}
+
+// findChild finds a living session among the children, which are the only list of them.
+func findChild(ctx actor.Context, id string) *actor.PID {
+	path := ctx.Self().Id + "/" + id
+	for _, child := range ctx.Children() {
+		if child.Id == path {
+			return child
+		}
+	}
+	return nil
 }
 
 func (m *manager) spawn(ctx actor.Context, msg openSession) {
 	id := m.engine.pod + "." + randomHex(16)
 	s := newSession(m.engine, id, msg)
-	pid, err := ctx.SpawnNamed(m.engine.props("session", false, s.receive, s.cleanup), id)
+	_, err := ctx.SpawnNamed(m.engine.props("session", s.receive, s.cleanup), id)
 	if err != nil { // 128 random bits met themselves
 		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "internal", "cannot open a session: "+err.Error())
 		return
 	}
-	m.sessions[id] = pid
 	m.engine.metrics.opened.Inc()
 }
 
@@ -114,7 +128,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cau
 }
 
 func (m *manager) find(ctx actor.Context, msg findSession) {
-	if pid := m.sessions[msg.session]; pid != nil {
+	if pid := findChild(ctx, msg.session); pid != nil {
 		ctx.Send(pid, msg.attach)
 		return
 	}
@@ -147,24 +161,31 @@ func (m *manager) serveNewcomer(ctx actor.Context) {
 // terminated frees a session's slot, unless processes of it are still alive
 // because it failed: then a reaper takes its place in the same step.
 func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
-	for id, pid := range m.sessions {
-		if !pid.Equal(msg.Who) {
-			continue
-		}
-		delete(m.sessions, id)
-		delete(m.yieldable, id)
-		if done := m.engine.runner.OwnerDone(id); !closed(done) {
-			ctx.Spawn(m.engine.props("reaper", false, m.engine.reaper(done), nil))
-		}
-		if m.yielding[id] {
-			delete(m.yielding, id)
-			m.serveNewcomer(ctx)
-		}
-		break
+	id := strings.TrimPrefix(msg.Who.Id, ctx.Self().Id+"/")
+	delete(m.yieldable, id)
+	delete(m.yielding, id)
+	if done := m.engine.runner.OwnerDone(id); !closed(done) {
+		ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
 	}
-	if len(m.newcomers) > 0 && len(m.yielding) == 0 && len(ctx.Children()) < m.engine.limits.MaxSessions {
+	// As many newcomers as there is room for; those beyond the sessions that were asked
+	// to give way are waiting for nobody and are decided now.
+	for len(m.newcomers) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.newcomers) > len(m.yielding)) {
 		m.serveNewcomer(ctx)
 	}
+}
+
+// survive makes up for a message during which the manager panicked: nobody waits in vain.
+func (m *manager) survive(ctx actor.Context, msg any) {
+	switch msg := msg.(type) {
+	case openSession:
+		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "internal", "the server failed while it opened a session")
+	case findSession:
+		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
+		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseInternal})
+	case yieldRefused, drain, *actor.Terminated:
+		m.handle(ctx)
+	}
+	m.publish(ctx)
 }
 
 // drain refuses newcomers from now on and tells every session when it must have ended.
@@ -173,8 +194,8 @@ func (m *manager) drain(ctx actor.Context, msg drain) {
 		return
 	}
 	m.draining, m.deadline = true, msg.deadline
-	for _, pid := range m.sessions {
-		ctx.Send(pid, msg)
+	for _, child := range ctx.Children() {
+		ctx.Send(child, msg)
 	}
 	m.timer = m.engine.after(time.Until(msg.deadline), ctx.Self(), drainDeadline{})
 }

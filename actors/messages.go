@@ -97,7 +97,7 @@ type (
 	connectionClosed struct {
 		conn      *actor.PID
 		cause     wire.Cause
-		delivered map[string]int64
+		delivered map[string]int64 // see Connection.Closed; nil: not known
 	}
 	// idleCheck: session's timer → session.
 	idleCheck struct{}

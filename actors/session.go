@@ -158,8 +158,9 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	delete(s.conns, msg.conn.Id)
 	ctx.Unwatch(msg.conn)
 	for id := range c.follows {
-		if _, unread := msg.delivered[id]; !unread && s.executions[id] != nil && s.executions[id].completed != nil {
-			s.executions[id].read = true
+		_, unread := msg.delivered[id]
+		if x := s.executions[id]; msg.delivered != nil && !unread && x != nil && x.completed != nil {
+			x.read = true
 		}
 	}
 	switch {
@@ -332,7 +333,8 @@ func (s *session) drainIfIdle(ctx actor.Context) {
 // terminated hears of connections and process actors that stopped.
 func (s *session) terminated(ctx actor.Context, msg *actor.Terminated) {
 	if s.conns[msg.Who.Id] != nil {
-		s.connectionClosed(ctx, connectionClosed{conn: msg.Who, cause: wire.CauseClientGone, delivered: nil})
+		// Terminated overtakes what the connection sent before: take this in turn.
+		ctx.Send(s.self, connectionClosed{conn: msg.Who, cause: wire.CauseClientGone})
 		return
 	}
 	for id, x := range s.executions {

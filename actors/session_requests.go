@@ -101,7 +101,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	s.live++
 	s.engine.executions.Add(1)
 	p := newProcess(s.engine, s.self, s.id, s.subject, x, plan)
-	pid, err := ctx.SpawnNamed(s.engine.props("process", false, p.receive, p.cleanup), x.id)
+	pid, err := ctx.SpawnNamed(s.engine.props("process", p.receive, p.cleanup), x.id)
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
 		x.tree.Kill()
