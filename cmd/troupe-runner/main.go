@@ -1,4 +1,23 @@
 // Command troupe-runner starts and kills process trees for trouped.
+//
+// trouped starts it as a child, or it dials trouped from a container of its
+// own:
+//
+//	troupe-runner --connect /run/troupe/runner.sock
 package main
 
-func main() {}
+import (
+	"os"
+	"runtime"
+
+	"github.com/troupe-dev/troupe/actors/proc"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+// Parent-death signals come when the thread that forked ends. The main thread
+// lasts as long as the process.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(proc.Main(version, os.Args)) }

@@ -1,0 +1,87 @@
+//go:build linux
+
+package proc
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"sync"
+	"testing"
+)
+
+// The same job twice: start /bin/true, read both pipes to their ends, know
+// that it is dead. BenchmarkTrue does it through a warm init,
+// BenchmarkTrueOsExec with os/exec alone.
+
+func oneTrue(tb testing.TB, r *Runner) {
+	t := r.NewTree("bench", "true")
+	done := make(chan struct{})
+	stdio, err := t.Start(Spec{Argv: []string{"/bin/true"}}, func(e Event) {
+		if _, ok := e.(Dead); ok {
+			close(done)
+		}
+	})
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	var wg sync.WaitGroup
+	for _, p := range []*Pipe{stdio.Stdout, stdio.Stderr} {
+		wg.Go(func() { io.Copy(io.Discard, p); p.Close() })
+	}
+	<-done
+	wg.Wait()
+}
+
+func oneTrueOsExec(tb testing.TB) {
+	cmd := exec.Command("/bin/true")
+	cmd.Env = []string{}
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		tb.Error(err)
+	}
+}
+
+func BenchmarkTrue(b *testing.B) {
+	r := open(b, func(c *Config) { c.WarmInits = 8 })
+	b.ReportAllocs()
+	for b.Loop() {
+		oneTrue(b, r)
+	}
+}
+
+func BenchmarkTrueOsExec(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		oneTrueOsExec(b)
+	}
+}
+
+// eight runs f b.N times on eight goroutines.
+func eight(b *testing.B, f func()) {
+	b.ReportAllocs()
+	work := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range work {
+				f()
+			}
+		})
+	}
+	b.ResetTimer()
+	for range b.N {
+		work <- struct{}{}
+	}
+	close(work)
+	wg.Wait()
+}
+
+func BenchmarkTrueParallel(b *testing.B) {
+	r := open(b, func(c *Config) { c.WarmInits = 8 })
+	eight(b, func() { oneTrue(b, r) })
+}
+
+func BenchmarkTrueOsExecParallel(b *testing.B) { eight(b, func() { oneTrueOsExec(b) }) }

@@ -1,0 +1,114 @@
+//go:build linux
+
+package proc
+
+import (
+	"bytes"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// leaf is the cgroup v2 of one init's trees. A nil leaf does nothing: the tree
+// walk contains a tree without it, and with it as well, since a command with
+// enough rights can leave its cgroup.
+type leaf struct {
+	dir    int // descriptor of its directory
+	memory bool
+	frozen bool
+	ooms   int // oom_kill count when the execution began
+}
+
+// inheritedLeaf is the leaf whose directory the runner left open at fd, if any.
+func inheritedLeaf(fd int) *leaf {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	l := &leaf{dir: fd}
+	l.memory = unix.Faccessat(fd, "memory.max", unix.W_OK, 0) == nil
+	return l
+}
+
+func (l *leaf) limitsMemory() bool { return l != nil && l.memory }
+
+// begin prepares the leaf for an execution.
+func (l *leaf) begin(maxMemory int64) {
+	if !l.memory {
+		return
+	}
+	limit := "max"
+	if maxMemory > 0 {
+		limit = strconv.FormatInt(maxMemory, 10)
+		l.write("memory.oom.group", "1") // the tree dies as one
+	}
+	if l.write("memory.max", limit) != nil && maxMemory > 0 {
+		l.memory = false // sampling takes over
+		return
+	}
+	l.ooms = l.oomKills()
+}
+
+// end reports whether the kernel killed in this leaf for lack of memory, and
+// thaws it: a command that is started in a frozen leaf never gets to execve,
+// and its init would wait for that for ever.
+func (l *leaf) end() bool {
+	if l.frozen {
+		l.freeze(false)
+	}
+	return l.memory && l.oomKills() > l.ooms
+}
+
+func (l *leaf) oomKills() int {
+	b, err := l.read("memory.events")
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := bytes.Cut(b, []byte("\noom_kill "))
+	if !ok {
+		return 0
+	}
+	return atoi(rest)
+}
+
+func (l *leaf) kill() {
+	if l != nil {
+		l.write("cgroup.kill", "1")
+	}
+}
+
+func (l *leaf) freeze(on bool) {
+	if l == nil {
+		return
+	}
+	v := "0"
+	if on {
+		v = "1"
+	}
+	l.write("cgroup.freeze", v)
+	l.frozen = on
+}
+
+func (l *leaf) write(file, value string) error {
+	fd, err := unix.Openat(l.dir, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(value))
+	return err
+}
+
+func (l *leaf) read(file string) ([]byte, error) {
+	fd, err := unix.Openat(l.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 1024)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}

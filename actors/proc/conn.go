@@ -1,0 +1,166 @@
+//go:build linux
+
+package proc
+
+import (
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is trouped's end of a socket to the runner or to an init. Sending never
+// blocks the caller: what the socket does not take at once is queued, and one
+// goroutine per conn, started on demand, waits for room.
+type conn struct {
+	file *os.File
+	raw  syscall.RawConn
+
+	mu       sync.Mutex
+	queue    []outgoing // not empty: a flusher is at work and everything goes through it
+	closed   bool
+	flushers sync.WaitGroup
+}
+
+type outgoing struct {
+	data []byte
+	fds  []int // owned
+}
+
+// maxQueued bounds the frames that wait for a peer that does not read. Its
+// socket buffer holds hundreds before the first waits here, so a peer that
+// reaches this is stopped or stuck, and will be killed by its supervisor.
+const maxQueued = 256
+
+// newConn takes over fd.
+func newConn(fd int, name string) (*conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &conn{file: f, raw: raw}, nil
+}
+
+// send writes a frame, or queues what does not fit. The conn owns fds once it
+// returns nil; with an error nothing was sent.
+func (c *conn) send(data []byte, fds ...int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	if len(c.queue) > 0 {
+		if len(c.queue) >= maxQueued {
+			return unix.EAGAIN
+		}
+		c.queue = append(c.queue, outgoing{data, fds})
+		return nil
+	}
+	out := outgoing{data, fds}
+	var err error
+	rawErr := c.raw.Control(func(fd uintptr) { err = out.write(int(fd)) })
+	if rawErr != nil {
+		err = rawErr
+	}
+	switch {
+	case err == unix.EAGAIN:
+		c.queue = append(c.queue, out)
+		c.flushers.Go(c.flush)
+		return nil
+	case err != nil && len(out.data) < len(data):
+		return nil // the peer died while it was reading, which its reader hears
+	}
+	return err
+}
+
+// write sends as much as the socket takes.
+func (o *outgoing) write(fd int) error {
+	for len(o.data) > 0 {
+		var oob []byte
+		if len(o.fds) > 0 {
+			oob = unix.UnixRights(o.fds...)
+		}
+		n, err := unix.SendmsgN(fd, o.data, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		o.data = o.data[n:]
+		closeAll(o.fds)
+		o.fds = nil
+	}
+	return nil
+}
+
+// flush sends the queue. Close ends it.
+func (c *conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) > 0 {
+		out := &c.queue[0]
+		c.mu.Unlock()
+		var err error
+		rawErr := c.raw.Write(func(fd uintptr) bool {
+			err = out.write(int(fd))
+			return err != unix.EAGAIN
+		})
+		c.mu.Lock()
+		if err != nil || rawErr != nil {
+			for _, o := range c.queue {
+				closeAll(o.fds)
+			}
+			c.queue = nil
+			return
+		}
+		c.queue = c.queue[1:]
+	}
+}
+
+// recv is the receive function of a receiver.
+func (c *conn) recv(p, oob []byte) (n, oobn int, err error) {
+	rawErr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, oob, unix.MSG_CMSG_CLOEXEC)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case rawErr != nil:
+		return 0, 0, rawErr
+	case err != nil:
+		return 0, 0, err
+	case n == 0:
+		return 0, 0, io.EOF
+	}
+	return n, oobn, nil
+}
+
+// close closes the socket and waits for the flusher.
+func (c *conn) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.file.Close()
+	c.flushers.Wait()
+}
+
+// socketpair makes a connected pair of sockets, both blocking.
+func socketpair() (ours, theirs int, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("socketpair", err)
+	}
+	return p[0], p[1], nil
+}

@@ -1,0 +1,325 @@
+//go:build linux
+
+package proc
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors of an init. The command gets none of them.
+const (
+	initSocket   = 3 // to trouped
+	initLifeline = 4 // read end of a pipe that the runner holds: its end means that the runner is gone
+	initLeaf     = 5 // directory of its cgroup, if it has one
+)
+
+// initArg is the argv word that makes troupe-runner an init.
+const initArg = "init"
+
+// initEnv is an init's environment. It holds a few hundred kilobytes for
+// milliseconds to hours, so collecting garbage is only worth it when a very
+// large argv was sent.
+var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=2"}
+
+// initProcess owns the tree of one command at a time. Two threads work in it:
+// the main one takes requests and starts the command, the reaper waits for
+// children. Both block in plain system calls: a poller and channels would
+// each put a thread switch on the path of every command.
+type initProcess struct {
+	in   *receiver
+	leaf *leaf
+	wake chan struct{} // capacity 1: there is a child to wait for
+
+	// mu is held while children are reaped and while they are signalled, so
+	// that a pid that was just read still belongs to the child.
+	mu   sync.Mutex
+	walk *walker
+	run  *execution // nil: idle
+	mute bool       // trouped or the runner is gone, nobody is to be told
+}
+
+// execution is the tree that an init runs.
+type execution struct {
+	leader int
+	exited bool // the leader is reaped, and trouped was told
+	usage  unix.Rusage
+	killed map[who]string // what was killed after the leader had exited
+	oom    bool
+	dead   chan struct{} // closed when nothing of it is left
+}
+
+// initMain is the life of an init. It returns the exit code.
+func initMain() int {
+	// First of all: no tracing, no reading of memory, environment or
+	// descriptors by processes of the same user, which commands are.
+	if unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) != nil {
+		return 1
+	}
+	// The command's parent-death signal is bound to the thread that forks it.
+	runtime.LockOSThread()
+	unix.CloseOnExec(initSocket)
+	unix.CloseOnExec(initLifeline)
+	unix.CloseOnExec(initLeaf)
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil || traced() {
+		return 1
+	}
+	setName("troupe-init")
+	resetSignals()
+
+	p := &initProcess{
+		in:   newReceiver(recvBlocking(initSocket)),
+		leaf: inheritedLeaf(initLeaf),
+		wake: make(chan struct{}, 1),
+		walk: newWalker(os.Getpid(), nil),
+	}
+	go p.reap()
+	if sendBlocking(initSocket, frame(kindReady).done()) != nil {
+		return 1
+	}
+	for p.waitRequest() {
+		k, body, err := p.in.next()
+		if err != nil {
+			break
+		}
+		p.handle(k, body)
+	}
+	p.end()
+	return 0
+}
+
+// resetSignals undoes what this process inherited and would hand down:
+// ignored signals and blocked ones. It also keeps a command's "kill -TERM -1"
+// from ending its own init.
+func resetSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
+	defaultIgnored()
+	var none unix.Sigset_t
+	unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+}
+
+// waitRequest waits for trouped's next frame. It is false when the runner is
+// gone; when trouped is, the read that follows says so.
+func (p *initProcess) waitRequest() bool {
+	if p.in.r < p.in.w {
+		return true
+	}
+	fds := []unix.PollFd{{Fd: initSocket, Events: unix.POLLIN}, {Fd: initLifeline}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err != nil && err != unix.EINTR {
+			return false
+		}
+		if fds[1].Revents != 0 {
+			return false
+		}
+		if fds[0].Revents != 0 {
+			return true
+		}
+	}
+}
+
+func (p *initProcess) handle(k kind, body []byte) {
+	if k == kindStart {
+		p.start(body)
+		return
+	}
+	// A request for a tree that has just died is for nobody: trouped starts the
+	// next one only after it has read Dead, so it cannot be meant.
+	p.mu.Lock()
+	x := p.run
+	p.mu.Unlock()
+	if x == nil {
+		return
+	}
+	switch k {
+	case kindSignal:
+		d := decoder{b: body}
+		p.signal(x, unix.Signal(d.uint()))
+	case kindTerminate:
+		p.terminate(x)
+	case kindPause:
+		p.pause(x)
+	case kindResume:
+		p.resume(x)
+	case kindSweep:
+		p.sweep(x)
+	case kindKill:
+		p.kill(x)
+	}
+}
+
+// end kills the tree, if there is one, because trouped or the runner is gone.
+func (p *initProcess) end() {
+	p.mu.Lock()
+	p.mute = true
+	x := p.run
+	p.mu.Unlock()
+	if x != nil {
+		p.kill(x)
+	}
+}
+
+func (p *initProcess) tell(frames ...[]byte) {
+	if p.mute {
+		return
+	}
+	all := frames[0]
+	for _, f := range frames[1:] {
+		all = append(all, f...)
+	}
+	// An error means that trouped is gone, which the main thread hears too.
+	_ = sendBlocking(initSocket, all)
+}
+
+// start runs the command, and answers Started, or StartFailed and Dead.
+func (p *initProcess) start(body []byte) {
+	req, err := decodeStart(body)
+	if err == nil {
+		req.fds, err = p.in.take(req.passed())
+	}
+	if err != nil {
+		p.tell(frame(kindStartFailed).string(err.Error()).uint(uint64(unix.EINVAL)).done(), deadFrame(&execution{}))
+		return
+	}
+	if p.leaf != nil {
+		p.leaf.begin(req.maxMemory)
+	}
+	// The lock keeps the reaper from meeting a child that is not known yet.
+	p.mu.Lock()
+	pid, failed := req.exec(p.leaf)
+	closeAll(req.fds)
+	if failed != nil {
+		p.tell(frame(kindStartFailed).string(failed.Message).uint(uint64(failed.Errno)).done(), deadFrame(&execution{}))
+		p.mu.Unlock()
+		return
+	}
+	x := &execution{leader: pid, dead: make(chan struct{})}
+	p.run = x
+	if req.maxMemory > 0 && !p.leaf.limitsMemory() {
+		go p.watchMemory(x, req.maxMemory)
+	}
+	p.tell(frame(kindStarted).uint(uint64(pid)).done())
+	p.mu.Unlock()
+	p.wake <- struct{}{}
+}
+
+// reap waits for children, one execution after the other.
+func (p *initProcess) reap() {
+	for range p.wake {
+		for {
+			pid, err := waitAny(unix.WEXITED | unix.WNOWAIT)
+			if err == unix.EINTR {
+				continue
+			}
+			if !p.reaped(pid, err) {
+				break
+			}
+		}
+	}
+}
+
+// reaped handles one dead child, or err ECHILD: none is left. It reports
+// whether there is more to wait for.
+//
+// When the command itself dies, its children have already become ours, so one
+// look for other children tells whether it was alone: no scan of /proc, and
+// nothing that could be missed.
+func (p *initProcess) reaped(pid int, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.run
+	if err != nil {
+		p.finish(x, nil)
+		return false
+	}
+	var info siginfo
+	var usage unix.Rusage
+	if waitid(unix.P_PID, pid, &info, unix.WEXITED, &usage) != nil {
+		return true
+	}
+	x.add(&usage)
+	if pid != x.leader {
+		return true
+	}
+	x.exited = true
+	_, err = waitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG)
+	alone := err == unix.ECHILD
+	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).bool(alone).done()
+	if alone {
+		p.finish(x, exited)
+		return false
+	}
+	p.tell(exited)
+	return true
+}
+
+// finish reports the end of the tree, in one write with the exit if that is
+// its cause.
+func (p *initProcess) finish(x *execution, exited []byte) {
+	if p.leaf != nil {
+		x.oom = p.leaf.end() || x.oom
+	}
+	p.run = nil
+	if exited != nil {
+		p.tell(exited, deadFrame(x))
+	} else {
+		p.tell(deadFrame(x))
+	}
+	close(x.dead)
+}
+
+// add counts a child that was reaped. Its usage includes that of its own
+// children that it waited for.
+func (x *execution) add(u *unix.Rusage) {
+	addTime(&x.usage.Utime, u.Utime)
+	addTime(&x.usage.Stime, u.Stime)
+	x.usage.Maxrss = max(x.usage.Maxrss, u.Maxrss)
+}
+
+func addTime(to *unix.Timeval, t unix.Timeval) {
+	*to = unix.NsecToTimeval(to.Nano() + t.Nano())
+}
+
+// maxNames bounds the survivors that are named.
+const maxNames = 32
+
+func deadFrame(x *execution) []byte {
+	names := make([]string, 0, min(len(x.killed), maxNames))
+	for _, name := range x.killed {
+		if len(names) == maxNames {
+			break
+		}
+		names = append(names, name)
+	}
+	return frame(kindDead).
+		int(x.usage.Utime.Nano()).int(x.usage.Stime.Nano()).int(int64(x.usage.Maxrss) * 1024).
+		bool(x.oom).uint(uint64(len(x.killed))).strings(names).done()
+}
+
+// isDead is asked under mu.
+func (x *execution) isDead() bool {
+	select {
+	case <-x.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// waitDead waits for the end of the tree, but not for long.
+func (x *execution) waitDead(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-x.dead:
+	case <-t.C:
+	}
+}
+

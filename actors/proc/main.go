@@ -1,0 +1,161 @@
+//go:build linux
+
+package proc
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the whole of the program troupe-runner; it returns the exit code.
+// The caller has locked the main goroutine to the main thread in an init
+// function, since parent-death signals are bound to the thread that forks.
+func Main(version string, args []string) int {
+	if len(args) == 2 && args[1] == initArg {
+		return initMain()
+	}
+	// First of all, for the same reason as in an init.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fail(os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err))
+	}
+	flags := flag.NewFlagSet("troupe-runner", flag.ContinueOnError)
+	connect := flags.String("connect", "", "unix `socket` of a trouped to serve; waits until it exists")
+	fd := flags.Int("fd", -1, "inherited `descriptor` of a connected socket (used by trouped)")
+	cgroup := flags.String("cgroup", "auto", "auto, off, or a cgroup v2 `directory` to make cgroups in")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	switch err := flags.Parse(args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case *showVersion:
+		fmt.Println("troupe-runner", version)
+		return 0
+	case flags.NArg() > 0:
+		return fail(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
+	case (*connect == "") == (*fd < 0):
+		return fail(errors.New("give --connect with the path of trouped's socket"))
+	}
+	sock := *fd
+	if *connect != "" {
+		var err error
+		if sock, err = dial(*connect); err != nil {
+			return fail(err)
+		}
+	}
+	unix.CloseOnExec(sock)
+	if traced() {
+		return fail(errors.New("a debugger is attached"))
+	}
+	if err := serve(sock, version, *cgroup); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "troupe-runner:", err)
+	return 1
+}
+
+// Dialling: often at first, since trouped starts at the same time as the
+// runner and commands wait; then slower, since a trouped that is not there
+// after a minute is not about to come.
+const (
+	dialOften   = 100 * time.Millisecond
+	dialSeldom  = time.Second
+	dialPatient = time.Minute
+)
+
+// dial connects to trouped, however long that takes. SIGTERM ends the wait.
+func dial(path string) (int, error) {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+	defer signal.Stop(stop)
+	began, told := time.Now(), false
+	for {
+		fd, err := dialOnce(path)
+		if err == nil {
+			return fd, nil
+		}
+		wait := dialOften
+		if time.Since(began) > dialPatient {
+			wait = dialSeldom
+			if !told {
+				fmt.Fprintf(os.Stderr, "troupe-runner: still waiting for trouped at %s: %v\n", path, err)
+				told = true
+			}
+		}
+		select {
+		case <-stop:
+			return -1, errors.New("terminated while waiting for trouped")
+		case <-time.After(wait):
+		}
+	}
+}
+
+func dialOnce(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
+}
+
+// initExecutable is the file that is executed as an init.
+//
+// Between execve and the first line of main a process can be traced and its
+// memory opened by others of its user, unless its binary is one that this user
+// may not read: then the kernel makes it non-dumpable from the start. So when
+// this binary is readable, inits are executed from a copy in memory that is
+// not. For root there is no such file, and no protection from root either.
+func initExecutable() (string, error) {
+	const self = "/proc/self/exe"
+	if unix.Geteuid() == 0 || unix.Faccessat(unix.AT_FDCWD, self, unix.R_OK, unix.AT_EACCESS) != nil {
+		return self, nil
+	}
+	const mfdExec = 0x10 // MFD_EXEC, since Linux 6.3; unknown before
+	fd, err := unix.MemfdCreate("troupe-init", unix.MFD_CLOEXEC|mfdExec)
+	if err != nil {
+		fd, err = unix.MemfdCreate("troupe-init", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return self, nil // as safe as the kernel allows
+	}
+	src, err := os.Open(self)
+	if err != nil {
+		return "", err
+	}
+	defer src.Close()
+	dst := os.NewFile(uintptr(fd), "troupe-init")
+	if _, err := io.Copy(dst, src); err != nil {
+		return "", fmt.Errorf("copying the init: %w", err)
+	}
+	// A file that is open for writing cannot be executed (ETXTBSY), so it is
+	// opened again for reading, before it forbids that.
+	again, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return "", err
+	}
+	if err := dst.Chmod(0o111); err != nil {
+		return "", err
+	}
+	dst.Close()
+	keep, err := unix.FcntlInt(again.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+	again.Close()
+	if err != nil {
+		return "", os.NewSyscallError("fcntl", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", keep), nil
+}

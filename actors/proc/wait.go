@@ -1,0 +1,85 @@
+//go:build linux
+
+package proc
+
+import (
+	"bytes"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// siginfo is the part of the kernel's siginfo_t that waitid(2) fills in.
+type siginfo struct {
+	code   int32 // CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_STOPPED
+	pid    int32
+	status int32 // exit code or signal number
+}
+
+// waitid is waitid(2) with __WALL: a child that was cloned with another exit
+// signal than SIGCHLD is a child too.
+func waitid(idType, id int, info *siginfo, options int, usage *unix.Rusage) error {
+	var raw unix.Siginfo
+	err := unix.Waitid(idType, id, &raw, options|unix.WALL, usage)
+	if err == nil && info != nil {
+		// After signo, errno and code, aligned to a pointer: pid, uid, status.
+		p := unsafe.Pointer(&raw)
+		info.code = raw.Code
+		fields := unsafe.Add(p, siginfoFields)
+		info.pid = *(*int32)(fields)
+		info.status = *(*int32)(unsafe.Add(fields, 8))
+	}
+	return err
+}
+
+// siginfoFields is the offset of the union in siginfo_t: 16 where pointers
+// have eight bytes, 12 where they have four.
+const siginfoFields = 12 + (unsafe.Sizeof(uintptr(0))-4)&4
+
+// waitAny returns a child that can be waited for, or 0 with WNOHANG.
+func waitAny(options int) (int, error) {
+	var info siginfo
+	err := waitid(unix.P_ALL, 0, &info, options, nil)
+	return int(info.pid), err
+}
+
+// traced says whether somebody attached to this process before it could
+// forbid that.
+func traced() bool {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false // no /proc: nobody to attach through it, and nothing to check
+	}
+	i := bytes.Index(b, []byte("TracerPid:"))
+	return i >= 0 && !bytes.HasPrefix(bytes.TrimLeft(b[i+10:], "\t "), []byte("0"))
+}
+
+// setName is what ps and top show, instead of the name of the file that was
+// executed.
+func setName(s string) {
+	b := append([]byte(s), 0)
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0)
+}
+
+// sigaction is the kernel's struct; only the handler matters here.
+type sigaction struct {
+	handler uintptr
+	flags   uint64
+	restore uintptr
+	mask    uint64
+}
+
+// defaultIgnored gives every ignored signal its default action again. An
+// ignored signal stays ignored across execve, so a trouped that was started
+// with nohup would make every command immune to SIGHUP.
+func defaultIgnored() {
+	const ignored = 1 // SIG_IGN
+	for sig := uintptr(1); sig <= 64; sig++ {
+		var old, dfl sigaction
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+		if errno == 0 && old.handler == ignored {
+			unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
+		}
+	}
+}
