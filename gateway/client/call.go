@@ -1,0 +1,181 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// repeat says what becomes of a request that was written, but not answered,
+// when its connection ended.
+type repeat int
+
+const (
+	repeatSafe  repeat = iota // it is sent again on the next connection
+	repeatNever               // it fails with ErrUnknownOutcome
+	repeatMoot                // it was about that connection and is forgotten
+)
+
+// call is one request. Its fields are guarded by Client.mu but for done.
+type call struct {
+	id      string
+	method  string
+	frame   []byte
+	repeat  repeat
+	patient bool // its answer may be long in coming: it does not hurry a stalled connection
+	sent    bool
+	then    func(reply) // run by the connection's reader before it reads on; may be nil
+	done    chan reply  // capacity 1
+}
+
+type reply struct {
+	result json.RawMessage
+	err    error // *wire.Error, or the session's end
+}
+
+// newCall encodes a request. The server refuses larger frames than its
+// max-message by ending the connection, so they are refused here.
+func (c *Client) newCall(method string, params any, r repeat) (*call, error) {
+	id := strconv.FormatInt(c.nextID.Add(1), 10)
+	frame, err := wire.AppendRequest(nil, wire.ID(id), method, params)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", method, err)
+	}
+	if limit := c.Limits().MaxMessage; limit > 0 && int64(len(frame)) > limit {
+		return nil, fmt.Errorf("%s of %d bytes: %w (max-message is %d)", method, len(frame), ErrTooLarge, limit)
+	}
+	return &call{id: id, method: method, frame: frame, repeat: r, done: make(chan reply, 1)}, nil
+}
+
+// submit queues k for the current or the next connection.
+func (c *Client) submit(k *call) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		return c.end
+	}
+	c.calls = append(c.calls, k)
+	if !k.patient {
+		c.urgent.Add(1)
+		signal(c.hurry)
+	}
+	signal(c.work)
+	return nil
+}
+
+// await submits k and waits for its answer. When ctx ends first, sent tells
+// whether the server may have got it; if not, it never will.
+func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, sent bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	if err := c.submit(k); err != nil {
+		return nil, false, err
+	}
+	select {
+	case r := <-k.done:
+		return r.result, true, r.err
+	case <-ctx.Done():
+		return nil, c.withdraw(k), fmt.Errorf("waiting for the answer to %s: %w", k.method, ctx.Err())
+	}
+}
+
+// request is await for requests whose fate after ctx needs no telling.
+func (c *Client) request(ctx context.Context, method string, params, result any, r repeat) error {
+	k, err := c.newCall(method, params, r)
+	if err != nil {
+		return err
+	}
+	raw, _, err := c.await(ctx, k)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, result); err != nil {
+		return fmt.Errorf("answer to %s: %w", method, err)
+	}
+	return nil
+}
+
+// withdraw forgets k and reports whether it was written.
+func (c *Client) withdraw(k *call) (sent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removeLocked(func(o *call) bool { return o == k })
+	return k.sent
+}
+
+// removeLocked takes the calls that match out of the queue. c.mu is held.
+func (c *Client) removeLocked(match func(*call) bool) (removed []*call) {
+	kept := c.calls[:0]
+	for _, k := range c.calls {
+		if !match(k) {
+			kept = append(kept, k)
+			continue
+		}
+		removed = append(removed, k)
+		if !k.patient {
+			c.urgent.Add(-1)
+		}
+	}
+	clear(c.calls[len(kept):])
+	c.calls = kept
+	return removed
+}
+
+// nextCall returns the first request that was not written yet, marked as written, or nil.
+func (c *Client) nextCall() *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.calls {
+		if !k.sent {
+			k.sent = true
+			return k
+		}
+	}
+	return nil
+}
+
+// answer gives a reply to the request that it belongs to, if that still waits.
+func (c *Client) answer(id wire.ID, r reply) {
+	c.mu.Lock()
+	removed := c.removeLocked(func(k *call) bool { return k.id == string(id) })
+	c.mu.Unlock()
+	resolve(removed, r)
+}
+
+func resolve(calls []*call, r reply) {
+	for _, k := range calls {
+		if k.then != nil {
+			k.then(r)
+		}
+		k.done <- r
+	}
+}
+
+// linkLost sorts the requests that were written to a connection that ended.
+// cause says why; tooBig means that one of them was refused for its size.
+func (c *Client) linkLost(tooBig bool) {
+	c.mu.Lock()
+	unknown := c.removeLocked(func(k *call) bool {
+		return k.sent && (k.repeat == repeatNever || tooBig && k.repeat == repeatSafe)
+	})
+	for _, k := range c.calls {
+		k.sent = false
+	}
+	c.mu.Unlock()
+	err := ErrUnknownOutcome
+	if tooBig {
+		err = fmt.Errorf("%w: %w", ErrTooLarge, ErrUnknownOutcome)
+	}
+	resolve(unknown, reply{err: err})
+}
+
+// dropMoot forgets the requests about an earlier connection.
+func (c *Client) dropMoot() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removeLocked(func(k *call) bool { return k.repeat == repeatMoot })
+}

@@ -1,0 +1,252 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// closeTimeout bounds Close and Detach: the time to tell the server.
+const closeTimeout = 5 * time.Second
+
+// Client owns a session of a server. Its methods may be called from several goroutines.
+type Client struct {
+	url string
+	opt Options
+	log *slog.Logger
+
+	ctx     context.Context // ends when Close or Detach hang up
+	hangUp  context.CancelCauseFunc
+	done    chan struct{} // closed when the session ended for this Client
+	stopped chan struct{} // closed when its goroutines did
+
+	work   chan struct{} // capacity 1: calls has something to write
+	hurry  chan struct{} // capacity 1: a request waits for its answer
+	urgent atomic.Int64  // requests that hurry a stalled link
+	nextID atomic.Int64
+
+	mu        sync.Mutex
+	connected wire.Connected
+	calls     []*call // unanswered, in order
+	execs     map[string]*Execution
+	link      *link // the current one
+	end       error
+}
+
+// Session is what it takes to attach to a session from elsewhere. ResumeToken is a secret.
+type Session struct {
+	URL         string           `json:"url"`
+	ID          string           `json:"session_id"`
+	ResumeToken string           `json:"resume_token"`
+	Offsets     map[string]int64 `json:"offsets"` // per execution not read to its end, the position after the last event that Next returned
+}
+
+// Dial opens a session. url has the scheme ws, wss, http or https and the path
+// of the server's endpoint, usually /ws. ctx bounds Dial only.
+//
+// A refusal is a *wire.Error (its code -32001: no session is free) or a
+// *HandshakeError. Options.DialRetry tries again where that may help.
+func Dial(ctx context.Context, url string, opt Options) (*Client, error) {
+	c := newClient(url, opt)
+	if err := c.open(ctx, nil); err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", url, err)
+	}
+	return c, nil
+}
+
+// Attach resumes a session that another Client left. It follows the executions
+// that offsets names, each from its offset on; nil follows every execution of
+// the session from its beginning, an empty map none. Executions tells which there are.
+//
+// The error wraps ErrNoSession or ErrSessionLost if the session is gone.
+func Attach(ctx context.Context, url, sessionID, resumeToken string, offsets map[string]int64, opt Options) (*Client, error) {
+	c := newClient(url, opt)
+	c.connected.SessionID, c.connected.ResumeToken = sessionID, resumeToken
+	if offsets != nil {
+		offsets = maps.Clone(offsets)
+	}
+	if err := c.open(ctx, &resumeRequest{token: resumeToken, offsets: offsets, attach: true}); err != nil {
+		if end := endOfSession(err); end != nil {
+			err = end
+		}
+		return nil, fmt.Errorf("attaching to session %s: %w", sessionID, err)
+	}
+	return c, nil
+}
+
+func newClient(url string, opt Options) *Client {
+	opt = opt.withDefaults()
+	ctx, hangUp := context.WithCancelCause(context.Background())
+	return &Client{
+		url: url, opt: opt, log: opt.Logger,
+		ctx: ctx, hangUp: hangUp,
+		done: make(chan struct{}), stopped: make(chan struct{}),
+		work: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		execs: make(map[string]*Execution),
+	}
+}
+
+// ID is the session's id.
+func (c *Client) ID() string { return c.Connected().SessionID }
+
+// Connected is the server's greeting. After Attach only the ids, the token and the limits are known.
+func (c *Client) Connected() wire.Connected {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connected
+}
+
+// Limits are those in force for the session.
+func (c *Client) Limits() wire.Limits { return c.Connected().Limits }
+
+// Done is closed when the session has ended for this Client; Err says why.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err is nil while the session lives, and its end after that.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.end
+}
+
+// Execute starts a command. Without params.ExecutionID it chooses one; with it,
+// an execution of that id that the session already has is followed from its
+// beginning, and Result().Attached is set.
+//
+// If ctx ends before the answer, the command may have been started and runs on:
+// Execute with the same ExecutionID follows it.
+func (c *Client) Execute(ctx context.Context, params wire.ExecuteParams) (*Execution, error) {
+	if params.ExecutionID == "" {
+		params.ExecutionID = strings.ToLower(rand.Text())
+	}
+	k, err := c.newCall(wire.MethodExecute, params, repeatSafe)
+	if err != nil {
+		return nil, err
+	}
+	e := newExecution(c, params.ExecutionID, 0)
+	e.keep = params.OnExit == wire.ExitKeep
+	k.then = e.answered
+	if err := c.follow(e); err != nil {
+		return nil, err
+	}
+	_, sent, err := c.await(ctx, k)
+	if err == nil {
+		return e, nil
+	}
+	c.forget(e)
+	if sent && ctx.Err() != nil {
+		err = fmt.Errorf("%w (execution %s may be running)", err, e.id)
+	}
+	return nil, err
+}
+
+// Executions are those that this Client follows and that were not read to
+// their end: an Execution that only Wait is called on stays, until Discard.
+func (c *Client) Executions() map[string]*Execution {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.execs)
+}
+
+// Control pauses, resumes or cancels any execution of the session.
+func (c *Client) Control(ctx context.Context, params wire.ControlParams) (*wire.ControlResult, error) {
+	result := new(wire.ControlResult)
+	if err := c.request(ctx, wire.MethodControl, params, result, repeatSafe); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// Signal sends a signal to any execution of the session. It fails with
+// ErrUnknownOutcome if the connection ends before the answer, unless the signal is KILL.
+func (c *Client) Signal(ctx context.Context, params wire.SignalParams) error {
+	r := repeatNever
+	if strings.EqualFold(strings.TrimPrefix(strings.ToUpper(params.Signal), "SIG"), "KILL") {
+		r = repeatSafe
+	}
+	return c.request(ctx, wire.MethodSignal, params, nil, r)
+}
+
+// Status asks for the session's executions and limits.
+func (c *Client) Status(ctx context.Context) (*wire.StatusResult, error) {
+	result := new(wire.StatusResult)
+	if err := c.request(ctx, wire.MethodStatus, struct{}{}, result, repeatSafe); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// Close ends the session and all that runs in it. If the server cannot be told
+// within 5 s, the session ends there when its resume window has passed, and
+// Close says so. Closing again, or after Detach, does nothing.
+func (c *Client) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := c.request(ctx, wire.MethodClose, struct{}{}, nil, repeatSafe)
+	c.disconnect(ErrClosed)
+	for _, gone := range []error{ErrClosed, ErrDetached, ErrNoSession, ErrSessionLost, ErrSessionEnded} {
+		if errors.Is(err, gone) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("closing session %s: %w", c.ID(), err)
+	}
+	return nil
+}
+
+// Detach ends the connection and leaves the session running on the server for
+// its resume window. What was buffered and not read is forgotten: the offsets
+// returned are those after the last events that Next returned.
+func (c *Client) Detach() Session {
+	s := c.session()
+	for id, e := range c.Executions() {
+		if offset, follow := e.detach(); follow {
+			s.Offsets[id] = offset
+		}
+	}
+	c.disconnect(ErrDetached)
+	return s
+}
+
+// Session is what Detach would return now; the Client stays attached.
+func (c *Client) Session() Session {
+	s := c.session()
+	for id, e := range c.Executions() {
+		s.Offsets[id] = e.Offset()
+	}
+	return s
+}
+
+func (c *Client) session() Session {
+	greeting := c.Connected()
+	return Session{URL: c.url, ID: greeting.SessionID, ResumeToken: greeting.ResumeToken, Offsets: make(map[string]int64)}
+}
+
+// disconnect hangs up and waits, for a while, until all goroutines are gone.
+func (c *Client) disconnect(why error) {
+	c.hangUp(why)
+	select {
+	case <-c.stopped:
+	case <-time.After(closeTimeout): // the server does not answer the close frame
+	}
+}
+
+// closeStatus is how to end the WebSocket: only 1000 ends the session with it.
+func (c *Client) closeStatus() websocket.StatusCode {
+	if errors.Is(context.Cause(c.ctx), ErrDetached) {
+		return websocket.StatusGoingAway
+	}
+	return websocket.StatusNormalClosure
+}

@@ -1,0 +1,281 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// resumeRequest re-attaches. nil offsets follow every execution.
+type resumeRequest struct {
+	token   string
+	offsets map[string]int64
+	attach  bool // the first connection of an Attach: executions are new to this Client
+}
+
+// resumeParams is wire.ResumeParams with a map that is sent even when it is
+// empty: a missing one would replay every execution of the session.
+type resumeParams struct {
+	ResumeToken string           `json:"resume_token"`
+	Executions  map[string]int64 `json:"executions"`
+}
+
+func (r *resumeRequest) params() any {
+	if r.offsets == nil {
+		return wire.ResumeParams{ResumeToken: r.token}
+	}
+	return resumeParams{r.token, r.offsets}
+}
+
+// open makes the first connection, trying for Options.DialRetry, and starts to serve it.
+func (c *Client) open(ctx context.Context, r *resumeRequest) error {
+	var deadline time.Time
+	if c.opt.DialRetry > 0 {
+		deadline = time.Now().Add(c.opt.DialRetry)
+	}
+	for attempt := 1; ; attempt++ {
+		l, err := c.connect(ctx, r)
+		if err == nil {
+			go c.run(l)
+			return nil
+		}
+		delay := max(c.opt.Backoff.delay(attempt), retryAfter(err))
+		if permanent(err) || time.Now().Add(delay).After(deadline) {
+			return err
+		}
+		c.opt.OnNotice(Notice{Kind: NoticeRetry, Err: err, Attempt: attempt, Delay: delay})
+		if err := sleep(ctx, delay); err != nil {
+			return err
+		}
+	}
+}
+
+// connect makes one connection: a new session, or with r an old one. When it
+// returns a link, the session is attached and nothing was read after that.
+func (c *Client) connect(ctx context.Context, r *resumeRequest) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opt.HandshakeTimeout)
+	defer cancel()
+	l := newLink(c)
+	if err := c.handshake(ctx, l, r != nil); err != nil {
+		return nil, err
+	}
+	l.ws.SetReadLimit(maxServerMessage)
+	stop := context.AfterFunc(ctx, func() { l.fail(ctx.Err()) })
+	var err error
+	if r == nil {
+		err = l.greeted()
+	} else {
+		err = l.resume(r)
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		l.fail(err)
+		return nil, err
+	}
+	return l, nil
+}
+
+// handshake makes the WebSocket.
+func (c *Client) handshake(ctx context.Context, l *link, resume bool) error {
+	target, err := url.Parse(c.url)
+	if err != nil {
+		return err
+	}
+	if resume {
+		query := target.Query()
+		query.Set("session", c.ID())
+		target.RawQuery = query.Encode()
+	}
+	header := c.opt.Header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	token, err := c.opt.TokenFunc()
+	if err != nil {
+		return fmt.Errorf("token: %w", err)
+	}
+	if token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	ws, resp, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
+		HTTPClient:     c.opt.HTTPClient,
+		HTTPHeader:     header,
+		OnPingReceived: func(context.Context, []byte) bool { l.touch(); return true },
+		OnPongReceived: func(context.Context, []byte) { l.touch() },
+	})
+	if err != nil {
+		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+			return &HandshakeError{StatusCode: resp.StatusCode, Body: strings.TrimSpace(string(body))}
+		}
+		return err
+	}
+	l.ws = ws
+	return nil
+}
+
+// greeted reads up to connected, the first message on a new session.
+func (l *link) greeted() error {
+	for {
+		m, err := l.receive()
+		switch {
+		case err != nil:
+			return err
+		case m.Err != nil:
+			return m.Err
+		case m.Method == wire.MethodConnected:
+			l.c.mu.Lock()
+			defer l.c.mu.Unlock()
+			return json.Unmarshal(m.Params, &l.c.connected)
+		}
+	}
+}
+
+// resume sends r and reads up to its answer, before which the server sends no output.
+func (l *link) resume(r *resumeRequest) error {
+	const id = "0" // call ids begin at 1
+	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, r.params())
+	if err != nil {
+		return err
+	}
+	if err := l.send(frame); err != nil {
+		return err
+	}
+	for {
+		m, err := l.receive()
+		switch {
+		case err != nil:
+			return err
+		case m.Err != nil:
+			return m.Err
+		case string(m.ID) == id:
+			var result wire.ResumeResult
+			if err := json.Unmarshal(m.Result, &result); err != nil {
+				return fmt.Errorf("answer to resume: %w", err)
+			}
+			l.c.resumed(r, &result)
+			return nil
+		case m.Method == wire.MethodPing:
+			signal(l.pong)
+		}
+	}
+}
+
+// receive reads and decodes one message. A close frame becomes what it means.
+func (l *link) receive() (wire.Message, error) {
+	frame, err := l.readFrame()
+	if err != nil {
+		if cause := context.Cause(l.ctx); cause != nil {
+			err = cause
+		}
+		return wire.Message{}, err
+	}
+	return wire.DecodeServerMessage(frame)
+}
+
+// resumed takes over what the answer to resume tells.
+func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
+	c.mu.Lock()
+	if result.Limits != (wire.Limits{}) {
+		c.connected.Limits = result.Limits
+	}
+	if r.attach {
+		for id, status := range result.Executions {
+			offset, named := r.offsets[id]
+			if named || r.offsets == nil {
+				c.execs[id] = attachedExecution(c, id, offset, status)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, id := range result.Unknown {
+		if e := c.lookup(id); e != nil {
+			c.forget(e)
+			e.finish(ErrUnknownExecution)
+		}
+	}
+	for id := range r.offsets {
+		if e := c.lookup(id); e != nil {
+			e.unpark()
+		}
+	}
+}
+
+func attachedExecution(c *Client, id string, offset int64, status wire.ExecutionStatus) *Execution {
+	e := newExecution(c, id, offset)
+	e.started = true
+	e.keep = status.State == wire.StateKept
+	e.result = wire.ExecuteResult{Status: "started", ExecutionID: id, PID: status.PID, PGID: status.PGID, Attached: true}
+	return e
+}
+
+// permanent reports whether trying the connection again cannot help.
+func permanent(err error) bool {
+	var he *HandshakeError
+	if errors.As(err, &he) {
+		return !he.Temporary()
+	}
+	switch wire.CodeOf(err) {
+	case 0:
+		return errors.Is(err, context.Canceled) || endOfLink(err) != nil || malformed(err)
+	case wire.CodeSessionLimit, wire.CodeDraining, wire.CodeInternal, wire.CodeExecutionLimit:
+		return false
+	default:
+		return true
+	}
+}
+
+// malformed reports whether the URL is at fault.
+func malformed(err error) bool {
+	var ue *url.Error
+	return errors.As(err, &ue) && ue.Op == "parse"
+}
+
+// endOfSession returns the typed end of the session that a failed resume
+// means, or nil if another attempt may succeed.
+func endOfSession(err error) error {
+	switch wire.CodeOf(err) {
+	case wire.CodeNoSession:
+		return &sessionEnd{ErrNoSession, err}
+	case wire.CodeSessionLost:
+		return &sessionEnd{ErrSessionLost, err}
+	}
+	if end := endOfLink(err); end != nil {
+		return end
+	}
+	if permanent(err) {
+		return err
+	}
+	return nil
+}
+
+func retryAfter(err error) time.Duration {
+	var we *wire.Error
+	if errors.As(err, &we) && we.Data != nil {
+		return time.Duration(we.Data.RetryAfterSeconds * float64(time.Second))
+	}
+	return 0
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

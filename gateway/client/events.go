@@ -1,0 +1,66 @@
+package client
+
+import "github.com/troupe-dev/troupe/gateway/wire"
+
+// Event is one of *Output, *Gap, *Warning, *Control, *Problem and *Completed.
+type Event interface{ event() }
+
+// Output is a piece of what the command wrote, in the order in which it was written.
+type Output struct {
+	Stream    string // wire.Stdout or wire.Stderr
+	Data      []byte // owned by the receiver
+	Truncated bool   // Data is one line that was cut
+	Offset    int64  // transcript position after Data
+}
+
+// Gap says that bytes of the transcript are missing before the next event.
+type Gap struct {
+	Bytes  int64
+	Offset int64 // transcript position after the gap
+	// Unreported is set when the server skipped the bytes without saying so.
+	Unreported bool
+}
+
+// Warning is process.warning: from here on output is dropped.
+type Warning struct{ wire.Warning }
+
+// Control is process.started, process.paused, process.resumed or
+// process.canceled. Those that happen while there is no connection are not
+// delivered later: they inform, Completed decides.
+type Control struct {
+	Method string // the wire method
+	wire.ControlEvent
+}
+
+// Problem is process.error.
+type Problem struct{ wire.ProcessError }
+
+// Completed is the last event, but for an execution whose survivors are kept.
+type Completed struct{ wire.Completed }
+
+func (*Output) event()    {}
+func (*Gap) event()       {}
+func (*Warning) event()   {}
+func (*Control) event()   {}
+func (*Problem) event()   {}
+func (*Completed) event() {}
+
+// cost is what an event counts against BufferBytes: events without data count too.
+func cost(ev Event) int {
+	const overhead = 256
+	if out, ok := ev.(*Output); ok {
+		return len(out.Data) + overhead
+	}
+	return overhead
+}
+
+// span returns the transcript position after ev, if ev has one.
+func span(ev Event) (int64, bool) {
+	switch ev := ev.(type) {
+	case *Output:
+		return ev.Offset, true
+	case *Gap:
+		return ev.Offset, true
+	}
+	return 0, false
+}

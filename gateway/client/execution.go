@@ -1,0 +1,228 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Execution is one command of the session, followed by its Client. Its methods
+// may be called from several goroutines.
+type Execution struct {
+	c    *Client
+	id   string
+	keep bool // survivors stay, and may write after Completed
+
+	wake     chan struct{} // capacity 1: something changed for Next
+	space    chan struct{} // capacity 1: something was taken from queue
+	finished chan struct{} // closed when completed or err is set
+
+	mu     sync.Mutex
+	result wire.ExecuteResult
+
+	// Receive state, advanced by the connection's reader.
+	started    bool         // the server knows it: it belongs into resume
+	offset     int64        // transcript position after the last queued event
+	healed     int64        // position at which bytes were missing once already, -1: none
+	lastWarn   wire.Warning // to tell a repeated mark
+	parked     bool         // what arrives is thrown away and fetched again later
+	refetching bool         // asked for
+
+	// Consumer state.
+	queue     []Event
+	bytes     int   // cost of queue
+	delivered int64 // position after the last event that Next returned
+	discard   bool
+
+	// End.
+	completed  *wire.Completed // as first heard, for Wait
+	lastQueued bool            // Completed was queued
+	ended      bool            // nothing follows what is queued
+	err        error           // the session's end
+}
+
+func newExecution(c *Client, id string, offset int64) *Execution {
+	return &Execution{
+		c: c, id: id, offset: offset, delivered: offset, healed: -1,
+		wake:     make(chan struct{}, 1),
+		space:    make(chan struct{}, 1),
+		finished: make(chan struct{}),
+	}
+}
+
+// ID is the execution's id. Another Client of the session can follow it by that.
+func (e *Execution) ID() string { return e.id }
+
+// Result is the server's answer to execute. For an attached execution PID and
+// PGID are those that resume told.
+func (e *Execution) Result() wire.ExecuteResult {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.result
+}
+
+// Offset is the transcript position after the last event that Next returned.
+func (e *Execution) Offset() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.delivered
+}
+
+// Next returns the next event, waiting for it if need be. After the last one it
+// returns io.EOF: then all output was delivered, but for what a Gap or the
+// counts of Completed named. If the session ended before, it returns what is
+// buffered and then the session's end, such as ErrSessionLost. An error of ctx
+// leaves everything as it was.
+func (e *Execution) Next(ctx context.Context) (Event, error) {
+	for {
+		e.mu.Lock()
+		if len(e.queue) > 0 {
+			ev := e.pop()
+			last := e.ended && len(e.queue) == 0
+			e.mu.Unlock()
+			if last {
+				e.c.forget(e)
+			}
+			return ev, nil
+		}
+		if err := e.endLocked(); err != nil {
+			e.mu.Unlock()
+			signal(e.wake) // for the next waiter
+			return nil, err
+		}
+		refetch := e.parked && !e.refetching
+		e.refetching = e.refetching || refetch
+		e.mu.Unlock()
+		if refetch {
+			e.c.refetch(e)
+		}
+		select {
+		case <-e.wake:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// pop takes the first event. e.mu is held and queue is not empty.
+func (e *Execution) pop() Event {
+	ev := e.queue[0]
+	e.queue[0] = nil
+	e.queue = e.queue[1:]
+	e.bytes -= cost(ev)
+	if after, ok := span(ev); ok {
+		e.delivered = after
+	}
+	signal(e.space)
+	if len(e.queue) > 0 {
+		signal(e.wake) // several goroutines may wait
+	} else {
+		e.queue = nil // let go of the backing array's used part
+	}
+	return ev
+}
+
+// endLocked is what Next returns once the queue is empty; nil: more may come.
+func (e *Execution) endLocked() error {
+	switch {
+	case e.discard:
+		return ErrDiscarded
+	case e.ended:
+		return io.EOF
+	default:
+		return e.err
+	}
+}
+
+// Wait returns once the execution has ended, or its session. It does not read
+// output, and does not need it to be read: see the package comment on slow consumers.
+func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
+	select {
+	case <-e.finished:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.completed != nil {
+		done := *e.completed
+		return &done, nil
+	}
+	return nil, e.err
+}
+
+// Discard throws the unread and all further output away. Wait still works.
+func (e *Execution) Discard() {
+	e.mu.Lock()
+	e.discard, e.parked = true, false
+	e.queue, e.bytes = nil, 0
+	e.delivered = e.offset
+	ended := e.ended
+	e.mu.Unlock()
+	if ended {
+		e.c.forget(e)
+	}
+	signal(e.space)
+	signal(e.wake)
+}
+
+// Pause stops the execution's whole process tree and its timers.
+func (e *Execution) Pause(ctx context.Context) error { return e.control(ctx, wire.ControlPause) }
+
+// Resume lets a paused execution go on.
+func (e *Execution) Resume(ctx context.Context) error { return e.control(ctx, wire.ControlResume) }
+
+// Cancel ends the execution: SIGTERM to its whole tree, SIGKILL after the
+// server's grace. It answers at once; Wait tells when the tree is dead.
+// It is safe to repeat; once the execution has ended the server answers -32003.
+func (e *Execution) Cancel(ctx context.Context) error { return e.control(ctx, wire.ControlCancel) }
+
+func (e *Execution) control(ctx context.Context, kind string) error {
+	_, err := e.c.Control(ctx, wire.ControlParams{Type: kind, ExecutionID: e.id})
+	return err
+}
+
+// Signal sends a signal by name, such as "INT", to the command's process group.
+// KILL kills the whole tree.
+func (e *Execution) Signal(ctx context.Context, name string) error {
+	return e.c.Signal(ctx, wire.SignalParams{ExecutionID: e.id, Signal: name})
+}
+
+// finish ends the execution with its session. What is queued stays readable.
+func (e *Execution) finish(err error) {
+	e.mu.Lock()
+	if e.err == nil {
+		e.err = err
+		if e.completed == nil {
+			close(e.finished)
+		}
+	}
+	e.mu.Unlock()
+	signal(e.space)
+	signal(e.wake)
+}
+
+// detach ends the execution and tells where another Client goes on.
+// follow is false when everything was delivered.
+func (e *Execution) detach() (offset int64, follow bool) {
+	e.mu.Lock()
+	follow = e.started && !(e.ended && len(e.queue) == 0)
+	offset = e.delivered
+	e.queue, e.bytes, e.ended = nil, 0, e.ended && !follow
+	e.mu.Unlock()
+	e.finish(ErrDetached)
+	return offset, follow
+}
+
+func (e *Execution) String() string { return fmt.Sprintf("execution %s", e.id) }
+
+// signal sets a capacity-1 channel without blocking.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

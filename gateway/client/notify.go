@@ -1,0 +1,65 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// routeNotification handles every notification but process.output. Unknown ones
+// are ignored, so that a newer server can add some.
+func (c *Client) routeNotification(l *link, m wire.Message) error {
+	switch m.Method {
+	case wire.MethodPing:
+		signal(l.pong)
+		return nil
+	case wire.MethodDraining:
+		var d wire.Draining
+		if err := json.Unmarshal(m.Params, &d); err != nil {
+			return err
+		}
+		left := time.Duration(d.DeadlineSeconds * float64(time.Second))
+		c.log.Info("server is draining", "deadline", left)
+		c.opt.OnNotice(Notice{Kind: NoticeDraining, Delay: left})
+		return nil
+	case wire.MethodCompleted:
+		done := new(wire.Completed)
+		e, err := c.target(m.Params, done, &done.ExecutionID)
+		if e == nil {
+			return err
+		}
+		return e.receiveCompleted(l, done)
+	case wire.MethodWarning:
+		w := new(wire.Warning)
+		e, err := c.target(m.Params, w, &w.ExecutionID)
+		if e != nil {
+			e.receiveWarning(l, w)
+		}
+		return err
+	case wire.MethodStarted, wire.MethodPaused, wire.MethodResumed, wire.MethodCanceled:
+		ev := &Control{Method: m.Method}
+		e, err := c.target(m.Params, &ev.ControlEvent, &ev.ExecutionID)
+		if e != nil {
+			e.push(l, ev)
+		}
+		return err
+	case wire.MethodError:
+		ev := new(Problem)
+		e, err := c.target(m.Params, &ev.ProcessError, &ev.ExecutionID)
+		if e != nil {
+			e.push(l, ev)
+		}
+		return err
+	}
+	return nil
+}
+
+// target decodes params into v and returns the execution that id, a field of
+// v, names; nil if this Client does not follow it.
+func (c *Client) target(params json.RawMessage, v any, id *string) (*Execution, error) {
+	if err := json.Unmarshal(params, v); err != nil {
+		return nil, err
+	}
+	return c.lookup(*id), nil
+}

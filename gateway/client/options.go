@@ -1,0 +1,137 @@
+package client
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Defaults of Options.
+const (
+	// DefaultResumeWindow is used when the server does not announce its own.
+	DefaultResumeWindow = 300 * time.Second
+	// DefaultSilence is two of the server's default ping intervals and some:
+	// one lost ping does not end a connection, two do.
+	DefaultSilence = 45 * time.Second
+	// DefaultStallTimeout is well below the server's write timeout of 10 s, after
+	// which it would drop a connection that is not read.
+	DefaultStallTimeout = 2 * time.Second
+	// DefaultBufferBytes of output are held per execution, a tenth of the default output limit.
+	DefaultBufferBytes = 1 << 20
+	// DefaultHandshakeTimeout covers TCP, TLS, HTTP and the first message.
+	DefaultHandshakeTimeout = 15 * time.Second
+)
+
+// Options configure Dial and Attach. The zero value is usable against a server
+// without authentication.
+type Options struct {
+	// Token is sent as bearer token. Empty: none.
+	Token string
+	// TokenFunc is asked before every connection and wins over Token, for tokens
+	// that rotate. nil: Token.
+	TokenFunc func() (string, error)
+
+	// HTTPClient makes the handshake. nil: one that honours the proxy environment and TLS.
+	HTTPClient *http.Client
+	// TLS configures wss when HTTPClient is nil. nil: the system's roots.
+	TLS *tls.Config
+	// Header is added to the handshake. nil: none.
+	Header http.Header
+
+	// Logger gets connection losses and resumptions at Info, oddities at Warn. nil: silent.
+	Logger *slog.Logger
+	// OnNotice is told when the connection is lost and resumed. It must not
+	// block, nor call the Client. nil: nobody is told.
+	OnNotice func(Notice)
+
+	// Backoff paces reconnection. Zero: see Backoff.
+	Backoff Backoff
+	// ResumeWindow bounds the time without a connection, after which the session
+	// is given up. Zero: the server's resume_window; DefaultResumeWindow if it announces none.
+	ResumeWindow time.Duration
+	// DialRetry lets Dial go on trying for that long when the server has no
+	// session free (-32001), is draining or is not reachable. Zero: one try.
+	DialRetry time.Duration
+	// HandshakeTimeout bounds one attempt to connect. Zero: DefaultHandshakeTimeout.
+	HandshakeTimeout time.Duration
+	// Silence ends a connection on which nothing was heard for that long; the
+	// client pings at a third of it. Zero: DefaultSilence. Negative: never.
+	Silence time.Duration
+
+	// BufferBytes bounds the unread output held per Execution. Zero: DefaultBufferBytes.
+	BufferBytes int
+	// StallTimeout is how long one full Execution may keep the socket unread.
+	// Zero: DefaultStallTimeout.
+	StallTimeout time.Duration
+}
+
+// Backoff is exponential with full jitter: attempt n waits a random time up to
+// min(Max, Initial·2ⁿ). Full jitter spreads the clients of a pod that died.
+type Backoff struct {
+	Initial time.Duration // zero: 100 ms
+	Max     time.Duration // zero: 5 s
+}
+
+func (b Backoff) delay(attempt int) time.Duration {
+	ceiling := b.Initial << min(attempt, 30)
+	if ceiling <= 0 || ceiling > b.Max {
+		ceiling = b.Max
+	}
+	return rand.N(ceiling) + 1
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.Backoff.Initial, 100*time.Millisecond)
+	setDefault(&o.Backoff.Max, 5*time.Second)
+	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
+	setDefault(&o.Silence, DefaultSilence)
+	setDefault(&o.StallTimeout, DefaultStallTimeout)
+	setDefault(&o.BufferBytes, DefaultBufferBytes)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnNotice == nil {
+		o.OnNotice = func(Notice) {}
+	}
+	if o.TokenFunc == nil {
+		token := o.Token
+		o.TokenFunc = func() (string, error) { return token, nil }
+	}
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Transport: &http.Transport{
+			Proxy:           http.ProxyFromEnvironment,
+			DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+			TLSClientConfig: o.TLS,
+			// A refused handshake would otherwise leave an idle connection behind.
+			DisableKeepAlives: true,
+		}}
+	}
+	return o
+}
+
+func setDefault[T int | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// NoticeKind says what happened to the connection.
+type NoticeKind string
+
+const (
+	NoticeLost     NoticeKind = "lost"     // the connection ended; Err says why
+	NoticeRetry    NoticeKind = "retry"    // an attempt failed; the next follows after Delay
+	NoticeResumed  NoticeKind = "resumed"  // the session goes on; Delay is the time without a connection
+	NoticeDraining NoticeKind = "draining" // the server is stopping; Delay is what running executions have left
+)
+
+// Notice tells about the connection.
+type Notice struct {
+	Kind    NoticeKind
+	Err     error
+	Attempt int
+	Delay   time.Duration
+}

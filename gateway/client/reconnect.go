@@ -1,0 +1,192 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// settled is how long a connection must last for the next loss to start the
+// backoff anew, so that connections that die at once are not hammered.
+const settled = 5 * time.Second
+
+// run serves one link after another until the session ends.
+func (c *Client) run(l *link) {
+	defer close(c.stopped)
+	attempt := 0
+	for {
+		begun := time.Now()
+		err := l.serve()
+		c.linkLost(websocket.CloseStatus(err) == websocket.StatusMessageTooBig)
+		if c.ctx.Err() != nil {
+			c.finish(context.Cause(c.ctx))
+			return
+		}
+		if end := endOfLink(err); end != nil {
+			c.finish(end)
+			return
+		}
+		if time.Since(begun) >= settled {
+			attempt = 0
+		}
+		if !errors.Is(err, errRefetch) {
+			c.log.Info("connection lost", "session", c.ID(), "err", err)
+			c.opt.OnNotice(Notice{Kind: NoticeLost, Err: err})
+		}
+		if l, attempt, err = c.reconnect(attempt, err); err != nil {
+			c.finish(err)
+			return
+		}
+	}
+}
+
+// reconnect resumes the session, trying until the resume window has passed.
+// attempt is how many tries in a row came before; the count after this is returned.
+func (c *Client) reconnect(attempt int, lost error) (*link, int, error) {
+	began, window := time.Now(), c.resumeWindow()
+	refetch := errors.Is(lost, errRefetch)
+	// The first try follows within Backoff.Initial: most often only the connection was lost.
+	delay := c.opt.Backoff.delay(attempt)
+	if refetch {
+		delay = 0
+	}
+	for {
+		left := window - time.Since(began)
+		if left <= 0 {
+			return nil, 0, &sessionEnd{ErrUnreachable, lost}
+		}
+		if err := sleep(c.ctx, min(delay, left)); err != nil {
+			return nil, 0, context.Cause(c.ctx)
+		}
+		attempt++
+		l, err := c.connect(c.ctx, c.resumeRequest())
+		if err == nil {
+			c.dropMoot()
+			if gone := time.Since(began); !refetch {
+				c.log.Info("session resumed", "session", c.ID(), "attempt", attempt, "after", gone)
+				c.opt.OnNotice(Notice{Kind: NoticeResumed, Attempt: attempt, Delay: gone})
+			}
+			return l, attempt, nil
+		}
+		if c.ctx.Err() != nil {
+			return nil, 0, context.Cause(c.ctx)
+		}
+		if end := endOfSession(err); end != nil {
+			return nil, 0, fmt.Errorf("resuming session %s: %w", c.ID(), end)
+		}
+		lost, delay = err, max(c.opt.Backoff.delay(attempt), retryAfter(err))
+		c.log.Info("cannot resume yet", "session", c.ID(), "attempt", attempt, "err", err)
+		c.opt.OnNotice(Notice{Kind: NoticeRetry, Err: err, Attempt: attempt, Delay: delay})
+	}
+}
+
+func (c *Client) resumeWindow() time.Duration {
+	if c.opt.ResumeWindow > 0 {
+		return c.opt.ResumeWindow
+	}
+	if w := c.Limits().ResumeWindow; w > 0 {
+		return time.Duration(w * float64(time.Second))
+	}
+	return DefaultResumeWindow
+}
+
+// resumeRequest names every execution that the server knows and that is not
+// here to its end. Executes that were not answered are sent again instead.
+func (c *Client) resumeRequest() *resumeRequest {
+	r := &resumeRequest{token: c.Connected().ResumeToken, offsets: make(map[string]int64)}
+	for id, e := range c.Executions() {
+		if offset, follow := e.position(); follow {
+			r.offsets[id] = offset
+		}
+	}
+	return r
+}
+
+// refetch asks, on the live connection, for what a parked execution threw away.
+func (c *Client) refetch(e *Execution) {
+	offset, _ := e.position()
+	params := resumeParams{c.Connected().ResumeToken, map[string]int64{e.id: offset}}
+	k, err := c.newCall(wire.MethodResume, params, repeatMoot)
+	if err != nil {
+		return // it is small, so it always encodes
+	}
+	k.then = func(r reply) {
+		if r.err == nil {
+			e.unpark()
+			return
+		}
+		// A server that resumes only at the start of a connection gets a new one.
+		c.mu.Lock()
+		l := c.link
+		c.mu.Unlock()
+		if l != nil {
+			l.cancel(errRefetch)
+		}
+	}
+	_ = c.submit(k) // else the session ended, and e with it
+}
+
+// answered takes the answer to execute, before any output that follows it.
+func (e *Execution) answered(r reply) {
+	if r.err != nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.started = true
+	if err := json.Unmarshal(r.result, &e.result); err != nil {
+		e.result = wire.ExecuteResult{Status: "started", ExecutionID: e.id}
+	}
+}
+
+// follow registers e, so that what the server sends of it is received.
+func (c *Client) follow(e *Execution) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		return c.end
+	}
+	if c.execs[e.id] != nil {
+		return fmt.Errorf("%w: %s", ErrFollowed, e.id)
+	}
+	c.execs[e.id] = e
+	return nil
+}
+
+func (c *Client) lookup(id string) *Execution {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.execs[id]
+}
+
+func (c *Client) forget(e *Execution) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[e.id] == e {
+		delete(c.execs, e.id)
+	}
+}
+
+// finish ends everything: requests, executions, the Client.
+func (c *Client) finish(end error) {
+	c.mu.Lock()
+	if c.end != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.end = end
+	calls := c.removeLocked(func(*call) bool { return true })
+	c.mu.Unlock()
+	resolve(calls, reply{err: end})
+	for _, e := range c.Executions() {
+		e.finish(end)
+	}
+	c.hangUp(end)
+	close(c.done)
+}

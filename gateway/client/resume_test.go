@@ -1,0 +1,393 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// noise is n bytes that repeat nowhere, so that a misplaced piece shows.
+func noise(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte{byte(seed)})
+	_, _ = rng.Read(b)
+	return b
+}
+
+// cutConn dies after so many bytes, in the middle of a frame as a network does.
+type cutConn struct {
+	net.Conn
+	left int64
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if int64(len(p)) >= c.left {
+		_, _ = c.Conn.Write(p[:c.left])
+		_ = c.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	c.left -= int64(len(p))
+	return c.Conn.Write(p)
+}
+
+// collect reads an execution to its end. Gaps and warnings go to other.
+func collect(t testing.TB, e *client.Execution) (data []byte, other []client.Event) {
+	t.Helper()
+	for {
+		ev, err := e.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			return data, other
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", len(data), err)
+		}
+		if out, ok := ev.(*client.Output); ok {
+			data = append(data, out.Data...)
+			if out.Offset != e.Offset() {
+				t.Fatalf("offset %d, execution says %d", out.Offset, e.Offset())
+			}
+			continue
+		}
+		other = append(other, ev)
+	}
+}
+
+// The promise of the package: cuts at any byte, and a server that repeats some
+// of what was sent, change nothing in what is delivered.
+func TestRejoinedOutputIsIdentical(t *testing.T) {
+	const cuts = 50
+	script := noise(10<<20, 1)
+	rng := rand.New(rand.NewPCG(7, 11))
+	s := &fakeServer{script: script, overlap: 100_000}
+	s.wrap = func(n int, c net.Conn) net.Conn {
+		if n >= cuts {
+			return c
+		}
+		// base64 makes 14 MB of it; a connection also repeats the overlap.
+		return &cutConn{Conn: c, left: 300 + rng.Int64N(2*(14<<20)/cuts+140_000)}
+	}
+	c := dial(t, s.start(t), client.Options{DialRetry: 10 * time.Second})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "noise"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, other := collect(t, e)
+	if !bytes.Equal(got, script) {
+		t.Errorf("%d bytes arrived that differ from the %d sent", len(got), len(script))
+	}
+	if len(other) != 1 {
+		t.Errorf("events besides output: %v, want Completed alone", other)
+	}
+	if n := s.conns.Load(); n < 10 {
+		t.Errorf("only %d connections: the cuts did not happen", n)
+	}
+	t.Logf("%d connections", s.conns.Load())
+}
+
+// Cuts between messages: after each count of pieces once.
+func TestCutBetweenPieces(t *testing.T) {
+	script := noise(20_000, 2)
+	s := &fakeServer{script: script, piece: 1000}
+	s.output = func(n int, out *wire.Output) *wire.Output {
+		if out.Offset == int64(n+1)*1000 {
+			s.cut()
+		}
+		return out
+	}
+	c := dial(t, s.start(t), client.Options{})
+	var stdout, stderr bytes.Buffer
+	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, &stdout, &stderr)
+	if err != nil || done.OutputBytes != 20_000 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	var wantOut, wantErr []byte
+	for i := 0; i < len(script); i += 2000 {
+		wantOut = append(wantOut, script[i:i+1000]...)
+		wantErr = append(wantErr, script[i+1000:i+2000]...)
+	}
+	if !bytes.Equal(stdout.Bytes(), wantOut) || !bytes.Equal(stderr.Bytes(), wantErr) {
+		t.Error("streams differ")
+	}
+}
+
+func TestRepeatedPiecesAreDropped(t *testing.T) {
+	script := noise(50_000, 3)
+	s := &fakeServer{script: script, piece: 1000}
+	twice := false
+	s.output = func(_ int, out *wire.Output) *wire.Output {
+		// Every piece but the first begins 300 bytes too early.
+		if out.Offset > 1000 {
+			out.Data = string(script[out.Offset-1300 : out.Offset])
+		}
+		twice = true
+		return out
+	}
+	c := dial(t, s.start(t), client.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := collect(t, e); !bytes.Equal(got, script) || !twice {
+		t.Errorf("%d bytes, want the %d sent", len(got), len(script))
+	}
+}
+
+func TestGapIsReported(t *testing.T) {
+	script := noise(10_000, 4)
+	s := &fakeServer{script: script, piece: 1000}
+	s.output = func(_ int, out *wire.Output) *wire.Output {
+		switch {
+		case out.Offset == 4000 || out.Offset == 5000:
+			return nil
+		case out.Offset == 6000:
+			out.Gap = 2000
+		}
+		return out
+	}
+	c := dial(t, s.start(t), client.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, other := collect(t, e)
+	if want := append(bytes.Clone(script[:3000]), script[5000:]...); !bytes.Equal(got, want) {
+		t.Error("output around the gap differs")
+	}
+	gap, ok := other[0].(*client.Gap)
+	if !ok || *gap != (client.Gap{Bytes: 2000, Offset: 5000}) {
+		t.Errorf("event %+v, want a gap of 2000 bytes up to 5000", other[0])
+	}
+	if s.conns.Load() != 1 {
+		t.Error("a reported gap must not cost the connection")
+	}
+}
+
+// A piece that the server skips without a word is asked for once more.
+func TestHoleIsHealedOrReported(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		always bool
+	}{{"healed", false}, {"reported", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			script := noise(10_000, 5)
+			s := &fakeServer{script: script, piece: 1000}
+			s.output = func(n int, out *wire.Output) *wire.Output {
+				if (out.Offset == 4000 || out.Offset == 10_000) && (n == 0 || tc.always) {
+					return nil
+				}
+				return out
+			}
+			c := dial(t, s.start(t), client.Options{})
+			_, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil)
+			var gap *client.GapError
+			if tc.always {
+				if !errors.As(err, &gap) || gap.Bytes != 2000 {
+					t.Errorf("err = %v, want a GapError of 2000 bytes", err)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// In utf-8 one byte of the transcript may be three of data.
+func TestReplacedBytesAreNoHole(t *testing.T) {
+	script := []byte("abc\xff\xfedef\n" + strings.Repeat("\x80", 100) + "é\n\xc3")
+	s := &fakeServer{script: script, piece: 7, encoding: wire.EncodingUTF8}
+	c := dial(t, s.start(t), client.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", Encoding: wire.EncodingUTF8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other := collect(t, e)
+	if len(other) != 1 || s.conns.Load() != 1 {
+		t.Errorf("events %v on %d connections, want Completed alone on 1", other, s.conns.Load())
+	}
+}
+
+// An execute whose answer is lost is sent again, and runs once.
+func TestExecuteIsSentAgain(t *testing.T) {
+	s := &fakeServer{script: noise(5000, 6)}
+	var lost atomic.Bool
+	s.request = func(c *fakeConn, m fakeRequest) bool {
+		if m.Method == wire.MethodExecute && lost.CompareAndSwap(false, true) {
+			s.mu.Lock()
+			s.started["mine"] = true
+			s.mu.Unlock()
+			_ = c.ws.CloseNow()
+			return true
+		}
+		return false
+	}
+	c := dial(t, s.start(t), client.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "mine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := collect(t, e); !bytes.Equal(got, s.script) {
+		t.Errorf("%d bytes", len(got))
+	}
+	if n := s.count(wire.MethodExecute); n != 2 || !e.Result().Attached || s.sessions != 1 {
+		t.Errorf("%d executes, attached %v, %d sessions", n, e.Result().Attached, s.sessions)
+	}
+}
+
+// While nothing is followed, resume must not ask for everything.
+func TestResumeWithoutExecutionsFollowsNone(t *testing.T) {
+	s := &fakeServer{script: noise(5000, 6)}
+	resumed := make(chan string, 1)
+	s.request = func(_ *fakeConn, m fakeRequest) bool {
+		if m.Method == wire.MethodResume {
+			resumed <- string(m.Params)
+		}
+		return false
+	}
+	c := dial(t, s.start(t), client.Options{})
+	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.cut()
+	if got := <-resumed; !strings.Contains(got, `"executions":{}`) {
+		t.Errorf("resume with %s", got)
+	}
+}
+
+func TestEndOfSessionIsTyped(t *testing.T) {
+	http404 := func(w http.ResponseWriter) { http.Error(w, "gone", http.StatusNotFound) }
+	for _, tc := range []struct {
+		name    string
+		refusal *wire.Error
+		http    func(http.ResponseWriter)
+		close   wire.Cause
+		want    error
+	}{
+		{name: "no session", refusal: wire.Errorf(wire.CodeNoSession, "no such session"), want: client.ErrNoSession},
+		{name: "lost", refusal: wire.Errorf(wire.CodeSessionLost, "pod is gone"), want: client.ErrSessionLost},
+		{name: "close 4006", close: wire.CauseNoSession, want: client.ErrNoSession},
+		{name: "close 4007", close: wire.CauseSessionLost, want: client.ErrSessionLost},
+		{name: "close 1000", close: wire.CauseSessionEnded, want: client.ErrSessionEnded},
+		{name: "http", http: http404},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := &fakeServer{script: noise(1000, 7), hang: true}
+			s.upgrade = func(n int, w http.ResponseWriter, _ *http.Request) bool {
+				if n > 0 && tc.http != nil {
+					tc.http(w)
+					return true
+				}
+				return false
+			}
+			s.request = func(c *fakeConn, m fakeRequest) bool {
+				if m.Method != wire.MethodResume {
+					return false
+				}
+				if tc.refusal != nil {
+					c.refuse(m.ID, tc.refusal)
+				} else {
+					closeAs(c, tc.close)
+				}
+				return true
+			}
+			c := dial(t, s.start(t), client.Options{})
+			e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.cut()
+			_, err = e.Wait(t.Context())
+			var refused *client.HandshakeError
+			switch {
+			case tc.want != nil && !errors.Is(err, tc.want):
+				t.Errorf("Wait: %v, want %v", err, tc.want)
+			case tc.want == nil && (!errors.As(err, &refused) || refused.StatusCode != 404):
+				t.Errorf("Wait: %v, want a HandshakeError of 404", err)
+			}
+			<-c.Done()
+			if _, err := c.Status(t.Context()); !errors.Is(err, c.Err()) {
+				t.Errorf("Status after the end: %v", err)
+			}
+		})
+	}
+}
+
+func closeAs(c *fakeConn, cause wire.Cause) {
+	go func() { _ = c.ws.Close(statusCode(cause), "") }()
+}
+
+// Detach and Attach move an execution to another client without a seam.
+func TestAttachContinuesWhereDetachStopped(t *testing.T) {
+	script := noise(300_000, 8)
+	s := &fakeServer{script: script, piece: 10_000}
+	url := s.start(t)
+	c := dial(t, url, client.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "job"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for len(got) < 100_000 {
+		ev, err := e.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, ev.(*client.Output).Data...)
+	}
+	state := c.Detach()
+	if _, err := e.Next(t.Context()); !errors.Is(err, client.ErrDetached) {
+		t.Errorf("Next after Detach: %v", err)
+	}
+	s.mu.Lock()
+	if len(s.closes) != 1 || s.closes[0] == 1000 {
+		t.Errorf("close codes %v: 1000 would end the session", s.closes)
+	}
+	s.mu.Unlock()
+
+	a, err := client.Attach(t.Context(), url, state.ID, state.ResumeToken, state.Offsets, impatient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	rest, _ := collect(t, a.Executions()["job"])
+	if !bytes.Equal(append(got, rest...), script) {
+		t.Errorf("%d + %d bytes differ from what was sent", len(got), len(rest))
+	}
+	if _, err := client.Attach(t.Context(), url, state.ID, "wrong", nil, impatient); !errors.Is(err, client.ErrNoSession) {
+		t.Errorf("wrong token: %v", err)
+	}
+}
+
+// Contexts bound waits, not commands.
+func TestContextDoesNotCancelTheCommand(t *testing.T) {
+	s := &fakeServer{hang: true}
+	c := dial(t, s.start(t), client.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	e, err := c.Execute(ctx, wire.ExecuteParams{Command: "sleep"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := e.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait: %v", err)
+	}
+	if _, err := e.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Next: %v", err)
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("the session must live on: %v", err)
+	}
+	if n := s.count(wire.MethodControl); n != 0 {
+		t.Errorf("%d control requests", n)
+	}
+}

@@ -1,0 +1,360 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	fakeSession = "pod-0.0123456789abcdef"
+	fakeToken   = "resume-secret"
+)
+
+// fakeServer is a scripted troupe: one session whose executions all print script.
+// The fields are set before it is used.
+type fakeServer struct {
+	script   []byte // of every execution
+	piece    int    // bytes per process.output; 0: 64 KiB
+	encoding wire.Encoding
+	overlap  int64 // a resumed transcript begins that many bytes too early
+	limits   wire.Limits
+	hang     bool // executions never complete
+	noLive   bool // resume on an attached connection is refused
+
+	// upgrade sees the n-th handshake, from 0; true: it answered.
+	upgrade func(n int, w http.ResponseWriter, r *http.Request) bool
+	// request sees each request; true: it answered, or did not on purpose.
+	request func(c *fakeConn, m fakeRequest) bool
+	// output may change a piece before it is sent, or return nil to drop it.
+	output func(n int, out *wire.Output) *wire.Output
+	// wrap wraps each accepted socket.
+	wrap func(n int, c net.Conn) net.Conn
+
+	http  *httptest.Server
+	conns atomic.Int64 // handshakes seen
+
+	mu       sync.Mutex
+	started  map[string]bool
+	sockets  []net.Conn
+	inputs   []wire.InputParams
+	methods  []string               // of every request
+	closes   []websocket.StatusCode // that clients sent
+	sessions int                    // opened
+}
+
+type fakeRequest struct {
+	ID     wire.ID         `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+}
+
+// fakeConn is one connection of a fakeServer.
+type fakeConn struct {
+	s      *fakeServer
+	n      int
+	ws     *websocket.Conn
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	follow map[string]func() // stops a stream and waits until it has
+}
+
+func (s *fakeServer) start(t testing.TB) string {
+	t.Helper()
+	if s.piece == 0 {
+		s.piece = 64 << 10
+	}
+	if s.encoding == "" {
+		s.encoding = wire.EncodingBase64
+	}
+	s.started = make(map[string]bool)
+	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.http.Listener = &wrapListener{Listener: s.http.Listener, s: s}
+	s.http.Start()
+	t.Cleanup(s.http.Close)
+	return "ws" + strings.TrimPrefix(s.http.URL, "http") + "/ws"
+}
+
+type wrapListener struct {
+	net.Listener
+	s *fakeServer
+	n int
+}
+
+func (l *wrapListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.s.mu.Lock()
+	l.s.sockets = append(l.s.sockets, c)
+	l.s.mu.Unlock()
+	if l.s.wrap != nil {
+		c = l.s.wrap(l.n, c)
+	}
+	l.n++
+	return c, nil
+}
+
+// cut closes every socket there is, without a word.
+func (s *fakeServer) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.sockets {
+		_ = c.Close()
+	}
+	s.sockets = nil
+}
+
+func (s *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
+	n := int(s.conns.Add(1)) - 1
+	if s.upgrade != nil && s.upgrade(n, w, r) {
+		return
+	}
+	ws, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	ws.SetReadLimit(16 << 20)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &fakeConn{s: s, n: n, ws: ws, ctx: ctx, cancel: cancel, follow: make(map[string]func())}
+	if r.URL.Query().Get("session") == "" {
+		s.mu.Lock()
+		s.sessions++
+		s.mu.Unlock()
+		c.notify(wire.MethodConnected, wire.Connected{SessionID: fakeSession, Version: wire.Version, ResumeToken: fakeToken, Limits: s.limits, Pod: "pod-0"})
+	}
+	c.read()
+	cancel()
+	_ = ws.CloseNow()
+	c.wg.Wait()
+}
+
+func (c *fakeConn) read() {
+	for {
+		_, frame, err := c.ws.Read(context.Background())
+		if err != nil {
+			if code := websocket.CloseStatus(err); code != -1 {
+				c.s.mu.Lock()
+				c.s.closes = append(c.s.closes, code)
+				c.s.mu.Unlock()
+			}
+			return
+		}
+		var m fakeRequest
+		if json.Unmarshal(frame, &m) != nil {
+			return
+		}
+		c.s.mu.Lock()
+		c.s.methods = append(c.s.methods, m.Method)
+		c.s.mu.Unlock()
+		if c.s.request != nil && c.s.request(c, m) {
+			continue
+		}
+		c.serve(m)
+	}
+}
+
+func (c *fakeConn) serve(m fakeRequest) {
+	s := c.s
+	switch m.Method {
+	case wire.MethodExecute:
+		var p wire.ExecuteParams
+		_ = json.Unmarshal(m.Params, &p)
+		s.mu.Lock()
+		attached := s.started[p.ExecutionID]
+		s.started[p.ExecutionID] = true
+		s.mu.Unlock()
+		c.reply(m.ID, wire.ExecuteResult{Status: "started", ExecutionID: p.ExecutionID, PID: 42, PGID: 42, Attached: attached})
+		c.stream(p.ExecutionID, 0)
+	case wire.MethodResume:
+		c.resume(m)
+	case wire.MethodControl:
+		var p wire.ControlParams
+		_ = json.Unmarshal(m.Params, &p)
+		c.reply(m.ID, wire.ControlResult{Status: strings.ToLower(p.Type) + "d", ExecutionID: p.ExecutionID})
+	case wire.MethodInput:
+		var p wire.InputParams
+		_ = json.Unmarshal(m.Params, &p)
+		s.mu.Lock()
+		s.inputs = append(s.inputs, p)
+		s.mu.Unlock()
+		c.reply(m.ID, struct{}{})
+	case wire.MethodStatus:
+		s.mu.Lock()
+		r := wire.StatusResult{SessionID: fakeSession, Pod: "pod-0", Executions: make(map[string]wire.ExecutionStatus)}
+		for id := range s.started {
+			r.Executions[id] = wire.ExecutionStatus{State: wire.StateRunning, PID: 42}
+		}
+		s.mu.Unlock()
+		c.reply(m.ID, r)
+	case wire.MethodClose:
+		c.reply(m.ID, struct{}{})
+		_ = c.ws.Close(websocket.StatusNormalClosure, "")
+	case wire.MethodPong:
+	default:
+		c.reply(m.ID, struct{}{})
+	}
+}
+
+func (c *fakeConn) resume(m fakeRequest) {
+	var p wire.ResumeParams
+	_ = json.Unmarshal(m.Params, &p)
+	c.mu.Lock()
+	live := len(c.follow) > 0
+	c.mu.Unlock()
+	switch {
+	case p.ResumeToken != fakeToken:
+		c.refuse(m.ID, wire.Errorf(wire.CodeNoSession, "no such session"))
+		return
+	case live && c.s.noLive:
+		c.refuse(m.ID, wire.Errorf(wire.CodeInvalidRequest, "resume must be first"))
+		return
+	}
+	r := wire.ResumeResult{SessionID: fakeSession, Executions: make(map[string]wire.ExecutionStatus), Limits: c.s.limits}
+	offsets := p.Executions
+	c.s.mu.Lock()
+	if offsets == nil {
+		offsets = make(map[string]int64)
+		for id := range c.s.started {
+			offsets[id] = 0
+		}
+	}
+	for id := range offsets {
+		if c.s.started[id] {
+			r.Executions[id] = wire.ExecutionStatus{State: wire.StateRunning, PID: 42, PGID: 42}
+		} else {
+			r.Unknown = append(r.Unknown, id)
+		}
+	}
+	c.s.mu.Unlock()
+	c.reply(m.ID, r)
+	for id := range r.Executions {
+		c.stream(id, max(0, offsets[id]-c.s.overlap))
+	}
+}
+
+// stream follows an execution, in place of an earlier follow.
+func (c *fakeConn) stream(id string, offset int64) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan struct{})
+	c.mu.Lock()
+	stop := c.follow[id]
+	c.follow[id] = func() { cancel(); <-done }
+	c.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	c.wg.Go(func() {
+		defer close(done)
+		defer cancel()
+		end := int64(len(c.s.script))
+		for offset < end && ctx.Err() == nil {
+			next := min(offset+int64(c.s.piece), end)
+			out := &wire.Output{ExecutionID: id, Type: wire.Stdout, Offset: next}
+			if offset/int64(c.s.piece)%2 == 1 {
+				out.Type = wire.Stderr
+			}
+			if c.s.encoding == wire.EncodingBase64 {
+				out.Encoding = wire.EncodingBase64
+			}
+			if !c.send(wire.MethodOutput, out, c.s.script[offset:next]) {
+				return
+			}
+			offset = next
+		}
+		if ctx.Err() == nil && !c.s.hang {
+			c.notify(wire.MethodCompleted, wire.Completed{ExecutionID: id, Status: wire.StatusCompleted, Reason: wire.ReasonExited, OutputBytes: end})
+		}
+	})
+}
+
+func (c *fakeConn) send(method string, out *wire.Output, payload []byte) bool {
+	if c.s.output != nil {
+		out.Data = string(payload)
+		if out = c.s.output(c.n, out); out == nil {
+			return true
+		}
+		payload = []byte(out.Data)
+		out.Data = ""
+	}
+	frame, n := wire.AppendOutput(nil, out, payload, 1<<20)
+	if n != len(payload) {
+		panic("piece too large")
+	}
+	return c.write(frame)
+}
+
+func (c *fakeConn) write(frame []byte) bool {
+	return c.ws.Write(c.ctx, websocket.MessageText, frame) == nil
+}
+
+func (c *fakeConn) notify(method string, params any) {
+	frame, err := wire.AppendNotification(nil, method, params)
+	if err != nil {
+		panic(err)
+	}
+	c.write(frame)
+}
+
+func (c *fakeConn) reply(id wire.ID, result any) {
+	frame, err := wire.AppendResponse(nil, id, result, nil)
+	if err != nil {
+		panic(err)
+	}
+	c.write(frame)
+}
+
+func (c *fakeConn) refuse(id wire.ID, e *wire.Error) {
+	frame, err := wire.AppendResponse(nil, id, nil, e)
+	if err != nil {
+		panic(err)
+	}
+	c.write(frame)
+}
+
+// count is how many requests of a method were seen.
+func (s *fakeServer) count(method string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.methods {
+		if m == method {
+			n++
+		}
+	}
+	return n
+}
+
+// impatient reconnects at once, so that tests do not wait.
+var impatient = client.Options{Backoff: client.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond}}
+
+// dial opens a session that ends with the test.
+func dial(t testing.TB, url string, opt client.Options) *client.Client {
+	t.Helper()
+	if opt.Backoff == (client.Backoff{}) {
+		opt.Backoff = impatient.Backoff
+	}
+	c, err := client.Dial(t.Context(), url, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
