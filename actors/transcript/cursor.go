@@ -178,7 +178,7 @@ func (c *Cursor) look() (view, error) {
 func (c *Cursor) reach(bound int64) view {
 	t := c.t
 	if t.file == nil {
-		f, err := os.OpenFile(t.path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		f, err := reopen(t.path)
 		if err != nil {
 			return view{piece: c.failed(err)}
 		}
@@ -194,6 +194,24 @@ func (c *Cursor) reach(bound int64) view {
 		v.start = t.index[i-1]
 	}
 	return v
+}
+
+// reopen opens a file that was closed meanwhile. Someone may have put something else in its place: a pipe must not
+// keep us waiting for its writer, nor a link lead elsewhere.
+func reopen(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errCorrupt
+	}
+	if err != nil {
+		closeFile(f)
+		return nil, err
+	}
+	return f, nil
 }
 
 // gap skips to the end. Called with t.mu held.

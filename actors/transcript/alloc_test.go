@@ -1,0 +1,102 @@
+package transcript
+
+import (
+	"bytes"
+	"runtime"
+	"testing"
+	"unsafe"
+)
+
+// Output is written and read without allocating, whatever it looks like.
+func TestSteadyStateDoesNotAllocate(t *testing.T) {
+	line := append(bytes.Repeat([]byte("x"), 79), '\n')
+	lines64k := bytes.Repeat(line, 820)[:64<<10] // Ends inside a line.
+	for name, tc := range map[string]struct {
+		cfg   WriterConfig
+		limit int64
+		input []byte
+	}{
+		"4 KiB of lines":    {WriterConfig{Lines: true}, 1 << 40, lines64k[:4096]},
+		"64 KiB of lines":   {WriterConfig{Lines: true}, 1 << 40, lines64k},
+		"single lines":      {WriterConfig{Lines: true}, 1 << 40, line},
+		"truncated lines":   {WriterConfig{Lines: true, MaxLine: 10}, 1 << 40, lines64k[:4096]},
+		"raw, parts of é":   {WriterConfig{WholeRunes: true}, 1 << 40, []byte("\xa9é\xc3")},
+		"past the limit":    {WriterConfig{Lines: true}, 1000, lines64k},
+		"flushed each time": {WriterConfig{Lines: true, WholeRunes: true}, 1 << 40, []byte("\xa9 prompt \xc3")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, 1<<40)
+			tr := s.Create("t", tc.limit)
+			tr.index = make([]indexEntry, 0, 4096) // Grows by 16 bytes per 64 KiB: amortised, but not nothing.
+			w := tr.Writer(Stdout, tc.cfg)
+			woken := 0
+			c, _ := tr.Cursor(0, func() { woken++ })
+			defer c.Close()
+			buf := make([]byte, 64<<10)
+			step := func() {
+				_, _ = w.Write(tc.input)
+				if w.Pending() {
+					w.Flush()
+				}
+				for {
+					if _, err := c.Next(buf); err != nil {
+						break
+					}
+				}
+			}
+			for range 20 {
+				step()
+			}
+			if n := testing.AllocsPerRun(200, step); n != 0 {
+				t.Errorf("%v allocations per write and read", n)
+			}
+			if tc.limit > 1000 && woken == 0 {
+				t.Error("no reader was woken")
+			}
+		})
+	}
+}
+
+// What the package comment says about memory: some hundred bytes, and 16 for each 64 KiB.
+func TestMemoryOfATranscript(t *testing.T) {
+	s := openStore(t, 1<<40)
+	if n := unsafe.Sizeof(Transcript{}); n > 600 {
+		t.Errorf("a transcript is %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Cursor{}); n > 500 {
+		t.Errorf("a cursor is %d bytes", n)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	piece := bytes.Repeat(append(bytes.Repeat([]byte("x"), 79), '\n'), 800)
+	all := make([]*Transcript, 20)
+	before := heap()
+	for i := range all {
+		all[i] = s.Create("t", 10<<20)
+		w := all[i].Writer(Stdout, WriterConfig{Lines: true})
+		for range 170 {
+			_, _ = w.Write(piece)
+		}
+		w.Close()
+		all[i].Seal()
+	}
+	each := (heap() - before) / int64(len(all))
+	t.Logf("%d bytes of heap for each sealed transcript of 10 MiB", each)
+	if each > 8<<10 {
+		t.Errorf("%d bytes of heap for each transcript of 10 MiB", each)
+	}
+	// The worst case: a record for each byte has five bytes of file.
+	tr := s.Create("t", 1<<20)
+	w := tr.Writer(Stdout, WriterConfig{})
+	for range 100_000 {
+		_, _ = w.Write(piece[:1])
+	}
+	if want := int(tr.fileEnd/indexEvery) + 1; tr.fileEnd != 500_000 || len(tr.index) > want {
+		t.Errorf("%d index entries for %d bytes of file", len(tr.index), tr.fileEnd)
+	}
+	runtime.KeepAlive(all)
+}

@@ -1,0 +1,140 @@
+package transcript
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOpenSaysWhatWouldBeRight(t *testing.T) {
+	base := t.TempDir()
+	file := filepath.Join(base, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held, err := Open(Config{Dir: filepath.Join(base, "held"), Budget: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	for name, tc := range map[string]struct {
+		cfg  Config
+		want []string
+	}{
+		"no dir":         {Config{Budget: 1}, []string{"Dir is empty", "name a directory"}},
+		"no budget":      {Config{Dir: base}, []string{"Budget is 0", "2147483648"}},
+		"a file":         {Config{Dir: file, Budget: 1}, []string{file, "not a directory"}},
+		"below a file":   {Config{Dir: filepath.Join(file, "x"), Budget: 1}, []string{file, "name a directory"}},
+		"missing parent": {Config{Dir: filepath.Join(base, "a", "b"), Budget: 1}, []string{filepath.Join(base, "a") + " does not exist"}},
+		"in use":         {Config{Dir: filepath.Join(base, "held"), Budget: 1}, []string{"in use by another process"}},
+		"not writable":   {Config{Dir: "/proc/self", Budget: 1}, []string{"/proc/self", "cannot write", "make it writable"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(tc.cfg)
+			if err == nil {
+				_ = s.Close()
+				t.Fatal("no error")
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestFilesAreForTheOwnerOnly(t *testing.T) {
+	s := openStore(t, 1<<20)
+	tr := s.Create("../../../escape", 100)
+	write(t, tr.Writer(Stdout, WriterConfig{}), "x")
+	for path, want := range map[string]os.FileMode{s.dir: 0o700 | os.ModeDir, tr.path: 0o600} {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode() != want {
+			t.Errorf("%s: %v %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+	if filepath.Dir(tr.path) != s.dir {
+		t.Errorf("a name chosen by a client leads to %s", tr.path)
+	}
+}
+
+// What a killed process left would use disk that no budget knows of. What is not ours must stay.
+func TestOpenRemovesLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	left, other := filepath.Join(dir, "7"+suffix), filepath.Join(dir, "notes.txt")
+	for _, p := range []string{left, other} {
+		if err := os.WriteFile(p, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Open(Config{Dir: dir, Budget: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Error("the leftover is still there")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := os.ReadDir(dir)
+	if len(entries) != 1 || entries[0].Name() != "notes.txt" {
+		t.Errorf("left in the directory: %v", entries)
+	}
+}
+
+func TestSilentCommandDoesNoDiskIO(t *testing.T) {
+	s := openStore(t, 1<<20)
+	tr := s.Create("t", 100)
+	w := tr.Writer(Stdout, WriterConfig{Lines: true})
+	_, _ = w.Write(nil)
+	w.Flush()
+	w.Close()
+	tr.Mark("completed")
+	tr.Seal()
+	if runs, _ := readFrom(t, tr, 0, 10); len(runs) != 1 {
+		t.Fatalf("got %v", runs)
+	}
+	if _, files := disk(t, s); files != 0 {
+		t.Fatal("there is a file")
+	}
+	if err := tr.Remove(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCloseRemovesEverything(t *testing.T) {
+	s := openStore(t, 1<<20)
+	live, done := s.Create("live", 100), s.Create("done", 100)
+	lw := live.Writer(Stdout, WriterConfig{})
+	write(t, lw, "abc")
+	write(t, done.Writer(Stdout, WriterConfig{}), "def")
+	done.Seal()
+	if st := s.Stats(); st.Transcripts != 2 || st.Bytes != 14 {
+		t.Fatalf("%+v", st)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
+		t.Fatal("the directory is still there")
+	}
+	write(t, lw, "more")
+	lw.Close()
+	balance(t, live, 7)
+	runs, _ := readFrom(t, live, 1, 10)
+	sameRuns(t, runs, []run{{gap: 2}})
+	after := s.Create("after", 100)
+	write(t, after.Writer(Stdout, WriterConfig{}), "x")
+	if c := after.Counts(); c.DroppedBytes != 1 {
+		t.Fatalf("%+v", c)
+	}
+	if st := s.Stats(); st.Bytes != 0 {
+		t.Fatalf("%+v", st)
+	}
+}
