@@ -1,0 +1,198 @@
+/*
+ * The life of one execution: actors/process.go against everything that may
+ * happen to it. Checked by `make verify` for every interleaving:
+ *
+ *   - no deadlock, and no state in which an end can no longer be reached;
+ *   - the tree is dead and reaped at every end;
+ *   - process.completed is put into the transcript exactly once, not before the
+ *     output was read, and (unless survivors are kept) not before the tree is dead;
+ *   - the session is told exactly once that the execution is over.
+ *
+ * The environment: a client that cancels, kills, pauses, resumes and goes away;
+ * timers for silence, grace, drain and overdue pipes; a runner that may be lost
+ * at any time; a command that may exit, ignore SIGTERM, kill its own init, and
+ * leave survivors that hold its pipes, or do not; a foreign process that may hold
+ * a pipe after the tree is dead.
+ */
+
+mtype = { Starting, Running, Paused, Canceling, Draining, Kept, Exited };
+
+/* mailbox of the process actor */
+mtype = { EvStarted, EvStartFailed, EvPaused, EvExitedAlone, EvExitedNotAlone, EvDead,
+          EvEof, EvQuiet, ReqCancel, ReqKill, ReqPause, ReqResume, ReqEnd,
+          TmGrace, TmDrain, TmOverdue };
+
+chan mail = [8] of { mtype };
+
+/* what the actor asked of the tree */
+bool kill, sweep, frozen;
+/* what the tree is */
+bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging; /* dead is dead and reaped: the runner says nothing before */
+/* readers: both pipes as one */
+bool eof, askQuiet, closePipe;
+/* armed timers */
+bool graceArmed, drainArmed, overdueArmed;
+/* the outcome */
+byte completed, gone;
+bool keep;
+mtype state = Starting;
+bool actorDone;
+
+inline tell(m) { mail!m }
+
+/* The runner, the init and the command. Every way of dying ends in EvDead, once. */
+active proctype Tree()
+{
+  bool leftover;
+  if
+  :: true -> leaderAlive = true; tell(EvStarted)
+  :: true -> tell(EvStartFailed); goto dead
+  :: kill -> goto dead
+  fi;
+  if :: othersAlive = true :: skip fi;          /* it spawned something */
+  if :: stubborn = true :: skip fi;             /* the command ends of SIGKILL only */
+  if :: clinging = true :: skip fi;             /* what it spawned does, and holds the pipes */
+  do
+  :: kill -> goto dead
+  :: goto dead                                  /* runner or init lost: swept before it is said */
+  :: atomic { leaderAlive && !frozen && !stubborn -> /* exits by itself, or of SIGTERM, or ignores it for now */
+       leaderAlive = false;
+       if
+       :: othersAlive -> tell(EvExitedNotAlone)
+       :: !othersAlive -> tell(EvExitedAlone); goto dead
+       fi }
+  :: !leaderAlive && sweep -> goto dead
+  :: !leaderAlive && othersAlive && !frozen && !clinging -> /* survivors leave by themselves */
+       goto dead
+  od;
+dead:
+  atomic { leaderAlive = false; othersAlive = false; treeDead = true; tell(EvDead) }
+}
+
+/* The goroutines that read the pipes. */
+active proctype Reader()
+{
+  do
+  :: treeDead && !foreignHolds -> break         /* every writer is gone */
+  :: treeDead && foreignHolds && closePipe -> break
+  :: !leaderAlive && state == Draining && !clinging -> break /* survivors closed their ends */
+  :: askQuiet -> askQuiet = false; tell(EvQuiet)
+  :: actorDone -> goto out
+  od;
+  eof = true;
+  tell(EvEof);
+out: skip
+}
+
+active proctype Client()
+{
+  if :: tell(ReqPause) :: tell(ReqCancel) :: tell(ReqKill) :: skip fi;
+  if :: tell(ReqResume) :: tell(ReqCancel) :: tell(ReqKill) :: skip fi
+}
+
+/* The session ends, or a timer ends the execution: closed, expired, drained, silent, overdue. With kept survivors it always does. */
+active proctype Session()
+{
+  if
+  :: tell(ReqEnd)
+  :: state == Kept -> tell(ReqEnd)
+  :: gone > 0
+  fi
+}
+
+active proctype Timers()
+{
+  do
+  :: graceArmed -> graceArmed = false; tell(TmGrace)
+  :: drainArmed -> drainArmed = false; tell(TmDrain)
+  :: overdueArmed -> overdueArmed = false; tell(TmOverdue)
+  :: actorDone -> break
+  od
+}
+
+active proctype Process()
+{
+  mtype m;
+  bool dead, ended, quiet, exited, notAlone, hurried, pausing;
+
+  if :: keep = true :: keep = false fi;
+  if :: foreignHolds = true :: foreignHolds = false fi;
+
+  do
+  :: atomic { mail?m ->  /* Receive is not interrupted */
+     if
+     :: m == EvStarted ->
+        if
+        :: state == Starting ->
+           state = Running;
+           if :: pausing -> frozen = true; tell(EvPaused) :: else fi
+        :: else
+        fi
+     :: m == EvStartFailed -> skip
+     :: m == EvPaused ->
+        if :: pausing && state == Running -> pausing = false; state = Paused :: else fi
+     :: m == EvExitedAlone || m == EvExitedNotAlone ->
+        exited = true; pausing = false;
+        notAlone = (m == EvExitedNotAlone);
+        if
+        :: keep && notAlone && state != Canceling -> state = Kept; quiet = false; if :: !ended -> askQuiet = true :: else fi
+        :: else -> state = Draining; if :: notAlone -> drainArmed = true :: else fi
+        fi
+     :: m == EvDead ->
+        dead = true; pausing = false;
+        if :: !ended -> overdueArmed = true :: else fi
+     :: m == EvEof -> ended = true
+     :: m == EvQuiet -> quiet = true
+     :: m == TmGrace -> kill = true
+     :: m == TmDrain -> sweep = true
+     :: m == TmOverdue -> hurried = true; quiet = false; if :: !ended -> askQuiet = true :: else fi
+     :: m == ReqPause ->
+        if
+        :: state == Running && !pausing -> pausing = true; frozen = true; tell(EvPaused)
+        :: state == Starting -> pausing = true
+        :: else
+        fi
+     :: m == ReqResume ->
+        if
+        :: state == Paused -> state = Running; frozen = false
+        :: pausing -> pausing = false; if :: state == Running -> frozen = false :: else fi
+        :: else
+        fi
+     :: m == ReqCancel || m == ReqEnd || m == ReqKill ->
+        if
+        :: dead -> skip
+        :: else ->
+           if
+           :: m == ReqKill || state == Starting -> state = Canceling; kill = true
+           :: m != ReqKill && state == Draining -> sweep = true
+           :: m != ReqKill && (state == Running || state == Paused || state == Kept) ->
+              frozen = false;
+              state = Canceling; pausing = false; graceArmed = true
+           :: else
+           fi
+        fi
+     fi;
+
+     /* outputProgress */
+     if
+     :: dead && ended ->
+        assert(treeDead);
+        state = Exited;
+        if :: completed == 0 -> completed++ :: else fi;
+        gone++;
+        break
+     :: dead && !ended && quiet && hurried -> closePipe = true
+     :: state == Kept && !dead && (ended || quiet) && completed == 0 -> assert(exited); completed++
+     :: state == Draining && ended && !dead -> sweep = true
+     :: else
+     fi }
+  od;
+  assert(completed == 1 && gone == 1 && treeDead);
+  actorDone = true;
+  /* Late messages are taken and change nothing. */
+end:
+  do
+  :: mail?m -> skip
+  od
+}
+
