@@ -322,4 +322,3 @@ func (x *execution) waitDead(d time.Duration) {
 	case <-t.C:
 	}
 }
-
