@@ -208,7 +208,7 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 	}
 	for id := range r.offsets {
 		if e := c.lookup(id); e != nil {
-			e.unpark()
+			e.unpark(false)
 		}
 	}
 }

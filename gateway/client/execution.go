@@ -30,6 +30,7 @@ type Execution struct {
 	lastWarn   wire.Warning // to tell a repeated mark
 	parked     bool         // what arrives is thrown away and fetched again later
 	refetching bool         // asked for
+	resync     bool         // what is ahead of offset is of before the refetch
 
 	// Consumer state.
 	queue     []Event

@@ -24,7 +24,7 @@ func (e *Execution) receiveOutput(l *link, out *wire.Output) error {
 		e.mu.Unlock()
 		return nil
 	}
-	have, healed := e.offset, e.healed
+	have, healed, resync := e.offset, e.healed, e.resync
 	e.mu.Unlock()
 
 	data, err := out.Bytes()
@@ -38,6 +38,8 @@ func (e *Execution) receiveOutput(l *link, out *wire.Output) error {
 	switch {
 	case advance <= 0:
 		return nil // a repetition, or nothing
+	case advance > longest+out.Gap && resync:
+		return nil // of before the answer to refetch
 	case advance > longest+out.Gap:
 		if healed != have {
 			e.mu.Lock()
@@ -130,7 +132,7 @@ func (e *Execution) push(l *link, ev Event) bool {
 		}
 		if e.bytes == 0 || e.bytes+n <= l.c.opt.BufferBytes || e.discard {
 			if after, ok := span(ev); ok {
-				e.offset = after
+				e.offset, e.resync = after, false
 			}
 			if e.discard {
 				e.delivered = e.offset
@@ -187,10 +189,11 @@ func (e *Execution) park() {
 	signal(e.wake)
 }
 
-// unpark takes output again, from offset on.
-func (e *Execution) unpark() {
+// unpark takes output again, from offset on. On a connection that went on,
+// pieces of before may still come until the first that continues at offset.
+func (e *Execution) unpark(sameLink bool) {
 	e.mu.Lock()
-	e.parked, e.refetching = false, false
+	e.parked, e.refetching, e.resync = false, false, sameLink
 	e.mu.Unlock()
 }
 

@@ -118,7 +118,7 @@ func (c *Client) refetch(e *Execution) {
 	}
 	k.then = func(r reply) {
 		if r.err == nil {
-			e.unpark()
+			e.unpark(true)
 			return
 		}
 		// A server that resumes only at the start of a connection gets a new one.

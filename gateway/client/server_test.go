@@ -266,6 +266,7 @@ func (c *fakeConn) stream(id string, offset int64) {
 		defer close(done)
 		defer cancel()
 		end := int64(len(c.s.script))
+		var buf []byte
 		for offset < end && ctx.Err() == nil {
 			next := min(offset+int64(c.s.piece), end)
 			out := &wire.Output{ExecutionID: id, Type: wire.Stdout, Offset: next}
@@ -275,7 +276,7 @@ func (c *fakeConn) stream(id string, offset int64) {
 			if c.s.encoding == wire.EncodingBase64 {
 				out.Encoding = wire.EncodingBase64
 			}
-			if !c.send(wire.MethodOutput, out, c.s.script[offset:next]) {
+			if buf = c.send(buf, out, c.s.script[offset:next]); buf == nil {
 				return
 			}
 			offset = next
@@ -286,20 +287,23 @@ func (c *fakeConn) stream(id string, offset int64) {
 	})
 }
 
-func (c *fakeConn) send(method string, out *wire.Output, payload []byte) bool {
+// send writes a piece and returns buf for the next one, or nil once the connection is gone.
+func (c *fakeConn) send(buf []byte, out *wire.Output, payload []byte) []byte {
 	if c.s.output != nil {
 		out.Data = string(payload)
 		if out = c.s.output(c.n, out); out == nil {
-			return true
+			return []byte{}
 		}
 		payload = []byte(out.Data)
-		out.Data = ""
 	}
-	frame, n := wire.AppendOutput(nil, out, payload, 1<<20)
+	frame, n := wire.AppendOutput(buf[:0], out, payload, 1<<20)
 	if n != len(payload) {
 		panic("piece too large")
 	}
-	return c.write(frame)
+	if !c.write(frame) {
+		return nil
+	}
+	return frame
 }
 
 func (c *fakeConn) write(frame []byte) bool {
