@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"net/http/pprof"
+)
+
+// AdminConfig configures AdminHandler.
+type AdminConfig struct {
+	Metrics http.Handler // serves /metrics; nil: 404
+	Ready   func() bool  // whether new sessions are welcome, for /readyz; nil: always
+}
+
+// AdminHandler serves /metrics, /healthz, /readyz and /debug/pprof/, for a
+// listener that clients cannot reach. /healthz says only that the process
+// answers: a server that is draining is alive and must not be restarted.
+//
+// Of pprof, cmdline is left out: arguments are nobody's business. (Importing
+// the package registers all of it on http.DefaultServeMux, which nothing serves.)
+func AdminHandler(cfg AdminConfig) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if cfg.Ready != nil && !cfg.Ready() {
+			writeText(w, http.StatusServiceUnavailable, "not ready\n")
+			return
+		}
+		writeText(w, http.StatusOK, "ok\n")
+	})
+	if cfg.Metrics != nil {
+		mux.Handle("GET /metrics", cfg.Metrics)
+	}
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	return mux
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text) // a client that has gone needs no answer
+}

@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// health is the answer of /health, with the members that cc-executor's clients know.
+type health struct {
+	Status         string  `json:"status"` // healthy or draining
+	Version        string  `json:"version"`
+	ActiveSessions int     `json:"active_sessions"`
+	MaxSessions    int     `json:"max_sessions"`
+	UptimeSeconds  float64 `json:"uptime_seconds"`
+}
+
+// serveHealth says for everyone, without authentication, whether a session may be had here.
+func (g *Gateway) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	stats := g.cfg.Engine.Stats()
+	h := health{
+		Status: "healthy", Version: g.cfg.Version, ActiveSessions: stats.Sessions, MaxSessions: stats.MaxSessions,
+		UptimeSeconds: time.Since(g.started).Seconds(),
+	}
+	status := http.StatusOK
+	g.mu.Lock()
+	closing := g.closing
+	g.mu.Unlock()
+	if stats.Draining || closing {
+		h.Status, status = "draining", http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, h)
+}
+
+// refusal is the body of an HTTP error.
+type refusal struct {
+	Error string `json:"error"`
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // a client that has gone needs no answer
+}

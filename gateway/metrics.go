@@ -1,0 +1,83 @@
+package gateway
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Kinds of authentication failures.
+const (
+	authMissing     = "missing"     // no token
+	authMalformed   = "malformed"   // not a bearer token
+	authInvalid     = "invalid"     // an unknown token
+	authForbidden   = "forbidden"   // a known client that may not
+	authUnavailable = "unavailable" // the check could not be made
+	authOrigin      = "origin"      // a page of a foreign origin
+)
+
+// Values of the labels method and code beside the protocol's own.
+const (
+	methodInvalid = "invalid" // the message was not a request
+	methodUnknown = "unknown" // the method is unknown
+	codeOK        = "0"       // answered with a result
+)
+
+// metrics are the gateway's. All labels are from closed sets, and every series exists from the start, so that a
+// rate over it is right from the first event on.
+type metrics struct {
+	connections      prometheus.Gauge
+	closed           *prometheus.CounterVec // cause
+	messagesReceived prometheus.Counter
+	messagesSent     prometheus.Counter
+	bytesReceived    prometheus.Counter
+	bytesSent        prometheus.Counter
+	requests         *prometheus.CounterVec // method, code
+	authFailures     *prometheus.CounterVec // kind
+	refused          prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "troupe_" + name, Help: help})
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, labels)
+	}
+	m := &metrics{
+		connections:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "troupe_connections", Help: "WebSocket connections that are open."}),
+		closed:           vec("connections_closed_total", "WebSocket connections that have ended, by cause.", "cause"),
+		messagesReceived: counter("messages_received_total", "WebSocket messages received."),
+		messagesSent:     counter("messages_sent_total", "WebSocket messages sent."),
+		bytesReceived:    counter("received_bytes_total", "Bytes received on WebSocket connections, framing included."),
+		bytesSent:        counter("sent_bytes_total", "Bytes sent on WebSocket connections, framing included."),
+		requests:         vec("requests_total", "Requests answered, by method and JSON-RPC error code; 0 is success.", "method", "code"),
+		authFailures:     vec("auth_failures_total", "Connections refused by authentication, by kind.", "kind"),
+		refused:          counter("connections_refused_total", "Connections refused because there were too many or the server was stopping."),
+	}
+	for _, cause := range wire.Causes() {
+		m.closed.WithLabelValues(string(cause))
+	}
+	for _, kind := range []string{authMissing, authMalformed, authInvalid, authForbidden, authUnavailable, authOrigin} {
+		m.authFailures.WithLabelValues(kind)
+	}
+	for _, method := range wire.Methods() {
+		m.requests.WithLabelValues(method, codeOK)
+	}
+	if reg != nil {
+		reg.MustRegister(m.connections, m.closed, m.messagesReceived, m.messagesSent, m.bytesReceived, m.bytesSent,
+			m.requests, m.authFailures, m.refused)
+	}
+	return m
+}
+
+// answered counts a request by its method and outcome.
+func (m *metrics) answered(method string, err *wire.Error) {
+	code := codeOK
+	if err != nil {
+		code = strconv.Itoa(int(err.Code))
+	}
+	m.requests.WithLabelValues(method, code).Inc()
+}

@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// minToken keeps guessable tokens out: 16 bytes of base64 hold 96 bits.
+	minToken = 16
+	// maxTokenFile is far above any real file; more is a mistake, such as a device.
+	maxTokenFile = 1 << 20
+	// tokenFileCheck is how often the file is looked at, at most, and only when someone connects.
+	tokenFileCheck = time.Second
+)
+
+// TokenFile authenticates by a file of "subject token" lines. Empty lines and
+// lines that begin with # are ignored. A subject may have several tokens, so
+// that they can be rotated. A changed file takes effect with the next client; a
+// changed file that cannot be used is logged, and the tokens before it stay valid.
+type TokenFile struct {
+	path string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	checked time.Time
+	version fileVersion
+	entries []tokenEntry
+}
+
+type tokenEntry struct {
+	hash    [sha256.Size]byte
+	subject string
+}
+
+// fileVersion tells one content of the file from another. A Secret volume
+// replaces a link, so the file behind it changes its identity.
+type fileVersion struct {
+	info os.FileInfo
+}
+
+func (v fileVersion) same(info os.FileInfo) bool {
+	return v.info != nil && os.SameFile(v.info, info) && v.info.ModTime().Equal(info.ModTime()) &&
+		v.info.Size() == info.Size() && v.info.Mode() == info.Mode()
+}
+
+// NewTokenFile reads the file. logger may be nil.
+func NewTokenFile(path string, logger *slog.Logger) (*TokenFile, error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	f := &TokenFile{path: path, log: logger}
+	if err := f.load(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Authenticate implements Authenticator.
+func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error) {
+	if token == "" {
+		return "", ErrNoToken
+	}
+	// Hashed first, so that the time of a comparison says nothing, not even the length;
+	// and over all entries, so that it does not say which one.
+	hash := sha256.Sum256([]byte(token))
+	subject, found := "", 0
+	for _, e := range f.current() {
+		equal := subtle.ConstantTimeCompare(hash[:], e.hash[:])
+		found |= equal
+		if equal == 1 {
+			subject = e.subject
+		}
+	}
+	if found == 0 {
+		return "", ErrBadToken
+	}
+	return subject, nil
+}
+
+// current returns the entries, after a look at the file if the last was long ago.
+func (f *TokenFile) current() []tokenEntry {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.checked) < tokenFileCheck {
+		return f.entries
+	}
+	f.checked = time.Now()
+	info, err := os.Stat(f.path)
+	if err == nil && f.version.same(info) {
+		return f.entries
+	}
+	if err == nil {
+		err = f.load()
+		f.version.info = info // a bad file is reported once
+	}
+	if err != nil {
+		f.log.Error("token file not reloaded, the tokens before stay valid", "err", err)
+	} else {
+		f.log.Info("token file reloaded", "tokens", len(f.entries))
+	}
+	return f.entries
+}
+
+// load replaces the entries with the file's, or changes nothing.
+func (f *TokenFile) load() error {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return fmt.Errorf("token file: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("token file: %w", err)
+	}
+	if info.Mode()&0o007 != 0 {
+		return fmt.Errorf("token file %s can be read by every user of this machine: run chmod 600 %s", f.path, f.path)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxTokenFile+1))
+	if err != nil {
+		return fmt.Errorf("token file: %w", err)
+	}
+	if len(content) > maxTokenFile {
+		return fmt.Errorf("token file %s has more than %d bytes", f.path, maxTokenFile)
+	}
+	entries, err := parseTokens(content)
+	if err != nil {
+		return fmt.Errorf("token file %s: %w", f.path, err)
+	}
+	f.entries, f.version = entries, fileVersion{info}
+	return nil
+}
+
+// parseTokens reads "subject token" lines. Its errors give line numbers and never what is in a line.
+func parseTokens(content []byte) ([]tokenEntry, error) {
+	var entries []tokenEntry
+	lines := make(map[[sha256.Size]byte]int)
+	scanner := bufio.NewScanner(bytes.NewReader(content))
+	scanner.Buffer(nil, maxTokenFile)
+	for n := 1; scanner.Scan(); n++ {
+		fields := strings.Fields(scanner.Text())
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if len(fields) != 2 {
+			return nil, fmt.Errorf("line %d has %d words, want two: subject token", n, len(fields))
+		}
+		if len(fields[1]) < minToken {
+			return nil, fmt.Errorf("line %d: the token has fewer than %d bytes; make one with: openssl rand -base64 32", n, minToken)
+		}
+		hash := sha256.Sum256([]byte(fields[1]))
+		if first := lines[hash]; first != 0 {
+			return nil, fmt.Errorf("line %d repeats the token of line %d", n, first)
+		}
+		lines[hash] = n
+		entries = append(entries, tokenEntry{hash: hash, subject: fields[0]})
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("no tokens: write lines of the form: subject token")
+	}
+	return entries, nil
+}
