@@ -16,7 +16,8 @@ type leaf struct {
 	dir    int // descriptor of its directory
 	memory bool
 	frozen bool
-	ooms   int // oom_kill count when the execution began
+	spent  bool // killed once, see kill
+	ooms   int  // oom_kill count when the execution began
 }
 
 // inheritedLeaf is the leaf whose directory the runner left open at fd, if any.
@@ -71,11 +72,19 @@ func (l *leaf) oomKills() int {
 	return atoi(rest)
 }
 
+// kill has the kernel kill everything in the leaf, which nothing in it can
+// outrun. It spends the leaf: kernels from 6.15 on compare a counter of
+// such kills when a process is forked, take it from the wrong cgroup when it
+// is forked into another one, and so kill every later command at birth. Hence
+// the init retires.
 func (l *leaf) kill() {
 	if l != nil {
 		l.write("cgroup.kill", "1")
+		l.spent = true
 	}
 }
+
+func (l *leaf) retires() bool { return l != nil && l.spent }
 
 func (l *leaf) freeze(on bool) {
 	if l == nil {

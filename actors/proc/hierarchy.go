@@ -173,12 +173,17 @@ func (h *hierarchy) try() error {
 	if err != nil {
 		return err
 	}
+	var info siginfo
 	for {
-		err := waitid(unix.P_PID, pid, nil, unix.WEXITED, nil)
+		err = waitid(unix.P_PID, pid, &info, unix.WEXITED, nil)
 		if err != unix.EINTR {
-			return err
+			break
 		}
 	}
+	if err == nil && info.status != 0 {
+		err = fmt.Errorf("a process started in a new cgroup ended with status %d", info.status)
+	}
+	return err
 }
 
 func (h *hierarchy) containment() string {

@@ -63,9 +63,7 @@ func initMain() int {
 	}
 	// The command's parent-death signal is bound to the thread that forks it.
 	runtime.LockOSThread()
-	unix.CloseOnExec(initSocket)
-	unix.CloseOnExec(initLifeline)
-	unix.CloseOnExec(initLeaf)
+	closeOnExec()
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil || traced() {
 		return 1
 	}
@@ -185,7 +183,7 @@ func (p *initProcess) start(body []byte) {
 		req.fds, err = p.in.take(req.passed())
 	}
 	if err != nil {
-		p.tell(frame(kindStartFailed).string(err.Error()).uint(uint64(unix.EINVAL)).done(), deadFrame(&execution{}))
+		p.tell(frame(kindStartFailed).string(err.Error()).uint(uint64(unix.EINVAL)).done(), p.deadFrame(&execution{}))
 		return
 	}
 	if p.leaf != nil {
@@ -196,7 +194,7 @@ func (p *initProcess) start(body []byte) {
 	pid, failed := req.exec(p.leaf)
 	closeAll(req.fds)
 	if failed != nil {
-		p.tell(frame(kindStartFailed).string(failed.Message).uint(uint64(failed.Errno)).done(), deadFrame(&execution{}))
+		p.tell(frame(kindStartFailed).string(failed.Message).uint(uint64(failed.Errno)).done(), p.deadFrame(&execution{}))
 		p.mu.Unlock()
 		return
 	}
@@ -268,9 +266,9 @@ func (p *initProcess) finish(x *execution, exited []byte) {
 	}
 	p.run = nil
 	if exited != nil {
-		p.tell(exited, deadFrame(x))
+		p.tell(exited, p.deadFrame(x))
 	} else {
-		p.tell(deadFrame(x))
+		p.tell(p.deadFrame(x))
 	}
 	close(x.dead)
 }
@@ -290,7 +288,7 @@ func addTime(to *unix.Timeval, t unix.Timeval) {
 // maxNames bounds the survivors that are named.
 const maxNames = 32
 
-func deadFrame(x *execution) []byte {
+func (p *initProcess) deadFrame(x *execution) []byte {
 	names := make([]string, 0, min(len(x.killed), maxNames))
 	for _, name := range x.killed {
 		if len(names) == maxNames {
@@ -300,7 +298,7 @@ func deadFrame(x *execution) []byte {
 	}
 	return frame(kindDead).
 		int(x.usage.Utime.Nano()).int(x.usage.Stime.Nano()).int(int64(x.usage.Maxrss) * 1024).
-		bool(x.oom).uint(uint64(len(x.killed))).strings(names).done()
+		bool(x.oom).uint(uint64(len(x.killed))).strings(names).bool(p.leaf.retires()).done()
 }
 
 // isDead is asked under mu.

@@ -50,7 +50,7 @@ func Main(version string, args []string) int {
 			return fail(err)
 		}
 	}
-	unix.CloseOnExec(sock)
+	closeOnExec()
 	if traced() {
 		return fail(errors.New("a debugger is attached"))
 	}

@@ -22,6 +22,10 @@ import (
 // runnerBinary is the real program, built once for the whole run.
 var runnerBinary string
 
+// testBinary is a copy of this one that any user may execute. With
+// PROC_TEST_ROLE in its environment it is one of the helpers in role_test.go.
+var testBinary string
+
 func TestMain(m *testing.M) {
 	if role := os.Getenv("PROC_TEST_ROLE"); role != "" {
 		os.Exit(helperMain(role))
@@ -38,6 +42,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "building troupe-runner: %v\n%s", err, out)
 		os.Exit(1)
 	}
+	testBinary = filepath.Join(dir, "proc.test")
+	if err := copyFile(testBinary, "/proc/self/exe"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	if code == 0 {
@@ -47,6 +55,14 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+func copyFile(to, from string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
 }
 
 // soak is how often a test repeats what may fail only now and then.
@@ -268,5 +284,3 @@ func below(pid int) []stat {
 	w := &walker{fs: newProcfs(), self: pid, index: make(map[int]int)}
 	return append([]stat(nil), w.snapshot(nil)...)
 }
-
-func helperMain(role string) int { return 2 }

@@ -165,8 +165,12 @@ func (t *Tree) run(c *initConn) {
 			t.events(decodeExited(&d))
 		case kindDead:
 			t.detach()
+			dead, retired := decodeDead(&d)
+			if retired {
+				c.used = maxUses
+			}
 			t.r.put(c)
-			t.events(decodeDead(&d))
+			t.events(dead)
 			t.r.forget(t)
 			return
 		}
@@ -202,12 +206,13 @@ func decodeExited(d *decoder) Exited {
 	return e
 }
 
-func decodeDead(d *decoder) Dead {
-	dead := Dead{Usage: Usage{User: time.Duration(d.int()), System: time.Duration(d.int()), MaxRSS: d.int()}}
+// decodeDead also says whether the init must not be used again.
+func decodeDead(d *decoder) (dead Dead, retired bool) {
+	dead = Dead{Usage: Usage{User: time.Duration(d.int()), System: time.Duration(d.int()), MaxRSS: d.int()}}
 	dead.OutOfMemory = d.bool()
 	dead.SurvivorCount = int(d.uint())
 	dead.Survivors = d.strings()
-	return dead
+	return dead, d.bool()
 }
 
 // control sends a request to the init, or keeps it for when there is one. For

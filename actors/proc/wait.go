@@ -55,6 +55,20 @@ func traced() bool {
 	return i >= 0 && !bytes.HasPrefix(bytes.TrimLeft(b[i+10:], "\t "), []byte("0"))
 }
 
+// closeOnExec keeps every descriptor that this process inherited from its
+// commands. Whoever started trouped may have left some open.
+func closeOnExec() {
+	if unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	fds := newProcfs().numbers("/proc/self/fd", nil) // before Linux 5.11
+	for _, fd := range fds {
+		if fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 // setName is what ps and top show, instead of the name of the file that was
 // executed.
 func setName(s string) {

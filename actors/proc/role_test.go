@@ -1,0 +1,180 @@
+//go:build linux
+
+package proc
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// helperMain is this test binary in another role: a trouped that can be
+// killed, or a command that attacks.
+func helperMain(role string) int {
+	switch role {
+	case "trouped":
+		return roleTrouped()
+	case "attack":
+		return roleAttack()
+	case "greedy":
+		return roleGreedy()
+	}
+	return 2
+}
+
+// roleTrouped embeds a runner, runs every script given as an argument, copies
+// their output to stdout and waits until all are dead, or for ever.
+func roleTrouped() int {
+	r, err := Open(Config{
+		Binary: os.Getenv("PROC_TEST_RUNNER"), Cgroup: "off", WarmInits: 3,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		fmt.Println("open:", err)
+		return 1
+	}
+	fmt.Println("runner", r.Status().PID)
+	var trees []*Tree
+	for _, script := range os.Args[1:] {
+		tree := r.NewTree("o", "x")
+		trees = append(trees, tree)
+		stdio, err := tree.Start(Spec{Argv: []string{"/bin/bash", "-c", script}, Env: os.Environ()}, func(e Event) { fmt.Fprintf(os.Stderr, "%T%+v\n", e, e) })
+		if err != nil {
+			fmt.Println("start:", err)
+			return 1
+		}
+		go io.Copy(os.Stdout, stdio.Stdout)
+		go io.Copy(os.Stderr, stdio.Stderr)
+	}
+	for _, tree := range trees {
+		<-tree.Dead()
+	}
+	r.Close()
+	return 0
+}
+
+// roleAttack tries everything that a process may do to another of its user, to
+// its init, the runner and trouped, and then to inits that are just starting.
+func roleAttack() int {
+	control := exec.Command("/bin/sleep", "100")
+	if err := control.Start(); err != nil {
+		fmt.Println("BREACH: no control:", err)
+		return 1
+	}
+	defer control.Process.Kill()
+	time.Sleep(100 * time.Millisecond)
+	if got := attack(control.Process.Pid); len(got) != 4 {
+		fmt.Println("BREACH: the attack does not work on an ordinary process:", got)
+		return 1
+	}
+	pid := os.Getppid()
+	for _, name := range []string{"init", "runner", "trouped"} {
+		if got := attack(pid); len(got) > 0 {
+			fmt.Println("BREACH", name, got)
+		}
+		s, ok := newProcfs().stat(pid)
+		if !ok {
+			fmt.Println("BREACH: no stat of", name)
+			return 1
+		}
+		pid = s.ppid
+	}
+	attackNewborn()
+	fmt.Println("attack done")
+	return 0
+}
+
+// attackNewborn kills idle inits, so that new ones are started, and pounces on
+// every new process.
+func attackNewborn() {
+	fs := newProcfs()
+	seen := make(map[int]bool)
+	ownInit := os.Getppid()
+	self, _ := fs.stat(ownInit)
+	tried := 0
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, pid := range fs.all() {
+			if seen[pid] {
+				continue
+			}
+			f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+			s, ok := fs.stat(pid)
+			if ok && s.ppid == self.ppid && pid != ownInit {
+				seen[pid] = true
+				tried++
+				if err == nil {
+					// Before execve it is the runner's image that was opened,
+					// and the file stays bound to that.
+					fmt.Println("BREACH: memory of a new init", pid, s.comm())
+				}
+				unix.Kill(pid, unix.SIGKILL)
+			}
+			if err == nil {
+				f.Close()
+			}
+		}
+	}
+	fmt.Println("newborn", tried)
+}
+
+// attack returns what succeeded.
+func attack(pid int) (done []string) {
+	path := "/proc/" + strconv.Itoa(pid)
+	if f, err := os.OpenFile(path+"/mem", os.O_RDWR, 0); err == nil {
+		f.Close()
+		done = append(done, "mem")
+	}
+	if _, err := os.ReadFile(path + "/environ"); err == nil {
+		done = append(done, "environ")
+	}
+	if fds, err := os.ReadDir(path + "/fd"); err == nil && len(fds) > 0 {
+		done = append(done, "fd")
+	}
+	if err := unix.PtraceAttach(pid); err == nil {
+		var ws unix.WaitStatus
+		unix.Wait4(pid, &ws, 0, nil)
+		unix.PtraceDetach(pid)
+		done = append(done, "ptrace")
+	}
+	if pfd, err := unix.PidfdOpen(pid, 0); err == nil {
+		for fd := range 8 {
+			if got, err := unix.PidfdGetfd(pfd, fd, 0); err == nil {
+				unix.Close(got)
+				if !strings.Contains(strings.Join(done, " "), "fd") {
+					done = append(done, "pidfd_getfd")
+				}
+			}
+		}
+		unix.Close(pfd)
+	}
+	return done
+}
+
+// roleGreedy fills the memory it is told to, in MB, as so many processes, and
+// waits.
+func roleGreedy() int {
+	mb, _ := strconv.Atoi(os.Args[1])
+	b := make([]byte, mb<<20)
+	for i := range b {
+		b[i] = 1
+	}
+	fmt.Println("full")
+	time.Sleep(time.Hour)
+	return int(b[0])
+}
+
+// helper starts this binary in a role.
+func helper(role string, cred *syscall.Credential, args ...string) *exec.Cmd {
+	cmd := exec.Command(testBinary, args...)
+	cmd.Env = append(os.Environ(), "PROC_TEST_ROLE="+role, "PROC_TEST_RUNNER="+runnerBinary)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	return cmd
+}
