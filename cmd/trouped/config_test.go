@@ -272,7 +272,7 @@ func TestRefused(t *testing.T) {
 		{"relative socket", "--runner run.sock", "--runner must be"},
 		{"relative cgroup", "--cgroup troupe", "--cgroup must be"},
 		{"pod with a slash", "--pod a/b", "--pod must be"},
-		{"negative warm inits", "--warm-inits -1", "--warm-inits must not be negative"},
+		{"no warm inits", "--warm-inits 0", "--warm-inits must be positive"},
 		{"zero ping", "--ping-interval 0", "--ping-interval must be positive"},
 		{"zero sessions", "--max-sessions 0", "--max-sessions must be positive"},
 		{"argument", "serve", "unknown command"},

@@ -67,6 +67,7 @@ func TestExitCodes(t *testing.T) {
 		{"data dir is a file", []string{"--data-dir", program}, exitFailure, program},
 		{"data dir without a parent", []string{"--data-dir", dir + "/a/b"}, exitFailure, "--data-dir"},
 		{"no runner", []string{"--runner-binary", dir + "/none"}, exitFailure, "--runner-binary"},
+		{"no token file", []string{"--auth", "token", "--token-file", dir + "/none"}, exitFailure, dir + "/none"},
 		{"no workdir", []string{"--workdir", dir + "/none"}, exitFailure, "--workdir"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -20,13 +20,6 @@ const (
 )
 
 func main() {
-	// Before anything secret is read: commands may run as the same user, and could
-	// otherwise read this process's memory and environment under /proc, or trace it.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		fmt.Fprintf(os.Stderr, "trouped: cannot shield its memory from commands: %v\n", err)
-		os.Exit(exitFailure)
-	}
-	tuneMemory()
 	os.Exit(run(os.Args[1:]))
 }
 
@@ -36,6 +29,13 @@ func tuneMemory() {}
 
 // run executes a command line and returns the exit code. What went wrong is one line on stderr.
 func run(args []string) int {
+	// Before anything secret is read: commands may run as the same user, and could
+	// otherwise read this process's memory and environment under /proc, or trace it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "trouped: cannot shield its memory from commands: %v\n", err)
+		return exitFailure
+	}
+	tuneMemory()
 	cmd := newCommand(serve)
 	cmd.SetArgs(args)
 	err := cmd.Execute()

@@ -14,11 +14,17 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway"
 )
+
+// goodbyeLimit is how long clients may take to receive their last messages when
+// the server is stopped at once. After a drain they have the write timeout.
+const goodbyeLimit = 500 * time.Millisecond
 
 // closeLimit is how long closing may take once nothing is waited for any more:
 // killing and reaping every process takes milliseconds. Past it something is
@@ -66,14 +72,17 @@ type server struct {
 	workdir  string
 	binary   string // of the embedded runner
 	socket   string // of a runner elsewhere
+	auth     gateway.Authenticator
 	listener net.Listener
 	admin    net.Listener
 	store    *transcript.Store
 	runner   *proc.Runner
 	engine   *actors.Engine
+	gateway  *gateway.Gateway
 
 	failed  chan error // a listener broke
-	closers []closer   // in the order of opening
+	goodbye time.Duration
+	closers []closer // in the order of opening
 }
 
 type closer struct {
@@ -85,11 +94,11 @@ type closer struct {
 // closed again. Whatever can be found wrong without starting a process is looked
 // at before one is started.
 func start(c *config) (*server, error) {
-	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(), failed: make(chan error, 2)}
+	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(), failed: make(chan error, 2), goodbye: goodbyeLimit}
 	s.log = s.logs.log
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
-		s.findFiles, s.listen, s.openStore, s.openRunner, s.openEngine, s.serveAdmin,
+		s.findFiles, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openEngine, s.openGateway, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -129,6 +138,17 @@ func (s *server) findFiles() (err error) {
 		}
 	}
 	return s.c.prepareDataDir()
+}
+
+func (s *server) loadAuth() (err error) {
+	if s.c.auth == authNone {
+		s.auth = gateway.NoAuth{}
+		return nil
+	}
+	if s.auth, err = gateway.NewTokenFile(s.c.tokenFile, s.log); err != nil {
+		return fmt.Errorf("--token-file: %w", err)
+	}
+	return nil
 }
 
 // listen binds the addresses. Clients that come now wait in the backlog until
@@ -205,34 +225,46 @@ func (s *server) openEngine() (err error) {
 	return nil
 }
 
+func (s *server) openGateway() (err error) {
+	s.gateway, err = gateway.New(gateway.Config{
+		Engine: gateway.FromActors(s.engine), Auth: s.auth, AllowedOrigins: s.c.allowedOrigins, Version: version,
+		MaxMessage: s.c.limits.MaxMessage, WriteTimeout: s.c.writeTimeout, PingInterval: s.c.pingInterval,
+		Logger: s.log, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose("client connections", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), s.goodbye)
+		defer cancel()
+		return s.gateway.Close(ctx)
+	})
+	return nil
+}
+
 func (s *server) serveAdmin() error {
 	if s.admin == nil {
 		return nil
 	}
-	s.serve("admin", newAdmin(s.registry, s.notReady, s.log), s.admin)
+	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
+	s.serve("admin", gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready}), s.admin)
+	return nil
+}
+
+func (s *server) serveClients() error {
+	s.serve("client", s.gateway.Handler(), s.listener)
 	return nil
 }
 
 // serve answers on l until close.
-func (s *server) serve(what string, srv *http.Server, l net.Listener) {
-	s.onClose(what, srv.Close)
+func (s *server) serve(what string, h http.Handler, l net.Listener) {
+	srv := gateway.NewHTTPServer(h, s.log)
+	s.onClose(what+" listener", srv.Close)
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("the %s listener broke: %w", what, err)
 		}
 	}()
-}
-
-// notReady says why clients should go elsewhere, or "".
-func (s *server) notReady() string {
-	switch {
-	case s.engine.Stats().Draining:
-		return "draining"
-	case !s.engine.Ready():
-		return "no runner"
-	default:
-		return ""
-	}
 }
 
 // wait returns when the server's work is done: after a drain (nil), at a second
@@ -253,6 +285,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	select {
 	case <-drained:
 		s.log.Info("drained")
+		s.goodbye = s.c.writeTimeout
 		return nil
 	case <-signals:
 		close(stop)

@@ -219,7 +219,7 @@ func commandSettings(c *config) []setting {
 		},
 		{
 			name: "warm-inits", value: intValue{&c.warmInits},
-			usage: "inits started ahead of the commands that will use them; 0: none",
+			usage: "inits kept ready for the commands that come next",
 		},
 		{
 			name: "cgroup", value: textValue{&c.cgroup, "auto|off|directory"}, dirs: true,
@@ -252,7 +252,7 @@ func storageSettings(c *config) []setting {
 	return []setting{
 		{
 			name: "data-dir", value: textValue{&c.dataDir, "directory"}, dirs: true,
-			usage: "directory of transcripts; emptied at start",
+			usage: "directory of transcripts; what an earlier trouped left in it is removed",
 		},
 		{
 			name: "transcript-budget", value: bytesValue{&c.transcriptBudget},

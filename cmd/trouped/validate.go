@@ -26,8 +26,8 @@ func (c *config) validate() error {
 	if c.transcriptBudget < c.limits.MaxOutput {
 		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d", c.limits.MaxOutput, c.transcriptBudget)
 	}
-	if c.warmInits < 0 {
-		refuse("--warm-inits must not be negative, got %d", c.warmInits)
+	if c.warmInits < 1 {
+		refuse("--warm-inits must be positive, got %d", c.warmInits)
 	}
 	if c.dataDir == "" {
 		refuse("--data-dir must name a directory")
