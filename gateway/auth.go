@@ -40,13 +40,13 @@ func bearerToken(r *http.Request) (string, error) {
 		}
 		return strings.TrimSpace(token), nil
 	}
-	token, real := "", false
+	token, offered := "", false
 	for _, header := range r.Header.Values("Sec-WebSocket-Protocol") {
 		for protocol := range strings.SplitSeq(header, ",") {
 			protocol = strings.TrimSpace(protocol)
 			encoded, isToken := strings.CutPrefix(protocol, bearerPrefix)
 			if !isToken {
-				real = real || protocol == Subprotocol
+				offered = offered || protocol == Subprotocol
 				continue
 			}
 			decoded, err := base64.RawURLEncoding.DecodeString(encoded)
@@ -56,7 +56,7 @@ func bearerToken(r *http.Request) (string, error) {
 			token = string(decoded)
 		}
 	}
-	if token != "" && !real {
+	if token != "" && !offered {
 		// The server selects a protocol from those offered, and it must not be the token:
 		// that would go into access logs of proxies. Browsers fail if it selects none.
 		return "", errBearerAlone
@@ -76,7 +76,7 @@ func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err
 		return "", http.StatusUnauthorized, err
 	}
 	subject, err = g.cfg.Auth.Authenticate(r.Context(), token)
-	kind := ""
+	var kind string
 	switch {
 	case err == nil:
 		return subject, http.StatusOK, nil

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -90,9 +89,9 @@ func TestAuthentication(t *testing.T) {
 				options.Subprotocols = strings.Split(offered, ",")
 				c.header.Del("Sec-WebSocket-Protocol")
 			}
-			ws, resp, err := websocket.Dial(context.Background(), f.url+"/ws", options)
-			if resp == nil || resp.StatusCode != c.status {
-				t.Fatalf("got %v %v, want %d", resp, err, c.status)
+			_, h := f.dial(t, "/ws", options)
+			if h.status != c.status {
+				t.Fatalf("got %+v, want %d", h, c.status)
 			}
 			for kind, n := range before {
 				if kind == c.kind {
@@ -103,10 +102,9 @@ func TestAuthentication(t *testing.T) {
 				}
 			}
 			if c.status != 101 {
-				wantRefusal(t, resp)
+				wantRefusal(t, h)
 				return
 			}
-			defer ws.CloseNow() //nolint:errcheck // the end does not matter here
 			if got := f.accepted(t).req.Subject; got != c.subject {
 				t.Errorf("subject %q, want %q", got, c.subject)
 			}
@@ -114,7 +112,7 @@ func TestAuthentication(t *testing.T) {
 			if options.Subprotocols != nil {
 				selected = Subprotocol
 			}
-			if got := resp.Header.Get("Sec-WebSocket-Protocol"); got != selected {
+			if got := h.header.Get("Sec-WebSocket-Protocol"); got != selected {
 				t.Errorf("the server selected %q, want %q", got, selected)
 			}
 		})
@@ -130,16 +128,15 @@ func TestAuthentication(t *testing.T) {
 }
 
 // wantRefusal checks the body and headers of an HTTP error.
-func wantRefusal(t *testing.T, resp *http.Response) {
+func wantRefusal(t *testing.T, h handshake) {
 	t.Helper()
-	b, err := io.ReadAll(resp.Body)
 	var body refusal
-	if err != nil || json.Unmarshal(b, &body) != nil || body.Error == "" {
-		t.Errorf("body %q", b)
+	if json.Unmarshal([]byte(h.body), &body) != nil || body.Error == "" {
+		t.Errorf("body %q", h.body)
 	}
-	challenge := resp.Header.Get("WWW-Authenticate")
-	if (resp.StatusCode == http.StatusUnauthorized) != (challenge != "") {
-		t.Errorf("status %d with WWW-Authenticate %q", resp.StatusCode, challenge)
+	challenge := h.header.Get("WWW-Authenticate")
+	if (h.status == http.StatusUnauthorized) != (challenge != "") {
+		t.Errorf("status %d with WWW-Authenticate %q", h.status, challenge)
 	}
 }
 
@@ -163,16 +160,8 @@ func TestAuthenticatorErrors(t *testing.T) {
 // Without authentication a page of evil.example, whose name an attacker points at 127.0.0.1, must not run commands.
 func TestDNSRebindingIsRefusedWithoutAuthentication(t *testing.T) {
 	dial := func(f *fixture, origin, host string) int {
-		ws, resp, err := websocket.Dial(context.Background(), f.url+"/ws", &websocket.DialOptions{
-			Host: host, HTTPHeader: http.Header{"Origin": {origin}},
-		})
-		if err == nil {
-			_ = ws.CloseNow()
-		}
-		if resp == nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode
+		_, h := f.dial(t, "/ws", &websocket.DialOptions{Host: host, HTTPHeader: http.Header{"Origin": {origin}}})
+		return h.status
 	}
 	open := start(t, nil)
 	if got := dial(open, "http://evil.example:1234", "evil.example:1234"); got != 403 {

@@ -353,9 +353,8 @@ func TestGatewayCloseTellsClients(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	_, resp, err := websocket.Dial(context.Background(), f.url+"/ws", nil)
-	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("a client after Close: %v %v", resp, err)
+	if _, h := f.dial(t, "/ws", nil); h.status != http.StatusServiceUnavailable || h.header.Get("Retry-After") == "" {
+		t.Errorf("a client after Close: %+v", h)
 	}
 	if n := value(f.gateway.metrics.connections); n != 0 {
 		t.Errorf("%v connections open", n)
@@ -381,16 +380,13 @@ func TestGatewayCloseCutsOffTheDeaf(t *testing.T) {
 func TestTooManyConnections(t *testing.T) {
 	f := start(t, func(c *Config) { c.MaxConnections = 1 })
 	c, e := f.connect(t)
-	_, resp, err := websocket.Dial(context.Background(), f.url+"/ws", nil)
-	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
-		t.Fatalf("a second connection: %v %v", resp, err)
+	if _, h := f.dial(t, "/ws", nil); h.status != http.StatusServiceUnavailable {
+		t.Fatalf("a second connection: %+v", h)
 	}
 	_ = c.ws.Close(websocket.StatusNormalClosure, "")
 	e.end(t)
 	for deadline := time.Now().Add(patience); ; {
-		ws, _, err := websocket.Dial(context.Background(), f.url+"/ws", nil)
-		if err == nil {
-			_ = ws.CloseNow()
+		if ws, _ := f.dial(t, "/ws", nil); ws != nil {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -55,7 +55,10 @@ func newFakeEngine() *fakeEngine {
 }
 
 func (e *fakeEngine) Connect(req actors.ConnectRequest, client actors.Client) Connection {
-	c := &fakeConn{engine: e, req: req, client: client, requests: make(chan fakeRequest, 1000), ended: make(chan fakeEnd, 1)}
+	c := &fakeConn{engine: e, req: req, client: client, ended: make(chan fakeEnd, 1)}
+	if e.handle == nil {
+		c.requests = make(chan fakeRequest, 1000)
+	}
 	e.conns <- c
 	return c
 }
@@ -142,17 +145,41 @@ type client struct {
 	ws *websocket.Conn
 }
 
-// connect opens a WebSocket, and returns both ends.
-func (f *fixture) connect(t testing.TB) (*client, *fakeConn) {
+// handshake is what a server answered to one.
+type handshake struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// dial opens a WebSocket at path, or finds out why not: then ws is nil.
+func (f *fixture) dial(t testing.TB, path string, options *websocket.DialOptions) (*websocket.Conn, handshake) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, f.url+"/ws", nil)
-	if err != nil {
+	ws, resp, err := websocket.Dial(ctx, f.url+path, options)
+	if resp == nil {
 		t.Fatal(err)
 	}
-	ws.SetReadLimit(-1)
-	t.Cleanup(func() { _ = ws.CloseNow() })
+	h := handshake{status: resp.StatusCode, header: resp.Header}
+	if err == nil {
+		ws.SetReadLimit(-1)
+		t.Cleanup(func() { _ = ws.CloseNow() })
+		return ws, h
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body) // the library kept the beginning of it
+	h.body = string(body)
+	return nil, h
+}
+
+// connect opens a WebSocket, and returns both ends.
+func (f *fixture) connect(t testing.TB) (*client, *fakeConn) {
+	t.Helper()
+	ws, h := f.dial(t, "/ws", nil)
+	if ws == nil {
+		t.Fatalf("handshake: %+v", h)
+	}
 	return &client{t, ws}, f.accepted(t)
 }
 

@@ -337,15 +337,11 @@ func TestConnectRequestSaysWhoAndWhere(t *testing.T) {
 		path, session string
 		ends          bool
 	}{{"/ws", "", false}, {"/ws/mcp", "", true}, {"/ws?session=pod-0.abc", "pod-0.abc", false}} {
-		ws, _, err := websocket.Dial(context.Background(), f.url+c.path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f.dial(t, c.path, nil)
 		r := f.accepted(t).req
 		if r.SessionID != c.session || r.EndsWithConnection != c.ends || r.Subject != "anonymous" || !strings.HasPrefix(r.Remote, "127.0.0.1:") {
 			t.Errorf("%s: %+v", c.path, r)
 		}
-		_ = ws.CloseNow()
 	}
 }
 

@@ -118,7 +118,7 @@ func (f *TokenFile) load() error {
 	if err != nil {
 		return fmt.Errorf("token file: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
 		return fmt.Errorf("token file: %w", err)

@@ -92,7 +92,7 @@ func AppendResponse(dst []byte, id ID, result any, err *Error) ([]byte, error) {
 	}
 	dst = append(dst, `{"jsonrpc":"2.0","id":`...)
 	dst = append(dst, id...)
-	var body any = result
+	body := result
 	if err != nil {
 		dst = append(dst, `,"error":`...)
 		body = err

@@ -55,7 +55,7 @@ func decodeServerMessage(frame []byte) (Message, error) {
 	case m.Method != "":
 		return Message{Method: m.Method, Params: m.Params}, nil
 	case m.Error != nil || m.Result != nil:
-		return Message{ID: ID(m.ID), Result: m.Result, Err: m.Error}, nil
+		return Message{ID: ID(m.ID), Result: m.Result, Err: m.Error}, nil //nolint:nilerr // the server's error is what was decoded
 	}
 	return Message{}, errors.New("wire: a server message that is neither an answer nor a notification")
 }
