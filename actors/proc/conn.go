@@ -107,7 +107,10 @@ func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.queue) > 0 {
-		out := &c.queue[0]
+		// A copy: while it is being sent, the queue may grow and move. Its
+		// place stays taken, so that nothing overtakes it.
+		out := c.queue[0]
+		c.queue[0] = outgoing{}
 		c.mu.Unlock()
 		var err error
 		rawErr := c.raw.Write(func(fd uintptr) bool {
@@ -116,7 +119,7 @@ func (c *conn) flush() {
 		})
 		c.mu.Lock()
 		if err != nil || rawErr != nil {
-			for _, o := range c.queue {
+			for _, o := range append(c.queue, out) {
 				closeAll(o.fds)
 			}
 			c.queue = nil

@@ -59,13 +59,13 @@ func TestKillOutrunsForkLoops(t *testing.T) {
 		// 200 processes, each forking children that exit.
 		"wide": `for (1..200) { unless (fork) { while (1) { my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p } } } print "ready\n"; sleep 1000`,
 		// 200 that fork, leave the group and the parent, and so on.
-		"setsid": `use POSIX; for (1..200) { unless (fork) { while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.02 } } } print "ready\n"; sleep 1000`,
+		"setsid": `use POSIX; for (1..200) { unless (fork) { while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.05 } } } print "ready\n"; sleep 1000`,
 		// One whose only living process is always a new one.
 		"chain": `use POSIX; unless (fork) { while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() } } print "ready\n"; sleep 1000`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := open(t)
-			for range soak(2, 20) {
+			for range soak(1, 20) {
 				marker := newMarker()
 				c := runSpec(t, r, marker, Spec{
 					Argv: []string{"/usr/bin/perl", "-e", "$|=1; # " + marker + "\n" + script},

@@ -11,7 +11,10 @@ import (
 	"time"
 )
 
-func greedy(mb string) string { return "PROC_TEST_ROLE=greedy " + testBinary + " " + mb + " MARK" }
+// greedy fills so many MB and waits.
+func greedy(mb string) string {
+	return `perl -e '$| = 1; my $n = shift; my $x = "x" x ($n << 20); print "full\n"; sleep 1000' ` + mb + " MARK"
+}
 
 // Over its limit a tree dies, and its neighbour lives.
 func TestMemoryLimit(t *testing.T) {
@@ -24,7 +27,7 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	neighbour := start(greedy("32")+" & wait", 100<<20)
 	neighbour.waitOutput("full")
-	c := start("export PROC_TEST_ROLE=greedy; "+testBinary+" 80 MARK & setsid "+testBinary+" 80 MARK & wait", 100<<20)
+	c := start(greedy("70")+" & setsid "+greedy("70")+" & wait", 100<<20) // neither alone is over it
 	if d := c.waitDead(); !d.OutOfMemory {
 		t.Errorf("%+v", d)
 	}

@@ -4,7 +4,6 @@ package proc
 
 import (
 	"bytes"
-	"os"
 	"slices"
 	"strconv"
 
@@ -160,14 +159,13 @@ func (p *procfs) numbers(dir string, to []int) []int {
 // hasChildren says whether the kernel lists the children of a process
 // (CONFIG_PROC_CHILDREN), which is cheaper than reading every process.
 func (p *procfs) hasChildren(self int) bool {
-	_, err := os.Stat(p.path(self, "task/"+strconv.Itoa(self)+"/children"))
-	return err == nil
+	return unix.Access(p.path(self, "task/"+strconv.Itoa(self)+"/children"), unix.R_OK) == nil
 }
 
 // children appends the children of every thread of pid.
 func (p *procfs) children(pid int, to []int) []int {
 	for _, tid := range p.numbers(p.path(pid, "task"), nil) {
-		b, err := os.ReadFile(p.path(pid, "task/"+strconv.Itoa(tid)+"/children"))
+		b, err := p.read(p.path(pid, "task/"+strconv.Itoa(tid)+"/children"))
 		if err != nil {
 			continue
 		}

@@ -24,8 +24,6 @@ func helperMain(role string) int {
 		return roleTrouped()
 	case "attack":
 		return roleAttack()
-	case "greedy":
-		return roleGreedy()
 	}
 	return 2
 }
@@ -156,19 +154,6 @@ func attack(pid int) (done []string) {
 		unix.Close(pfd)
 	}
 	return done
-}
-
-// roleGreedy fills the memory it is told to, in MB, as so many processes, and
-// waits.
-func roleGreedy() int {
-	mb, _ := strconv.Atoi(os.Args[1])
-	b := make([]byte, mb<<20)
-	for i := range b {
-		b[i] = 1
-	}
-	fmt.Println("full")
-	time.Sleep(time.Hour)
-	return int(b[0])
 }
 
 // helper starts this binary in a role.

@@ -57,9 +57,10 @@ func TestStdin(t *testing.T) {
 	r := open(t)
 	c := runSpec(t, r, "stdin", Spec{Argv: []string{"/bin/cat"}, Stdin: true})
 	big := strings.Repeat("x", 1<<20)
+	stdin := c.stdio.Stdin
 	go func() {
-		io.WriteString(c.stdio.Stdin, big)
-		c.stdio.Stdin.Close()
+		io.WriteString(stdin, big)
+		stdin.Close()
 	}()
 	waitEvent[Exited](c)
 	c.waitDead()

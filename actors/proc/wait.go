@@ -4,7 +4,6 @@ package proc
 
 import (
 	"bytes"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +46,7 @@ func waitAny(options int) (int, error) {
 // traced says whether somebody attached to this process before it could
 // forbid that.
 func traced() bool {
-	b, err := os.ReadFile("/proc/self/status")
+	b, err := newProcfs().read("/proc/self/status")
 	if err != nil {
 		return false // no /proc: nobody to attach through it, and nothing to check
 	}
