@@ -27,7 +27,7 @@ chan mail = [8] of { mtype };
 /* what the actor asked of the tree */
 bool kill, sweep, frozen;
 /* what the tree is */
-bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging; /* dead is dead and reaped: the runner says nothing before */
+bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging, fragile; /* dead is dead and reaped: the runner says nothing before */
 /* readers: both pipes as one */
 bool eof, askQuiet, closePipe;
 /* armed timers */
@@ -43,7 +43,7 @@ inline tell(m) { mail!m }
 /* The runner, the init and the command. Every way of dying ends in EvDead, once. */
 active proctype Tree()
 {
-  bool leftover;
+  if :: fragile = true :: skip fi;              /* otherwise nobody is lost */
   if
   :: true -> leaderAlive = true; tell(EvStarted)
   :: true -> tell(EvStartFailed); goto dead
@@ -54,7 +54,7 @@ active proctype Tree()
   if :: clinging = true :: skip fi;             /* what it spawned does, and holds the pipes */
   do
   :: kill -> goto dead
-  :: goto dead                                  /* runner or init lost: swept before it is said */
+  :: fragile -> goto dead                       /* runner or init lost: swept before it is said */
   :: atomic { leaderAlive && !frozen && !stubborn -> /* exits by itself, or of SIGTERM, or ignores it for now */
        leaderAlive = false;
        if
@@ -87,14 +87,16 @@ out: skip
 active proctype Client()
 {
   if :: tell(ReqPause) :: tell(ReqCancel) :: tell(ReqKill) :: skip fi;
-  if :: tell(ReqResume) :: tell(ReqCancel) :: tell(ReqKill) :: skip fi
+  if :: tell(ReqResume) :: skip fi
 }
 
 /* The session ends, or a timer ends the execution: closed, expired, drained, silent, overdue. With kept survivors it always does. */
 active proctype Session()
 {
+  bool patient;
+  if :: patient = true :: skip fi;              /* it waits for an end that comes by itself */
   if
-  :: tell(ReqEnd)
+  :: !patient || stubborn || frozen -> tell(ReqEnd)
   :: state == Kept -> tell(ReqEnd)
   :: gone > 0
   fi
