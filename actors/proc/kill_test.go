@@ -290,7 +290,7 @@ func TestWrongOrder(t *testing.T) {
 		}
 	})
 	t.Run("requests for the command before are not for the next", func(t *testing.T) {
-		for range soak(50, 1000) {
+		for range soak(15, 500) {
 			c := run(t, r, `exit 0`)
 			for !c.tree.isDeadForTest() {
 				c.tree.Sweep()

@@ -171,13 +171,14 @@ func (r *Runner) arrived(l *link, id uint64, pid, fd int) {
 	r.mu.Unlock()
 	r.wg.Go(func() {
 		k, _, err := ic.in.next()
+		if err != nil || k != kindReady {
+			c.close() // the runner will say that it is swept
+			r.initFailed(l, "an init died before it was ready")
+			return
+		}
 		r.mu.Lock()
 		l.pending--
 		r.mu.Unlock()
-		if err != nil || k != kindReady {
-			c.close() // the runner will say that it is swept
-			return
-		}
 		r.put(ic)
 	})
 }
@@ -206,8 +207,8 @@ func (r *Runner) initFailed(l *link, why string) {
 }
 
 // forceInit has the runner kill an init that does not answer.
-func (r *Runner) forceInit(c *initConn) {
-	r.log.Warn("an init does not kill its tree in time; the runner kills it", "init", c.pid)
+func (r *Runner) forceInit(t *Tree, c *initConn) {
+	r.log.Warn("an init does not kill its tree in time; the runner kills it", "execution", t.id, "pid", c.pid)
 	_ = c.link.conn.send(frame(kindForce).uint(c.id).done()) // an error: the runner is lost, and its inits with it
 }
 

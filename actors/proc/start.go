@@ -56,10 +56,15 @@ func (r *startRequest) exec(l *leaf) (pid int, failed *StartError) {
 			Pdeathsig: syscall.SIGKILL,
 		},
 	}
-	stdin := uintptr(0) // the init's own: /dev/null
+	stdin := uintptr(0) // the init's own /dev/null, if need be
 	out := r.fds
 	if r.stdin {
 		stdin, out = uintptr(r.fds[0]), r.fds[1:]
+	} else if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		// Not shared: flags and locks belong to an open description, and
+		// another command's must not show here.
+		stdin = uintptr(null)
+		defer unix.Close(null)
 	}
 	attr.Files = []uintptr{stdin, uintptr(out[0]), uintptr(out[1])}
 	if l != nil {

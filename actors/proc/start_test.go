@@ -55,7 +55,7 @@ func TestOutputIsWhole(t *testing.T) {
 
 func TestStdin(t *testing.T) {
 	r := open(t)
-	c := runSpec(t, r, "stdin", Spec{Argv: []string{"/bin/cat"}, Stdin: true})
+	c := runSpec(t, r, newMarker(), Spec{Argv: []string{"/bin/cat"}, Stdin: true})
 	big := strings.Repeat("x", 1<<20)
 	stdin := c.stdio.Stdin
 	go func() {
@@ -84,7 +84,7 @@ func TestCommandStartsClean(t *testing.T) {
 	r := open(t)
 	dir := t.TempDir()
 	output := func(argv ...string) string {
-		c := runSpec(t, r, "clean", Spec{Argv: argv, Env: []string{"A=1", "PATH=/usr/bin:/bin"}, Dir: dir, Stdin: true})
+		c := runSpec(t, r, newMarker(), Spec{Argv: argv, Env: []string{"A=1", "PATH=/usr/bin:/bin"}, Dir: dir, Stdin: true})
 		waitEvent[Exited](c)
 		c.waitDead()
 		c.read.Wait()
@@ -207,7 +207,7 @@ func TestLargeArguments(t *testing.T) {
 		env = append(env, fmt.Sprintf("MORE%d=%s", i, strings.Repeat("c", 100_000)))
 	}
 	for range soak(5, 50) {
-		c := runSpec(t, r, "large", Spec{Argv: argv, Env: env})
+		c := runSpec(t, r, newMarker(), Spec{Argv: argv, Env: env})
 		waitEvent[Started](c)
 		waitEvent[Exited](c)
 		c.waitDead()
@@ -228,7 +228,7 @@ func TestRelativeLookups(t *testing.T) {
 		{Argv: []string{"here"}, Dir: dir, Env: []string{"PATH=bin"}},
 		{Argv: []string{"here"}, Dir: filepath.Join(dir, "bin"), Env: []string{"PATH=/none:"}},
 	} {
-		c := runSpec(t, r, "relative", spec)
+		c := runSpec(t, r, newMarker(), spec)
 		if e := waitEvent[Exited](c); e.Code != 0 {
 			t.Errorf("%+v %q", e, c.errOut.String())
 		}

@@ -275,7 +275,7 @@ func (t *Tree) Kill() {
 		}
 		c := t.init
 		_ = c.conn.send(frame(kindKill).done())
-		t.force = time.AfterFunc(forceAfter, func() { t.r.forceInit(c) })
+		t.force = time.AfterFunc(forceAfter, func() { t.r.forceInit(t, c) })
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command troupe-runner starts and kills process trees for trouped.
 //
 // trouped starts it as a child, or it dials trouped from a container of its
