@@ -70,6 +70,7 @@ var goldenAnswers = map[string]answer{
 	"server.error.parse":   {err: Errorf(CodeParse, "the frame is not JSON: unexpected end of JSON input at byte 12")},
 	"server.error.method":  {id: ID("8"), err: Errorf(CodeMethodNotFound, `unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, pong`)},
 	"server.error.params":  {id: ID("9"), err: Errorf(CodeInvalidParams, `unknown control type "STOP": use PAUSE, RESUME or CANCEL`)},
+	"server.error.start":   {id: ID("10"), err: &Error{Code: CodeStartFailed, Message: "nosuch: command not found", Data: &ErrorData{ExitCode: 127}}},
 	"server.error.session": {err: &Error{Code: CodeSessionLimit, Message: "all 100 sessions are in use", Data: &ErrorData{Limit: "max-sessions", Value: 100, RetryAfterSeconds: 5}}},
 }
 
