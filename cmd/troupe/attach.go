@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+const attachHelp = `Go on with a session that 'troupe exec' left: print the output that was not yet
+printed, follow it to the end, and exit as the command did. When everything has
+ended, the session is closed.
+
+Ctrl-C leaves: the command runs on, and attach goes on at the same byte later.
+To end the command, use troupe cancel.
+
+The session may be named by the beginning of its id. --resume-token (better:
+TROUPE_RESUME_TOKEN, which the process list does not show) attaches to a session
+that is not remembered here.
+
+` + exitCodeHelp
+
+type attachFlags struct {
+	resumeToken string
+	fromStart   bool
+	json        bool
+}
+
+func (a *app) attachCommand() *cobra.Command {
+	f := new(attachFlags)
+	cmd := &cobra.Command{
+		Use:               "attach SESSION [EXECUTION]",
+		Short:             "Follow a session that was left running",
+		Long:              attachHelp,
+		Args:              rangeArgs(1, 2),
+		ValidArgsFunction: a.completeSessions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.attach(cmd.Context(), f, args)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.resumeToken, "resume-token", "", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
+	fs.BoolVar(&f.fromStart, "from-start", false, "print the whole output again")
+	fs.BoolVar(&f.json, "json", false, "print the server's notifications, one JSON object a line")
+	flagOnly(fs, "from-start")
+	return cmd
+}
+
+func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
+	r, st, err := a.session(args[0], f.resumeToken)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	sig := a.watchSignals(cancel) // never forwarded: an interrupt leaves
+	defer sig.stop()
+
+	c, err := a.attachTo(ctx, r, followed(f, r, args))
+	if err != nil {
+		if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost) {
+			st.remove(r.ID)
+		}
+		return orInterrupted(ctx, err)
+	}
+	execs := c.Executions()
+	if len(execs) == 0 {
+		c.Detach()
+		return fmt.Errorf("session %s has no such execution", r.ID)
+	}
+	p := &printer{a: a, json: f.json, encoding: wire.EncodingBase64}
+	result := error(nil)
+	for _, id := range slices.Sorted(maps.Keys(execs)) {
+		done, err := p.follow(ctx, execs[id])
+		if err != nil {
+			return a.leave(ctx, c, st, r, err)
+		}
+		if err := p.report(done); err != nil && result == nil {
+			result = err
+		}
+		p.gap = 0
+	}
+	return a.endAttach(ctx, c, st, r, result)
+}
+
+// followed is where to go on: with one execution named, that alone.
+func followed(f *attachFlags, r record, args []string) map[string]int64 {
+	offsets := maps.Clone(r.Offsets)
+	if len(args) == 2 {
+		offsets = map[string]int64{args[1]: offsets[args[1]]}
+	}
+	if len(offsets) == 0 {
+		return nil // everything
+	}
+	if f.fromStart {
+		for id := range offsets {
+			offsets[id] = 0
+		}
+	}
+	return offsets
+}
+
+// leave goes away from a session that goes on, and remembers how far it was read.
+func (a *app) leave(ctx context.Context, c *client.Client, st store, r record, err error) error {
+	if c.Err() != nil {
+		st.remove(r.ID)
+		return explain(r.URL, err)
+	}
+	r.Session = c.Detach()
+	if saveErr := st.save(r); saveErr != nil {
+		a.notef("the session cannot be remembered: %v", saveErr)
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(err, errNobodyReads):
+		return &exitError{exitPipe, nil}
+	case errors.Is(cause, errHangup):
+		return &exitError{exitHangup, nil}
+	case cause != nil:
+		return &exitError{exitCanceled, fmt.Errorf("left; the command runs on: troupe attach %s", r.ID)}
+	}
+	return err
+}
+
+// endAttach closes a session in which nothing runs any more, and leaves another.
+func (a *app) endAttach(ctx context.Context, c *client.Client, st store, r record, result error) error {
+	status, err := c.Status(ctx)
+	if err == nil && !busy(status) {
+		if c.Close() == nil {
+			st.remove(r.ID)
+		}
+		return result
+	}
+	r.Session = c.Detach()
+	if err := st.save(r); err != nil {
+		a.notef("the session cannot be remembered: %v", err)
+	}
+	return result
+}
+
+// busy reports whether anything of the session lives.
+func busy(status *wire.StatusResult) bool {
+	for _, e := range status.Executions {
+		if e.State != wire.StateExited {
+			return true
+		}
+	}
+	return false
+}
+
+// rangeArgs is cobra's, with an error of the command line.
+func rangeArgs(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.RangeArgs(low, high)(cmd, args); err != nil {
+			return usageError(fmt.Errorf("%s: %w", cmd.Name(), err))
+		}
+		return nil
+	}
+}
+
+func (a *app) completeSessions(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 || a.settings.load(cmd) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	st, err := a.store()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	records, _ := st.list()
+	var ids []cobra.Completion
+	for _, r := range records {
+		ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Command))
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// options are the client's, from the settings.
+func (a *app) options() (client.Options, error) {
+	opt := client.Options{Token: a.settings.token, DialRetry: a.settings.wait, OnNotice: a.notice}
+	if file := a.settings.tokenFile; file != "" && a.settings.token == "" {
+		if _, err := os.Stat(file); err != nil {
+			return opt, fmt.Errorf("token file: %w", err)
+		}
+		opt.TokenFunc = func() (string, error) {
+			b, err := os.ReadFile(file)
+			return strings.TrimSpace(string(b)), err
+		}
+	}
+	if file := a.settings.caFile; file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return opt, fmt.Errorf("ca file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return opt, fmt.Errorf("ca file %s holds no PEM certificate", file)
+		}
+		opt.TLS = &tls.Config{RootCAs: pool}
+	}
+	return opt, nil
+}
+
+// notice tells about the connection, one line for each loss and each resumption.
+func (a *app) notice(n client.Notice) {
+	if a.settings.quiet {
+		return
+	}
+	switch n.Kind {
+	case client.NoticeLost:
+		a.notef("connection lost (%v), resuming", n.Err)
+	case client.NoticeResumed:
+		a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
+	case client.NoticeDraining:
+		a.notef("the server is stopping, running commands have %s", n.Delay.Round(time.Second))
+	case client.NoticeRetry: // the loss was told, and the end will be
+	}
+}
+
+// dial opens a session.
+func (a *app) dial(ctx context.Context) (*client.Client, error) {
+	url, err := serverURL(a.settings.server)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := a.options()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Dial(ctx, url, opt)
+	if err != nil {
+		return nil, explain(url, err)
+	}
+	return c, nil
+}
+
+// attachTo attaches to a remembered session, following offsets as client.Attach does.
+func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) (*client.Client, error) {
+	opt, err := a.options()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Attach(ctx, r.URL, r.ID, r.ResumeToken, offsets, opt)
+	if err != nil {
+		return nil, explain(r.URL, err)
+	}
+	return c, nil
+}
+
+// explain says in one line what went wrong with a connection, and what to do.
+func explain(url string, err error) error {
+	var refused *client.HandshakeError
+	var network *net.OpError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, client.ErrSessionLost):
+		return fmt.Errorf("the session is lost: the pod that ran it is gone: %w", err)
+	case errors.Is(err, client.ErrNoSession):
+		return fmt.Errorf("no such session, or the wrong resume token; a session ends when nobody is attached for its resume window: %w", err)
+	case wire.CodeOf(err) == wire.CodeSessionLimit:
+		return fmt.Errorf("%s has no session free; try again later, or with --wait=1m: %w", url, err)
+	case wire.CodeOf(err) == wire.CodeDraining:
+		return fmt.Errorf("%s is stopping; try again, or with --wait=1m: %w", url, err)
+	case errors.As(err, &refused) && refused.StatusCode == 401:
+		return fmt.Errorf("%s does not know you (401): set TROUPE_TOKEN or --token-file: %w", url, err)
+	case errors.As(err, &refused) && refused.StatusCode == 403:
+		return fmt.Errorf("%s does not let you in (403): %w", url, err)
+	case errors.As(err, &dns), errors.As(err, &network) && network.Op == "dial":
+		return fmt.Errorf("cannot reach %s; start a server there with trouped, or name another with --server or TROUPE_SERVER: %w", url, err)
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+const execHelp = `Run a command in a session of its own and stream its output: stdout to stdout,
+stderr to stderr, byte for byte. troupe exits as the command did.
+
+A lost connection is resumed without losing output; a note on stderr says so.
+The session ends with troupe, but with --detach and --on-exit=keep.
+
+Stdin is passed to the command when it is a pipe or a file. On a terminal it is
+not, so that 'troupe exec -- cat' ends at once: ask for it with -i, end it with
+Ctrl-D. In a loop that reads its own stdin, use --no-stdin. Input is never sent
+twice: if the connection is lost while input is on its way, the command is
+cancelled and troupe says so.
+
+Ctrl-C and SIGTERM cancel the command (SIGTERM to all its processes, SIGKILL
+after the server's grace). A second one kills it at once, a third leaves
+without waiting. SIGHUP leaves the command running: see troupe attach.
+
+` + exitCodeHelp
+
+const execExample = `  troupe exec -- make test
+  troupe exec -c 'for i in 1 2 3; do date; sleep 1; done'
+  tar c . | troupe exec -- tar xv -C /tmp
+  troupe exec --detach -- ./long-job`
+
+// execFlags are the flags of exec.
+type execFlags struct {
+	command       string
+	executionID   string
+	cwd           string
+	env           []string
+	timeout       time.Duration
+	maxDuration   time.Duration
+	outputLimit   int64
+	onOutputLimit string
+	onExit        string
+	encoding      string
+	lines         bool
+	json          bool
+	stdin         bool
+	noStdin       bool
+	detach        bool
+}
+
+func (f *execFlags) define(fs *pflag.FlagSet) {
+	fs.SetInterspersed(false) // flags after the command are the command's
+	fs.StringVarP(&f.command, "command", "c", "", "run this string by /bin/sh -c")
+	fs.StringVar(&f.executionID, "execution-id", "", "id of the execution (default random)")
+	fs.StringVarP(&f.cwd, "cwd", "C", "", "working directory on the server")
+	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; may be repeated")
+	fs.DurationVar(&f.timeout, "timeout", 0, "end the command after so long without output (default and ceiling: the server's)")
+	fs.DurationVar(&f.maxDuration, "max-duration", 0, "end the command after so long")
+	fs.Int64Var(&f.outputLimit, "output-limit", 0, "bytes of output (default and ceiling: the server's)")
+	fs.StringVar(&f.onOutputLimit, "on-output-limit", "", "drop or cancel at the output limit")
+	fs.StringVar(&f.onExit, "on-exit", "", "kill or keep processes that outlive the command")
+	fs.StringVar(&f.encoding, "encoding", "", "utf-8 or base64 between server and client, and in --json (default base64, utf-8 with --lines or --json)")
+	fs.BoolVar(&f.lines, "lines", false, "whole lines, the server's line limit applies")
+	fs.BoolVar(&f.json, "json", false, "print the server's notifications, one JSON object a line")
+	fs.BoolVarP(&f.stdin, "stdin", "i", false, "pass stdin, a terminal's too")
+	fs.BoolVarP(&f.noStdin, "no-stdin", "n", false, "do not pass stdin")
+	fs.BoolVarP(&f.detach, "detach", "d", false, "print session and execution and leave the command running for the resume window")
+	flagOnly(fs, "command", "execution-id", "env", "stdin", "no-stdin", "detach")
+}
+
+func (a *app) execCommand() *cobra.Command {
+	f := new(execFlags)
+	cmd := &cobra.Command{
+		Use:     "exec [flags] -- command [args...]",
+		Short:   "Run a command and stream its output",
+		Long:    execHelp,
+		Example: execExample,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			params, err := f.params(args, a.stdinPiped)
+			if err != nil {
+				return err
+			}
+			return a.exec(cmd.Context(), f, params)
+		},
+	}
+	f.define(cmd.Flags())
+	for flag, values := range map[string][]cobra.Completion{
+		"on-output-limit": {string(wire.LimitDrop), string(wire.LimitCancel)},
+		"on-exit":         {string(wire.ExitKill), string(wire.ExitKeep)},
+		"encoding":        {string(wire.EncodingUTF8), string(wire.EncodingBase64)},
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return cmd
+}
+
+// params makes the request.
+func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error) {
+	p := wire.ExecuteParams{
+		Command: f.command, Argv: args, ExecutionID: f.executionID, Cwd: f.cwd,
+		Timeout: f.timeout.Seconds(), MaxDuration: f.maxDuration.Seconds(), OutputLimit: f.outputLimit,
+		OnOutputLimit: wire.OnOutputLimit(f.onOutputLimit), OnExit: wire.OnExit(f.onExit),
+		Encoding: wire.Encoding(f.encoding), Framing: wire.FramingRaw,
+	}
+	switch {
+	case f.command == "" && len(args) == 0:
+		return p, usageError(errors.New("exec needs a command: troupe exec -- command args, or -c 'string'"))
+	case f.command != "" && len(args) > 0:
+		return p, usageError(errors.New("exec takes -c or a command, not both"))
+	case f.stdin && f.noStdin:
+		return p, usageError(errors.New("--stdin and --no-stdin exclude each other"))
+	}
+	p.Stdin = f.stdin || piped && !f.noStdin && !f.detach
+	if f.detach && f.stdin {
+		return p, usageError(errors.New("--detach leaves nobody to pass stdin"))
+	}
+	if f.lines {
+		p.Framing = wire.FramingLines
+	}
+	if p.Encoding == "" {
+		p.Encoding = wire.EncodingBase64
+		if f.lines || f.json {
+			p.Encoding = wire.EncodingUTF8
+		}
+	}
+	var err error
+	p.Env, err = environment(f.env)
+	return p, err
+}
+
+// exec runs one command from the session's beginning to its end.
+func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams) error {
+	st, err := a.store()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	sig := a.watchSignals(cancel)
+	defer sig.stop()
+
+	c, err := a.dial(ctx)
+	if err != nil {
+		return orInterrupted(ctx, err)
+	}
+	e, err := c.Execute(ctx, params)
+	if err != nil {
+		_ = c.Close()
+		return orInterrupted(ctx, refusal(err))
+	}
+	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now()}
+	if err := st.save(r); err != nil {
+		if f.detach {
+			_ = c.Close()
+			return fmt.Errorf("the session cannot be remembered, so it was not left running: %w", err)
+		}
+		a.notef("the session cannot be remembered: %v", err)
+	}
+	if f.detach {
+		c.Detach()
+		_, err := fmt.Fprintf(a.stdout, "%s %s\n", r.ID, r.Execution)
+		return err
+	}
+	sig.forward(e)
+	if params.Stdin {
+		go a.passStdin(ctx, cancel, e)
+	}
+	p := &printer{a: a, json: f.json, encoding: params.Encoding}
+	done, err := p.follow(ctx, e)
+	return a.finish(ctx, c, st, r, p, done, err)
+}
+
+// finish ends or leaves the session, and says how the command ended.
+func (a *app) finish(ctx context.Context, c *client.Client, st store, r record, p *printer, done *wire.Completed, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil && kept(done):
+		window := time.Duration(c.Limits().ResumeWindow * float64(time.Second))
+		r.Session = c.Detach()
+		if err := st.save(r); err != nil {
+			a.notef("the session cannot be remembered: %v", err)
+		}
+		a.notef("%d processes are kept for %s in session %s; end them with: troupe cancel --end %s", done.Survivors.Count, window, r.ID, r.ID)
+		return p.report(done)
+	case err != nil && errors.Is(cause, errHangup):
+		r.Session = c.Detach()
+		_ = st.save(r)
+		return &exitError{exitHangup, nil}
+	case err != nil && errors.Is(cause, errLeft):
+		r.Session = c.Detach()
+		_ = st.save(r)
+		return &exitError{exitCanceled, fmt.Errorf("left; if the command still runs, it ends with its session: troupe cancel --end %s", r.ID)}
+	}
+	closeErr := c.Close()
+	if closeErr == nil {
+		st.remove(r.ID)
+	}
+	if err == nil {
+		return p.report(done)
+	}
+	if errors.Is(err, errNobodyReads) {
+		return &exitError{exitPipe, nil}
+	}
+	if cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause // such as input in doubt
+	}
+	return explain(r.URL, err)
+}
+
+// kept reports whether processes live on after the command.
+func kept(done *wire.Completed) bool {
+	return done.Survivors != nil && done.Survivors.Count > 0 && done.Reason == wire.ReasonExited && done.ExitCode >= 0
+}
+
+// title names a command for people.
+func title(p wire.ExecuteParams) string {
+	if p.Command != "" {
+		return p.Command
+	}
+	return strings.Join(p.Argv, " ")
+}

@@ -1,0 +1,62 @@
+// Command troupe runs commands on a troupe server and streams what they print.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader that goes away (`troupe exec … | head`) must cancel the command,
+	// not kill troupe and leave it running.
+	signal.Ignore(syscall.SIGPIPE)
+	a := &app{
+		stdin: os.Stdin, stdinPiped: piped(os.Stdin),
+		stdout: os.Stdout, stderr: os.Stderr,
+		signals: signals,
+	}
+	os.Exit(a.run(os.Args[1:]))
+}
+
+// app is one run of the program, with all that it touches of the outside.
+type app struct {
+	stdin      io.Reader
+	stdinPiped bool // stdin is a pipe or a file
+	stdout     io.Writer
+	stderr     io.Writer
+	signals    <-chan os.Signal
+
+	settings settings
+}
+
+// run executes a command line and returns the exit code.
+func (a *app) run(args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	err := root.Execute()
+	code, message := verdict(err)
+	if message != "" {
+		a.notef("%s", message)
+	}
+	return code
+}
+
+// notef writes one line of troupe's own to stderr.
+func (a *app) notef(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "troupe: "+format+"\n", args...)
+}
+
+// piped reports whether f holds input that someone put there: a pipe, a file
+// or a socket. A terminal does not, nor does /dev/null.
+func piped(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice == 0
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// askTimeout bounds what one remembered session may take to be asked about.
+const askTimeout = 5 * time.Second
+
+// nothing follows no execution: a look at a session must not replay its output.
+var nothing = map[string]int64{}
+
+// seen is a remembered session and what its server says about it.
+type seen struct {
+	Session   string    `json:"session_id"`
+	Server    string    `json:"server"`
+	Execution string    `json:"execution_id"`
+	State     string    `json:"state"` // wire.State, or gone, unreachable, none
+	Offset    int64     `json:"output_bytes"`
+	Started   time.Time `json:"started"`
+	Command   string    `json:"command"`
+	Error     string    `json:"error,omitempty"`
+}
+
+func (a *app) sessionsCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "sessions",
+		Short: "List the sessions started here and ask their servers about them",
+		Long: `List the sessions that troupe started on this machine and that were not ended,
+with what their servers say. Those that are gone are listed once more and then
+forgotten. Asking counts as a visit: the resume window of a session begins anew.`,
+		Args: rangeArgs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sessions(cmd.Context(), asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return cmd
+}
+
+func (a *app) sessions(ctx context.Context, asJSON bool) error {
+	st, err := a.store()
+	if err != nil {
+		return err
+	}
+	records, err := st.list()
+	if err != nil {
+		return err
+	}
+	var rows []seen
+	for _, r := range records {
+		found, gone := a.look(ctx, r)
+		rows = append(rows, found...)
+		if gone {
+			st.remove(r.ID)
+		}
+	}
+	if asJSON {
+		enc := json.NewEncoder(a.stdout)
+		for _, row := range rows {
+			if err := enc.Encode(row); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SESSION\tEXECUTION\tSTATE\tBYTES\tAGE\tCOMMAND")
+	for _, row := range rows {
+		age := time.Since(row.Started).Round(time.Second)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", row.Session, row.Execution, row.State, row.Offset, age, oneLine(row.Command))
+	}
+	return w.Flush()
+}
+
+// look asks a session's server about it. gone means that it will never answer otherwise.
+func (a *app) look(ctx context.Context, r record) (rows []seen, gone bool) {
+	row := seen{Session: r.ID, Server: r.URL, Execution: r.Execution, Started: r.Started, Command: r.Command}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c, err := a.attachTo(ctx, r, nothing)
+	if err != nil {
+		gone = errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost)
+		row.State, row.Error = "unreachable", err.Error()
+		if gone {
+			row.State = "gone"
+		}
+		return []seen{row}, gone
+	}
+	defer c.Detach()
+	status, err := c.Status(ctx)
+	if err != nil {
+		row.State, row.Error = "unreachable", err.Error()
+		return []seen{row}, false
+	}
+	if len(status.Executions) == 0 {
+		row.State = "none"
+		return []seen{row}, false
+	}
+	for _, id := range slices.Sorted(maps.Keys(status.Executions)) {
+		e := status.Executions[id]
+		row := row
+		if id != r.Execution {
+			row.Command = ""
+		}
+		row.Execution, row.State, row.Offset = id, string(e.State), e.Offset
+		rows = append(rows, row)
+	}
+	return rows, false
+}
+
+// oneLine shortens a command for a table.
+func oneLine(s string) string {
+	const most = 60
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	var end bool
+	var resumeToken string
+	cmd := &cobra.Command{
+		Use:   "cancel SESSION [EXECUTION]",
+		Short: "Cancel what runs in a session",
+		Long: `Cancel one execution of a session, or all that run in it: SIGTERM to all their
+processes, SIGKILL after the server's grace. troupe does not wait for their end.
+With --end the session ends too, and with it everything in it, at once.`,
+		Args:              rangeArgs(1, 2),
+		ValidArgsFunction: a.completeSessions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.cancel(cmd.Context(), args, resumeToken, end)
+		},
+	}
+	cmd.Flags().BoolVar(&end, "end", false, "end the session")
+	cmd.Flags().StringVar(&resumeToken, "resume-token", "", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
+	flagOnly(cmd.Flags(), "end")
+	return cmd
+}
+
+func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end bool) error {
+	r, st, err := a.session(args[0], resumeToken)
+	if err != nil {
+		return err
+	}
+	c, err := a.attachTo(ctx, r, nothing)
+	if err != nil {
+		if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost) {
+			st.remove(r.ID)
+		}
+		return err
+	}
+	if end {
+		if err := c.Close(); err != nil {
+			return err
+		}
+		st.remove(r.ID)
+		return nil
+	}
+	defer c.Detach()
+	if len(args) == 2 {
+		return cancelOne(ctx, c, args[1])
+	}
+	status, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for id, e := range status.Executions {
+		if e.State == wire.StateExited {
+			continue
+		}
+		if err := cancelOne(ctx, c, id); wire.CodeOf(err) != wire.CodeNoProcess { // it ended meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func cancelOne(ctx context.Context, c *client.Client, id string) error {
+	_, err := c.Control(ctx, wire.ControlParams{Type: wire.ControlCancel, ExecutionID: id})
+	if err != nil {
+		return fmt.Errorf("cancelling %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+)
+
+// Causes of a context that ends before the command.
+var (
+	errHangup      = errors.New("hung up")
+	errLeft        = errors.New("left by a third interrupt")
+	errInterrupted = errors.New("interrupted")
+)
+
+// requestTimeout bounds a control request made for a signal, so that its
+// goroutine ends while the server is not reachable: the third Ctrl-C leaves.
+const requestTimeout = 5 * time.Minute
+
+// signals turns troupe's own signals into requests.
+type signals struct {
+	a      *app
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	wg     sync.WaitGroup
+
+	mu sync.Mutex
+	e  *client.Execution // nil until there is something to cancel
+	n  int               // interrupts seen since
+}
+
+// watchSignals starts to watch. Until forward, a signal ends the context.
+func (a *app) watchSignals(cancel context.CancelCauseFunc) *signals {
+	s := &signals{a: a, cancel: cancel, done: make(chan struct{})}
+	s.wg.Go(func() {
+		for {
+			select {
+			case sig := <-a.signals:
+				s.handle(sig)
+			case <-s.done:
+				return
+			}
+		}
+	})
+	return s
+}
+
+func (s *signals) stop() {
+	close(s.done)
+	s.wg.Wait()
+}
+
+// forward sends what follows to e.
+func (s *signals) forward(e *client.Execution) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.e = e
+}
+
+func (s *signals) handle(sig os.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sig == syscall.SIGHUP {
+		s.cancel(errHangup)
+		return
+	}
+	if s.e == nil {
+		s.cancel(errInterrupted)
+		return
+	}
+	e := s.e
+	s.n++
+	switch s.n {
+	case 1:
+		s.a.notef("cancelling; once more to kill")
+		s.request(e.Cancel)
+	case 2:
+		s.a.notef("killing; once more to leave")
+		s.request(func(ctx context.Context) error { return e.Signal(ctx, "KILL") })
+	default:
+		s.cancel(errLeft)
+	}
+}
+
+// request runs in the background: its answer may be a reconnection away. An
+// error means that the command ended first, or the session did, which follow tells.
+func (s *signals) request(do func(context.Context) error) {
+	go func() {
+		ctx, stop := context.WithTimeout(context.Background(), requestTimeout)
+		defer stop()
+		_ = do(ctx)
+	}()
+}
+
+// orInterrupted replaces an error that a signal caused.
+func orInterrupted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		code := exitCanceled
+		if errors.Is(cause, errHangup) {
+			code = exitHangup
+		}
+		return &exitError{code, cause}
+	}
+	return err
+}
+
+// passStdin copies stdin to the command. It is left behind, blocked in Read,
+// when the command ends first.
+func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *client.Execution) {
+	w := e.Stdin(ctx)
+	_, err := io.Copy(w, a.stdin)
+	if err == nil {
+		err = w.Close()
+	}
+	switch {
+	case err == nil, errors.Is(err, io.ErrClosedPipe), ctx.Err() != nil:
+		// A command that does not read all of its input is in its right.
+	case errors.Is(err, client.ErrUnknownOutcome):
+		cancel(fmt.Errorf("the command was cancelled, its input may be incomplete: %w", err))
+	default:
+		if !ended(e) {
+			cancel(fmt.Errorf("stdin: %w", err))
+		}
+	}
+}
+
+// ended reports whether the execution, or its session, has ended: then its end
+// is the better message.
+func ended(e *client.Execution) bool {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	_, err := e.Wait(ctx)
+	return !errors.Is(err, context.Canceled)
+}
+
+// environment parses --env.
+func environment(pairs []string) (map[string]string, error) {
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	env := make(map[string]string, len(pairs))
+	for _, pair := range pairs {
+		name, value, given := strings.Cut(pair, "=")
+		if name == "" {
+			return nil, usageError(fmt.Errorf("--env %q has no name", pair))
+		}
+		if !given {
+			if value, given = os.LookupEnv(name); !given {
+				return nil, usageError(fmt.Errorf("--env %s: not set here", name))
+			}
+		}
+		env[name] = value
+	}
+	return env, nil
+}
