@@ -20,7 +20,8 @@ func trouped(t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), own, args...)
-	cmd.Env = append(os.Environ(), "TROUPED_TEST_MAIN=1")
+	// Without GORACE a binary under the race detector sleeps for a second before it exits.
+	cmd.Env = append(os.Environ(), "TROUPED_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
@@ -109,5 +110,16 @@ func TestVersionAndCompletion(t *testing.T) {
 		if err != nil || !bytes.Contains(out, []byte("trouped")) {
 			t.Errorf("completion %s: %d bytes, %v", shell, len(out), err)
 		}
+	}
+}
+
+// TestMemoryIsShielded: commands run as the same user. Undumpable means that they
+// can neither trace trouped nor read its environment and memory under /proc.
+func TestMemoryIsShielded(t *testing.T) {
+	cmd := trouped(t, "version")
+	cmd.Env = append(cmd.Env, "TROUPED_TEST_MAIN=dumpable")
+	out, err := cmd.Output()
+	if err != nil || !strings.Contains(string(out), "\ndumpable 0 <nil>\n") {
+		t.Errorf("got %q, %v", out, err)
 	}
 }

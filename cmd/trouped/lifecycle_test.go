@@ -44,6 +44,7 @@ type instance struct {
 	http   string // http://…, clients' side
 	admin  string // http://…
 	data   string
+	runner int           // its pid
 	stderr *bytes.Buffer // complete once the process has ended
 	ended  chan error
 }
@@ -73,8 +74,17 @@ func launch(t *testing.T, args ...string) *instance {
 	go func() {
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			s.stderr.Write(append(lines.Bytes(), '\n'))
-			var line struct{ Msg, Listen, Admin string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
+			var line struct {
+				Msg, Listen, Admin string
+				PID                int
+			}
+			if json.Unmarshal(lines.Bytes(), &line) != nil {
+				continue
+			}
+			switch line.Msg {
+			case "runner is up":
+				s.runner = line.PID
+			case "ready":
 				s.http, s.ws, s.admin = "http://"+line.Listen, "ws://"+line.Listen+"/ws", "http://"+line.Admin
 				close(ready)
 			}
@@ -122,6 +132,17 @@ func (s *instance) exit() int {
 	case <-time.After(30 * time.Second):
 		s.t.Fatal("trouped has not ended after 30 s")
 		return 0
+	}
+}
+
+// leftNothing looks for what trouped must have taken with it when it ended.
+func (s *instance) leftNothing() {
+	s.t.Helper()
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", s.runner)); err == nil || s.runner == 0 {
+		s.t.Errorf("the runner, process %d, is still there", s.runner)
+	}
+	if _, err := os.Lstat(s.data); err == nil {
+		s.t.Error("the data directory was left behind")
 	}
 }
 
@@ -259,9 +280,7 @@ func TestServesUntilSIGTERM(t *testing.T) {
 	if !strings.Contains(s.stderr.String(), `"msg":"audit","subject":"anonymous"`) {
 		t.Error("no audit line")
 	}
-	if _, err := os.Lstat(s.data); err == nil {
-		t.Error("the data directory was left behind")
-	}
+	s.leftNothing()
 }
 
 // TestDrainLetsCommandsFinish: the rollout at noon, and Ctrl-C in a terminal, which
@@ -344,9 +363,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if left := marked(t, marker); len(left) > 0 {
 		t.Errorf("left behind: %s", left)
 	}
-	if _, err := os.Lstat(s.data); err == nil {
-		t.Error("the data directory was left behind")
-	}
+	s.leftNothing()
 }
 
 // TestKilledServerLeavesNothing: kill -9 of trouped.

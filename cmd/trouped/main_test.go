@@ -1,15 +1,25 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test binary stand in for trouped, so that exit codes and
 // signals are tested on a real process, under the race detector too.
 func TestMain(m *testing.M) {
-	if os.Getenv("TROUPED_TEST_MAIN") != "" {
+	switch os.Getenv("TROUPED_TEST_MAIN") {
+	case "":
+	case "dumpable":
+		code := run(os.Args[1:])
+		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+		fmt.Println("dumpable", dumpable, err)
+		os.Exit(code)
+	default:
 		os.Exit(run(os.Args[1:]))
 	}
 	for _, pair := range os.Environ() { // what the developer has set is not part of a test

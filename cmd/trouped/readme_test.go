@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -36,5 +39,35 @@ func TestReadmeListsLimits(t *testing.T) {
 	}
 	for name := range documented {
 		t.Errorf("README.md lists --%s, which is no limit", name)
+	}
+}
+
+// TestReadmeNamesRealTests: a promise whose proof was renamed or removed is a
+// promise without one.
+func TestReadmeNamesRealTests(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz|Benchmark)[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
+	if len(named) == 0 {
+		t.Fatal("README.md names no test")
+	}
+	for _, m := range named {
+		files, err := filepath.Glob("../../" + string(m[1]) + "/*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || bytes.Contains(source, []byte("\nfunc "+string(m[2])+"("))
+		}
+		if !found {
+			t.Errorf("README.md names %s in %s, which is not there", m[2], m[1])
+		}
 	}
 }

@@ -190,8 +190,7 @@ func (s *server) openStore() (err error) {
 
 func (s *server) openRunner() (err error) {
 	s.runner, err = proc.Open(proc.Config{
-		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup,
-		Logger: s.log, OnEvent: s.logRunnerEvent,
+		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the runner: %w", err)
@@ -199,17 +198,6 @@ func (s *server) openRunner() (err error) {
 	s.onClose("runner", s.runner.Close)
 	registerLeaves(s.registry, s.runner.Status, s.store.Stats)
 	return nil
-}
-
-func (s *server) logRunnerEvent(e proc.RunnerEvent) {
-	switch e.Kind {
-	case proc.RunnerLost:
-		s.log.Error("the runner is lost, and every execution with it", "event", string(e.Kind))
-	case proc.RunnerEscaped:
-		s.log.Warn("processes escaped from a killed init and were killed", "event", string(e.Kind), "count", e.Count)
-	default:
-		s.log.Info("the runner is there", "event", string(e.Kind))
-	}
 }
 
 func (s *server) openEngine() (err error) {
