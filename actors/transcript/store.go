@@ -134,6 +134,12 @@ func (s *Store) takeLock() error {
 		}
 		return fmt.Errorf("cannot lock %s: %w", lockName, err)
 	}
+	// A process that closes its store removes the file: what we locked may be no longer what others will find.
+	ours, err := f.Stat()
+	if found, e := os.Lstat(f.Name()); err != nil || e != nil || !os.SameFile(ours, found) {
+		closeFile(f)
+		return errors.New("is being given up by another process; try again")
+	}
 	s.lock = f
 	return nil
 }
