@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,14 +23,20 @@ func (s *server) announce() {
 	}
 }
 
-// tryLine is a command that works as it stands when it is pasted into a shell.
+// tryLine is a command that works as it stands when it is pasted into a shell,
+// with a token in the place of TOKEN if one is needed.
 func (s *server) tryLine(addr string) string {
-	words := []string{clientBinary()}
+	var words []string
+	if s.c.auth == authToken {
+		words = append(words, "TROUPE_TOKEN=TOKEN")
+	}
+	words = append(words, clientBinary())
+	// A listener on every address is reached on this one.
+	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
+		addr = net.JoinHostPort("127.0.0.1", port)
+	}
 	if addr != defaults().listen {
 		words = append(words, "--server", "ws://"+addr+"/ws")
-	}
-	if s.c.auth == authToken {
-		words = append(words, "--token", "TOKEN")
 	}
 	return strings.Join(append(words, "exec -- echo hello"), " ")
 }

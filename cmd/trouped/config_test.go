@@ -356,15 +356,15 @@ func TestSpellings(t *testing.T) {
 func TestDataDirFollowsXDG(t *testing.T) {
 	t.Setenv("HOME", "/home/u")
 	t.Setenv("XDG_STATE_HOME", "/state")
-	if got := defaultDataDir(); got != "/state/troupe" {
+	if got := defaultDataDir(); got != "/state/troupe/transcripts" {
 		t.Errorf("XDG_STATE_HOME: %s", got)
 	}
 	t.Setenv("XDG_STATE_HOME", "")
-	if got := defaultDataDir(); got != "/home/u/.local/state/troupe" {
+	if got := defaultDataDir(); got != "/home/u/.local/state/troupe/transcripts" {
 		t.Errorf("HOME: %s", got)
 	}
 	t.Setenv("HOME", "")
-	if got := defaultDataDir(); got != "/var/lib/troupe" {
+	if got := defaultDataDir(); got != "/var/lib/troupe/transcripts" {
 		t.Errorf("neither: %s", got)
 	}
 }

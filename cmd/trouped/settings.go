@@ -88,15 +88,16 @@ func defaults() *config {
 }
 
 // defaultDataDir follows the XDG base directory specification: transcripts are
-// state, of no use to anybody once trouped has ended.
+// state, of no use to anybody once trouped has ended. The client remembers its
+// sessions beside them.
 func defaultDataDir() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "troupe")
+		return filepath.Join(dir, "troupe", "transcripts")
 	}
 	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
-		return filepath.Join(home, ".local", "state", "troupe")
+		return filepath.Join(home, ".local", "state", "troupe", "transcripts")
 	}
-	return "/var/lib/troupe"
+	return "/var/lib/troupe/transcripts"
 }
 
 // setting is the one definition of a setting. The flag, the environment
