@@ -14,7 +14,7 @@
 //
 // # Memory
 //
-// A transcript costs about 500 bytes, 16 bytes for every 64 KiB of its file, and its marks: under 2 KiB for 10 MiB
+// A transcript costs about 500 bytes, 16 bytes for every 64 KiB of its file, and its marks: about 3 KiB for 10 MiB
 // of output (TestMemoryOfATranscript). A writer in line mode holds at most one line (MaxLine bytes), a cursor 400
 // bytes. Payload stays in the page cache.
 package transcript
