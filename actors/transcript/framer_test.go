@@ -146,7 +146,7 @@ func TestFramerAgreesWithReferenceAtEverySplit(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, char := range []string{"x", "é", "€", "𝄞", "\xe2\x82", "\xff", "\xf0\x9f\x98"} {
 		for pad := range 5 {
-			for _, end := range []string{"", "\n", "é\n€"} {
+			for _, end := range []string{"", "é\n€"} {
 				input := []byte("ab\n" + fill(4+pad) + char + end)
 				for _, whole := range []bool{false, true} {
 					cfg := WriterConfig{Lines: true, MaxLine: 8, WholeRunes: whole}
@@ -196,7 +196,7 @@ func TestRealLimitSplitAnywhere(t *testing.T) {
 func TestFramerAgreesWithReferenceOnRandomInput(t *testing.T) {
 	s := openStore(t, 1<<30)
 	rng := rand.New(rand.NewSource(1))
-	for i := range 150 {
+	for i := range 90 {
 		input := randomText(rng, rng.Intn(200_000))
 		cuts := randomCuts(rng, len(input))
 		cfg := WriterConfig{Lines: i%4 != 0, MaxLine: []int{0, 1, 80, 8192}[rng.Intn(4)], WholeRunes: i%2 == 0}
