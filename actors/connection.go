@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"time"
+
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/troupe-dev/troupe/gateway/wire"
@@ -15,7 +17,7 @@ type Connection struct {
 // Connect makes the actor of a socket. client hears of everything that follows,
 // beginning with connected, or with an error and Disconnect.
 func (e *Engine) Connect(req ConnectRequest, client Client) *Connection {
-	c := &connection{engine: e, client: client, req: req}
+	c := &connection{engine: e, client: client, req: req, opened: time.Now()}
 	e.connections.Add(1)
 	props := e.props("connection", c.receive, c.cleanup)
 	pid := e.system.Root.SpawnPrefix(props, "connection-")
@@ -45,6 +47,7 @@ type connection struct {
 	engine *Engine
 	client Client
 	req    ConnectRequest
+	opened time.Time
 
 	self      *actor.PID
 	session   *actor.PID      // nil until attached
@@ -59,7 +62,7 @@ func (c *connection) receive(ctx actor.Context) {
 		c.self = ctx.Self()
 		if c.req.SessionID == "" {
 			c.attaching = true
-			ctx.Send(c.engine.manager, openSession{subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection})
+			ctx.Send(c.engine.manager, openSession{asked: c.opened, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection})
 		}
 	case clientRequest:
 		c.clientRequest(ctx, msg)

@@ -52,6 +52,7 @@ type (
 	// openSession: connection → manager. Answered by the new session with attached and
 	// connected, or by the manager with an error reply and disconnect.
 	openSession struct {
+		asked              time.Time // when the connection came
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool

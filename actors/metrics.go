@@ -15,6 +15,7 @@ type metrics struct {
 	refused      *prometheus.CounterVec // reason
 	ended        *prometheus.CounterVec // reason of sessions
 	executions   *prometheus.CounterVec // reason
+	openSeconds  prometheus.Histogram
 	startSeconds prometheus.Histogram
 	firstOutput  prometheus.Histogram
 	cancelToDead prometheus.Histogram
@@ -61,6 +62,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	m.refused = vec("sessions_refused_total", "Sessions refused, by reason.", "reason", "session_limit", "draining", "internal")
 	m.ended = vec("sessions_ended_total", "Sessions ended, by cause.", "cause", sessionEnds()...)
 	m.executions = vec("executions_total", "Executions ended, by reason.", "reason", reasons...)
+	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.", prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
 	m.startSeconds = histogram("execution_start_seconds", "From the request to the running command.", fast)
 	m.firstOutput = histogram("execution_first_output_seconds", "From the request to the command's first byte of output.", fast)
 	m.cancelToDead = histogram("execution_cancel_seconds", "From the decision to end an execution to the death of its last process.", fast)

@@ -23,6 +23,7 @@ type session struct {
 	subject string
 	token   [sha256.Size]byte // of the resume token, which is not kept
 	created time.Time
+	asked   time.Time // when its first connection came
 	self    *actor.PID
 
 	executions map[string]*execution
@@ -52,7 +53,7 @@ type attachedConn struct {
 
 func newSession(e *Engine, id string, open openSession) *session {
 	s := &session{
-		engine: e, id: id, subject: open.subject, created: time.Now(), lastActivity: time.Now(),
+		engine: e, id: id, subject: open.subject, asked: open.asked, created: time.Now(), lastActivity: time.Now(),
 		executions: map[string]*execution{}, conns: map[string]*attachedConn{}, ephemeral: open.endsWithConnection,
 	}
 	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]bool{}}
@@ -117,6 +118,7 @@ func (s *session) started(ctx actor.Context) {
 			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})
 	}
+	s.engine.metrics.openSeconds.Observe(time.Since(s.asked).Seconds())
 	s.engine.log.Info("session opened", "session", s.id, "subject", s.subject)
 }
 

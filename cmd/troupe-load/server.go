@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// server is a trouped that this program started.
+type server struct {
+	cmd   *exec.Cmd
+	dir   string
+	ws    string
+	admin string
+}
+
+// start starts trouped on free ports and waits until it is ready.
+func (e *env) start(args ...string) (*server, error) {
+	dir, err := os.MkdirTemp("", "troupe-load-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir}
+	s.cmd = exec.Command(e.trouped, append([]string{
+		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
+		"--data-dir", dir + "/data", "--workdir", dir, "--runner-binary", e.runner,
+	}, args...)...)
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(stderr)
+	var said []string
+	for lines.Scan() {
+		var line struct{ Msg, Listen, Admin string }
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
+			s.ws, s.admin = "ws://"+line.Listen+"/ws", "http://"+line.Admin
+			go func() { _, _ = io.Copy(io.Discard, stderr) }() // ends with the server
+			return s, nil
+		}
+		said = append(said, lines.Text())
+	}
+	s.stop()
+	return nil, fmt.Errorf("trouped did not start: %s", strings.Join(said, "\n"))
+}
+
+// stop ends the server at once: what it ran is killed.
+func (s *server) stop() {
+	for range 2 {
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		time.Sleep(50 * time.Millisecond)
+	}
+	_ = s.cmd.Wait()
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *server) dial(ctx context.Context) (*client.Client, error) {
+	return client.Dial(ctx, s.ws, client.Options{})
+}
+
+// memory reads a field of the server's /proc/PID/status, in bytes.
+func (s *server) memory(field string) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in /proc/PID/status", field)
+}
+
+// histogramP99 returns the bucket bound below which 99 % of a histogram of /metrics lie.
+func (s *server) histogramP99(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	type bucket struct{ le, n float64 }
+	var buckets []bucket
+	var total float64
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), name+`_bucket{le="`); ok {
+			le, n, _ := strings.Cut(rest, `"} `)
+			var b bucket
+			b.le, _ = strconv.ParseFloat(le, 64) // +Inf parses
+			b.n, _ = strconv.ParseFloat(n, 64)
+			buckets = append(buckets, b)
+			total = b.n
+		}
+	}
+	for _, b := range buckets {
+		if total > 0 && b.n >= 0.99*total {
+			return b.le, nil
+		}
+	}
+	return 0, errors.Join(lines.Err(), fmt.Errorf("no observations of %s", name))
+}
+
+// started runs a command in a new session and returns both once it runs.
+func (s *server) started(ctx context.Context, p wire.ExecuteParams) (*client.Client, *client.Execution, error) {
+	c, err := s.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := c.Execute(ctx, p)
+	if err != nil {
+		return c, nil, err
+	}
+	return c, x, nil
+}
