@@ -123,7 +123,10 @@ func (c *connection) reply(msg reply) {
 	if c.session == nil && msg.err != nil {
 		c.attaching = false
 	}
-	if len(msg.id) > 0 {
+	switch {
+	case string(msg.id) == string(wire.NullID):
+		c.client.Reply(nil, msg.result, msg.err) // it answers none of the client's requests
+	case len(msg.id) > 0:
 		c.client.Reply(msg.id, msg.result, msg.err)
 	}
 }

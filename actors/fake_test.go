@@ -227,7 +227,15 @@ func (c *testClient) record(s sent) {
 	c.events = append(c.events, s)
 }
 
+// Reply takes ids as the gateway does: only an empty one travels as null. A literal
+// null is no id that it gave out, and what it answers would be lost.
 func (c *testClient) Reply(id wire.ID, result any, err *wire.Error) {
+	switch string(id) {
+	case "":
+		id = wire.NullID
+	case "null":
+		return
+	}
 	c.record(sent{id: id, result: result, err: err})
 }
 
