@@ -52,6 +52,12 @@ type instance struct {
 // launch starts trouped and waits until it says that it is ready.
 func launch(t *testing.T, args ...string) *instance {
 	t.Helper()
+	return launchWith(t, func(*exec.Cmd) {}, args...)
+}
+
+// launchWith lets prepare change how trouped is started.
+func launchWith(t *testing.T, prepare func(*exec.Cmd), args ...string) *instance {
+	t.Helper()
 	binary, err := runnerBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +69,7 @@ func launch(t *testing.T, args ...string) *instance {
 	}, args...)...)
 	s.cmd.Stdout = os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell starts it
+	prepare(s.cmd)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

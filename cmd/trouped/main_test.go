@@ -10,7 +10,8 @@ import (
 )
 
 // TestMain lets the test binary stand in for trouped, so that exit codes and
-// signals are tested on a real process, under the race detector too.
+// signals are tested on a real process, under the race detector too, and for the
+// command that attacks it.
 func TestMain(m *testing.M) {
 	switch os.Getenv("TROUPED_TEST_MAIN") {
 	case "":
@@ -19,6 +20,8 @@ func TestMain(m *testing.M) {
 		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 		fmt.Println("dumpable", dumpable, err)
 		os.Exit(code)
+	case "attack":
+		os.Exit(attack())
 	default:
 		os.Exit(run(os.Args[1:]))
 	}
