@@ -91,7 +91,7 @@ func roleAttack() int {
 }
 
 // attackNewborn kills idle inits, so that new ones are started, and pounces on
-// every new process.
+// each new child of the runner until it must be past its first lines.
 func attackNewborn() {
 	fs := newProcfs()
 	seen := make(map[int]bool)
@@ -103,21 +103,25 @@ func attackNewborn() {
 			if seen[pid] {
 				continue
 			}
-			f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
 			s, ok := fs.stat(pid)
-			if ok && s.ppid == self.ppid && pid != ownInit {
-				seen[pid] = true
-				tried++
-				if err == nil {
-					// Before execve it is the runner's image that was opened,
-					// and the file stays bound to that.
-					fmt.Println("BREACH: memory of a new init", pid, s.comm())
+			if !ok {
+				continue
+			}
+			if s.ppid != self.ppid || pid == ownInit {
+				seen[pid] = s.pid < ownInit // others may be reused
+				continue
+			}
+			seen[pid] = true
+			tried++
+			mem := fmt.Sprintf("/proc/%d/mem", pid)
+			for born := time.Now(); time.Since(born) < 3*time.Millisecond; {
+				if fd, err := unix.Open(mem, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+					unix.Close(fd)
+					fmt.Println("BREACH: memory of a new init", pid)
+					break
 				}
-				unix.Kill(pid, unix.SIGKILL)
 			}
-			if err == nil {
-				f.Close()
-			}
+			unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 	fmt.Println("newborn", tried)
