@@ -43,7 +43,6 @@ type process struct {
 
 	pausing  bool // Pause was sent, Paused has not come
 	pauses   []controlExecution
-	resumes  []controlExecution
 	lines    [2]*output // nil until started
 	ended    [2]bool    // the pipe was read to its end
 	quieted  [2]bool

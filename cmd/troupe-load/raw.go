@@ -43,8 +43,11 @@ func openRaw(ctx context.Context, url string, n int) ([]net.Conn, error) {
 			size = int(head[2])<<8 | int(head[3])
 		}
 		frame, err := in.Peek(4 + min(size, 2048))
-		if err != nil || !strings.Contains(string(frame), `"connected"`) {
-			return conns, fmt.Errorf("session %d: %q, %v", len(conns), frame, err)
+		if err != nil {
+			return conns, fmt.Errorf("session %d: %w", len(conns), err)
+		}
+		if !strings.Contains(string(frame), `"connected"`) {
+			return conns, fmt.Errorf("session %d was refused: %q", len(conns), frame)
 		}
 	}
 	return conns, nil
