@@ -64,7 +64,7 @@ func BenchmarkRawFrames(b *testing.B) {
 	f := &fixture{url: "ws" + strings.TrimPrefix(srv.URL, "http")}
 	conn := f.rawClient(b, "")
 	ws := <-conns
-	defer ws.CloseNow() //nolint:errcheck // the end of the benchmark
+	defer ws.CloseNow()
 	frame := make([]byte, wire.MaxOutputMessage)
 	go func() { _, _ = io.Copy(io.Discard, conn) }()
 	b.SetBytes(int64(len(frame)))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
@@ -17,15 +18,16 @@ import (
 )
 
 // rawClient is a TCP connection after the WebSocket handshake, for clients that misbehave.
-func (f *fixture) rawClient(t testing.TB, query string) net.Conn {
+// extra is sent in the same packet as the handshake.
+func (f *fixture) rawClient(t testing.TB, extra string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "ws://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_, err = conn.Write([]byte("GET /ws" + query + " HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
+	_, err = conn.Write([]byte("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + extra))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,17 +80,32 @@ func TestClientDoneWhileOutputFlows(t *testing.T) {
 	outs := newOutputs(t)
 	out := outs.create("loud")
 	out.write(strings.Repeat("x", 64<<20))
-	for range 5 {
-		c, e := f.connect(t)
-		e.client.Follow(out.feed(0))
-		c.recv()
-		_ = c.ws.Close(websocket.StatusNormalClosure, "")
+	for i := range 10 {
+		var e *fakeConn
+		if i%2 == 0 {
+			var c *client
+			c, e = f.connect(t)
+			e.client.Follow(out.feed(0))
+			c.recv()
+			_ = c.ws.Close(websocket.StatusNormalClosure, "")
+		} else {
+			// Closes in order and leaves at once, with output unread: the server's writes are reset.
+			conn := f.rawClient(t, "")
+			e = f.accepted(t)
+			e.client.Follow(out.feed(0))
+			if _, err := io.CopyN(io.Discard, conn, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = conn.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8})
+			_ = conn.Close()
+		}
 		end := e.end(t)
 		if end.cause != wire.CauseClientDone {
 			t.Fatalf("cause %s", end.cause)
 		}
-		if got := end.delivered["loud"]; got <= 0 || got > out.End() {
-			t.Errorf("delivered %d", got)
+		// A lower bound: of the round that the close broke nothing is claimed.
+		if got, ok := end.delivered["loud"]; !ok || got > out.End() {
+			t.Errorf("client %d: delivered %v", i, end.delivered)
 		}
 	}
 }
@@ -125,9 +142,12 @@ func TestHalfOpenSocketDiesByPingTimeout(t *testing.T) {
 	}
 }
 
+// testInterval is long enough for a pong under the race detector on a busy machine.
+const testInterval = 150 * time.Millisecond
+
 // A client that answers pings and says nothing else is alive.
 func TestSilentClientStays(t *testing.T) {
-	f := start(t, func(c *Config) { c.PingInterval = 30 * time.Millisecond })
+	f := start(t, func(c *Config) { c.PingInterval = testInterval })
 	c, e := f.connect(t)
 	go func() {
 		for {
@@ -139,7 +159,7 @@ func TestSilentClientStays(t *testing.T) {
 	select {
 	case end := <-e.ended:
 		t.Fatalf("ended by %s", end.cause)
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(6 * testInterval):
 	}
 }
 
@@ -250,7 +270,7 @@ func TestPipeliningIsPushedBack(t *testing.T) {
 
 // While the reader is held back it does not hear pongs. That is the server's doing, not silence.
 func TestHeldBackClientIsNotSilent(t *testing.T) {
-	f := start(t, func(c *Config) { c.PingInterval = 30 * time.Millisecond })
+	f := start(t, func(c *Config) { c.PingInterval = testInterval })
 	c, e := f.connect(t)
 	for range maxInFlight {
 		c.send(`{"jsonrpc":"2.0","id":1,"method":"status"}`)
@@ -265,7 +285,7 @@ func TestHeldBackClientIsNotSilent(t *testing.T) {
 	select {
 	case end := <-e.ended:
 		t.Fatalf("ended by %s", end.cause)
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(6 * testInterval):
 	}
 }
 

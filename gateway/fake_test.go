@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -297,11 +298,17 @@ func (o *output) feed(after int64) actors.Feed {
 	}}
 }
 
-// script is a cursor that gives the pieces it was made of.
+// script is a cursor that gives the pieces it was made of, and at the end io.EOF,
+// or ErrWait if it waits.
 type script struct {
 	pieces []transcript.Piece
+	waits  bool
 	offset int64
+	closed atomic.Bool
 }
+
+// pause is a piece at which a script has nothing for once.
+var pause = transcript.Piece{Truncated: true}
 
 func (s *script) feed(id string) actors.Feed {
 	return actors.Feed{ExecutionID: id, Open: func(func()) (actors.Cursor, error) { return s, nil }}
@@ -309,9 +316,16 @@ func (s *script) feed(id string) actors.Feed {
 
 func (s *script) Next(buf []byte) (transcript.Piece, error) {
 	if len(s.pieces) == 0 {
+		if s.waits {
+			return transcript.Piece{}, transcript.ErrWait
+		}
 		return transcript.Piece{}, io.EOF
 	}
 	p := s.pieces[0]
+	if p.Truncated && p.Data == nil {
+		s.pieces = s.pieces[1:]
+		return p, transcript.ErrWait
+	}
 	if p.Data != nil {
 		n := copy(buf, p.Data)
 		s.offset += int64(n)
@@ -328,7 +342,7 @@ func (s *script) Next(buf []byte) (transcript.Piece, error) {
 }
 
 func (s *script) Offset() int64 { return s.offset }
-func (s *script) Close()        {}
+func (s *script) Close()        { s.closed.Store(true) }
 
 // logLines collects structured log records as JSON.
 type logLines struct {

@@ -17,6 +17,16 @@ import (
 // answerAll answers every request at once with {}.
 func answerAll(c *fakeConn, r fakeRequest) { c.client.Reply(r.id, struct{}{}, nil) }
 
+// A client may send its first request before it has read the handshake's answer.
+func TestRequestInTheHandshakesPacket(t *testing.T) {
+	f := start(t, nil)
+	const text = `{"jsonrpc":"2.0","id":1,"method":"status"}`
+	f.rawClient(t, string([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0})+text)
+	if r := f.accepted(t).next(t); len(r.id) == 0 {
+		t.Errorf("got %+v", r)
+	}
+}
+
 // One bad frame must cost the client an error, not its connection and session.
 func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
 	f := start(t, nil)
@@ -147,6 +157,7 @@ func TestGapsMarksAndStreamsKeepTheirPlace(t *testing.T) {
 		{Data: []byte("d\n")},
 		{Data: []byte("x[TRUNCATED]\n"), Truncated: true},
 		{Data: []byte("f\n")},
+		pause, // what follows comes while the piece before is sent
 		{Gap: 7},
 		{Mark: &wire.Completed{ExecutionID: "x", Status: wire.StatusFailed, Reason: wire.ReasonExited}},
 	}}
@@ -249,6 +260,29 @@ func TestFollowReplaces(t *testing.T) {
 	out.complete()
 	if m := c.recv(); m.Method != wire.MethodCompleted {
 		t.Fatalf("got %+v", m)
+	}
+}
+
+func TestCursorsAreClosed(t *testing.T) {
+	f := start(t, nil)
+	c, e := f.connect(t)
+	first, second := &script{waits: true}, &script{waits: true}
+	over := &script{pieces: []transcript.Piece{{Data: []byte("x\n")}}}
+	e.client.Follow(first.feed("x"))
+	e.client.Follow(second.feed("x"))
+	e.client.Follow(over.feed("y"))
+	if m := c.recv(); m.Output == nil || m.Output.Data != "x\n" {
+		t.Fatalf("got %+v", m)
+	}
+	e.client.Notify("later", nil)
+	c.recv()
+	if !first.closed.Load() || second.closed.Load() {
+		t.Errorf("closed: replaced %v, replacing %v", first.closed.Load(), second.closed.Load())
+	}
+	_ = c.ws.CloseNow()
+	e.end(t)
+	if !second.closed.Load() || !over.closed.Load() {
+		t.Errorf("closed at the end: %v %v", second.closed.Load(), over.closed.Load())
 	}
 }
 
@@ -369,13 +403,12 @@ func TestAnswerThatCannotBeEncodedBecomesAnError(t *testing.T) {
 }
 
 func TestJSONPingsGoToIdleClientsOnly(t *testing.T) {
-	const interval = 30 * time.Millisecond
-	f := start(t, func(c *Config) { c.PingInterval = interval })
+	f := start(t, func(c *Config) { c.PingInterval = testInterval })
 	c, e := f.connect(t)
 	for range 4 { // well beyond the two intervals after which silence is fatal
 		c.want(`{"jsonrpc":"2.0","method":"ping"}`)
 	}
-	stop := time.Now().Add(10 * interval)
+	stop := time.Now().Add(4 * testInterval)
 	for time.Now().Before(stop) {
 		e.client.Notify("busy", nil)
 		if m := c.recv(); m.Method == wire.MethodPing {

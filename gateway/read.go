@@ -55,7 +55,7 @@ func (c *conn) readCause(err error) wire.Cause {
 		return wire.CauseTooBig
 	case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
 		return wire.CauseClientDone
-	case c.sock.stalled.Load():
+	case c.sock.stalled.Load() || c.sock.cut.Load():
 		return wire.CauseWriteTimeout
 	}
 	return wire.CauseClientGone

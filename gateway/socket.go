@@ -30,6 +30,7 @@ type socket struct {
 	heard   atomic.Int64 // when bytes last came, nanoseconds of clock
 	writing atomic.Bool
 	stalled atomic.Bool // a write took longer than the timeout
+	cut     atomic.Bool // the library closed while a write was under way
 
 	mu      sync.Mutex // held while writing
 	corked  bool
@@ -114,11 +115,11 @@ func (s *socket) idle() {
 }
 
 // Close closes the connection, after what was collected. The WebSocket library
-// calls it when one of its own frames (a pong, a close) could not be written in
-// time, which is a write timeout too.
+// calls it when the client closes, and when one of its own frames (a pong, a
+// close) could not be written within its five seconds, which is a write timeout too.
 func (s *socket) Close() error {
 	if s.writing.Load() {
-		s.stalled.Store(true)
+		s.cut.Store(true)
 		return s.Conn.Close()
 	}
 	if s.mu.TryLock() {

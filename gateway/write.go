@@ -30,6 +30,8 @@ func (c *conn) write() {
 	ticks := time.NewTimer(c.g.cfg.PingInterval)
 	defer ticks.Stop()
 	for !c.over() {
+		// Asked before the round: then that sees everything that came before Disconnect.
+		leaving := c.leaving()
 		worked, err := c.round()
 		if err != nil {
 			c.end(c.writeCause())
@@ -43,7 +45,7 @@ func (c *conn) write() {
 			}
 			continue
 		}
-		if c.flushed() {
+		if leaving {
 			return
 		}
 		c.release()
@@ -68,11 +70,11 @@ func (c *conn) over() bool {
 	return !c.flush.IsZero() && time.Now().After(c.flush)
 }
 
-// flushed reports whether Disconnect was called and everything before it is sent.
-func (c *conn) flushed() bool {
+// leaving reports whether Disconnect was called: the connection ends once there is nothing to send.
+func (c *conn) leaving() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.flush.IsZero() && len(c.queue) == 0
+	return !c.flush.IsZero()
 }
 
 // round sends what is queued and then one message of output, the executions
@@ -109,7 +111,7 @@ func (c *conn) round() (worked bool, err error) {
 	return true, nil
 }
 
-// settle accounts for a round that was written.
+// settle accounts for a round that was written. Of one that failed nothing is claimed, though part of it may have arrived.
 func (c *conn) settle(items []item, f *follower) {
 	if f != nil {
 		f.settle()
@@ -192,6 +194,9 @@ func (c *conn) writeCause() wire.Cause {
 	select {
 	case <-c.readerDone:
 	case <-wait.C:
+	}
+	if c.sock.cut.Load() {
+		return wire.CauseWriteTimeout
 	}
 	return wire.CauseClientGone
 }

@@ -140,6 +140,17 @@ func TestFastPathTakesTheEncodersMessages(t *testing.T) {
 	}
 }
 
+// Numbers that do not fit would wrap around.
+func TestFastPathRefusesHugeNumbers(t *testing.T) {
+	frame := []byte(`{"jsonrpc":"2.0","method":"process.output","params":{"execution_id":"x","type":"stdout","data":"","truncated":false,"offset":99999999999999999999}}`)
+	if out, ok := parseOutput(frame); ok {
+		t.Errorf("decoded as %+v", out)
+	}
+	if _, err := DecodeServerMessage(frame); err == nil {
+		t.Error("decoded")
+	}
+}
+
 func TestAppendStringIsJSON(t *testing.T) {
 	for name, payload := range payloads() {
 		var got string
