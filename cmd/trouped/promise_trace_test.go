@@ -79,6 +79,13 @@ func (m *trace) await(n int) {
 	})
 }
 
+// awaitSome waits for as many as usual, in goroutines that may not end the test.
+func (m *trace) awaitSome() {
+	for deadline := time.Now().Add(10 * time.Second); len(m.found()) < 4 && time.Now().Before(deadline); {
+		time.Sleep(2 * time.Millisecond) // a poll, bounded by the deadline
+	}
+}
+
 // none says that nothing is left, at this very moment.
 func (m *trace) none() {
 	m.t.Helper()
