@@ -24,8 +24,10 @@ const initArg = "init"
 
 // initEnv is an init's environment. It holds a few hundred kilobytes for
 // milliseconds to hours, so collecting garbage is only worth it when a very
-// large argv was sent. And it need not ask its cgroup how many CPUs it has.
-var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+// large argv was sent. Three is one for each of its threads and a spare, so that
+// one that returns from a system call never waits to run. And it need not ask
+// its cgroup how many CPUs it has.
+var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=3", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
 // initProcess owns the tree of one command at a time. Two threads work in it:
 // the main one takes requests and starts the command, the reaper waits for

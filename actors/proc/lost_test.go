@@ -26,7 +26,7 @@ func TestRunnerKilled(t *testing.T) {
 	if e := <-events; e.Kind != RunnerUp {
 		t.Fatal(e)
 	}
-	for i := range soak(3, 30) {
+	for i := range soak(3, 8) { // the pauses between restarts grow
 		a, b := run(t, r, stubborn), run(t, r, stubborn)
 		a.waitFound(2)
 		b.waitFound(2)
@@ -56,7 +56,7 @@ func TestRunnerKilled(t *testing.T) {
 // A command that kills its init and the runner in one go, and then hides.
 func TestCommandKillsInitAndRunner(t *testing.T) {
 	r := open(t)
-	for range soak(3, 30) {
+	for range soak(3, 8) {
 		bystander := run(t, r, stubborn)
 		bystander.waitFound(2)
 		c := run(t, r, `runner=$(ps -o ppid= $PPID); (setsid bash -c 'exec -a MARK sleep 1000' &); while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; kill -9 $runner $PPID; sleep 1000`)
