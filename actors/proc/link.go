@@ -175,7 +175,7 @@ func (r *Runner) keepEmbedded(e *embedded, l *link, in *receiver, h hello) {
 		err := r.serveLink(l, in)
 		r.drop(l)
 		r.reapEmbedded(e)
-		r.sweepLost()
+		r.sweepLost(l)
 		if h.cgroup != "" {
 			removeTree(h.cgroup)
 		}
@@ -224,15 +224,38 @@ func (r *Runner) reapEmbedded(e *embedded) {
 	<-e.exited
 }
 
-// sweepLost kills and reaps what a dead runner left: its inits, which are
-// killing their trees at the same time, and what had escaped from those. All
-// of it is in other sessions than ours, since the runner was started in one of
-// its own and a process cannot enter another's.
-func (r *Runner) sweepLost() {
+// initGrace is how long the inits of a dead runner get to kill their trees and
+// exit. It takes them milliseconds.
+const initGrace = 3 * time.Second
+
+// sweepLost kills and reaps what a dead runner left. All of it is in other
+// sessions than ours, since the runner was started in one of its own and a
+// process cannot enter another's.
+//
+// The inits come last, and by themselves if they can: each is killing its tree
+// at this moment, and would leave it to nobody if it were killed first and
+// this process then died too.
+func (r *Runner) sweepLost(l *link) {
 	self := os.Getpid()
 	session, err := unix.Getsid(0)
 	if err != nil {
 		return
+	}
+	r.mu.Lock()
+	inits := make(map[int]bool, len(l.inits))
+	for _, c := range l.inits {
+		inits[c.pid] = true
+	}
+	r.mu.Unlock()
+	for end := time.Now().Add(initGrace); len(inits) > 0 && time.Now().Before(end); {
+		for pid := range inits {
+			var info siginfo
+			err := waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, nil)
+			if err == unix.ECHILD || info.pid != 0 {
+				delete(inits, pid)
+			}
+		}
+		time.Sleep(time.Millisecond)
 	}
 	w := newWalker(self, func(s *stat) bool { return s.session == session || runnerPIDs[s.pid] })
 	w.hunt(runnerMu.Lock, runnerMu.Unlock, w.reapOrphans, time.Sleep, make(map[who]string))
