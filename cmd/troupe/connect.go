@@ -48,12 +48,23 @@ func (a *app) notice(n client.Notice) {
 	}
 	switch n.Kind {
 	case client.NoticeLost:
-		a.notef("connection lost (%v), resuming", n.Err)
+		a.notef("connection lost (%v), resuming", innermost(n.Err))
 	case client.NoticeResumed:
 		a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
 	case client.NoticeDraining:
 		a.notef("the server is stopping, running commands have %s", n.Delay.Round(time.Second))
 	case client.NoticeRetry: // the loss was told, and the end will be
+	}
+}
+
+// innermost is the end of an error's chain: the layers around it name libraries.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
 	}
 }
 
@@ -87,26 +98,40 @@ func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) 
 	return c, nil
 }
 
+// explained is an error in words for people, over the one that it explains.
+type explained struct {
+	message string
+	err     error
+}
+
+func (e *explained) Error() string { return e.message }
+func (e *explained) Unwrap() error { return e.err }
+
 // explain says in one line what went wrong with a connection, and what to do.
 func explain(url string, err error) error {
+	say := func(format string, args ...any) error { return &explained{fmt.Sprintf(format, args...), err} }
 	var refused *client.HandshakeError
 	var network *net.OpError
 	var dns *net.DNSError
+	var answer *wire.Error
+	errors.As(err, &answer)
 	switch {
 	case errors.Is(err, client.ErrSessionLost):
-		return fmt.Errorf("the session is lost: the pod that ran it is gone: %w", err)
+		return say("the session is lost: the pod that ran it is gone, and its commands with it")
 	case errors.Is(err, client.ErrNoSession):
-		return fmt.Errorf("no such session, or the wrong resume token; a session ends when nobody is attached for its resume window: %w", err)
+		return say("no such session at %s, or the wrong resume token; a session ends when nobody is attached for its resume window", url)
 	case wire.CodeOf(err) == wire.CodeSessionLimit:
-		return fmt.Errorf("%s has no session free; try again later, or with --wait=1m: %w", url, err)
+		return say("%s has no session free (%s); try again later, or with --wait=1m", url, answer.Message)
 	case wire.CodeOf(err) == wire.CodeDraining:
-		return fmt.Errorf("%s is stopping; try again, or with --wait=1m: %w", url, err)
+		return say("%s is stopping (%s); try again, or with --wait=1m", url, answer.Message)
 	case errors.As(err, &refused) && refused.StatusCode == 401:
-		return fmt.Errorf("%s does not know you (401): set TROUPE_TOKEN or --token-file: %w", url, err)
+		return say("%s does not know you (401 %s): set TROUPE_TOKEN or --token-file", url, oneLine(refused.Body))
 	case errors.As(err, &refused) && refused.StatusCode == 403:
-		return fmt.Errorf("%s does not let you in (403): %w", url, err)
-	case errors.As(err, &dns), errors.As(err, &network) && network.Op == "dial":
-		return fmt.Errorf("cannot reach %s; start a server there with trouped, or name another with --server or TROUPE_SERVER: %w", url, err)
+		return say("%s does not let you in (403 %s)", url, oneLine(refused.Body))
+	case errors.As(err, &dns):
+		return say("cannot reach %s: %v; name the server with --server or TROUPE_SERVER", url, dns)
+	case errors.As(err, &network) && network.Op == "dial":
+		return say("cannot reach %s: %v; start a server there with trouped, or name another with --server or TROUPE_SERVER", url, network)
 	}
 	return err
 }

@@ -156,7 +156,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 		_ = c.Close()
 		return orInterrupted(ctx, refusal(err))
 	}
-	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now()}
+	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now(), keep: params.OnExit == wire.ExitKeep}
 	if err := st.save(r); err != nil {
 		if f.detach {
 			_ = c.Close()
@@ -182,13 +182,13 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 func (a *app) finish(ctx context.Context, c *client.Client, st store, r record, p *printer, done *wire.Completed, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case err == nil && kept(done):
+	case err == nil && r.keep && kept(ctx, c, r.Execution):
 		window := time.Duration(c.Limits().ResumeWindow * float64(time.Second))
 		r.Session = c.Detach()
 		if err := st.save(r); err != nil {
 			a.notef("the session cannot be remembered: %v", err)
 		}
-		a.notef("%d processes are kept for %s in session %s; end them with: troupe cancel --end %s", done.Survivors.Count, window, r.ID, r.ID)
+		a.notef("processes of the command are kept for %s in session %s; end them with: troupe cancel --end %s", window, r.ID, r.ID)
 		return p.report(done)
 	case err != nil && errors.Is(cause, errHangup):
 		r.Session = c.Detach()
@@ -216,8 +216,9 @@ func (a *app) finish(ctx context.Context, c *client.Client, st store, r record, 
 }
 
 // kept reports whether processes live on after the command.
-func kept(done *wire.Completed) bool {
-	return done.Survivors != nil && done.Survivors.Count > 0 && done.Reason == wire.ReasonExited && done.ExitCode >= 0
+func kept(ctx context.Context, c *client.Client, id string) bool {
+	status, err := c.Status(ctx)
+	return err == nil && status.Executions[id].State == wire.StateKept
 }
 
 // title names a command for people.

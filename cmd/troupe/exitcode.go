@@ -71,10 +71,25 @@ func verdict(err error) (code int, message string) {
 
 // refusal is the exit code for an execute that the server refused.
 func refusal(err error) error {
-	if wire.CodeOf(err) == wire.CodeNotAllowed {
-		return &exitError{exitCannotRun, err}
+	var refused *wire.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Code {
+	case wire.CodeNotAllowed:
+		return &exitError{exitCannotRun, errors.New(strings.TrimPrefix(refused.Message, "troupe: "))}
+	case wire.CodeStartFailed:
+		return &exitError{notStarted(refused), errors.New(strings.TrimPrefix(refused.Message, "troupe: "))}
 	}
 	return err
+}
+
+// notStarted tells a command that is not there from one that cannot be run.
+func notStarted(err *wire.Error) int {
+	if err != nil && err.Data != nil && err.Data.ExitCode == exitNotFound {
+		return exitNotFound
+	}
+	return exitCannotRun
 }
 
 // outcome is the exit code of an execution that ended, and what to say about it.
@@ -103,7 +118,7 @@ func outcome(done *wire.Completed) (code int, message string) {
 		}
 		return exitTroupe, detail
 	case wire.ReasonStartFailed:
-		return startFailed(done), detail
+		return notStarted(done.Error), detail
 	default:
 		return exitTroupe, detail
 	}
@@ -115,18 +130,4 @@ func own(done *wire.Completed) int {
 		return exitSignal - done.ExitCode
 	}
 	return done.ExitCode & 0xff
-}
-
-// startFailed tells a command that is not there from one that cannot be run.
-func startFailed(done *wire.Completed) int {
-	if done.ExitCode == exitNotFound || done.ExitCode == exitCannotRun {
-		return done.ExitCode
-	}
-	if done.Error != nil {
-		msg := strings.ToLower(done.Error.Message)
-		if strings.Contains(msg, "not found") || strings.Contains(msg, "no such file") {
-			return exitNotFound
-		}
-	}
-	return exitCannotRun
 }

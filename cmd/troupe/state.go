@@ -22,6 +22,8 @@ type record struct {
 	Execution string    `json:"execution_id"`
 	Command   string    `json:"command"`
 	Started   time.Time `json:"started"`
+
+	keep bool // its processes may outlive the command; known to the run that started it
 }
 
 // store is a directory with one file per session. Two runs of troupe write

@@ -96,7 +96,7 @@ func (e *Execution) receiveCompleted(l *link, done *wire.Completed) error {
 	}
 	e.mu.Lock()
 	e.lastQueued = true
-	e.ended = !e.keep || done.Survivors == nil || done.Survivors.Count == 0
+	e.ended = !e.keep || !survived(done)
 	last := e.ended && len(e.queue) == 0 // it was read this moment, or is discarded
 	e.mu.Unlock()
 	if last {
@@ -104,6 +104,15 @@ func (e *Execution) receiveCompleted(l *link, done *wire.Completed) error {
 	}
 	signal(e.wake)
 	return nil
+}
+
+// survived reports whether processes may live on, and write, after done. A
+// completion without usage was reported before the whole tree was dead.
+func survived(done *wire.Completed) bool {
+	if done.Survivors != nil {
+		return done.Survivors.Count > 0
+	}
+	return done.Reason == wire.ReasonExited && done.Usage == nil
 }
 
 // receiveWarning queues a warning unless it is the one that a resumed
