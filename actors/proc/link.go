@@ -5,6 +5,7 @@ package proc
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -113,20 +114,36 @@ func (r *Runner) spawn(sock int) (*embedded, error) {
 	if cgroup == "" {
 		cgroup = "auto"
 	}
-	argv := []string{"troupe-runner", "--fd", "3", "--cgroup", cgroup}
+	e := &embedded{exited: make(chan struct{})}
+	started := make(chan error)
+	r.wg.Go(func() {
+		// The thread that forks is the one that waits, and lasts as long as
+		// the runner: the parent-death signal is bound to it.
+		runtime.LockOSThread()
+		argv := []string{"troupe-runner", "--fd", "3", "--cgroup", cgroup}
+		if err := e.fork(r.cfg.Binary, argv, []uintptr{uintptr(null), uintptr(null), 2, uintptr(sock)}); err != nil {
+			started <- err
+			return
+		}
+		started <- nil
+		e.wait()
+	})
+	return e, <-started
+}
+
+func (e *embedded) fork(binary string, argv []string, files []uintptr) (err error) {
 	runnerMu.Lock()
 	defer runnerMu.Unlock()
-	pid, err := syscall.ForkExec(r.cfg.Binary, argv, &syscall.ProcAttr{
-		Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(sock)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+	e.pid, err = syscall.ForkExec(binary, argv, &syscall.ProcAttr{
+		Files: files,
+		// The signal only continues: a runner that a command has stopped must
+		// run to see that trouped is gone. Its end it finds by itself.
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGCONT},
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		runnerPIDs[e.pid] = true
 	}
-	runnerPIDs[pid] = true
-	e := &embedded{pid: pid, exited: make(chan struct{})}
-	r.wg.Go(e.wait)
-	return e, nil
+	return err
 }
 
 // wait reaps the runner, and continues it when a command has stopped it.

@@ -106,6 +106,29 @@ func gone(pid int) bool {
 	return !ok || s.zombie()
 }
 
+// A command that stops the runner and kills trouped, before that can continue
+// the runner, does not leave it behind.
+func TestStoppedRunnerOutlivesNothing(t *testing.T) {
+	for range soak(3, 30) {
+		marker := newMarker()
+		cmd := helper("trouped", nil, strings.ReplaceAll(stubborn, "MARK", marker))
+		out, _ := cmd.StdoutPipe()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var runner int
+		lines := bufio.NewScanner(out)
+		lines.Scan()
+		fmt.Sscanf(lines.Text(), "runner %d", &runner)
+		eventually(t, "two processes", func() bool { return len(find(marker)) >= 2+1 })
+		unix.Kill(cmd.Process.Pid, unix.SIGSTOP) // so that it cannot
+		unix.Kill(runner, unix.SIGSTOP)
+		cmd.Process.Kill()
+		cmd.Wait()
+		eventually(t, "death of all", func() bool { return len(find(marker)) == 0 && gone(runner) })
+	}
+}
+
 // trouped and the runner killed in one moment: the inits finish the job.
 func TestTroupedAndRunnerKilled(t *testing.T) {
 	for range soak(3, 30) {
