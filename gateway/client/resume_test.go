@@ -105,9 +105,16 @@ func TestCutBetweenPieces(t *testing.T) {
 		}
 		return out
 	}
+	var asked atomic.Value // what the last resume asked for
+	s.request = func(_ *fakeConn, m fakeRequest) bool {
+		if m.Method == wire.MethodResume {
+			asked.Store(string(m.Params))
+		}
+		return false
+	}
 	c := dial(t, s.start(t), client.Options{})
 	var stdout, stderr bytes.Buffer
-	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, &stdout, &stderr)
+	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "x"}, &stdout, &stderr)
 	if err != nil || done.OutputBytes != 20_000 {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -118,6 +125,9 @@ func TestCutBetweenPieces(t *testing.T) {
 	}
 	if !bytes.Equal(stdout.Bytes(), wantOut) || !bytes.Equal(stderr.Bytes(), wantErr) {
 		t.Error("streams differ")
+	}
+	if params, _ := asked.Load().(string); !strings.Contains(params, `"x":1`) { // 10000 or more
+		t.Errorf("the last resume was %s: it must go on where the output stopped", params)
 	}
 }
 
