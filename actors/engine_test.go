@@ -252,7 +252,7 @@ func TestEndsRaceInEveryOrder(t *testing.T) {
 					case "dead":
 						tree.die(proc.Dead{})
 					case "lost":
-						tree.die(proc.Dead{Lost: true})
+						tree.die(proc.Dead{Lost: true, RunnerLost: true})
 					}
 					if settle {
 						synctest.Wait()

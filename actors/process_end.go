@@ -123,7 +123,7 @@ func (p *process) finalReason() wire.Reason {
 		return wire.ReasonStartFailed
 	case natural && p.dead != nil && p.dead.OutOfMemory:
 		return wire.ReasonOutOfMemory
-	case p.reason == "" && p.dead != nil && p.dead.Lost:
+	case p.reason == "" && p.dead != nil && p.dead.RunnerLost:
 		return wire.ReasonRunnerLost
 	case p.reason == "":
 		return wire.ReasonSignaled // it killed its own init, and was killed for it
@@ -151,13 +151,19 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 
 // account adds the survivors and what the tree used.
 func (p *process) account(c *wire.Completed, kept bool) {
-	if kept || p.dead == nil {
-		return
+	var names []string
+	var count int
+	switch {
+	case kept:
+		names, count = p.exited.Survivors, p.exited.SurvivorCount
+	case p.dead != nil:
+		names, count = p.dead.Survivors, p.dead.SurvivorCount
 	}
-	if p.dead.SurvivorCount > 0 {
-		c.Survivors = &wire.Survivors{Count: p.dead.SurvivorCount, Commands: p.dead.Survivors}
+	if count > 0 {
+		c.Survivors = &wire.Survivors{Count: count, Commands: names}
 	}
-	if u := p.dead.Usage; u != (proc.Usage{}) {
+	if p.dead != nil && p.dead.Usage != (proc.Usage{}) {
+		u := p.dead.Usage
 		c.Usage = &wire.Usage{UserSeconds: u.User.Seconds(), SystemSeconds: u.System.Seconds(), MaxRSSBytes: u.MaxRSS}
 	}
 }

@@ -41,7 +41,7 @@ func (l *leaf) begin(maxMemory int64) {
 	limit := "max"
 	if maxMemory > 0 {
 		limit = strconv.FormatInt(maxMemory, 10)
-		l.write("memory.oom.group", "1") // the tree dies as one
+		_ = l.write("memory.oom.group", "1") // the tree dies as one; without it, of the walk
 	}
 	if l.write("memory.max", limit) != nil && maxMemory > 0 {
 		l.memory = false // sampling takes over
@@ -79,7 +79,7 @@ func (l *leaf) oomKills() int {
 // the init retires.
 func (l *leaf) kill() {
 	if l != nil {
-		l.write("cgroup.kill", "1")
+		_ = l.write("cgroup.kill", "1") // the walk kills too
 		l.spent = true
 	}
 }
@@ -94,7 +94,7 @@ func (l *leaf) freeze(on bool) {
 	if on {
 		v = "1"
 	}
-	l.write("cgroup.freeze", v)
+	_ = l.write("cgroup.freeze", v) // SIGSTOP stops it too
 	l.frozen = on
 }
 

@@ -31,6 +31,11 @@ type Exited struct {
 	Signal syscall.Signal // 0 unless a signal ended it
 	Core   bool           // it dumped core
 	Alone  bool           // nothing else of the tree lives; Dead follows at once
+
+	// Survivors are the names of the processes that live on, at most 32 of them,
+	// as they were seen at this moment. SurvivorCount counts all.
+	Survivors     []string
+	SurvivorCount int
 }
 
 // Dead: nothing of the tree lives, and everything is reaped.
@@ -42,6 +47,7 @@ type Dead struct {
 	Usage         Usage
 	OutOfMemory   bool // the tree passed Spec.MaxMemory and was killed for it
 	Lost          bool // the init or the runner died under the tree, so its exit status is unknown
+	RunnerLost    bool // Lost, and it was the runner
 }
 
 // Usage is what a tree consumed: the command and every descendant that was

@@ -101,7 +101,7 @@ func resetSignals() {
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
 	defaultIgnored()
 	var none unix.Sigset_t
-	unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil) // fails for a bad argument only
 }
 
 // waitRequest waits for trouped's next frame. It is false when the runner is
@@ -251,13 +251,28 @@ func (p *initProcess) reaped(pid int, err error) bool {
 	x.exited = true
 	_, err = waitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG)
 	alone := err == unix.ECHILD
-	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).bool(alone).done()
+	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).bool(alone)
 	if alone {
-		p.finish(x, exited)
+		p.finish(x, exited.done())
 		return false
 	}
-	p.tell(exited)
+	names, count := p.survivors()
+	p.tell(exited.uint(uint64(count)).strings(names).done())
 	return true
+}
+
+// survivors names what lives besides the command that has just been reaped.
+func (p *initProcess) survivors() (names []string, count int) {
+	for _, s := range p.walk.snapshot(nil) {
+		if s.zombie() {
+			continue
+		}
+		count++
+		if len(names) < maxNames {
+			names = append(names, s.comm())
+		}
+	}
+	return names, count
 }
 
 // finish reports the end of the tree, in one write with the exit if that is
@@ -299,7 +314,7 @@ func (p *initProcess) deadFrame(x *execution) []byte {
 		names = append(names, name)
 	}
 	return frame(kindDead).
-		int(x.usage.Utime.Nano()).int(x.usage.Stime.Nano()).int(int64(x.usage.Maxrss) * 1024).
+		int(x.usage.Utime.Nano()).int(x.usage.Stime.Nano()).int(x.usage.Maxrss * 1024).
 		bool(x.oom).uint(uint64(len(x.killed))).strings(names).bool(p.leaf.retires()).done()
 }
 

@@ -27,6 +27,8 @@ type initConn struct {
 	in   *receiver
 	gone chan struct{} // closed by the runner's word that nothing of it lives
 	used int           // commands it has run
+
+	runnerLost bool // that word will not come, but nothing lives either: set before gone is closed
 }
 
 // maxUses retires an init after so many commands, so that nothing that might
@@ -283,6 +285,7 @@ func (r *Runner) release(l *link) {
 	l.inits = nil
 	r.mu.Unlock()
 	for _, c := range inits {
+		c.runnerLost = true
 		close(c.gone)
 	}
 	close(l.lost)

@@ -183,7 +183,7 @@ func (t *Tree) run(c *initConn) {
 	if !started {
 		t.events(StartFailed{Err: ErrLost})
 	}
-	t.events(Dead{Lost: !exited})
+	t.events(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost})
 	t.r.forget(t)
 }
 
@@ -202,6 +202,10 @@ func decodeExited(d *decoder) Exited {
 	e := Exited{Code: status, Alone: d.bool()}
 	if code != exited {
 		e.Code, e.Signal, e.Core = -status, syscall.Signal(status), code == dumped
+	}
+	if !e.Alone {
+		e.SurvivorCount = int(d.uint())
+		e.Survivors = d.strings()
 	}
 	return e
 }

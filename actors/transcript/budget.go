@@ -24,7 +24,7 @@ func (s *Store) reserve(t *Transcript, n int64) DropReason {
 		if front == nil {
 			return DropBudget // Some file could not be removed.
 		}
-		s.evict(front.Value.(*Transcript))
+		s.evict(front.Value.(*Transcript)) //nolint:errcheck // the list holds nothing else
 	}
 	s.used += n
 	t.disk += n

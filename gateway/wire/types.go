@@ -295,7 +295,7 @@ type ControlEvent struct {
 // with on_exit keep, they live on.
 type Survivors struct {
 	Count    int      `json:"count"`
-	Commands []string `json:"commands"` // command names (comm), at most 16
+	Commands []string `json:"commands"` // command names (comm), at most 32
 }
 
 // Usage is what an execution's tree used, of the processes that were reaped.
