@@ -46,16 +46,16 @@ type fakeServer struct {
 	// wrap wraps each accepted socket.
 	wrap func(n int, c net.Conn) net.Conn
 
-	http  *httptest.Server
-	conns atomic.Int64 // handshakes seen
+	http   *httptest.Server
+	conns  atomic.Int64              // handshakes seen
+	closes chan websocket.StatusCode // that clients sent
 
 	mu       sync.Mutex
 	started  map[string]bool
 	sockets  []net.Conn
 	inputs   []wire.InputParams
-	methods  []string               // of every request
-	closes   []websocket.StatusCode // that clients sent
-	sessions int                    // opened
+	methods  []string // of every request
+	sessions int      // opened
 }
 
 type fakeRequest struct {
@@ -85,6 +85,7 @@ func (s *fakeServer) start(t testing.TB) string {
 		s.encoding = wire.EncodingBase64
 	}
 	s.started = make(map[string]bool)
+	s.closes = make(chan websocket.StatusCode, 1)
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.http.Listener = &wrapListener{Listener: s.http.Listener, s: s}
 	s.http.Start()
@@ -152,9 +153,10 @@ func (c *fakeConn) read() {
 		_, frame, err := c.ws.Read(context.Background())
 		if err != nil {
 			if code := websocket.CloseStatus(err); code != -1 {
-				c.s.mu.Lock()
-				c.s.closes = append(c.s.closes, code)
-				c.s.mu.Unlock()
+				select {
+				case c.s.closes <- code:
+				default:
+				}
 			}
 			return
 		}
