@@ -188,16 +188,23 @@ func (l *link) watch() {
 
 // route handles one message. A non-nil error ends the link.
 func (c *Client) route(l *link, frame []byte) error {
+	// Nearly every frame is output: it goes through a pooled buffer.
+	buf := getBuffer()
+	if out, data, ok := wire.DecodeOutput(frame, buf); ok {
+		return c.routeOutput(l, &out, data)
+	}
+	putBuffer(buf)
 	m, err := wire.DecodeServerMessage(frame)
 	if err != nil {
 		return err
 	}
 	switch {
 	case m.Output != nil:
-		if e := c.lookup(m.Output.ExecutionID); e != nil {
-			return e.receiveOutput(l, m.Output)
+		data, err := m.Output.Bytes()
+		if err != nil {
+			return err
 		}
-		return nil
+		return c.routeOutput(l, m.Output, data)
 	case m.Method != "":
 		return c.routeNotification(l, m)
 	}
@@ -211,4 +218,13 @@ func (c *Client) route(l *link, frame []byte) error {
 	}
 	c.answer(m.ID, r)
 	return nil
+}
+
+func (c *Client) routeOutput(l *link, out *wire.Output, data []byte) error {
+	e := c.lookup(out.ExecutionID)
+	if e == nil {
+		putBuffer(data)
+		return nil
+	}
+	return e.receiveOutput(l, out, fit(data))
 }

@@ -12,8 +12,9 @@ import (
 const hurriedStall = 100 * time.Millisecond
 
 // receiveOutput queues a piece of the transcript after making it contiguous
-// with what was queued before. A non-nil error asks for a new connection.
-func (e *Execution) receiveOutput(l *link, out *wire.Output) error {
+// with what was queued before. data, the bytes of the piece, becomes the queue's.
+// A non-nil error asks for a new connection.
+func (e *Execution) receiveOutput(l *link, out *wire.Output, data []byte) error {
 	e.mu.Lock()
 	if e.parked || e.ended || e.err != nil {
 		e.mu.Unlock()
@@ -22,15 +23,12 @@ func (e *Execution) receiveOutput(l *link, out *wire.Output) error {
 	if e.discard {
 		e.offset, e.delivered = max(e.offset, out.Offset), max(e.offset, out.Offset)
 		e.mu.Unlock()
+		putBuffer(data)
 		return nil
 	}
 	have, healed, resync := e.offset, e.healed, e.resync
 	e.mu.Unlock()
 
-	data, err := out.Bytes()
-	if err != nil {
-		return err
-	}
 	shortest, longest := rawLength(out.Encoding, data)
 	end := out.Offset
 	advance := end - have // what Gap and data cover of what is not yet here

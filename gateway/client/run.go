@@ -52,13 +52,13 @@ func (e *Execution) Copy(ctx context.Context, stdout, stderr io.Writer) (*wire.C
 			if ev.Stream == wire.Stderr {
 				w = stderr
 			}
-			if w == nil {
-				continue
+			if w != nil {
+				if _, err := w.Write(ev.Data); err != nil {
+					e.Discard()
+					return nil, fmt.Errorf("writing %s of %s: %w", ev.Stream, e.id, err)
+				}
 			}
-			if _, err := w.Write(ev.Data); err != nil {
-				e.Discard()
-				return nil, fmt.Errorf("writing %s of %s: %w", ev.Stream, e.id, err)
-			}
+			putBuffer(ev.Data) // nobody else has seen it, and a Writer keeps nothing
 		case *Gap:
 			gap += ev.Bytes
 		}

@@ -135,7 +135,28 @@ func TestFastPathTakesTheEncodersMessages(t *testing.T) {
 				if *fast != *slow.Output {
 					t.Fatalf("%s: fast and slow decoding differ", name)
 				}
+				checkDecodeOutput(t, msg, slow.Output)
 			}
+		}
+	}
+}
+
+// checkDecodeOutput holds DecodeOutput against the slow decoder, with a buffer
+// that is large enough and one that is not.
+func checkDecodeOutput(t *testing.T, frame []byte, want *Output) {
+	t.Helper()
+	bytesWanted, err := want.Bytes()
+	for _, size := range []int{0, 2 * len(frame)} {
+		o, payload, ok := DecodeOutput(frame, make([]byte, 0, size))
+		if ok != (err == nil) {
+			t.Fatalf("DecodeOutput: %v, but Bytes says %v", ok, err)
+		}
+		if !ok {
+			return
+		}
+		o.Data = want.Data
+		if o != *want || !bytes.Equal(payload, bytesWanted) {
+			t.Fatalf("DecodeOutput: %+v, %q, want %+v", o, payload, want)
 		}
 	}
 }
@@ -196,6 +217,7 @@ func FuzzServerMessage(f *testing.F) {
 		if slow.Output == nil || *fast != *slow.Output {
 			t.Fatalf("fast %+v, slow %+v", fast, slow.Output)
 		}
+		checkDecodeOutput(t, frame, slow.Output)
 	})
 }
 

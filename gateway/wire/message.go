@@ -21,8 +21,8 @@ type Message struct {
 
 // DecodeServerMessage decodes a frame that a server sent. Nothing in the
 // message shares memory with frame. The common shape of process.output takes a
-// fast path with one allocation for the data; every other frame is decoded by
-// encoding/json, with the same result.
+// fast path; every other frame is decoded by encoding/json, with the same result.
+// Those who read much output call DecodeOutput first.
 func DecodeServerMessage(frame []byte) (Message, error) {
 	if out, ok := parseOutput(frame); ok {
 		return Message{Method: MethodOutput, Output: out}, nil
@@ -87,49 +87,77 @@ var (
 	outputMaxDigits = 18 // any number of so many digits fits an int64
 )
 
+// DecodeOutput decodes process.output as servers write it, into a buffer of the
+// caller's: payload is the bytes of the piece, as Output.Bytes returns them, and
+// stands in buf if that is large enough. Output.Data is left empty. ok false says
+// nothing against the frame: DecodeServerMessage decides.
+func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
+	o, payload, raw, ok := parse(frame, buf[:0])
+	if !ok || o.Encoding != EncodingBase64 {
+		return o, payload, ok
+	}
+	if len(raw) != len(payload) { // an escape where base64 has none
+		return o, nil, false
+	}
+	payload = payload[:cap(payload)]
+	n, err := base64.StdEncoding.Decode(payload, raw)
+	return o, payload[:n], err == nil
+}
+
 // parseOutput decodes exactly the messages that AppendOutput writes. ok false
 // means that frame is something else, or something unusual: nothing is wrong with it.
 func parseOutput(frame []byte) (out *Output, ok bool) {
-	rest, ok := bytes.CutPrefix(frame, outputHead)
+	o, data, _, ok := parse(frame, nil)
 	if !ok {
 		return nil, false
 	}
+	o.Data = string(data)
+	return &o, true
+}
+
+// parse appends the data, unescaped, to buf; raw is the same as it stands in frame.
+func parse(frame, buf []byte) (o Output, data, raw []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(frame, outputHead)
+	if !ok {
+		return o, nil, nil, false
+	}
 	n := plainRun(rest)
-	o := Output{ExecutionID: string(rest[:n])}
+	o.ExecutionID = string(rest[:n])
 	rest = rest[n:]
 	if after, ok := bytes.CutPrefix(rest, outputStdout); ok {
 		o.Type, rest = Stdout, after
 	} else if after, ok := bytes.CutPrefix(rest, outputStderr); ok {
 		o.Type, rest = Stderr, after
 	} else {
-		return nil, false
+		return o, nil, nil, false
 	}
-	o.Data, rest, ok = unescape(rest)
-	if !ok {
-		return nil, false
+	inside := rest
+	if data, rest, ok = appendUnescaped(buf, rest); !ok {
+		return o, nil, nil, false
 	}
+	raw = inside[:len(inside)-len(rest)]
 	if after, ok := bytes.CutPrefix(rest, outputBase64); ok {
 		o.Encoding, rest = EncodingBase64, after
 	} else if rest, ok = bytes.CutPrefix(rest, outputUTF8); !ok {
-		return nil, false
+		return o, nil, nil, false
 	}
 	if after, ok := bytes.CutPrefix(rest, outputTrue); ok {
 		o.Truncated, rest = true, after
 	} else if rest, ok = bytes.CutPrefix(rest, outputFalse); !ok {
-		return nil, false
+		return o, nil, nil, false
 	}
 	if o.Offset, rest, ok = parseCount(rest); !ok {
-		return nil, false
+		return o, nil, nil, false
 	}
 	if after, ok := bytes.CutPrefix(rest, outputGap); ok {
 		if o.Gap, rest, ok = parseCount(after); !ok {
-			return nil, false
+			return o, nil, nil, false
 		}
 	}
 	if !bytes.Equal(rest, outputTail) {
-		return nil, false
+		return o, nil, nil, false
 	}
-	return &o, true
+	return o, data, raw, true
 }
 
 // parseCount reads a non-negative integer in the one form that JSON and strconv share.

@@ -1,23 +1,18 @@
 package wire
 
-import "strings"
-
-// unescape reads the inside of a JSON string up to its closing quote, and
-// returns the rest from that quote on. It knows the escapes that appendEscaped
-// writes; ok false leaves anything else to encoding/json.
-func unescape(b []byte) (s string, rest []byte, ok bool) {
-	var sb strings.Builder
-	// Data is nearly all of a message and never longer than its escaped form.
-	sb.Grow(len(b))
+// appendUnescaped reads the inside of a JSON string up to its closing quote,
+// appends what it stands for to dst, and returns the rest from that quote on. It
+// knows the escapes that appendEscaped writes; ok false leaves anything else to encoding/json.
+func appendUnescaped(dst, b []byte) (out, rest []byte, ok bool) {
 	for i := 0; i < len(b); {
 		run := i
 		i += verbatimRun(b[i:])
 		if i == len(b) {
 			break
 		}
-		sb.Write(b[run:i])
+		dst = append(dst, b[run:i]...)
 		if b[i] == '"' {
-			return sb.String(), b[i:], true
+			return dst, b[i:], true
 		}
 		if b[i] != '\\' || i+1 == len(b) {
 			break
@@ -26,10 +21,10 @@ func unescape(b []byte) (s string, rest []byte, ok bool) {
 		if n == 0 {
 			break
 		}
-		sb.WriteByte(c)
+		dst = append(dst, c)
 		i += 1 + n
 	}
-	return "", nil, false
+	return dst, nil, false
 }
 
 // unescapeByte decodes what follows a backslash, if that is one ASCII character, and returns its length.
