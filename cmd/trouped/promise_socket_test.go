@@ -27,6 +27,10 @@ type socket struct {
 	in   *bufio.Reader
 	req  *http.Request
 	last int // id of the last request
+
+	// What came while an answer was waited for.
+	answers map[string]wire.Message
+	kept    []wire.Message
 }
 
 // Opcodes of RFC 6455 section 5.2.
@@ -72,7 +76,7 @@ func knock(t *testing.T, s *instance, path string, header http.Header) *socket {
 	if err := req.Write(conn); err != nil {
 		t.Fatal(err)
 	}
-	return &socket{t: t, conn: conn, in: bufio.NewReader(conn), req: req}
+	return &socket{t: t, conn: conn, in: bufio.NewReader(conn), req: req, answers: map[string]wire.Message{}}
 }
 
 // hear reads the answer to knock.
@@ -109,7 +113,7 @@ func session(t *testing.T, s *instance, path string) (*socket, wire.Connected) {
 }
 
 // patient bounds whatever the socket does next, generously.
-func patient(conn net.Conn) { _ = conn.SetDeadline(time.Now().Add(time.Minute)) }
+func patient(conn net.Conn) { _ = conn.SetDeadline(time.Now().Add(40 * time.Second)) }
 
 // frame sends one frame.
 func (c *socket) frame(op byte, payload []byte) {
@@ -130,7 +134,7 @@ func (c *socket) write(op byte, payload []byte) error {
 	default:
 		head = binary.BigEndian.AppendUint64(append(head, 0x80|127), uint64(n))
 	}
-	patient(c.conn)
+	_ = c.conn.SetWriteDeadline(time.Now().Add(40 * time.Second))
 	_, err := c.conn.Write(append(append(head, 0, 0, 0, 0), payload...))
 	return err
 }
@@ -143,6 +147,11 @@ func (c *socket) send(message string) {
 
 // read returns the next message. The error is a closed, or the network's.
 func (c *socket) read() ([]byte, error) {
+	patient(c.conn)
+	return c.message()
+}
+
+func (c *socket) message() ([]byte, error) {
 	var message []byte
 	for {
 		op, fin, payload, err := c.readFrame()
@@ -172,7 +181,6 @@ func (c *socket) read() ([]byte, error) {
 }
 
 func (c *socket) readFrame() (op byte, fin bool, payload []byte, err error) {
-	patient(c.conn)
 	var head [2]byte
 	if _, err := io.ReadFull(c.in, head[:]); err != nil {
 		return 0, false, nil, err
@@ -198,8 +206,19 @@ func (c *socket) readFrame() (op byte, fin bool, payload []byte, err error) {
 // next returns the next message but pings.
 func (c *socket) next() wire.Message {
 	c.t.Helper()
+	if len(c.kept) > 0 {
+		m := c.kept[0]
+		c.kept = c.kept[1:]
+		return m
+	}
+	return c.receive()
+}
+
+func (c *socket) receive() wire.Message {
+	c.t.Helper()
+	patient(c.conn) // once: pings do not prolong it
 	for {
-		raw, err := c.read()
+		raw, err := c.message()
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -243,12 +262,18 @@ func (c *socket) request(method string, params any) string {
 	return fmt.Sprint(c.last)
 }
 
-// answer skips to the answer of a request.
+// answer waits for the answer of a request. What comes before it is kept.
 func (c *socket) answer(id string) wire.Message {
 	c.t.Helper()
 	for {
-		if m := c.next(); string(m.ID) == id {
+		if m, ok := c.answers[id]; ok {
+			delete(c.answers, id)
 			return m
+		}
+		if m := c.receive(); len(m.ID) > 0 {
+			c.answers[string(m.ID)] = m
+		} else {
+			c.kept = append(c.kept, m)
 		}
 	}
 }
