@@ -129,6 +129,19 @@ func TestCgroupContains(t *testing.T) {
 	}
 }
 
+// The cgroup's kill is faster than any look at /proc, and hides nobody.
+func TestSurvivorsOfACgroupAreCounted(t *testing.T) {
+	r := cgroupRunner(t)
+	for range soak(5, 50) {
+		c := run(t, r, `for i in {1..50}; do sleep 1000 & done; exit 3`)
+		waitEvent[Exited](c)
+		c.tree.Sweep()
+		if d := c.waitDead(); d.SurvivorCount != 50 {
+			t.Errorf("%d survivors", d.SurvivorCount)
+		}
+	}
+}
+
 // A runner that was killed could not remove its cgroups.
 func TestCgroupOfKilledRunnerIsRemoved(t *testing.T) {
 	r := cgroupRunner(t)

@@ -115,8 +115,18 @@ const quickDeath = time.Millisecond
 
 // kill kills the whole tree and returns when it is reaped.
 func (p *initProcess) kill(x *execution) {
+	seen := make(map[who]string)
 	p.mu.Lock()
 	outlived := x.exited && !x.isDead()
+	if outlived {
+		x.killed = seen // only written and read under mu
+		// Before the cgroup's kill, which leaves nobody to name.
+		for _, s := range p.walk.snapshot(nil) {
+			if !s.zombie() {
+				seen[s.who()] = s.comm()
+			}
+		}
+	}
 	if !x.isDead() {
 		p.leaf.kill()
 		if !x.exited {
@@ -125,10 +135,7 @@ func (p *initProcess) kill(x *execution) {
 		}
 	}
 	p.mu.Unlock()
-	seen := make(map[who]string)
-	if outlived {
-		x.killed = seen // only written and read under mu
-	} else {
+	if !outlived {
 		x.waitDead(quickDeath)
 	}
 	p.walk.hunt(p.mu.Lock, p.mu.Unlock, x.isDead, func(d time.Duration) {
