@@ -350,3 +350,23 @@ func (c *socket) cut() {
 	}
 	c.conn.Close()
 }
+
+// decoded decodes the result of an answer or the params of a notification.
+func decoded[T any](t *testing.T, m wire.Message) T {
+	t.Helper()
+	if m.Err != nil {
+		t.Fatal(m.Err)
+	}
+	if m.Method != "" {
+		return decodedJSON[T](t, m.Params)
+	}
+	return decodedJSON[T](t, m.Result)
+}
+
+func decodedJSON[T any](t *testing.T, raw []byte) (v T) {
+	t.Helper()
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatalf("%v: %s", err, raw)
+	}
+	return v
+}
