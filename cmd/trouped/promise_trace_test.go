@@ -29,7 +29,12 @@ func newTrace(t *testing.T) *trace {
 	if len(m.name) > 15 {
 		t.Fatal("the name is too long: ", m.name)
 	}
-	dir := t.TempDir()
+	// Not t.TempDir, which is for its owner only.
+	dir, err := os.MkdirTemp("", "troupe-trace-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
