@@ -14,8 +14,8 @@ import (
 
 // admitted waits for the server's decision about a new connection.
 func admitted(c *socket) (bool, error) {
-	if resp, err := c.hear(); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		return false, fmt.Errorf("no handshake: %v, %w", resp, err)
+	if status, _, err := c.hear(); err != nil || status != http.StatusSwitchingProtocols {
+		return false, errors.Join(err, fmt.Errorf("the handshake is answered with %d", status))
 	}
 	raw, err := c.read()
 	if err != nil {
@@ -186,7 +186,7 @@ func TestPromise02SlotFollowsTheProcesses(t *testing.T) {
 				}
 				next.conn.Close()
 				refused++
-				return fmt.Errorf("refused %d times: %s, %v", refused, raw, err)
+				return fmt.Errorf("refused %d times, the last time with %s", refused, raw)
 			})
 			m.none()
 			t.Logf("refused %d times", refused)

@@ -79,26 +79,21 @@ func knock(t *testing.T, s *instance, path string, header http.Header) *socket {
 	return &socket{t: t, conn: conn, in: bufio.NewReader(conn), req: req, answers: map[string]wire.Message{}}
 }
 
-// hear reads the answer to knock.
-func (c *socket) hear() (*http.Response, error) {
+// hear reads the answer to knock: its status and header.
+func (c *socket) hear() (int, http.Header, error) {
 	resp, err := http.ReadResponse(c.in, c.req)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		return resp, resp.Body.Close() // it has none
+	if err != nil {
+		return 0, nil, err
 	}
-	return resp, err
+	return resp.StatusCode, resp.Header, resp.Body.Close()
 }
 
 // open opens a WebSocket that the server must accept.
 func open(t *testing.T, s *instance, path string) *socket {
 	t.Helper()
 	c := knock(t, s, path, nil)
-	resp, err := c.hear()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("%s: %s", path, resp.Status)
+	if status, _, err := c.hear(); err != nil || status != http.StatusSwitchingProtocols {
+		t.Fatalf("%s: %d, %v", path, status, err)
 	}
 	return c
 }

@@ -29,8 +29,7 @@ func newTrace(t *testing.T) *trace {
 	if len(m.name) > 15 {
 		t.Fatal("the name is too long: ", m.name)
 	}
-	// Not t.TempDir, which is for its owner only.
-	dir, err := os.MkdirTemp("", "troupe-trace-")
+	dir, err := os.MkdirTemp("", "troupe-trace-") //nolint:usetesting // t.TempDir is for its owner only
 	if err != nil {
 		t.Fatal(err)
 	}
