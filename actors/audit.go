@@ -16,6 +16,31 @@ type AuditRecord struct {
 	Execution string
 	Argv      []string
 	Cwd       string
-	Started   time.Time
+	Started   time.Time // of the command; zero: it never ran
 	Completed *wire.Completed
+}
+
+// account records an execution's end in the metrics, the log and the audit log.
+// The first call counts: when an actor fails, both the process and its session
+// may come to tell of one end.
+func (e *Engine) account(x *execution, started time.Time, c *wire.Completed) {
+	if x.accounted.Swap(true) {
+		return
+	}
+	m := e.metrics
+	m.executions.WithLabelValues(string(c.Reason)).Inc()
+	m.duration.Observe(c.ExecutionTime)
+	m.outputBytes.Add(float64(c.OutputBytes))
+	m.droppedLines.Add(float64(c.DroppedLines))
+	m.droppedBytes.Add(float64(c.DroppedBytes))
+	m.truncated.Add(float64(c.TruncatedLines))
+	e.log.Info("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,
+		"reason", string(c.Reason), "exit_code", c.ExitCode, "seconds", c.ExecutionTime)
+	if e.audit == nil {
+		return
+	}
+	e.audit(AuditRecord{
+		Time: time.Now(), Subject: x.subject, Session: x.session, Execution: x.id,
+		Argv: x.plan.spec.Argv, Cwd: x.plan.spec.Dir, Started: started, Completed: c,
+	})
 }

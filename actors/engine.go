@@ -49,6 +49,7 @@ type Engine struct {
 	sessions    atomic.Int64 // slots in use, published by the manager
 	executions  atomic.Int64 // executions that are not dead
 	draining    atomic.Bool
+	closing     atomic.Bool
 	drained     struct {
 		once sync.Once
 		done chan struct{}
@@ -142,6 +143,7 @@ func (e *Engine) Drain(stop <-chan struct{}) {
 func (e *Engine) Close() {
 	e.closeOnce.Do(func() {
 		e.draining.Store(true)
+		e.closing.Store(true)
 		// StopFuture has a timeout of its own, after which a wedged actor is left behind.
 		_ = e.system.Root.StopFuture(e.manager).Wait()
 		e.connections.Wait()

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -10,17 +11,22 @@ import (
 )
 
 // execution is what a session keeps of one command. The process actor owns the
-// running of it and reports; the session owns this record.
+// running of it and reports; the session owns this record. The process actor
+// uses the first group of fields, which do not change.
 type execution struct {
 	id         string
-	pid        *actor.PID // the process actor; nil once it has stopped
+	session    string
+	subject    string
+	requested  time.Time
+	plan       *plan
 	tree       Tree
 	transcript *transcript.Transcript
-	encoding   wire.Encoding
+	accounted  atomic.Bool // see Engine.account
 
+	pid       *actor.PID // the process actor; nil once it has stopped
 	state     wire.State
 	command   int // process id of the command, also its group; 0 until it runs
-	startedAt time.Time
+	started   time.Time
 	completed *wire.Completed
 	dead      bool // nothing of it lives
 	read      bool // some connection was sent all of it
@@ -38,36 +44,62 @@ type waiter struct {
 func (x *execution) status() wire.ExecutionStatus {
 	return wire.ExecutionStatus{
 		State: x.state, PID: x.command, PGID: x.command, Offset: x.transcript.End(),
-		StartedAt: x.startedAt.UTC().Format(time.RFC3339Nano), Completed: x.completed,
+		StartedAt: x.requested.UTC().Format(time.RFC3339Nano), Completed: x.completed,
 	}
 }
 
 // feed makes the Feed that streams the transcript from an offset.
 func (x *execution) feed(after int64) Feed {
 	t := x.transcript
-	return Feed{ExecutionID: x.id, Encoding: x.encoding, Open: func(notify func()) (Cursor, error) {
+	return Feed{ExecutionID: x.id, Encoding: x.plan.encoding, Open: func(notify func()) (Cursor, error) {
 		return t.Cursor(after, notify)
 	}}
 }
 
 // abandon ends a record whose session stops: the tree dies, and the transcript
 // is removed. For an execution that ended in order the tree is dead already.
-func (x *execution) abandon(e *Engine) {
+func (x *execution) abandon(e *Engine, reason wire.Reason) {
 	x.tree.Kill()
 	if !x.dead {
 		x.dead = true
 		e.executions.Add(-1)
-		e.metrics.executions.WithLabelValues(string(wire.ReasonInternal)).Inc()
+		e.account(x, x.started, x.killed(reason))
 	}
+	e.remove(x)
+}
+
+func (e *Engine) remove(x *execution) {
 	if err := x.transcript.Remove(); err != nil {
-		e.log.Warn("cannot remove a transcript", "execution", x.id, "err", err)
+		e.log.Warn("cannot remove a transcript", "session", x.session, "execution", x.id, "err", err)
 	}
+}
+
+// killed describes the end of an execution that has no process actor to do so.
+func (x *execution) killed(reason wire.Reason) *wire.Completed {
+	c := &wire.Completed{
+		ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command, ExitCode: -9, Signal: "SIGKILL", Reason: reason,
+	}
+	if reason == wire.ReasonInternal {
+		c.Error = wire.Errorf(wire.CodeInternal, "the execution failed inside the server; its processes were killed")
+	}
+	if !x.started.IsZero() {
+		c.ExecutionTime = time.Since(x.started).Seconds()
+	}
+	x.count(c)
+	return c
+}
+
+// count fills in what became of the output.
+func (x *execution) count(c *wire.Completed) {
+	n := x.transcript.Counts()
+	c.OutputBytes, c.DroppedLines, c.DroppedBytes = n.OutputBytes, n.DroppedLines, n.DroppedBytes
+	c.TruncatedLines, c.TruncatedBytes = n.TruncatedLines, n.TruncatedBytes
 }
 
 // executionStarted answers everyone who waited for the command.
 func (s *session) executionStarted(ctx actor.Context, msg executionStarted) {
 	x := s.executions[msg.execution]
-	x.command = msg.pid
+	x.command, x.started = msg.pid, time.Now()
 	if x.state == wire.StateStarting {
 		x.state = wire.StateRunning
 	}
@@ -178,13 +210,9 @@ func (s *session) treeBuried(ctx actor.Context, msg treeBuried) {
 		return
 	}
 	if x.completed == nil {
-		x.completed = &wire.Completed{
-			ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command, ExitCode: -9, Signal: "SIGKILL",
-			Reason: wire.ReasonInternal, Error: wire.Errorf(wire.CodeInternal, "the execution failed inside the server; its processes were killed"),
-			ExecutionTime: time.Since(x.startedAt).Seconds(), OutputBytes: x.transcript.End(),
-		}
-		s.engine.metrics.executions.WithLabelValues(string(wire.ReasonInternal)).Inc()
+		x.completed = x.killed(wire.ReasonInternal)
 		x.transcript.Mark(x.completed)
+		s.engine.account(x, x.started, x.completed)
 	}
 	x.transcript.Seal()
 	s.refuseWaiting(ctx, x)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -98,6 +99,8 @@ type fakeTree struct {
 	stdout, stderr net.Conn
 	dead           chan struct{}
 	stubborn       bool // Kill does not kill: the test says when
+	manual         bool // Pause and Resume are only noted: the test says when
+	held           bool // the pipes outlive the tree
 }
 
 func (t *fakeTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error) {
@@ -135,10 +138,17 @@ func (t *fakeTree) saw(what string) bool {
 
 func (t *fakeTree) Signal(s syscall.Signal) { t.called(s.String()) }
 func (t *fakeTree) Terminate()              { t.called("terminate") }
-func (t *fakeTree) Pause()                  { t.called("pause"); t.emit(proc.Paused{}) }
-func (t *fakeTree) Resume()                 { t.called("resume"); t.emit(proc.Resumed{}) }
+func (t *fakeTree) Pause()                  { t.stop("pause", proc.Paused{}) }
+func (t *fakeTree) Resume()                 { t.stop("resume", proc.Resumed{}) }
 func (t *fakeTree) Sweep()                  { t.called("sweep"); t.die(proc.Dead{}) }
 func (t *fakeTree) Dead() <-chan struct{}   { return t.dead }
+
+func (t *fakeTree) stop(what string, done proc.Event) {
+	t.called(what)
+	if !t.manual {
+		t.emit(done)
+	}
+}
 
 func (t *fakeTree) Kill() {
 	t.called("kill")
@@ -161,7 +171,7 @@ func (t *fakeTree) run() { t.emit(proc.Started{PID: 4242}) }
 func (t *fakeTree) print(s string) { _, _ = t.stdout.Write([]byte(s)) }
 
 func (t *fakeTree) closePipes() {
-	if t.stdout != nil {
+	if t.stdout != nil && !t.held {
 		_ = t.stdout.Close()
 		_ = t.stderr.Close()
 	}
@@ -200,7 +210,8 @@ type testClient struct {
 	pulls    sync.WaitGroup
 	stop     chan struct{}
 	stopOnce sync.Once
-	mute     bool // follows nothing
+	mute     bool        // follows nothing
+	late     atomic.Bool // the socket has ended: what comes is dropped
 }
 
 type sent struct {
@@ -283,6 +294,9 @@ func (c *testClient) unread() map[string]int64 {
 }
 
 func (c *testClient) Follow(f Feed) {
+	if c.late.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.output[f.ExecutionID] == nil {

@@ -28,18 +28,15 @@ import (
 type process struct {
 	engine  *Engine
 	session *actor.PID
-	sid     string
-	subject string
-	x       *execution // id, tree and transcript only: the rest is the session's
-	plan    *plan
+	x       *execution // its first group of fields only: the rest is the session's
+	plan    *plan      // x.plan
 	self    *actor.PID
 
-	state     wire.State
-	reason    wire.Reason // the first cause of the end; empty: none yet
-	pid       int
-	requested time.Time
-	started   time.Time // of the command; zero: it does not run yet
-	endedAt   time.Time // when the reason was decided
+	state   wire.State
+	reason  wire.Reason // the first cause of the end; empty: none yet
+	pid     int
+	started time.Time // of the command; zero: it does not run yet
+	endedAt time.Time // when the reason was decided
 
 	pausing  bool // Pause was sent, Paused has not come
 	pauses   []controlExecution
@@ -47,7 +44,7 @@ type process struct {
 	ended    [2]bool    // the pipe was read to its end
 	quieted  [2]bool
 	stdin    input
-	lastByte atomic.Int64 // running readers; nanoseconds since requested, 0: no byte yet
+	lastByte atomic.Int64 // running readers; nanoseconds of now(), 0: no byte yet
 
 	exited  *proc.Exited
 	failed  error // why it did not start
@@ -63,8 +60,8 @@ type process struct {
 	reported    *wire.Completed // sent; with keep, survivors may still live
 }
 
-func newProcess(e *Engine, session *actor.PID, sid, subject string, x *execution, plan *plan) *process {
-	return &process{engine: e, session: session, sid: sid, subject: subject, x: x, plan: plan, state: wire.StateStarting, requested: x.startedAt, timers: map[any]*time.Timer{}}
+func newProcess(e *Engine, session *actor.PID, x *execution) *process {
+	return &process{engine: e, session: session, x: x, plan: x.plan, state: wire.StateStarting, timers: map[any]*time.Timer{}}
 }
 
 func (p *process) receive(ctx actor.Context) {
@@ -81,7 +78,7 @@ func (p *process) receive(ctx actor.Context) {
 		p.quieted[msg.stream] = true
 		p.outputProgress(ctx)
 	case outputSeen:
-		p.engine.metrics.firstOutput.Observe(time.Since(p.requested).Seconds())
+		p.engine.metrics.firstOutput.Observe(time.Since(p.x.requested).Seconds())
 	case droppingBegan:
 		if msg.code == wire.WarnOutputLimit && p.plan.cancelOnLimit {
 			p.end(ctx, wire.ReasonOutputLimit, false)
@@ -136,7 +133,7 @@ func (p *process) start(ctx actor.Context) {
 }
 
 // now is the process's clock: nanoseconds since the request, never 0.
-func (p *process) now() int64 { return int64(time.Since(p.requested)) + 1 }
+func (p *process) now() int64 { return int64(time.Since(p.x.requested)) + 1 }
 
 func transcriptStream(i int) transcript.Stream {
 	if i == stderr {
@@ -167,7 +164,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	p.started = time.Now()
 	p.watch.start(p.started)
 	p.silentSince = p.started
-	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.requested).Seconds())
+	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.x.requested).Seconds())
 	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
 	if p.state != wire.StateStarting {
 		return // it was ended meanwhile, and the kill is on its way
@@ -214,6 +211,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 // read, unless a process of another execution was given one of them.
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
+	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
 	p.closeInput(ctx)
 	p.answerWaiting(ctx)
 	if p.reason != "" && p.reason != wire.ReasonExited && p.reason != wire.ReasonSignaled {
@@ -309,7 +307,7 @@ func (p *process) onDrop(reason transcript.DropReason, offset int64) any {
 	if reason == transcript.DropLimit {
 		code, text = wire.WarnOutputLimit, "the output limit is reached: lines are dropped from here on"
 	} else {
-		p.engine.log.Warn("output is dropped", "session", p.sid, "execution", p.x.id, "cause", reason.String())
+		p.engine.log.Warn("output is dropped", "session", p.x.session, "execution", p.x.id, "cause", reason.String())
 	}
 	p.engine.system.Root.Send(p.self, droppingBegan{code: code})
 	return &wire.Warning{ExecutionID: p.x.id, Code: code, Message: text, Offset: offset}

@@ -151,7 +151,7 @@ func (p *process) silenceCheck(ctx actor.Context) {
 func (p *process) silence(now time.Time) time.Duration {
 	since := p.silentSince
 	if last := p.lastByte.Load(); last > 0 {
-		if at := p.requested.Add(time.Duration(last - 1)); at.After(since) {
+		if at := p.x.requested.Add(time.Duration(last - 1)); at.After(since) {
 			since = at
 		}
 	}

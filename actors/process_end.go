@@ -23,7 +23,7 @@ func (p *process) finish(ctx actor.Context) {
 	p.state = wire.StateExited
 	p.closeInput(ctx)
 	if p.reported == nil {
-		p.report(ctx, false)
+		p.report(false)
 		p.x.transcript.Seal()
 		ctx.Send(p.session, executionCompleted{execution: p.x.id, completed: p.reported})
 		return
@@ -34,44 +34,20 @@ func (p *process) finish(ctx actor.Context) {
 
 // completeKept reports the end of a command whose survivors stay.
 func (p *process) completeKept(ctx actor.Context) {
-	p.report(ctx, true)
+	p.report(true)
 	ctx.Send(p.session, executionCompleted{execution: p.x.id, completed: p.reported, kept: true})
 }
 
-// report puts process.completed into the transcript, behind the last byte, and
-// accounts for the execution.
-func (p *process) report(_ actor.Context, kept bool) {
-	c := p.completion(kept)
-	p.reported = c
-	p.x.transcript.Mark(c)
-
-	m := p.engine.metrics
-	m.executions.WithLabelValues(string(c.Reason)).Inc()
-	m.duration.Observe(c.ExecutionTime)
-	m.outputBytes.Add(float64(c.OutputBytes))
-	m.droppedLines.Add(float64(c.DroppedLines))
-	m.droppedBytes.Add(float64(c.DroppedBytes))
-	m.truncated.Add(float64(c.TruncatedLines))
-	if c.Survivors != nil && !kept {
-		m.survivors.Add(float64(c.Survivors.Count))
-	}
-	p.engine.log.Info("execution completed", "session", p.sid, "execution", p.x.id, "subject", p.subject,
-		"reason", string(c.Reason), "exit_code", c.ExitCode, "seconds", c.ExecutionTime)
-	if p.engine.audit != nil {
-		p.engine.audit(AuditRecord{
-			Time: time.Now(), Subject: p.subject, Session: p.sid, Execution: p.x.id,
-			Argv: p.plan.spec.Argv, Cwd: p.plan.spec.Dir, Started: p.started, Completed: c,
-		})
-	}
+// report puts process.completed into the transcript, behind the last byte.
+func (p *process) report(kept bool) {
+	p.reported = p.completion(kept)
+	p.x.transcript.Mark(p.reported)
+	p.engine.account(p.x, p.started, p.reported)
 }
 
 func (p *process) completion(kept bool) *wire.Completed {
-	counts := p.x.transcript.Counts()
-	c := &wire.Completed{
-		ExecutionID: p.x.id, PID: p.pid, PGID: p.pid,
-		OutputBytes: counts.OutputBytes, DroppedLines: counts.DroppedLines, DroppedBytes: counts.DroppedBytes,
-		TruncatedLines: counts.TruncatedLines, TruncatedBytes: counts.TruncatedBytes,
-	}
+	c := &wire.Completed{ExecutionID: p.x.id, PID: p.pid, PGID: p.pid}
+	p.x.count(c)
 	if !p.started.IsZero() {
 		c.ExecutionTime = time.Since(p.started).Seconds()
 	}
@@ -86,7 +62,7 @@ func (p *process) completion(kept bool) *wire.Completed {
 	default:
 		c.Status = wire.StatusFailed
 	}
-	p.account(c, kept)
+	p.addUsage(c, kept)
 	return c
 }
 
@@ -149,8 +125,8 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 	}
 }
 
-// account adds the survivors and what the tree used.
-func (p *process) account(c *wire.Completed, kept bool) {
+// addUsage adds the survivors and what the tree used.
+func (p *process) addUsage(c *wire.Completed, kept bool) {
 	var names []string
 	var count int
 	switch {

@@ -99,7 +99,7 @@ func (s *session) receive(ctx actor.Context) {
 			s.end(ctx, wire.ReasonSessionClosed, causeExpired)
 		}
 	case lingerOver:
-		s.finish(ctx)
+		ctx.Stop(s.self)
 	case *actor.Terminated:
 		s.terminated(ctx, msg)
 	}
@@ -168,7 +168,7 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	switch {
 	case s.saidGoodbye:
 		if len(s.conns) == 0 {
-			s.finish(ctx)
+			ctx.Stop(s.self)
 		}
 	case msg.cause == wire.CauseClientDone:
 		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
@@ -270,7 +270,7 @@ func (s *session) finishIfDead(ctx actor.Context) {
 	}
 	s.saidGoodbye = true
 	if len(s.conns) == 0 {
-		s.finish(ctx)
+		ctx.Stop(s.self)
 		return
 	}
 	cause := wire.CauseSessionEnded
@@ -283,12 +283,6 @@ func (s *session) finishIfDead(ctx actor.Context) {
 	s.lingerTimer = s.engine.after(lingerTime, s.self, lingerOver{})
 }
 
-// finish stops the actor, which frees its slot.
-func (s *session) finish(ctx actor.Context) {
-	s.engine.log.Info("session ended", "session", s.id, "subject", s.subject, "cause", string(s.endCause))
-	ctx.Stop(s.self)
-}
-
 // cleanup runs when the actor stops, in order or by a panic. Its process actors
 // are stopped after it and kill what they own.
 func (s *session) cleanup() {
@@ -296,14 +290,20 @@ func (s *session) cleanup() {
 		stopTimer(t)
 	}
 	if s.endCause == "" {
-		s.endCause = causeFailed
+		told := wire.CauseInternal
+		s.ending, s.endCause = wire.ReasonInternal, causeFailed
+		if s.engine.closing.Load() {
+			told = wire.CauseDraining
+			s.ending, s.endCause = wire.ReasonDrain, wire.CauseDraining
+		}
 		for _, c := range s.conns {
-			s.engine.system.Root.Send(c.pid, disconnect{cause: wire.CauseInternal})
+			s.engine.system.Root.Send(c.pid, disconnect{cause: told})
 		}
 	}
 	s.engine.metrics.ended.WithLabelValues(string(s.endCause)).Inc()
+	s.engine.log.Info("session ended", "session", s.id, "subject", s.subject, "cause", string(s.endCause))
 	for _, x := range s.executions {
-		x.abandon(s.engine)
+		x.abandon(s.engine, s.ending)
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		plan.id = randomHex(8)
 	}
 	x := &execution{
-		id: plan.id, state: wire.StateStarting, startedAt: time.Now(), encoding: plan.encoding,
+		id: plan.id, session: s.id, subject: s.subject, requested: time.Now(), plan: plan, state: wire.StateStarting,
 		tree:       s.engine.runner.NewTree(s.id, plan.id),
 		transcript: s.engine.store.Create(s.id+"/"+plan.id, plan.outputLimit),
 		waiting:    []waiter{w},
@@ -100,7 +100,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	s.executions[x.id] = x
 	s.live++
 	s.engine.executions.Add(1)
-	p := newProcess(s.engine, s.self, s.id, s.subject, x, plan)
+	p := newProcess(s.engine, s.self, x)
 	pid, err := ctx.SpawnNamed(s.engine.props("process", p.receive, p.cleanup), x.id)
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
