@@ -15,8 +15,9 @@ type Client interface {
 	// Notify sends a notification.
 	Notify(method string, params any)
 	// Follow streams an execution's transcript after everything sent before.
-	// A second Follow of an execution replaces the first.
-	Follow(Feed)
+	// A second Follow of an execution replaces the first. It returns false if the feed
+	// came too late: the connection is ending, and Connection.Closed will not tell of it.
+	Follow(Feed) bool
 	// Disconnect sends what is queued, within the write timeout, and closes with cause.Code().
 	Disconnect(wire.Cause)
 }

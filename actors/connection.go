@@ -51,8 +51,11 @@ type connection struct {
 
 	self      *actor.PID
 	session   *actor.PID      // nil until attached
-	attaching bool            // resume is under way
+	watched   *actor.PID      // the session, from when it was found
+	attaching bool            // the session, or the answer to resume, is on its way
+	resuming  wire.ID         // that resume
 	backlog   []clientRequest // requests that came before the session
+	missed    []string        // executions whose feeds came after the socket had ended
 	closed    bool            // the session knows that the socket is gone
 }
 
@@ -66,22 +69,52 @@ func (c *connection) receive(ctx actor.Context) {
 		}
 	case clientRequest:
 		c.clientRequest(ctx, msg)
+	case sessionFound:
+		c.watch(ctx, msg.session)
 	case attached:
 		c.attached(ctx, msg)
 	case reply:
-		c.reply(msg)
+		c.reply(ctx, msg)
 	case notify:
 		c.client.Notify(msg.method, msg.params)
 	case follow:
-		c.client.Follow(msg.feed)
+		if !c.client.Follow(msg.feed) {
+			c.missed = append(c.missed, msg.feed.ExecutionID)
+		}
 	case disconnect:
 		c.client.Disconnect(msg.cause)
 	case socketClosed:
-		c.tellClosed(msg.cause, msg.delivered)
-		ctx.Stop(ctx.Self())
+		c.socketClosed(ctx, msg)
 	case *actor.Terminated:
-		// A session that ends in order has sent disconnect before.
+		// It overtakes what the session sent before: take it in turn.
+		ctx.Send(ctx.Self(), sessionGone{})
+	case sessionGone:
+		c.sessionGone(ctx)
+	}
+}
+
+// watch makes sure that the end of the session is heard of, whatever becomes of what it is sent.
+func (c *connection) watch(ctx actor.Context, session *actor.PID) {
+	c.watched = session
+	ctx.Watch(session)
+}
+
+func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
+	if c.watched != nil {
+		ctx.Unwatch(c.watched) // an actor keeps its watchers, those that have stopped too
+	}
+	c.tellClosed(msg.cause, msg.delivered)
+	ctx.Stop(ctx.Self())
+}
+
+// sessionGone: a session that ends in order has sent disconnect before. One that ended with
+// resume in its mailbox has not answered it.
+func (c *connection) sessionGone(ctx actor.Context) {
+	switch {
+	case c.session != nil:
 		c.client.Disconnect(wire.CauseInternal)
+	case c.attaching:
+		refuseAttach(ctx, attach{conn: ctx.Self(), id: c.resuming})
 	}
 }
 
@@ -103,7 +136,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 		c.client.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest, "this connection re-attaches to session %s: send resume first", c.req.SessionID))
 		return
 	}
-	c.attaching = true
+	c.attaching, c.resuming = true, msg.id
 	ctx.Send(c.engine.manager, findSession{session: c.req.SessionID, attach: attach{
 		conn: ctx.Self(), id: msg.id, subject: c.req.Subject, params: *params,
 	}})
@@ -111,18 +144,36 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 
 func (c *connection) attached(ctx actor.Context, msg attached) {
 	c.session, c.attaching = msg.session, false
-	ctx.Watch(msg.session)
+	c.watch(ctx, msg.session)
 	for _, r := range c.backlog {
 		ctx.Send(c.session, request{conn: ctx.Self(), id: r.id, params: r.params})
 	}
 	c.backlog = nil
 }
 
-// reply passes an answer on. A refused resume leaves the connection free to try again.
-func (c *connection) reply(msg reply) {
-	if c.session == nil && msg.err != nil {
-		c.attaching = false
+// reply passes an answer on. A refused resume leaves the connection free to try
+// again, which the requests behind it may do.
+func (c *connection) reply(ctx actor.Context, msg reply) {
+	refused := c.session == nil && msg.err != nil
+	if refused && !c.attaching {
+		return // the session's end has answered it
 	}
+	c.passReply(msg)
+	if !refused {
+		return
+	}
+	c.attaching = false
+	if c.req.SessionID == "" {
+		return // disconnect follows
+	}
+	waiting := c.backlog
+	c.backlog = nil
+	for _, r := range waiting {
+		c.clientRequest(ctx, r)
+	}
+}
+
+func (c *connection) passReply(msg reply) {
 	switch {
 	case string(msg.id) == string(wire.NullID):
 		c.client.Reply(nil, msg.result, msg.err) // it answers none of the client's requests
@@ -136,7 +187,7 @@ func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
 		return
 	}
 	c.closed = true
-	c.engine.system.Root.Send(c.session, connectionClosed{conn: c.self, cause: cause, delivered: delivered})
+	c.engine.system.Root.Send(c.session, connectionClosed{conn: c.self, cause: cause, delivered: delivered, missed: c.missed})
 }
 
 // cleanup runs when the actor stops, by a panic too: the socket does not outlive it,

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,8 @@ type execution struct {
 	plan       *plan
 	tree       Tree
 	transcript *transcript.Transcript
-	accounted  atomic.Bool // see Engine.account
+	accounted  atomic.Bool    // see Engine.account
+	readers    sync.WaitGroup // of its pipes
 
 	pid       *actor.PID // the process actor; nil once it has stopped
 	state     wire.State
@@ -175,7 +177,8 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 	}
 	x.dead, x.state = true, wire.StateExited
 	if x.pid != nil {
-		ctx.Stop(x.pid) // it has said everything
+		// It has said everything, but may still have requests to answer, which Stop would overtake.
+		ctx.Poison(x.pid)
 	}
 	s.live--
 	s.engine.executions.Add(-1)
@@ -200,6 +203,7 @@ func (s *session) processFailed(id string, x *execution) {
 	root, self, dead := s.engine.system.Root, s.self, x.tree.Dead()
 	go func() {
 		<-dead
+		x.readers.Wait()
 		root.Send(self, treeBuried{execution: id})
 	}()
 }

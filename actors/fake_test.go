@@ -293,20 +293,20 @@ func (c *testClient) unread() map[string]int64 {
 	return open
 }
 
-func (c *testClient) Follow(f Feed) {
+func (c *testClient) Follow(f Feed) bool {
 	if c.late.Load() {
-		return
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.output[f.ExecutionID] == nil {
 		c.output[f.ExecutionID] = &bytes.Buffer{}
 	}
-	if c.mute {
-		return
+	if !c.mute {
+		c.pulls.Add(1)
+		go c.pull(f)
 	}
-	c.pulls.Add(1)
-	go c.pull(f)
+	return true
 }
 
 func (c *testClient) pull(f Feed) {

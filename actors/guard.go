@@ -17,8 +17,9 @@ import (
 type guard struct {
 	engine  *Engine
 	kind    string
-	cleanup func() // run once, after the actor has seen Stopping
-	failed  bool
+	cleanup func()    // run once, after the actor has seen Stopping
+	lost    func(any) // tells whoever waits for an answer to the message that made the actor panic; nil: nobody does
+	over    bool      // it failed or is stopping
 
 	// survive, if set, keeps the actor alive after a panic and makes up for the lost
 	// message: the manager, whose end would be everyone's.
@@ -46,9 +47,13 @@ func (g *guard) middleware(next actor.ReceiverFunc) actor.ReceiverFunc {
 		if stopping {
 			defer g.clean(c)
 		}
-		if g.failed && !isLifecycle(env.Message) {
-			return // it is being stopped: its state can no longer be trusted with requests
+		if g.over && !isLifecycle(env.Message) {
+			// After a panic its state can no longer be trusted with requests. One that is stopping
+			// would get user messages for as long as it has children, and what they made it
+			// start now, nothing would stop.
+			return
 		}
+		g.over = g.over || stopping
 		defer g.recovered(c, env.Message)
 		if g.engine.probe != nil {
 			g.engine.probe(g.kind, env.Message)
@@ -75,8 +80,11 @@ func (g *guard) recovered(c actor.ReceiverContext, msg any) {
 		g.makeUp(c, msg)
 		return
 	}
-	g.failed = true
+	g.over = true
 	g.engine.system.Root.Stop(c.Self())
+	if g.lost != nil {
+		g.lost(msg)
+	}
 }
 
 // makeUp is given one try: a second panic is the end of this message.

@@ -59,9 +59,8 @@ func (m *manager) handle(ctx actor.Context) {
 	case *actor.Terminated:
 		m.terminated(ctx, msg)
 	case *actor.Stopping:
-		if m.timer != nil {
-			m.timer.Stop()
-		}
+		stopTimer(m.timer)
+		m.newcomers = nil // the slots that become free now are nobody's
 	}
 }
 
@@ -129,6 +128,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cau
 
 func (m *manager) find(ctx actor.Context, msg findSession) {
 	if pid := findChild(ctx, msg.session); pid != nil {
+		ctx.Send(msg.attach.conn, sessionFound{session: pid})
 		ctx.Send(pid, msg.attach)
 		return
 	}
@@ -141,21 +141,20 @@ func refuseAttach(ctx actor.Context, msg attach) {
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
-// yieldRefused serves the newcomer that waited for a session whose client has come back.
+// yieldRefused serves who waited for a session whose client has come back.
 func (m *manager) yieldRefused(ctx actor.Context, msg yieldRefused) {
-	if m.yielding[msg.session] {
-		delete(m.yielding, msg.session)
-		m.serveNewcomer(ctx)
-	}
+	delete(m.yielding, msg.session)
+	m.serveNewcomers(ctx)
 }
 
-func (m *manager) serveNewcomer(ctx actor.Context) {
-	if len(m.newcomers) == 0 {
-		return
+// serveNewcomers opens sessions for as many newcomers as there is room for. Those
+// beyond the sessions that were asked to give way wait for nobody and are decided now.
+func (m *manager) serveNewcomers(ctx actor.Context) {
+	for len(m.newcomers) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.newcomers) > len(m.yielding)) {
+		next := m.newcomers[0]
+		m.newcomers = m.newcomers[1:]
+		m.open(ctx, next)
 	}
-	next := m.newcomers[0]
-	m.newcomers = m.newcomers[1:]
-	m.open(ctx, next)
 }
 
 // terminated frees a session's slot, unless processes of it are still alive
@@ -167,11 +166,7 @@ func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 	if done := m.engine.runner.OwnerDone(id); !closed(done) {
 		ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
 	}
-	// As many newcomers as there is room for; those beyond the sessions that were asked
-	// to give way are waiting for nobody and are decided now.
-	for len(m.newcomers) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.newcomers) > len(m.yielding)) {
-		m.serveNewcomer(ctx)
-	}
+	m.serveNewcomers(ctx)
 }
 
 // survive makes up for a message during which the manager panicked: nobody waits in vain.
@@ -182,7 +177,7 @@ func (m *manager) survive(ctx actor.Context, msg any) {
 	case findSession:
 		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
 		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseInternal})
-	case yieldRefused, drain, *actor.Terminated:
+	case yieldRefused, drain, drainDeadline, *actor.Terminated:
 		m.handle(ctx)
 	}
 	m.publish(ctx)

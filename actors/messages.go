@@ -24,6 +24,8 @@ type (
 		cause     wire.Cause
 		delivered map[string]int64
 	}
+	// sessionGone: connection → itself. Its session has stopped, and all that the session sent was heard.
+	sessionGone struct{}
 )
 
 // From anyone to a connection. Each is passed to the Client as it is.
@@ -57,12 +59,14 @@ type (
 		conn               *actor.PID
 		endsWithConnection bool
 	}
-	// findSession: connection → manager, which forwards it to the session as attach, or
-	// answers with an error reply and disconnect.
+	// findSession: connection → manager. Answered with sessionFound, and forwarded to the
+	// session as attach; or answered with an error reply and disconnect.
 	findSession struct {
 		session string
 		attach  attach
 	}
+	// sessionFound: manager → connection. The answer to findSession comes from this session.
+	sessionFound struct{ session *actor.PID }
 	// sessionYieldable: session → manager. The session is detached, runs nothing, and its
 	// client has read everything: it may give way to a newcomer.
 	sessionYieldable struct {
@@ -99,6 +103,7 @@ type (
 		conn      *actor.PID
 		cause     wire.Cause
 		delivered map[string]int64 // see Connection.Closed; nil: not known
+		missed    []string         // executions whose feeds came after the socket had ended
 	}
 	// idleCheck: session's timer → session.
 	idleCheck struct{}
@@ -154,11 +159,8 @@ type (
 		id     wire.ID
 		signal string
 	}
-	// endExecution: session → process. Cancel it for this reason, at once if force.
-	endExecution struct {
-		reason wire.Reason
-		force  bool
-	}
+	// endExecution: session → process. Cancel it for this reason.
+	endExecution struct{ reason wire.Reason }
 	// treeEvent: runner → process.
 	treeEvent struct{ event proc.Event }
 	// streamEnded, streamQuiet: reader goroutine → process. End of the pipe, or nothing left

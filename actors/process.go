@@ -92,7 +92,7 @@ func (p *process) receive(ctx actor.Context) {
 	case inputWritten:
 		p.inputWritten(ctx, msg)
 	case endExecution:
-		p.end(ctx, msg.reason, msg.force)
+		p.end(ctx, msg.reason, false)
 	case silenceCheck:
 		p.silenceCheck(ctx)
 	case deadlineCheck:
@@ -128,7 +128,7 @@ func (p *process) start(ctx actor.Context) {
 				Lines: p.plan.lines, MaxLine: p.plan.maxLine, WholeRunes: p.plan.encoding != wire.EncodingBase64,
 			}),
 		}
-		go p.lines[i].run()
+		p.x.readers.Go(p.lines[i].run)
 	}
 }
 
@@ -319,13 +319,42 @@ func (p *process) arm(d time.Duration, msg any) {
 	p.timers[msg] = p.engine.after(d, p.self, msg)
 }
 
-// cleanup runs when the actor stops, by a panic too. The tree does not outlive it.
+// cleanup runs when the actor stops, by a panic too. The tree does not outlive it,
+// nor do its readers, and nobody waits for an answer.
 func (p *process) cleanup() {
 	p.x.tree.Kill()
 	for _, t := range p.timers {
 		t.Stop()
 	}
+	for i, o := range p.lines {
+		if o != nil && !p.ended[i] {
+			_ = o.pipe.Close() // it may be held by something outside of the tree
+		}
+	}
 	if p.stdin.pipe != nil {
 		_ = p.stdin.pipe.Close()
 	}
+	for _, msg := range p.pauses {
+		p.lost(msg)
+	}
+	for _, msg := range p.stdin.queue {
+		p.lost(msg)
+	}
+}
+
+// lost answers a request that this actor no longer can, because it failed.
+func (p *process) lost(msg any) {
+	answer := reply{err: wire.Errorf(wire.CodeInternal, "execution %s failed inside the server", p.x.id)}
+	var conn *actor.PID
+	switch msg := msg.(type) {
+	case controlExecution:
+		conn, answer.id = msg.conn, msg.id
+	case writeInput:
+		conn, answer.id = msg.conn, msg.id
+	case signalExecution:
+		conn, answer.id = msg.conn, msg.id
+	default:
+		return
+	}
+	p.engine.system.Root.Send(conn, answer)
 }

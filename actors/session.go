@@ -3,6 +3,7 @@ package actors
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -161,7 +162,8 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	ctx.Unwatch(msg.conn)
 	for id := range c.follows {
 		_, unread := msg.delivered[id]
-		if x := s.executions[id]; msg.delivered != nil && !unread && x != nil && x.completed != nil {
+		unread = unread || msg.delivered == nil || slices.Contains(msg.missed, id)
+		if x := s.executions[id]; !unread && x != nil && x.completed != nil {
 			x.read = true
 		}
 	}

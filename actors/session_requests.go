@@ -101,7 +101,8 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	s.live++
 	s.engine.executions.Add(1)
 	p := newProcess(s.engine, s.self, x)
-	pid, err := ctx.SpawnNamed(s.engine.props("process", p.receive, p.cleanup), x.id)
+	guarded := &guard{engine: s.engine, kind: "process", cleanup: p.cleanup, lost: p.lost}
+	pid, err := ctx.SpawnNamed(guarded.props(p.receive), x.id)
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
 		x.tree.Kill()

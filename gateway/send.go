@@ -53,10 +53,10 @@ func (c *conn) Notify(method string, params any) {
 }
 
 // Follow implements actors.Client.
-func (c *conn) Follow(feed actors.Feed) {
+func (c *conn) Follow(feed actors.Feed) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.enqueue(item{feed: &feed})
+	return c.enqueue(item{feed: &feed})
 }
 
 // Disconnect implements actors.Client. What the engine sends afterwards is dropped.
@@ -72,20 +72,21 @@ func (c *conn) Disconnect(cause wire.Cause) {
 	c.signal()
 }
 
-// enqueue leaves something for the writer. Called with mu held.
-func (c *conn) enqueue(it item) {
+// enqueue leaves something for the writer, unless the connection is ending. Called with mu held.
+func (c *conn) enqueue(it item) bool {
 	if c.ending != "" {
-		return
+		return false
 	}
 	if !it.answer || it.size == 0 {
 		// Not the answer to a request that was admitted, so nothing else bounds it.
 		if c.notices++; c.notices > maxNotices {
 			c.endLocked(wire.CauseSlowConsumer)
-			return
+			return false
 		}
 	}
 	c.queue = append(c.queue, it)
 	c.signal()
+	return true
 }
 
 // take returns what is queued, in order, and leaves nothing.
