@@ -36,11 +36,13 @@ type execution struct {
 	waiting []waiter // requests to be answered when it has started, or not
 }
 
-// waiter is an execute request that waits for the command to run.
+// waiter is an execute request that waits for the command to run, or a connection
+// that resumed the session meanwhile.
 type waiter struct {
 	conn     *actor.PID
-	id       wire.ID
+	id       wire.ID // of execute; not for resumed, which has been answered
 	attached bool
+	resumed  bool
 }
 
 func (x *execution) status() wire.ExecutionStatus {
@@ -105,26 +107,34 @@ func (s *session) executionStarted(ctx actor.Context, msg executionStarted) {
 	if x.state == wire.StateStarting {
 		x.state = wire.StateRunning
 	}
-	for _, w := range x.waiting {
-		s.announce(ctx, x, w)
-	}
+	s.announce(ctx, x, x.waiting)
 	x.waiting = nil
 }
 
-// announce sends the answer, process.started and the output, in this order.
-func (s *session) announce(ctx actor.Context, x *execution, w waiter) {
-	ctx.Send(w.conn, reply{id: w.id, result: &wire.ExecuteResult{
-		Status: "started", ExecutionID: x.id, PID: x.command, PGID: x.command, Attached: w.attached,
-	}})
-	c := s.conns[w.conn.Id]
-	if c == nil || c.follows[x.id] {
-		return
+// announce sends the answers, process.started and the output, in this order.
+func (s *session) announce(ctx actor.Context, x *execution, waiting []waiter) {
+	for _, w := range waiting {
+		if !w.resumed {
+			ctx.Send(w.conn, reply{id: w.id, result: &wire.ExecuteResult{
+				Status: "started", ExecutionID: x.id, PID: x.command, PGID: x.command, Attached: w.attached,
+			}})
+		}
 	}
-	ctx.Send(w.conn, notify{method: wire.MethodStarted, params: &wire.Started{
-		ExecutionID: x.id, Status: "started", PID: x.command, PGID: x.command,
-	}})
+	for _, w := range waiting {
+		c := s.conns[w.conn.Id]
+		if c == nil || c.follows[x.id] {
+			continue
+		}
+		ctx.Send(c.pid, notify{method: wire.MethodStarted, params: &wire.Started{
+			ExecutionID: x.id, Status: "started", PID: x.command, PGID: x.command,
+		}})
+		c.follow(ctx, x, 0)
+	}
+}
+
+func (c *attachedConn) follow(ctx actor.Context, x *execution, after int64) {
 	c.follows[x.id] = true
-	ctx.Send(w.conn, follow{feed: x.feed(0)})
+	ctx.Send(c.pid, follow{feed: x.feed(after)})
 }
 
 // stateChanged records a change and tells every connection, if there is something to tell.
@@ -144,7 +154,6 @@ func (s *session) stateChanged(ctx actor.Context, id string, state wire.State, m
 func (s *session) executionCompleted(ctx actor.Context, msg executionCompleted) {
 	x := s.executions[msg.execution]
 	x.completed = msg.completed
-	s.lastActivity = time.Now()
 	s.refuseWaiting(ctx, x)
 	if msg.kept {
 		x.state = wire.StateKept
@@ -158,13 +167,20 @@ func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
 	if len(x.waiting) == 0 {
 		return
 	}
-	x.read = true // the answer says all there is
 	err := wire.Errorf(wire.CodeStartFailed, "execution %s did not start: %s", x.id, x.completed.Reason)
 	if x.completed.Error != nil {
 		err = x.completed.Error
 	}
 	for _, w := range x.waiting {
-		ctx.Send(w.conn, reply{id: w.id, err: err})
+		c := s.conns[w.conn.Id]
+		switch {
+		case c == nil: // its socket has closed
+		case w.resumed:
+			c.follow(ctx, x, 0)
+		default:
+			x.read = true // the answer says all there is
+			ctx.Send(w.conn, reply{id: w.id, err: err})
+		}
 	}
 	x.waiting = nil
 }
@@ -181,19 +197,26 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 		ctx.Poison(x.pid)
 	}
 	s.live--
+	s.lastActivity = time.Now()
 	s.engine.executions.Add(-1)
 	s.finished = append(s.finished, id)
 	for len(s.finished) > s.engine.limits.KeepFinished {
-		oldest := s.executions[s.finished[0]]
-		delete(s.executions, s.finished[0])
+		s.forget(s.finished[0])
 		s.finished = s.finished[1:]
-		if err := oldest.transcript.Remove(); err != nil {
-			s.engine.log.Warn("cannot remove a transcript", "session", s.id, "execution", oldest.id, "err", err)
-		}
 	}
 	s.finishIfDead(ctx)
 	s.offerSlot(ctx)
 	s.drainIfIdle(ctx)
+}
+
+// forget removes what is kept of a finished execution. Its id may be used again.
+func (s *session) forget(id string) {
+	x := s.executions[id]
+	delete(s.executions, id)
+	for _, c := range s.conns {
+		delete(c.follows, id)
+	}
+	s.engine.remove(x)
 }
 
 // processFailed takes over when a process actor stopped before its execution ended:

@@ -74,14 +74,13 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 
 // attachExecution answers a repeated execute as the first one was answered.
 func (s *session) attachExecution(ctx actor.Context, x *execution, w waiter) {
-	switch {
-	case x.command != 0:
-		s.announce(ctx, x, w)
-	default:
-		x.waiting = append(x.waiting, w)
-		if x.completed != nil {
-			s.refuseWaiting(ctx, x)
-		}
+	if x.command != 0 {
+		s.announce(ctx, x, []waiter{w})
+		return
+	}
+	x.waiting = append(x.waiting, w)
+	if x.completed != nil {
+		s.refuseWaiting(ctx, x)
 	}
 }
 
@@ -106,7 +105,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
 		x.tree.Kill()
-		delete(s.executions, x.id)
+		s.forget(x.id)
 		s.live--
 		s.engine.executions.Add(-1)
 		ctx.Send(w.conn, reply{id: w.id, err: wire.Errorf(wire.CodeInternal, "cannot start execution %s: %v", x.id, err)})
@@ -200,9 +199,13 @@ func (s *session) resumed(ctx actor.Context, c *attachedConn, msg attach) {
 	ctx.Send(c.pid, reply{id: msg.id, result: res})
 	for id, x := range s.executions {
 		after, ok := wanted[id]
-		if wanted == nil || ok {
-			c.follows[id] = true
-			ctx.Send(c.pid, follow{feed: x.feed(after)})
+		switch {
+		case wanted != nil && !ok:
+		case x.command == 0 && x.completed == nil:
+			// It is starting: process.started comes before its output here too.
+			x.waiting = append(x.waiting, waiter{conn: c.pid, resumed: true})
+		default:
+			c.follow(ctx, x, after)
 		}
 	}
 }
