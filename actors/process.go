@@ -38,8 +38,9 @@ type process struct {
 	started time.Time // of the command; zero: it does not run yet
 	endedAt time.Time // when the reason was decided
 
-	pausing  bool // Pause was sent, Paused has not come
+	pausing  bool // asked to, and does not stand still yet
 	pauses   []controlExecution
+	standing int        // Pauses that were sent and whose Paused has not come
 	lines    [2]*output // nil until started
 	ended    [2]bool    // the pipe was read to its end
 	quieted  [2]bool
@@ -53,9 +54,8 @@ type process struct {
 	hurried bool // the tree is dead, but something outside of it holds a pipe
 	done    bool // everything is said
 
-	watch       stopwatch     // running time
-	silentSince time.Time     // no byte since then, as far as lastByte does not know better
-	silentFor   time.Duration // at the time of the pause
+	watch       stopwatch // running time
+	silentSince time.Time // no byte since then, as far as lastByte does not know better
 	timers      map[any]*time.Timer
 	reported    *wire.Completed // sent; with keep, survivors may still live
 }
@@ -175,7 +175,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 		p.arm(p.plan.maxDuration, deadlineCheck{})
 	}
 	if p.pausing {
-		p.x.tree.Pause()
+		p.standStill()
 	}
 }
 
@@ -185,6 +185,10 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
+	if p.pausing || p.plan.keep && p.state == wire.StatePaused {
+		// What is left may go on until it is swept, and for ever if it is kept: nobody could resume it.
+		p.x.tree.Resume()
+	}
 	p.answerWaiting(ctx)
 	if p.plan.keep && !ev.Alone && p.state != wire.StateCanceling {
 		p.state = wire.StateKept

@@ -40,7 +40,7 @@ func (p *process) pause(ctx actor.Context, msg controlExecution) {
 	case wire.StateStarting, wire.StateRunning:
 		p.pauses = append(p.pauses, msg)
 		if !p.pausing && p.state == wire.StateRunning {
-			p.x.tree.Pause()
+			p.standStill()
 		}
 		p.pausing = true
 	default:
@@ -48,14 +48,19 @@ func (p *process) pause(ctx actor.Context, msg controlExecution) {
 	}
 }
 
+func (p *process) standStill() {
+	p.standing++
+	p.x.tree.Pause()
+}
+
 func (p *process) paused(ctx actor.Context) {
-	if !p.pausing || p.state != wire.StateRunning {
+	p.standing--
+	if p.standing > 0 || !p.pausing || p.state != wire.StateRunning {
 		return // it was resumed or ended meanwhile
 	}
 	p.pausing = false
 	p.state = wire.StatePaused
 	p.watch.pause(time.Now())
-	p.silentFor = p.silence(time.Now())
 	for _, msg := range p.pauses {
 		p.answer(ctx, msg, "paused")
 	}
@@ -68,8 +73,10 @@ func (p *process) resume(ctx actor.Context, msg controlExecution) {
 	case wire.StatePaused:
 		p.state = wire.StateRunning
 		p.x.tree.Resume()
+		// What was read during the pause had been written before it.
+		silent := max(0, p.silence(p.watch.stopped))
+		p.silentSince = time.Now().Add(-silent)
 		p.watch.resume(time.Now())
-		p.silentSince = time.Now().Add(-p.silentFor)
 		p.answer(ctx, msg, "resumed")
 		ctx.Send(p.session, executionResumed{execution: p.x.id})
 		p.silenceCheck(ctx)

@@ -95,12 +95,12 @@ func signalName(s syscall.Signal) string {
 func (p *process) finalReason() wire.Reason {
 	natural := p.reason == "" || p.reason == wire.ReasonExited || p.reason == wire.ReasonSignaled
 	switch {
+	case p.reason == "" && p.dead != nil && p.dead.RunnerLost:
+		return wire.ReasonRunnerLost
 	case p.failed != nil && p.reason == "":
 		return wire.ReasonStartFailed
 	case natural && p.dead != nil && p.dead.OutOfMemory:
 		return wire.ReasonOutOfMemory
-	case p.reason == "" && p.dead != nil && p.dead.RunnerLost:
-		return wire.ReasonRunnerLost
 	case p.reason == "":
 		return wire.ReasonSignaled // it killed its own init, and was killed for it
 	default:
