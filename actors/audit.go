@@ -34,7 +34,7 @@ func (e *Engine) account(x *execution, started time.Time, c *wire.Completed) {
 	m.droppedLines.Add(float64(c.DroppedLines))
 	m.droppedBytes.Add(float64(c.DroppedBytes))
 	m.truncated.Add(float64(c.TruncatedLines))
-	e.log.Info("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,
+	e.log.Debug("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,
 		"reason", string(c.Reason), "exit_code", c.ExitCode, "seconds", c.ExecutionTime)
 	if e.audit == nil {
 		return

@@ -44,6 +44,7 @@ type Engine struct {
 	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
 	system      *actor.ActorSystem
+	dispatch    *dispatcher
 	manager     *actor.PID
 	connections sync.WaitGroup
 	sessions    atomic.Int64 // slots in use, published by the manager
@@ -91,6 +92,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	}
 	e.metrics = newMetrics(cfg.Registerer, e)
 	e.drained.done = make(chan struct{})
+	e.dispatch = newDispatcher()
 	e.system = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
 		// A late message to an actor that has stopped is ordinary. protoactor counts such
@@ -148,6 +150,7 @@ func (e *Engine) Close() {
 		_ = e.system.Root.StopFuture(e.manager).Wait()
 		e.connections.Wait()
 		e.system.Shutdown()
+		e.dispatch.close()
 		e.metrics.unregister()
 	})
 }

@@ -31,9 +31,11 @@ func (e *Engine) props(kind string, receive actor.ReceiveFunc, cleanup func()) *
 	return (&guard{engine: e, kind: kind, cleanup: cleanup}).props(receive)
 }
 
+// props puts the guard around receive. It is not a receiver middleware: that
+// would cost every message an envelope and every actor a larger context.
 func (g *guard) props(receive actor.ReceiveFunc) *actor.Props {
-	return actor.PropsFromFunc(receive,
-		actor.WithReceiverMiddleware(g.middleware),
+	return actor.PropsFromFunc(func(ctx actor.Context) { g.receive(ctx, receive) },
+		actor.WithDispatcher(g.engine.dispatch),
 		actor.WithSupervisor(stopFailed))
 }
 
@@ -41,35 +43,34 @@ func (g *guard) props(receive actor.ReceiveFunc) *actor.Props {
 // so it decides only what the guard cannot see.
 var stopFailed = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 
-func (g *guard) middleware(next actor.ReceiverFunc) actor.ReceiverFunc {
-	return func(c actor.ReceiverContext, env *actor.MessageEnvelope) {
-		_, stopping := env.Message.(*actor.Stopping)
-		if stopping {
-			defer g.clean(c)
-		}
-		if g.over && !isLifecycle(env.Message) {
-			// After a panic its state can no longer be trusted with requests. One that is stopping
-			// would get user messages for as long as it has children, and what they made it
-			// start now, nothing would stop.
-			return
-		}
-		g.over = g.over || stopping
-		defer g.recovered(c, env.Message)
-		if g.engine.probe != nil {
-			g.engine.probe(g.kind, env.Message)
-		}
-		next(c, env)
+func (g *guard) receive(ctx actor.Context, next actor.ReceiveFunc) {
+	msg := ctx.Message()
+	_, stopping := msg.(*actor.Stopping)
+	if stopping {
+		defer g.clean(ctx)
 	}
+	if g.over && !isLifecycle(msg) {
+		// After a panic its state can no longer be trusted with requests. One that is stopping
+		// would get user messages for as long as it has children, and what they made it
+		// start now, nothing would stop.
+		return
+	}
+	g.over = g.over || stopping
+	defer g.recovered(ctx, msg)
+	if g.engine.probe != nil {
+		g.engine.probe(g.kind, msg)
+	}
+	next(ctx)
 }
 
-func (g *guard) clean(c actor.ReceiverContext) {
+func (g *guard) clean(c actor.Context) {
 	defer g.recovered(c, nil)
 	if g.cleanup != nil {
 		g.cleanup()
 	}
 }
 
-func (g *guard) recovered(c actor.ReceiverContext, msg any) {
+func (g *guard) recovered(c actor.Context, msg any) {
 	r := recover()
 	if r == nil {
 		return
@@ -88,15 +89,13 @@ func (g *guard) recovered(c actor.ReceiverContext, msg any) {
 }
 
 // makeUp is given one try: a second panic is the end of this message.
-func (g *guard) makeUp(c actor.ReceiverContext, msg any) {
+func (g *guard) makeUp(c actor.Context, msg any) {
 	defer func() {
 		if r := recover(); r != nil {
 			g.engine.log.Error("actor panicked again", "actor", g.kind, slog.Any("panic", r))
 		}
 	}()
-	if ctx, ok := c.(actor.Context); ok {
-		g.survive(ctx, msg)
-	}
+	g.survive(c, msg)
 }
 
 func isLifecycle(msg any) bool {

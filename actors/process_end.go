@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,7 +25,6 @@ func (p *process) finish(ctx actor.Context) {
 	p.closeInput(ctx)
 	if p.reported == nil {
 		p.report(false)
-		p.x.transcript.Seal()
 		ctx.Send(p.session, executionCompleted{execution: p.x.id, completed: p.reported})
 		return
 	}
@@ -42,6 +42,12 @@ func (p *process) completeKept(ctx actor.Context) {
 func (p *process) report(kept bool) {
 	p.reported = p.completion(kept)
 	p.x.transcript.Mark(p.reported)
+	if !kept {
+		p.x.transcript.Seal()
+	}
+	// Mark has woken the writers of the connections. They go first: the bookkeeping
+	// below costs as much as sending the end of a short command.
+	runtime.Gosched()
 	p.engine.account(p.x, p.started, p.reported)
 }
 
