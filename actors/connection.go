@@ -42,6 +42,10 @@ func (c *Connection) Closed(cause wire.Cause, delivered map[string]int64) {
 // The gateway's bound on requests in flight is lower; this one holds without it.
 const maxBacklog = 1024
 
+// resumePatience is how long a connection that re-attaches may take to send
+// resume. It holds no session's slot until then, so nothing else would end it.
+const resumePatience = 30 * time.Second
+
 // connection is the actor of one socket: it knows the session and passes messages on.
 type connection struct {
 	engine *Engine
@@ -57,6 +61,7 @@ type connection struct {
 	backlog   []clientRequest // requests that came before the session
 	missed    []string        // executions whose feeds came after the socket had ended
 	closed    bool            // the session knows that the socket is gone
+	patience  *time.Timer     // for a first resume
 }
 
 func (c *connection) receive(ctx actor.Context) {
@@ -66,7 +71,9 @@ func (c *connection) receive(ctx actor.Context) {
 		if c.req.SessionID == "" {
 			c.attaching = true
 			ctx.Send(c.engine.manager, openSession{asked: c.opened, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection})
+			return
 		}
+		c.patience = c.engine.after(resumePatience, ctx.Self(), resumeOverdue{})
 	case clientRequest:
 		c.clientRequest(ctx, msg)
 	case sessionFound:
@@ -90,6 +97,10 @@ func (c *connection) receive(ctx actor.Context) {
 		ctx.Send(ctx.Self(), sessionGone{})
 	case sessionGone:
 		c.sessionGone(ctx)
+	case resumeOverdue:
+		if c.session == nil && !c.attaching {
+			c.client.Disconnect(wire.CauseNoSession)
+		}
 	}
 }
 
@@ -194,6 +205,7 @@ func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
 // and the session learns that it is detached.
 func (c *connection) cleanup() {
 	defer c.engine.connections.Done()
+	stopTimer(c.patience)
 	c.client.Disconnect(wire.CauseInternal)
 	c.tellClosed(wire.CauseInternal, nil)
 }

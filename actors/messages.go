@@ -49,6 +49,9 @@ type (
 	attached struct{ session *actor.PID }
 )
 
+// resumeOverdue: connection's timer → connection.
+type resumeOverdue struct{}
+
 // To and from the manager.
 type (
 	// openSession: connection → manager. Answered by the new session with attached and

@@ -408,3 +408,21 @@ func TestIdleSessionEnds(t *testing.T) {
 		h.stop(t)
 	})
 }
+
+func TestConnectionThatNeverResumesEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, newFakeRunner(nil), nil, nil)
+		silent := connect(h.Engine, ConnectRequest{SessionID: "pod-0.feed"})
+		time.Sleep(resumePatience - time.Second)
+		synctest.Wait()
+		if _, ended := silent.hasEnded(); ended {
+			t.Fatal("ended early")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if cause, ended := silent.hasEnded(); !ended || cause != wire.CauseNoSession {
+			t.Errorf("ended %v with %q", ended, cause)
+		}
+		h.stop(t)
+	})
+}
