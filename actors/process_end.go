@@ -133,16 +133,14 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 
 // addUsage adds the survivors and what the tree used.
 func (p *process) addUsage(c *wire.Completed, kept bool) {
-	var names []string
-	var count int
 	switch {
-	case kept:
-		names, count = p.exited.Survivors, p.exited.SurvivorCount
-	case p.dead != nil:
-		names, count = p.dead.Survivors, p.dead.SurvivorCount
+	case kept: // said even if none is left at this moment: what was kept may come to an end at any time
+		c.Survivors = &wire.Survivors{Kept: true, Count: p.exited.SurvivorCount, Commands: p.exited.Survivors}
+	case p.dead != nil && p.dead.SurvivorCount > 0:
+		c.Survivors = &wire.Survivors{Count: p.dead.SurvivorCount, Commands: p.dead.Survivors}
 	}
-	if count > 0 {
-		c.Survivors = &wire.Survivors{Count: count, Commands: names}
+	if c.Survivors != nil && c.Survivors.Commands == nil {
+		c.Survivors.Commands = []string{} // an array on the wire, not null
 	}
 	if p.dead != nil && p.dead.Usage != (proc.Usage{}) {
 		u := p.dead.Usage

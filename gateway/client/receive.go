@@ -104,13 +104,9 @@ func (e *Execution) receiveCompleted(l *link, done *wire.Completed) error {
 	return nil
 }
 
-// survived reports whether processes may live on, and write, after done. A
-// completion without usage was reported before the whole tree was dead.
+// survived reports whether processes may live on, and write, after done.
 func survived(done *wire.Completed) bool {
-	if done.Survivors != nil {
-		return done.Survivors.Count > 0
-	}
-	return done.Reason == wire.ReasonExited && done.Usage == nil
+	return done.Survivors != nil && done.Survivors.Kept
 }
 
 // receiveWarning queues a warning unless it is the one that a resumed

@@ -294,6 +294,7 @@ type ControlEvent struct {
 // Survivors are processes that outlived the command. They were killed, or,
 // with on_exit keep, they live on.
 type Survivors struct {
+	Kept     bool     `json:"kept"` // they live on
 	Count    int      `json:"count"`
 	Commands []string `json:"commands"` // command names (comm), at most 32
 }
