@@ -10,12 +10,13 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// buildVersion is set by the linker for releases.
-var buildVersion string
+// version is set with -ldflags "-X main.version=…".
+var version string
 
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
+// buildVersion is the linker's, else the module's.
+func buildVersion() string {
+	if version != "" {
+		return version
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
@@ -29,7 +30,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(a.stdout, "troupe %s, protocol %s, %s %s/%s\n", version(), wire.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(a.stdout, "troupe %s, protocol %s, %s %s/%s\n", buildVersion(), wire.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
