@@ -83,7 +83,8 @@ func TestPromise08BackgroundChildren(t *testing.T) {
 // kept starts a command that leaves a server behind on purpose, and reads on to its end.
 func kept(t *testing.T, c *client.Client, m *trace) *client.Execution {
 	t.Helper()
-	e, err := c.Execute(t.Context(), wire.ExecuteParams{
+	ctx := bounded(t)
+	e, err := c.Execute(ctx, wire.ExecuteParams{
 		Argv:   m.argv(`setsid BASH -c 'while :; do echo later; sleep 0.02; done' & echo now; exit 2`),
 		OnExit: wire.ExitKeep,
 	})
@@ -91,7 +92,7 @@ func kept(t *testing.T, c *client.Client, m *trace) *client.Execution {
 		t.Fatal(err)
 	}
 	for {
-		event, err := e.Next(t.Context())
+		event, err := e.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,12 +119,12 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 		{"session", func(c *client.Client, _ *client.Execution) error { return c.Close() }},
 	} {
 		t.Run(end.name, func(t *testing.T) {
-			c, m := s.dial(), newTrace(t)
+			c, m, ctx := s.dial(), newTrace(t), bounded(t)
 			e := kept(t, c, m)
 			m.await(1)
 			later := 0
 			for later < 20 {
-				event, err := e.Next(t.Context())
+				event, err := e.Next(ctx)
 				if err != nil {
 					t.Fatalf("after completion, and %d bytes of later output: %v", later, err)
 				}
@@ -131,16 +132,17 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 					later += len(out.Data)
 				}
 			}
-			status, err := c.Status(t.Context())
+			status, err := c.Status(ctx)
 			if err != nil || status.Executions[e.ID()].State != wire.StateKept || status.Executions[e.ID()].Offset < int64(later) {
 				t.Errorf("%+v, %v", status, err)
 			}
-			late, err := client.Attach(t.Context(), s.ws, c.ID(), c.Connected().ResumeToken, nil, client.Options{})
+			late, err := client.Attach(ctx, s.ws, c.ID(), c.Connected().ResumeToken, nil, client.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer late.Detach()
-			if first, err := late.Executions()[e.ID()].Next(t.Context()); err != nil || !strings.HasPrefix(string(first.(*client.Output).Data), "now\n") && !strings.HasPrefix(string(first.(*client.Output).Data), "later\n") {
+			first, err := late.Executions()[e.ID()].Next(ctx)
+			if out, ok := first.(*client.Output); !ok || !strings.HasPrefix(string(out.Data), "now\n") && !strings.HasPrefix(string(out.Data), "later\n") {
 				t.Errorf("a late reader begins with %+v, %v", first, err)
 			}
 			if err := end.end(c, e); err != nil {

@@ -68,7 +68,7 @@ func attackResults(t *testing.T, s *instance, own string) map[string]string {
 	t.Helper()
 	c := s.dial()
 	var out bytes.Buffer
-	done, err := c.Run(t.Context(), wire.ExecuteParams{Argv: []string{own}, Env: map[string]string{"TROUPED_TEST_MAIN": "attack"}}, &out, &out)
+	done, err := c.Run(bounded(t), wire.ExecuteParams{Argv: []string{own}, Env: map[string]string{"TROUPED_TEST_MAIN": "attack"}}, &out, &out)
 	if err != nil || done.ExitCode != 0 {
 		t.Fatalf("%+v, %v: %s", done, err, &out)
 	}
@@ -116,21 +116,21 @@ func TestPromise14NobodyPosesAsTheRunner(t *testing.T) {
 		cmd.Path, cmd.Args[0] = own, own
 		cmd.SysProcAttr.Credential = nobody
 	}, "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", "unix://"+sock)
-	contained := func(cmd *exec.Cmd) {
+	inContainer := func(cmd *exec.Cmd) {
 		path, err := exec.LookPath(container[0])
 		if err != nil {
 			t.Fatal(err)
 		}
 		cmd.Path, cmd.Args = path, slices.Concat(container, []string{runner}, cmd.Args[1:])
 	}
-	first := startRunner(t, sock, contained)
+	first := startRunner(t, sock, inContainer)
 	c := s.dial()
 	m := newTrace(t)
 	// The pretender dials for as long as it lives.
 	pretender := ready(t, c, m.argv(fmt.Sprintf(`setsid SLEEP 1000 >/dev/null 2>&1 & echo ready; exec -a %s %s --connect %s`, m.name, runner, sock)))
 	m.await(2)
 	var out bytes.Buffer
-	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "ls -a " + dir}, &out, io.Discard)
+	done, err := c.Run(bounded(t), wire.ExecuteParams{Command: "ls -a " + dir}, &out, io.Discard)
 	if err != nil || done.ExitCode != 0 || strings.Contains(out.String(), "runner.sock") || !strings.Contains(out.String(), "troupe-runner") {
 		t.Errorf("%+v, %v, a command sees %q", done, err, &out)
 	}
@@ -145,7 +145,7 @@ func TestPromise14NobodyPosesAsTheRunner(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	m.gone()
-	startRunner(t, sock, contained)
+	startRunner(t, sock, inContainer)
 	healthy(t, s)
 	c.Detach()
 	s.signal(syscall.SIGTERM)
@@ -206,7 +206,7 @@ func TestPromise14Tokens(t *testing.T) {
 		t.Error("bob got alice's session")
 	}
 	var out bytes.Buffer
-	done, err := alice.Run(t.Context(), wire.ExecuteParams{Command: "cat /proc/*/cmdline; env; tr '\\0' '\\n' </proc/self/environ; ls -l /proc/self/fd"}, &out, &out)
+	done, err := alice.Run(bounded(t), wire.ExecuteParams{Command: "cat /proc/*/cmdline; env; tr '\\0' '\\n' </proc/self/environ; ls -l /proc/self/fd"}, &out, &out)
 	if err != nil || done == nil || !strings.Contains(out.String(), "PATH=") {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -261,7 +261,7 @@ func TestPromise14GreedyExecutionEndsAlone(t *testing.T) {
 					t.Errorf("of a modest execution are left: %s", m.found())
 				}
 			}
-			if done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "exit 3"}, nil, nil); err != nil || done.ExitCode != 3 {
+			if done, err := c.Run(bounded(t), wire.ExecuteParams{Command: "exit 3"}, nil, nil); err != nil || done.ExitCode != 3 {
 				t.Errorf("%+v, %v", done, err)
 			}
 		})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,6 +123,14 @@ func eventually(t *testing.T, ok func() error) {
 		}
 		time.Sleep(2 * time.Millisecond) // a poll, bounded by the deadline
 	}
+}
+
+// bounded is the context of a wait that must not last for ever.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // soak returns normal, or long when TROUPE_SOAK is set.

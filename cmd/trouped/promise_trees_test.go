@@ -37,15 +37,25 @@ var trees = []struct {
 const forks = `$| = 1; use POSIX; pipe R, W; for (1..200) { next if fork; close W; setsid; read R, $_, 1;
 	while (1) { my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p } } print "ready\n"; close W; sleep 1000`
 
+// contained runs a test with cgroups where there are any, and without: in most
+// clusters there are none, and then only the walk over /proc finds what has hidden.
+func contained(t *testing.T, test func(t *testing.T, args ...string)) {
+	t.Helper()
+	for _, cgroup := range []string{"auto", "off"} {
+		t.Run("cgroup "+cgroup, func(t *testing.T) { test(t, "--cgroup", cgroup) })
+	}
+}
+
 // ready starts a command and waits for its first output.
 func ready(t *testing.T, c *client.Client, argv []string) *client.Execution {
 	t.Helper()
-	e, err := c.Execute(t.Context(), wire.ExecuteParams{Argv: argv})
+	ctx := bounded(t)
+	e, err := c.Execute(ctx, wire.ExecuteParams{Argv: argv})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for {
-		event, err := e.Next(t.Context())
+		event, err := e.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,8 +80,11 @@ func canceled(t *testing.T, e *client.Execution, m *trace) {
 
 // TestPromise07CancelKillsEveryTree: no survivor and no zombie on the whole machine
 // at the moment at which process.completed arrives.
-func TestPromise07CancelKillsEveryTree(t *testing.T) {
-	s := launch(t, "--cancel-grace", "100ms")
+func TestPromise07CancelKillsEveryTree(t *testing.T) { contained(t, cancelKillsEveryTree) }
+
+func cancelKillsEveryTree(t *testing.T, args ...string) {
+	t.Helper()
+	s := launch(t, append(args, "--cancel-grace", "100ms")...)
 	c := s.dial()
 	for _, tree := range trees {
 		t.Run(tree.name, func(t *testing.T) {
@@ -115,7 +128,7 @@ func (s *instance) noZombies() {
 // TestPromise07TwoHundredCancels: in a row, on four sessions at a time, each with a
 // child, a process in a session of its own and one that was forked twice.
 func TestPromise07TwoHundredCancels(t *testing.T) {
-	s := launch(t)
+	s := launch(t, "--cgroup", "off")
 	const script = `SLEEP 1000 & setsid SLEEP 1000 & (setsid BASH -c '(SLEEP 1000) &' &); echo ready; wait`
 	var all sync.WaitGroup
 	for range 4 {
@@ -123,12 +136,12 @@ func TestPromise07TwoHundredCancels(t *testing.T) {
 		all.Go(func() {
 			for i := range 50 {
 				m := newTrace(t)
-				e, err := c.Execute(t.Context(), wire.ExecuteParams{Argv: m.argv(script)})
+				e, err := c.Execute(bounded(t), wire.ExecuteParams{Argv: m.argv(script)})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, err := e.Next(t.Context()); err != nil {
+				if _, err := e.Next(bounded(t)); err != nil {
 					t.Error(err)
 				}
 				if i%2 == 0 { // the other half is cancelled while it forks
@@ -144,8 +157,11 @@ func TestPromise07TwoHundredCancels(t *testing.T) {
 
 // TestPromise07CommandKillsItsInit: what it left behind is killed, its neighbour
 // lives, and the next command runs.
-func TestPromise07CommandKillsItsInit(t *testing.T) {
-	s := launch(t)
+func TestPromise07CommandKillsItsInit(t *testing.T) { contained(t, commandKillsItsInit) }
+
+func commandKillsItsInit(t *testing.T, args ...string) {
+	t.Helper()
+	s := launch(t, args...)
 	c := s.dial()
 	other := newTrace(t)
 	neighbour := ready(t, c, other.argv(`echo ready; exec SLEEP 1000`))
@@ -163,7 +179,10 @@ func TestPromise07CommandKillsItsInit(t *testing.T) {
 }
 
 // TestPromise07EndsKillEveryTree: the same for the ends that are not a cancel.
-func TestPromise07EndsKillEveryTree(t *testing.T) {
+func TestPromise07EndsKillEveryTree(t *testing.T) { contained(t, endsKillEveryTree) }
+
+func endsKillEveryTree(t *testing.T, args ...string) {
+	t.Helper()
 	for _, end := range []struct {
 		name string
 		end  func(*instance, *socket)
@@ -174,7 +193,7 @@ func TestPromise07EndsKillEveryTree(t *testing.T) {
 		{"kill -9 of trouped", func(s *instance, _ *socket) { s.signal(syscall.SIGKILL) }, false},
 	} {
 		t.Run(end.name, func(t *testing.T) {
-			s := launch(t, "--cancel-grace", "100ms", "--resume-window", "100ms", "--max-executions", "20")
+			s := launch(t, append(args, "--cancel-grace", "100ms", "--resume-window", "100ms", "--max-executions", "20")...)
 			runner := s.runnerPID()
 			inits := children(t, runner)
 			c, _ := session(t, s, "/ws")
@@ -217,8 +236,11 @@ func TestPromise07EndsKillEveryTree(t *testing.T) {
 
 // TestPromise07RunnerKilled: kill -9 of the runner takes every tree with it, says so
 // to whom it concerns, and does not end the service.
-func TestPromise07RunnerKilled(t *testing.T) {
-	s := launch(t)
+func TestPromise07RunnerKilled(t *testing.T) { contained(t, runnerKilled) }
+
+func runnerKilled(t *testing.T, args ...string) {
+	t.Helper()
+	s := launch(t, args...)
 	c := s.dial()
 	for range 2 {
 		old := s.runnerPID()
