@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,7 +83,7 @@ func (c *benchClient) Follow(f Feed) bool {
 		for {
 			p, err := cur.Next(buf)
 			switch {
-			case err == transcript.ErrWait:
+			case errors.Is(err, transcript.ErrWait):
 				<-c.more
 			case p.Mark != nil:
 				c.events <- p.Mark
