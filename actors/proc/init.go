@@ -30,13 +30,20 @@ const initArg = "init"
 var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=3", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
 // initProcess owns the tree of one command at a time. Two threads work in it:
-// the main one takes requests and starts the command, the reaper waits for
-// children. Both block in plain system calls: a poller and channels would
-// each put a thread switch on the path of every command.
+// the main one takes requests, starts the command and waits for both the next
+// request and the command's end; the reaper waits for children, whichever they
+// are. A command that lives for a moment, leaves nothing behind and is asked
+// for nothing needs the main thread only: to wake the reaper for it would cost
+// thread switches on the CPU that the command could run on. In every other
+// case the main thread hands over to the reaper first.
 type initProcess struct {
 	in   *receiver
 	leaf *leaf
 	wake chan struct{} // capacity 1: there is a child to wait for
+
+	// leader is a pidfd of the command while the main thread waits for it, and
+	// -1 while the reaper does or there is none. Only the main thread uses it.
+	leader int
 
 	// mu is held while children are reaped and while they are signalled, so
 	// that a pid that was just read still belongs to the child.
@@ -73,10 +80,11 @@ func initMain() int {
 	resetSignals()
 
 	p := &initProcess{
-		in:   newReceiver(recvBlocking(initSocket)),
-		leaf: inheritedLeaf(initLeaf),
-		wake: make(chan struct{}, 1),
-		walk: newWalker(os.Getpid(), nil),
+		in:     newReceiver(recvBlocking(initSocket)),
+		leaf:   inheritedLeaf(initLeaf),
+		wake:   make(chan struct{}, 1),
+		leader: -1,
+		walk:   newWalker(os.Getpid(), nil),
 	}
 	go p.reap()
 	if sendBlocking(initSocket, frame(kindReady).done()) != nil {
@@ -100,21 +108,42 @@ func resetSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
 	defaultIgnored()
+	// The runtime handles SIGCHLD, so the death of a command would interrupt
+	// the main thread for nothing. By default nobody is interrupted.
+	setDefault(unix.SIGCHLD)
 	var none unix.Sigset_t
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil) // fails for a bad argument only
 }
 
-// waitRequest waits for trouped's next frame. It is false when the runner is
-// gone; when trouped is, the read that follows says so.
+// aloneFor is how long the main thread waits for a command by itself.
+// Afterwards the reaper does, so that what dies meanwhile without being the
+// command does not stay a zombie, which counts against limits on processes.
+const aloneFor = 100 * time.Millisecond
+
+// waitRequest waits for trouped's next frame, and for the command if the
+// reaper does not. It is false when the runner is gone; when trouped is, the
+// read that follows says so.
 func (p *initProcess) waitRequest() bool {
-	if p.in.r < p.in.w {
-		return true
-	}
-	fds := []unix.PollFd{{Fd: initSocket, Events: unix.POLLIN}, {Fd: initLifeline}}
-	for {
-		_, err := unix.Poll(fds, -1)
-		if err != nil && err != unix.EINTR {
+	for p.in.r == p.in.w {
+		fds := [...]unix.PollFd{
+			{Fd: initSocket, Events: unix.POLLIN},
+			{Fd: initLifeline},
+			{Fd: int32(p.leader), Events: unix.POLLIN}, // poll skips -1
+		}
+		timeout := -1
+		if p.leader >= 0 {
+			timeout = int(aloneFor.Milliseconds())
+		}
+		n, err := unix.Poll(fds[:], timeout)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
 			return false
+		case n == 0:
+			p.handOver()
+		case fds[2].Revents != 0:
+			p.leaderDied()
 		}
 		if fds[1].Revents != 0 {
 			return false
@@ -123,6 +152,34 @@ func (p *initProcess) waitRequest() bool {
 			return true
 		}
 	}
+	return true
+}
+
+// leaderDied reaps the command on the main thread.
+func (p *initProcess) leaderDied() {
+	p.mu.Lock()
+	more := p.reaped(p.run.leader, nil)
+	p.mu.Unlock()
+	if more {
+		p.handOver()
+		return
+	}
+	p.forgetLeader()
+}
+
+// handOver leaves the waiting for children to the reaper, if it is not its
+// already. It comes before everything that needs somebody to reap meanwhile,
+// such as a kill.
+func (p *initProcess) handOver() {
+	if p.leader >= 0 {
+		p.forgetLeader()
+		p.wake <- struct{}{}
+	}
+}
+
+func (p *initProcess) forgetLeader() {
+	unix.Close(p.leader)
+	p.leader = -1
 }
 
 func (p *initProcess) handle(k kind, body []byte) {
@@ -130,6 +187,7 @@ func (p *initProcess) handle(k kind, body []byte) {
 		p.start(body)
 		return
 	}
+	p.handOver()
 	// A request for a tree that has just died is for nobody: trouped starts the
 	// next one only after it has read Dead, so it cannot be meant.
 	p.mu.Lock()
@@ -157,6 +215,7 @@ func (p *initProcess) handle(k kind, body []byte) {
 
 // end kills the tree, if there is one, because trouped or the runner is gone.
 func (p *initProcess) end() {
+	p.handOver()
 	p.mu.Lock()
 	p.mute = true
 	x := p.run
@@ -193,7 +252,7 @@ func (p *initProcess) start(body []byte) {
 	}
 	// The lock keeps the reaper from meeting a child that is not known yet.
 	p.mu.Lock()
-	pid, failed := req.exec(p.leaf)
+	pid, pidfd, failed := req.exec(p.leaf)
 	closeAll(req.fds)
 	if failed != nil {
 		p.tell(frame(kindStartFailed).string(failed.Message).uint(uint64(failed.Errno)).done(), p.deadFrame(&execution{}))
@@ -202,12 +261,17 @@ func (p *initProcess) start(body []byte) {
 	}
 	x := &execution{leader: pid, dead: make(chan struct{})}
 	p.run = x
-	if req.maxMemory > 0 && !p.leaf.limitsMemory() {
+	watched := req.maxMemory > 0 && !p.leaf.limitsMemory()
+	if watched {
 		go p.watchMemory(x, req.maxMemory)
 	}
 	p.tell(frame(kindStarted).uint(uint64(pid)).done())
 	p.mu.Unlock()
-	p.wake <- struct{}{}
+	if p.leader = pidfd; pidfd < 0 { // a kernel or a sandbox without pidfds
+		p.wake <- struct{}{}
+	} else if watched { // it may kill
+		p.handOver()
+	}
 }
 
 // reap waits for children, one execution after the other.
@@ -218,7 +282,10 @@ func (p *initProcess) reap() {
 			if err == unix.EINTR {
 				continue
 			}
-			if !p.reaped(pid, err) {
+			p.mu.Lock()
+			more := p.reaped(pid, err)
+			p.mu.Unlock()
+			if !more {
 				break
 			}
 		}
@@ -226,14 +293,12 @@ func (p *initProcess) reap() {
 }
 
 // reaped handles one dead child, or err ECHILD: none is left. It reports
-// whether there is more to wait for.
+// whether there is more to wait for. It is called under mu.
 //
 // When the command itself dies, its children have already become ours, so one
 // look for other children tells whether it was alone: no scan of /proc, and
 // nothing that could be missed.
 func (p *initProcess) reaped(pid int, err error) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	x := p.run
 	if err != nil {
 		p.finish(x, nil)
@@ -241,16 +306,15 @@ func (p *initProcess) reaped(pid int, err error) bool {
 	}
 	var info siginfo
 	var usage unix.Rusage
-	if waitid(unix.P_PID, pid, &info, unix.WEXITED, &usage) != nil {
-		return true
+	if waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, &usage) != nil || info.pid == 0 {
+		return true // 0: dead, by its pidfd, but a debugger must learn it first
 	}
 	x.add(&usage)
 	if pid != x.leader {
 		return true
 	}
 	x.exited = true
-	_, err = waitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG)
-	alone := err == unix.ECHILD
+	alone := x.reapOthers()
 	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).bool(alone)
 	if alone {
 		p.finish(x, exited.done())
@@ -259,6 +323,27 @@ func (p *initProcess) reaped(pid int, err error) bool {
 	names, count := p.survivors()
 	p.tell(exited.uint(uint64(count)).strings(names).done())
 	return true
+}
+
+// maxDead bounds reapOthers, which a tree that keeps forking could feed for ever.
+const maxDead = 4096
+
+// reapOthers reaps what is dead besides the command, and reports whether that
+// was all. What died before the command and nobody waited for is no survivor.
+func (x *execution) reapOthers() (all bool) {
+	for range maxDead {
+		var info siginfo
+		var usage unix.Rusage
+		err := waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG, &usage)
+		if err != nil {
+			return err == unix.ECHILD
+		}
+		if info.pid == 0 {
+			return false
+		}
+		x.add(&usage)
+	}
+	return false
 }
 
 // survivors names what lives besides the command that has just been reaped.

@@ -176,6 +176,37 @@ func TestSurvivorsThatEnd(t *testing.T) {
 	}
 }
 
+// orphan is a script that has a child of its init die, and waits for that.
+const orphan = `p=$(true & echo $!)
+while { read -r s < /proc/$p/stat; } 2>&- && [[ $s != *") Z "* ]]; do :; done
+`
+
+// What died before the command is no survivor, reaped or not.
+func TestDeadOrphanIsNoSurvivor(t *testing.T) {
+	r := open(t)
+	for range soak(10, 200) {
+		c := run(t, r, orphan+"exit 3")
+		e := waitEvent[Exited](c)
+		c.waitDead()
+		if !e.Alone || e.Code != 3 {
+			t.Fatalf("%+v", e)
+		}
+	}
+}
+
+// Nobody but the init can reap an orphan, and its command may live for days.
+func TestOrphansAreReapedWhileTheCommandRuns(t *testing.T) {
+	r := open(t)
+	c := run(t, r, orphan+"echo ready; exec sleep 1000 # MARK")
+	c.waitOutput("ready")
+	leader := waitEvent[Started](c).PID
+	s, _ := newProcfs().stat(leader)
+	eventually(t, "the command is all there is", func() bool {
+		all := below(s.ppid)
+		return len(all) == 1 && all[0].pid == leader
+	})
+}
+
 // A background child that holds the pipe is alive after Exited, and the pipe
 // ends when it is swept.
 func TestBackgroundChildHoldsPipe(t *testing.T) {

@@ -40,11 +40,11 @@ func decodeStart(body []byte) (*startRequest, error) {
 }
 
 // exec starts the command as the leader of a session of its own, with nothing
-// open but its standard streams.
-func (r *startRequest) exec(l *leaf) (pid int, failed *StartError) {
+// open but its standard streams. pidfd is -1 where the kernel makes none.
+func (r *startRequest) exec(l *leaf) (pid, pidfd int, failed *StartError) {
 	path, failed := r.lookPath()
 	if failed != nil {
-		return 0, failed
+		return 0, -1, failed
 	}
 	attr := &syscall.ProcAttr{
 		Dir: r.dir,
@@ -54,6 +54,7 @@ func (r *startRequest) exec(l *leaf) (pid int, failed *StartError) {
 			// The fast half of the promise that a tree does not outlive its
 			// init. The whole of it is the runner's sweep.
 			Pdeathsig: syscall.SIGKILL,
+			PidFD:     &pidfd,
 		},
 	}
 	stdin := uintptr(0) // the init's own /dev/null, if need be
@@ -76,9 +77,9 @@ func (r *startRequest) exec(l *leaf) (pid int, failed *StartError) {
 		if !ok {
 			errno = syscall.EINVAL // a NUL byte in an argument
 		}
-		return 0, r.explain(path, errno)
+		return 0, -1, r.explain(path, errno)
 	}
-	return pid, nil
+	return pid, pidfd, nil
 }
 
 // defaultPath is searched when the command's environment has no PATH.

@@ -89,10 +89,15 @@ type sigaction struct {
 func defaultIgnored() {
 	const ignored = 1 // SIG_IGN
 	for sig := uintptr(1); sig <= 64; sig++ {
-		var old, dfl sigaction
+		var old sigaction
 		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 		if errno == 0 && old.handler == ignored {
-			unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
+			setDefault(unix.Signal(sig))
 		}
 	}
+}
+
+func setDefault(sig unix.Signal) {
+	var dfl sigaction
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
 }
