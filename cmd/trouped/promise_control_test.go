@@ -77,7 +77,7 @@ func TestPromise06ControlInEveryState(t *testing.T) {
 		check(wire.StateRunning, id, step{"RESUME", "resumed"}, step{"PAUSE", "paused"}, step{"STOP", badParams})
 		inState("x", wire.StatePaused)
 		for _, p := range m.found() {
-			if !strings.Contains(p, ") T ") {
+			if !strings.Contains(p, ") T") {
 				t.Errorf("paused, but %s", p)
 			}
 		}

@@ -156,10 +156,13 @@ func leave(c *socket, how int) {
 const stubborn = `trap "" TERM HUP; setsid BASH -c 'trap "" TERM; while :; do SLEEP 1000; done' >/dev/null 2>&1 &
 	echo ready; while :; do SLEEP 1000; done`
 
+// crowd takes a while to die, even of SIGKILL: long enough for a client to come in between.
+const crowd = `trap "" TERM; for i in {1..300}; do setsid SLEEP 1000 & done >/dev/null 2>&1; ` + stubborn
+
 // TestPromise02SlotFollowsTheProcesses: whichever way a session ends, its slot comes
 // back, and when the next client has it, no process of the first is left.
 func TestPromise02SlotFollowsTheProcesses(t *testing.T) {
-	s := launch(t, "--max-sessions", "1", "--resume-window", "100ms", "--cancel-grace", "400ms")
+	s := launch(t, "--max-sessions", "1", "--resume-window", "100ms", "--cancel-grace", "400ms", "--cgroup", "off")
 	for _, c := range []struct {
 		name, path string
 		end        func(*socket)
@@ -173,8 +176,8 @@ func TestPromise02SlotFollowsTheProcesses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newTrace(t)
 			client, _ := session(t, s, c.path)
-			client.said(client.start(wire.ExecuteParams{Argv: m.argv(stubborn)}), "ready\n")
-			m.await(4)
+			client.said(client.start(wire.ExecuteParams{Argv: m.argv(crowd)}), "ready\n")
+			m.await(304)
 			c.end(client)
 			refused := 0
 			var next *socket

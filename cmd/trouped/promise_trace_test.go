@@ -67,6 +67,7 @@ func (m *trace) found() []string {
 		line, _ := os.ReadFile(dir + "/cmdline") // it may be gone
 		stat, _ := os.ReadFile(dir + "/stat")
 		if bytes.Contains(line, []byte(m.name)) || bytes.Contains(stat, []byte("("+m.name+")")) {
+			stat = stat[:min(len(stat), bytes.LastIndexByte(stat, ')')+3)] // pid (name) state
 			found = append(found, fmt.Sprintf("%s %q", stat, line))
 		}
 	}
@@ -78,7 +79,7 @@ func (m *trace) await(n int) {
 	m.t.Helper()
 	eventually(m.t, func() error {
 		if found := m.found(); len(found) < n {
-			return fmt.Errorf("%d processes, want %d: %s", len(found), n, found)
+			return fmt.Errorf("%d processes, want %d: %s", len(found), n, found[:min(len(found), 10)])
 		}
 		return nil
 	})
@@ -95,7 +96,7 @@ func (m *trace) awaitSome() {
 func (m *trace) none() {
 	m.t.Helper()
 	if found := m.found(); len(found) > 0 {
-		m.t.Errorf("%d left: %s", len(found), found)
+		m.t.Errorf("%d left: %s", len(found), found[:min(len(found), 10)])
 	}
 }
 
@@ -104,7 +105,7 @@ func (m *trace) gone() {
 	m.t.Helper()
 	eventually(m.t, func() error {
 		if found := m.found(); len(found) > 0 {
-			return fmt.Errorf("%d left: %s", len(found), found)
+			return fmt.Errorf("%d left: %s", len(found), found[:min(len(found), 10)])
 		}
 		return nil
 	})

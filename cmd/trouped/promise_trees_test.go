@@ -106,6 +106,10 @@ func cancelKillsEveryTree(t *testing.T, args ...string) {
 			canceled(t, e, m)
 		}
 	})
+	// Each was killed by its own init, and not by what is there in case that fails.
+	if _, metrics := s.get(s.admin + "/metrics"); !strings.Contains(metrics, "\ntroupe_runner_escaped_total 0\n") {
+		t.Error("the runner had to kill what an init did not")
+	}
 	s.noZombies()
 }
 
