@@ -76,7 +76,7 @@ func (p *process) completion(kept bool) *wire.Completed {
 // collect was killed with its init or its runner.
 func (p *process) exitStatus(c *wire.Completed) {
 	switch {
-	case p.failed != nil:
+	case p.failed != nil && p.reason == "":
 		c.ExitCode = 126
 		if start := (*proc.StartError)(nil); errors.As(p.failed, &start) {
 			c.ExitCode = start.ExitCode()

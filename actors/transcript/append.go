@@ -2,6 +2,8 @@ package transcript
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 
@@ -139,7 +141,13 @@ func (t *Transcript) writeRecord(c chunk) DropReason {
 }
 
 func (t *Transcript) create() error {
-	f, err := os.OpenFile(t.path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	open := func() (*os.File, error) {
+		return os.OpenFile(t.path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	}
+	f, err := open()
+	if errors.Is(err, fs.ErrNotExist) && t.store.restore() {
+		f, err = open()
+	}
 	if err != nil {
 		return err
 	}

@@ -181,6 +181,9 @@ func TestDirectoryGone(t *testing.T) {
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(s.dir, nil, 0o600); err != nil { // in the way
+		t.Fatal(err)
+	}
 	// What is open stays readable until it is closed.
 	write(t, ow, " after")
 	inside, _ := open.Cursor(0, nil)
@@ -203,8 +206,19 @@ func TestDirectoryGone(t *testing.T) {
 	if st := s.Stats(); end != io.EOF || st.WriteFailures != 1 || st.ReadFailures != 1 || st.Bytes != 20 {
 		t.Fatalf("%v %+v", end, st)
 	}
+	if err := os.Remove(s.dir); err != nil {
+		t.Fatal(err)
+	}
 	if err := open.Remove(); err != nil {
 		t.Fatal(err)
+	}
+	// With the place free, the directory is made again for what comes.
+	later := s.Create("later", 1<<20)
+	write(t, later.Writer(Stdout, WriterConfig{}), "kept\n")
+	runs, _ = readFrom(t, later, 0, 10)
+	sameRuns(t, runs, []run{{data: "kept\n"}})
+	if _, err := Open(Config{Dir: s.dir, Budget: 1}); err == nil {
+		t.Error("the restored directory is not locked")
 	}
 }
 

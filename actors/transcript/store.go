@@ -144,6 +144,27 @@ func (s *Store) takeLock() error {
 	return nil
 }
 
+// restore makes the directory again if it was removed, as by a cleaner of temporary files: what was being written is
+// lost to later readers, but what comes need not be. It reports whether the directory is there and ours.
+func (s *Store) restore() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Stat(s.dir); err == nil || s.closed {
+		return err == nil // another transcript was first
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return false
+	}
+	old := s.lock
+	if err := s.takeLock(); err != nil {
+		s.log.Error("the data directory was removed and cannot be restored", "dir", s.dir, "err", err)
+		return false
+	}
+	closeFile(old)
+	s.log.Warn("the data directory was removed; it is restored", "dir", s.dir)
+	return true
+}
+
 // removeLeftovers removes what an earlier process did not live to remove, and nothing else: the directory may be
 // one that is used for more than this.
 func (s *Store) removeLeftovers() error {

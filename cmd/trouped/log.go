@@ -54,7 +54,10 @@ func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 	return func(r actors.AuditRecord) {
 		attrs := []any{
 			"subject", r.Subject, "session", r.Session, "execution", r.Execution,
-			"cwd", r.Cwd, "started", r.Started,
+			"cwd", r.Cwd,
+		}
+		if !r.Started.IsZero() { // it did run
+			attrs = append(attrs, "started", r.Started)
 		}
 		if argv == argvFull {
 			attrs = append(attrs, "argv", r.Argv)

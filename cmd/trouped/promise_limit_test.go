@@ -114,7 +114,8 @@ func TestPromise05FullDisk(t *testing.T) {
 }
 
 // TestPromise05DataDirRemoved: somebody removes the data directory under a running
-// server. What is being recorded goes on; what is new is counted and said.
+// server. What is being recorded goes on. While something else stands in its place,
+// what is new is counted and said; once the place is free, it is made again.
 func TestPromise05DataDirRemoved(t *testing.T) {
 	s := launch(t)
 	fifo := filepath.Join(t.TempDir(), "go-on")
@@ -134,9 +135,18 @@ func TestPromise05DataDirRemoved(t *testing.T) {
 	if done := c.collectEnd(id); done.ExitCode != 5 || done.OutputBytes != 13 || done.DroppedBytes != 0 {
 		t.Errorf("%+v", done)
 	}
+	if err := os.WriteFile(s.data, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	command, stdout, stderr := loud(t)
 	r := c.run(wire.ExecuteParams{Command: command})
 	accounted(t, r, wire.WarnTranscriptWrite, stdout, stderr)
+	if err := os.Remove(s.data); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.run(wire.ExecuteParams{Command: "echo again"}); r.done.OutputBytes != 6 || r.done.DroppedBytes != 0 {
+		t.Errorf("with the place free: %+v", r.done)
+	}
 	c.done()
 	c.end()
 	if status, _ := s.get(s.admin + "/readyz"); status != 200 {

@@ -178,7 +178,7 @@ func (e *Execution) Resume(ctx context.Context) error { return e.control(ctx, wi
 
 // Cancel ends the execution: SIGTERM to its whole tree, SIGKILL after the
 // server's grace. It answers at once; Wait tells when the tree is dead.
-// It is safe to repeat; once the execution has ended the server answers -32003.
+// It is safe to repeat, also once the execution has ended.
 func (e *Execution) Cancel(ctx context.Context) error { return e.control(ctx, wire.ControlCancel) }
 
 func (e *Execution) control(ctx context.Context, kind string) error {
