@@ -203,15 +203,19 @@ func (w *walker) killPass(seen map[who]string) (alive, fresh int) {
 }
 
 // stopPass sends SIGSTOP to every descendant that runs, parents first so that
-// no shell sees its child stop, and reports how many there were.
-func (w *walker) stopPass() (running int) {
+// no shell sees its child stop, and reports how many there were. sent remembers
+// who got one: such a process in an uninterruptible wait stops before it runs
+// another instruction, and is counted as stopped. A shell that waits in vfork for
+// a child that was stopped before its execve would otherwise never be.
+func (w *walker) stopPass(sent map[who]bool) (running int) {
 	w.snapshot(nil)
 	for i := range w.found {
 		s := &w.found[i]
-		if s.zombie() || s.state == 'Z' || s.stopped() {
+		if s.zombie() || s.state == 'Z' || s.stopped() || s.state == 'D' && sent[s.who()] {
 			continue
 		}
 		if w.send(s, unix.SIGSTOP) {
+			sent[s.who()] = true
 			running++
 		}
 	}
@@ -270,8 +274,9 @@ func (w *walker) hunt(lock, unlock func(), done func() bool, wait func(time.Dura
 			return
 		}
 		if pass%(passesBeforeStop+1) == 0 {
+			sent := make(map[who]bool)
 			for range maxStopPasses {
-				if w.stopPass() == 0 {
+				if w.stopPass(sent) == 0 {
 					break
 				}
 			}

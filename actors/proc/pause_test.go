@@ -80,3 +80,27 @@ func TestTerminateWhilePausedActsOnResume(t *testing.T) {
 	c.tree.Sweep()
 	c.waitDead()
 }
+
+// A shell that waits in vfork for a child that was stopped before its execve is
+// stopped too, though it shows as waiting: pausing it took as long as it may in
+// one round of ten.
+func TestPauseDoesNotWaitForVfork(t *testing.T) {
+	r := open(t)
+	const rounds = 40
+	slow := 0
+	for range rounds {
+		c := run(t, r, `echo ready; exec sh -c "while :; do /bin/true; done" MARK`)
+		c.waitOutput("ready")
+		began := time.Now()
+		c.tree.Pause()
+		waitEvent[Paused](c)
+		if time.Since(began) >= pauseFor {
+			slow++
+		}
+		c.tree.Kill()
+		c.waitDead()
+	}
+	if slow > 1 { // a busy machine may delay one; of those that waited for vfork there were four
+		t.Errorf("%d of %d pauses took as long as they may", slow, rounds)
+	}
+}

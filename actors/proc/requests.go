@@ -62,6 +62,7 @@ const pauseFor = 500 * time.Millisecond
 func (p *initProcess) pause(x *execution) {
 	deadline := time.Now().Add(pauseFor)
 	wait := 100 * time.Microsecond
+	sent := make(map[who]bool)
 	for {
 		p.mu.Lock()
 		running := 0
@@ -69,7 +70,7 @@ func (p *initProcess) pause(x *execution) {
 			if !x.exited {
 				unix.Kill(-x.leader, unix.SIGSTOP) // atomic against fork, as in kill
 			}
-			running = p.walk.stopPass()
+			running = p.walk.stopPass(sent)
 		}
 		p.mu.Unlock()
 		if running == 0 || time.Now().After(deadline) {
