@@ -11,12 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is trouped's end of a socket to the runner or to an init. Sending never
-// blocks the caller: what the socket does not take at once is queued, and one
-// goroutine per conn, started on demand, waits for room.
+// conn is trouped's end of a socket to the runner, or of the two to an init.
+// Sending never blocks the caller: what the socket does not take at once is
+// queued, and one goroutine per conn, started on demand, waits for room.
+//
+// An init has one socket for each direction because the poller watches a socket
+// in both: each time the init read a request, the room that this made would
+// wake a thread of trouped's, on a CPU that the command could run on.
 type conn struct {
-	file *os.File
+	file *os.File // receives; in the poller
 	raw  syscall.RawConn
+	out  int  // sends; file's own descriptor, or one that no poller knows
+	own  bool // out is not file's
 
 	mu       sync.Mutex
 	queue    []outgoing // not empty: a flusher is at work and everything goes through it
@@ -34,19 +40,32 @@ type outgoing struct {
 // reaches this is stopped or stuck, and will be killed by its supervisor.
 const maxQueued = 256
 
-// newConn takes over fd.
-func newConn(fd int, name string) (*conn, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
+// newConn takes over in, and out unless it is -1: then in is used for both.
+func newConn(in, out int, name string) (*conn, error) {
+	c := &conn{out: out, own: out >= 0}
+	if !c.own {
+		c.out = in
 	}
-	f := os.NewFile(uintptr(fd), name)
-	raw, err := f.SyscallConn()
+	err := os.NewSyscallError("fcntl", unix.SetNonblock(in, true))
 	if err != nil {
-		f.Close()
+		unix.Close(in)
+	} else {
+		c.file = os.NewFile(uintptr(in), name)
+		if c.raw, err = c.file.SyscallConn(); err != nil {
+			c.file.Close()
+		}
+	}
+	if err != nil {
+		c.closeOut()
 		return nil, err
 	}
-	return &conn{file: f, raw: raw}, nil
+	return c, nil
+}
+
+func (c *conn) closeOut() {
+	if c.own {
+		unix.Close(c.out)
+	}
 }
 
 // send writes a frame, or queues what does not fit. The conn owns fds once it
@@ -65,11 +84,7 @@ func (c *conn) send(data []byte, fds ...int) error {
 		return nil
 	}
 	out := outgoing{data, fds}
-	var err error
-	rawErr := c.raw.Control(func(fd uintptr) { err = out.write(int(fd)) })
-	if rawErr != nil {
-		err = rawErr
-	}
+	err := out.write(c.out)
 	switch {
 	case err == unix.EAGAIN:
 		c.queue = append(c.queue, out)
@@ -112,13 +127,14 @@ func (c *conn) flush() {
 		out := c.queue[0]
 		c.queue[0] = outgoing{}
 		c.mu.Unlock()
-		var err error
-		rawErr := c.raw.Write(func(fd uintptr) bool {
-			err = out.write(int(fd))
-			return err != unix.EAGAIN
-		})
+		err := out.write(c.out)
+		for err == unix.EAGAIN {
+			// It costs a thread, but only while a peer does not read.
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.out), Events: unix.POLLOUT}}, -1)
+			err = out.write(c.out)
+		}
 		c.mu.Lock()
-		if err != nil || rawErr != nil {
+		if err != nil {
 			for _, o := range append(c.queue, out) {
 				closeAll(o.fds)
 			}
@@ -150,13 +166,19 @@ func (c *conn) recv(p, oob []byte) (n, oobn int, err error) {
 	return n, oobn, nil
 }
 
-// close closes the socket and waits for the flusher.
+// close ends the flusher and closes the socket.
 func (c *conn) close() {
 	c.mu.Lock()
+	first := !c.closed
 	c.closed = true
 	c.mu.Unlock()
-	c.file.Close()
+	if !first {
+		return
+	}
+	_ = unix.Shutdown(c.out, unix.SHUT_RDWR) // wakes the flusher
 	c.flushers.Wait()
+	c.file.Close()
+	c.closeOut()
 }
 
 // socketpair makes a connected pair of sockets, both blocking.

@@ -14,9 +14,10 @@ import (
 
 // Descriptors of an init. The command gets none of them.
 const (
-	initSocket   = 3 // to trouped
-	initLifeline = 4 // read end of a pipe that the runner holds: its end means that the runner is gone
-	initLeaf     = 5 // directory of its cgroup, if it has one
+	initEvents   = 3 // socket to trouped
+	initRequests = 4 // socket from trouped
+	initLifeline = 5 // read end of a pipe that the runner holds: its end means that the runner is gone
+	initLeaf     = 6 // directory of its cgroup, if it has one
 )
 
 // initArg is the argv word that makes troupe-runner an init.
@@ -80,14 +81,14 @@ func initMain() int {
 	resetSignals()
 
 	p := &initProcess{
-		in:     newReceiver(recvBlocking(initSocket)),
+		in:     newReceiver(recvBlocking(initRequests)),
 		leaf:   inheritedLeaf(initLeaf),
 		wake:   make(chan struct{}, 1),
 		leader: -1,
 		walk:   newWalker(os.Getpid(), nil),
 	}
 	go p.reap()
-	if sendBlocking(initSocket, frame(kindReady).done()) != nil {
+	if sendBlocking(initEvents, frame(kindReady).done()) != nil {
 		return 1
 	}
 	for p.waitRequest() {
@@ -126,7 +127,7 @@ const aloneFor = 100 * time.Millisecond
 func (p *initProcess) waitRequest() bool {
 	for p.in.r == p.in.w {
 		fds := [...]unix.PollFd{
-			{Fd: initSocket, Events: unix.POLLIN},
+			{Fd: initRequests, Events: unix.POLLIN},
 			{Fd: initLifeline},
 			{Fd: int32(p.leader), Events: unix.POLLIN}, // poll skips -1
 		}
@@ -234,7 +235,7 @@ func (p *initProcess) tell(frames ...[]byte) {
 		all = append(all, f...)
 	}
 	// An error means that trouped is gone, which the main thread hears too.
-	_ = sendBlocking(initSocket, all)
+	_ = sendBlocking(initEvents, all)
 }
 
 // start runs the command, and answers Started, or StartFailed and Dead.

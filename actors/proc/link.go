@@ -27,7 +27,7 @@ const helloWait = 10 * time.Second
 
 // greet reads the hello of a runner at fd, which it takes over.
 func greet(fd int) (*link, *receiver, hello, error) {
-	c, err := newConn(fd, "runner")
+	c, err := newConn(fd, -1, "runner")
 	if err != nil {
 		return nil, nil, hello{}, err
 	}

@@ -147,11 +147,11 @@ func (r *Runner) serveLink(l *link, in *receiver) error {
 		switch k {
 		case kindInit:
 			id, pid := d.uint(), int(d.uint())
-			fds, err := in.take(1)
+			fds, err := in.take(2)
 			if err != nil {
 				return err
 			}
-			r.arrived(l, id, pid, fds[0])
+			r.arrived(l, id, pid, fds[0], fds[1])
 		case kindInitFailed:
 			r.initFailed(l, d.string())
 		case kindSwept:
@@ -161,8 +161,8 @@ func (r *Runner) serveLink(l *link, in *receiver) error {
 }
 
 // arrived takes in a new init and waits, aside, until it is ready.
-func (r *Runner) arrived(l *link, id uint64, pid, fd int) {
-	c, err := newConn(fd, "init")
+func (r *Runner) arrived(l *link, id uint64, pid, events, requests int) {
+	c, err := newConn(events, requests, "init")
 	if err != nil {
 		r.initFailed(l, err.Error())
 		return

@@ -103,25 +103,37 @@ func (s *supervisor) listen() {
 // startInit forks one init and hands it over. It runs on the main thread,
 // whose death is the inits' parent-death signal.
 func (s *supervisor) startInit() {
-	ours, theirs, err := socketpair()
+	c, ours, err := s.fork()
 	if err == nil {
-		defer unix.Close(ours)
-		defer unix.Close(theirs)
-		var c *child
-		if c, err = s.fork(theirs); err == nil {
-			s.tell(frame(kindInit).uint(c.id).uint(uint64(c.pid)).done(), ours)
-			return
-		}
+		s.tell(frame(kindInit).uint(c.id).uint(uint64(c.pid)).done(), ours...)
+		closeAll(ours)
+		return
 	}
 	s.tell(frame(kindInitFailed).string(err.Error()).done())
 }
 
-func (s *supervisor) fork(sock int) (*child, error) {
+// fork starts an init and returns trouped's ends of its sockets.
+func (s *supervisor) fork() (_ *child, ours []int, err error) {
+	var theirs []int
+	defer func() {
+		closeAll(theirs)
+		if err != nil {
+			closeAll(ours)
+		}
+	}()
+	for range 2 { // events, requests
+		our, their, err := socketpair()
+		if err != nil {
+			return nil, ours, err
+		}
+		ours, theirs = append(ours, our), append(theirs, their)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextID++
 	c := &child{id: s.nextID}
-	files := []uintptr{uintptr(s.devNull), uintptr(s.devNull), 2, uintptr(sock), uintptr(s.lifeline[0])}
+	files := []uintptr{uintptr(s.devNull), uintptr(s.devNull), 2,
+		uintptr(theirs[0]), uintptr(theirs[1]), uintptr(s.lifeline[0])}
 	if dir, name, ok := s.cgroups.newLeaf(c.id); ok {
 		defer unix.Close(dir)
 		files, c.leaf = append(files, uintptr(dir)), name
@@ -139,12 +151,12 @@ func (s *supervisor) fork(sock int) (*child, error) {
 	})
 	if err != nil {
 		s.cgroups.removeLeaf(c.leaf)
-		return nil, fmt.Errorf("starting an init: %w", err)
+		return nil, ours, fmt.Errorf("starting an init: %w", err)
 	}
 	c.pid = pid
 	s.inits[pid] = c
 	s.forked.Broadcast()
-	return c, nil
+	return c, ours, nil
 }
 
 // force kills an init that does not answer; reap does the rest.

@@ -40,7 +40,7 @@ const (
 	kindDead        // init → trouped; the init is idle again
 
 	kindHello      // runner → trouped: first frame of a runner
-	kindInit       // runner → trouped: a new init; carries trouped's end of its socket
+	kindInit       // runner → trouped: a new init; carries trouped's ends of its sockets, events first
 	kindInitFailed // runner → trouped: an init could not be started
 	kindSwept      // runner → trouped: this init is gone and nothing that was below it lives
 	kindWant       // trouped → runner: start so many inits
