@@ -30,6 +30,13 @@ const initArg = "init"
 // its cgroup how many CPUs it has.
 var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=3", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
+// monitorSlack is how late an init's timers may be, in nanoseconds. It is there
+// for the runtime's monitor thread, which starts before any code of ours and
+// sleeps for 20 µs at a time while the init is at work: every time it woke it
+// took the CPU from the command. Nothing in an init is timed more exactly than
+// to a millisecond.
+const monitorSlack = 1_000_000
+
 // initProcess owns the tree of one command at a time. Two threads work in it:
 // the main one takes requests, starts the command and waits for both the next
 // request and the command's end; the reaper waits for children, whichever they
@@ -64,8 +71,9 @@ type execution struct {
 	dead   chan struct{} // closed when nothing of it is left
 }
 
-// initMain is the life of an init. It returns the exit code.
-func initMain() int {
+// initMain is the life of an init. slack is the timer slack that the command
+// is to have. It returns the exit code.
+func initMain(slack int) int {
 	// First of all: no tracing, no reading of memory, environment or
 	// descriptors by processes of the same user, which commands are.
 	if unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) != nil {
@@ -73,6 +81,7 @@ func initMain() int {
 	}
 	// The command's parent-death signal is bound to the thread that forks it.
 	runtime.LockOSThread()
+	setTimerSlack(slack) // of the thread that forks the command
 	closeOnExec()
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil || traced() {
 		return 1

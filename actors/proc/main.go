@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,9 @@ import (
 // The caller has locked the main goroutine to the main thread in an init
 // function, since parent-death signals are bound to the thread that forks.
 func Main(version string, args []string) int {
-	if len(args) == 2 && args[1] == initArg {
-		return initMain()
+	if len(args) == 3 && args[1] == initArg {
+		slack, _ := strconv.Atoi(args[2])
+		return initMain(slack)
 	}
 	// First of all, for the same reason as in an init.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

@@ -5,6 +5,7 @@ package proc
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -138,7 +139,9 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 		defer unix.Close(dir)
 		files, c.leaf = append(files, uintptr(dir)), name
 	}
-	pid, err := syscall.ForkExec(s.exe, []string{"troupe-runner", initArg}, &syscall.ProcAttr{
+	slack := timerSlack()
+	setTimerSlack(max(slack, monitorSlack))
+	pid, err := syscall.ForkExec(s.exe, []string{"troupe-runner", initArg, strconv.Itoa(slack)}, &syscall.ProcAttr{
 		Env:   initEnv,
 		Files: files,
 		Sys: &syscall.SysProcAttr{
@@ -149,6 +152,7 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 			Pdeathsig: unix.SIGCONT,
 		},
 	})
+	setTimerSlack(slack)
 	if err != nil {
 		s.cgroups.removeLeaf(c.leaf)
 		return nil, ours, fmt.Errorf("starting an init: %w", err)

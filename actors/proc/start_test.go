@@ -275,3 +275,15 @@ func TestPipePendingAndDeadline(t *testing.T) {
 		t.Errorf("%d %v", n, err)
 	}
 }
+
+// The slack that quietens an init's monitor thread is not the command's.
+func TestTimerSlackIsInherited(t *testing.T) {
+	r := open(t)
+	c := run(t, r, "cat /proc/$$/timerslack_ns")
+	waitEvent[Exited](c)
+	c.waitDead()
+	c.read.Wait()
+	if want := fmt.Sprintln(timerSlack()); c.out.String() != want {
+		t.Errorf("%q, want %q, stderr %q", c.out.String(), want, c.errOut.String())
+	}
+}

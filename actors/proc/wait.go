@@ -75,6 +75,22 @@ func setName(s string) {
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0)
 }
 
+// timerSlack is how late the kernel may wake this thread, in nanoseconds. What
+// the thread starts inherits it. 0: not known.
+func timerSlack() int {
+	n, _, errno := unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func setTimerSlack(ns int) {
+	if ns > 0 { // 0 would mean the inherited value
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(ns), 0, 0, 0) // fails for want of the call only
+	}
+}
+
 // sigaction is the kernel's struct; only the handler matters here.
 type sigaction struct {
 	handler uintptr
