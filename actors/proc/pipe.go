@@ -88,7 +88,7 @@ func halfPipe(read bool) (r, w int, err error) {
 	if read {
 		ours = p[0]
 	}
-	if err := unix.SetNonblock(ours, true); err != nil {
+	if _, err := unix.FcntlInt(uintptr(ours), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 		closeAll(p[:])
 		return -1, -1, os.NewSyscallError("fcntl", err)
 	}
