@@ -139,10 +139,16 @@ func (w *logWriter) Close() {
 	}
 }
 
+// logGather is how long lines are collected before they are written: a write
+// for each, and a wakeup of whoever reads them, would be a tenth of the work for a
+// short command. A kill -9 loses the lines of that time.
+const logGather = 5 * time.Millisecond
+
 func (w *logWriter) loop() {
 	defer close(w.done)
 	var spare []byte
 	for range w.wake {
+		time.Sleep(logGather)
 		for {
 			w.mu.Lock()
 			batch, dropped, closed := w.pending, w.dropped, w.closed
