@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -119,6 +120,8 @@ func BenchmarkExecuteTrue(b *testing.B) {
 // hundredth: from the call of Connect to connected.
 func BenchmarkOpenHundredSessions(b *testing.B) {
 	e := benchEngine(b, nil)
+	ballast := make([]byte, 16<<20) // as trouped has: see tuneMemory
+	defer runtime.KeepAlive(ballast)
 	var took []time.Duration
 	for b.Loop() {
 		var mu sync.Mutex
