@@ -133,8 +133,10 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 	defer s.mu.Unlock()
 	s.nextID++
 	c := &child{id: s.nextID}
-	files := []uintptr{uintptr(s.devNull), uintptr(s.devNull), 2,
-		uintptr(theirs[0]), uintptr(theirs[1]), uintptr(s.lifeline[0])}
+	files := []uintptr{
+		uintptr(s.devNull), uintptr(s.devNull), 2,
+		uintptr(theirs[0]), uintptr(theirs[1]), uintptr(s.lifeline[0]),
+	}
 	if dir, name, ok := s.cgroups.newLeaf(c.id); ok {
 		defer unix.Close(dir)
 		files, c.leaf = append(files, uintptr(dir)), name

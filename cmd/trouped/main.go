@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,15 +24,13 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// ballast is never touched, so it takes no memory, but counts as live heap.
-var ballast []byte
-
-// tuneMemory is the one place that says when to collect garbage. A server with
-// few sessions has a live heap of some megabytes, and Go would collect whenever
+// tuneMemory is the one place that says when to collect garbage. It returns a
+// ballast to be kept alive: it is never touched, so that it takes no memory, but
+// counts as live heap. A server with few sessions has a live heap of some megabytes, and Go would collect whenever
 // another four are allocated: a hundred clients that come at once would wait for
 // that. A higher GOGC would be paid by large heaps, of ten thousand sessions; the
 // ballast moves small ones only.
-func tuneMemory() { ballast = make([]byte, 16<<20) }
+func tuneMemory() (ballast []byte) { return make([]byte, 16<<20) }
 
 // run executes a command line and returns the exit code. What went wrong is one line on stderr.
 func run(args []string) int {
@@ -41,7 +40,7 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "trouped: cannot shield its memory from commands: %v\n", err)
 		return exitFailure
 	}
-	tuneMemory()
+	defer runtime.KeepAlive(tuneMemory())
 	cmd := newCommand(serve)
 	cmd.SetArgs(args)
 	err := cmd.Execute()
