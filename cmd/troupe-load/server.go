@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,26 +38,33 @@ func (e *env) start(args ...string) (*server, error) {
 		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
 		"--data-dir", dir + "/data", "--workdir", dir, "--runner-binary", e.runner,
 	}, args...)...)
-	stderr, err := s.cmd.StderrPipe()
+	// A file: reading a pipe would take time from the server that is measured.
+	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
+	defer log.Close()
+	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	lines := bufio.NewScanner(stderr)
-	var said []string
-	for lines.Scan() {
-		var line struct{ Msg, Listen, Admin string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
-			s.ws, s.admin = "ws://"+line.Listen+"/ws", "http://"+line.Admin
-			go func() { _, _ = io.Copy(io.Discard, stderr) }() // ends with the server
-			return s, nil
+	for range 500 {
+		said, err := os.ReadFile(log.Name())
+		if err != nil {
+			return nil, err
 		}
-		said = append(said, lines.Text())
+		for line := range strings.Lines(string(said)) {
+			var ready struct{ Msg, Listen, Admin string }
+			if json.Unmarshal([]byte(line), &ready) == nil && ready.Msg == "ready" {
+				s.ws, s.admin = "ws://"+ready.Listen+"/ws", "http://"+ready.Admin
+				return s, nil
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	said, _ := os.ReadFile(log.Name())
 	s.stop()
-	return nil, fmt.Errorf("trouped did not start: %s", strings.Join(said, "\n"))
+	return nil, fmt.Errorf("trouped did not start: %s", said)
 }
 
 // stop ends the server at once: what it ran is killed.
