@@ -107,7 +107,10 @@ func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
 // parseOutput decodes exactly the messages that AppendOutput writes. ok false
 // means that frame is something else, or something unusual: nothing is wrong with it.
 func parseOutput(frame []byte) (out *Output, ok bool) {
-	o, data, _, ok := parse(frame, nil)
+	if !bytes.HasPrefix(frame, outputHead) {
+		return nil, false
+	}
+	o, data, _, ok := parse(frame, make([]byte, 0, len(frame))) // data is nearly all of it
 	if !ok {
 		return nil, false
 	}
