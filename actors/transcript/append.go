@@ -91,6 +91,7 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 
 // publish makes a completely written record of n payload bytes visible.
 func (t *Transcript) publish(n int, woken []*Cursor) []*Cursor {
+	t.store.outputBytes.Add(int64(n))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if last := len(t.index) - 1; last < 0 || t.fileEnd-t.index[last].pos >= indexEvery {

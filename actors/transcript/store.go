@@ -42,6 +42,13 @@ type Stats struct {
 	EvictedBytes  int64 // Bytes on disk that this freed.
 	WriteFailures int64 // Transcripts that lost output because they could not be written.
 	ReadFailures  int64 // Times that a cursor had to report a gap because a file could not be read.
+
+	// What the writers of all transcripts were given since Open, as it comes: an execution that prints for an hour
+	// shows in them for an hour.
+	OutputBytes    int64 // Kept, markers of truncated lines included.
+	TruncatedLines int64
+	DroppedLines   [DropClosed + 1]int64 // By DropReason.
+	DroppedBytes   [DropClosed + 1]int64 // By DropReason.
 }
 
 // Store owns the transcripts of one process in one directory.
@@ -53,8 +60,12 @@ type Store struct {
 	lock    *os.File
 	seq     atomic.Int64
 
-	writeFailures atomic.Int64
-	readFailures  atomic.Int64
+	writeFailures  atomic.Int64
+	readFailures   atomic.Int64
+	outputBytes    atomic.Int64
+	truncatedLines atomic.Int64
+	droppedLines   [DropClosed + 1]atomic.Int64
+	droppedBytes   [DropClosed + 1]atomic.Int64
 
 	// pwritev is replaced by tests that need a failing disk.
 	pwritev func(fd int, parts [][]byte, offset int64) (int, error)
@@ -196,15 +207,22 @@ func (s *Store) Create(name string, limit int64) *Transcript {
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{
-		Bytes:         s.used,
-		Budget:        s.budget,
-		Transcripts:   len(s.all),
-		Evicted:       s.evicted,
-		EvictedBytes:  s.evictedBytes,
-		WriteFailures: s.writeFailures.Load(),
-		ReadFailures:  s.readFailures.Load(),
+	stats := Stats{
+		Bytes:          s.used,
+		Budget:         s.budget,
+		Transcripts:    len(s.all),
+		Evicted:        s.evicted,
+		EvictedBytes:   s.evictedBytes,
+		WriteFailures:  s.writeFailures.Load(),
+		ReadFailures:   s.readFailures.Load(),
+		OutputBytes:    s.outputBytes.Load(),
+		TruncatedLines: s.truncatedLines.Load(),
 	}
+	for reason := range stats.DroppedLines {
+		stats.DroppedLines[reason] = s.droppedLines[reason].Load()
+		stats.DroppedBytes[reason] = s.droppedBytes[reason].Load()
+	}
+	return stats
 }
 
 // Close removes every transcript, and the directory if Open created it and nothing else is in it. Readers see a

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOpenSaysWhatWouldBeRight(t *testing.T) {
@@ -136,5 +138,39 @@ func TestCloseRemovesEverything(t *testing.T) {
 	}
 	if st := s.Stats(); st.Bytes != 0 {
 		t.Fatalf("%+v", st)
+	}
+}
+
+// An execution may run for days: what it prints and loses shows while it does, by cause.
+func TestStoreCountsOutputAsItComes(t *testing.T) {
+	s := openStore(t, 200)
+	lines := WriterConfig{Lines: true, MaxLine: 4}
+	over := s.Create("over its limit", 12)
+	w := over.Writer(Stdout, lines)
+	write(t, w, "1234\n5678\n")
+	if got := s.Stats(); got.OutputBytes != 10 || got.DroppedBytes != [DropClosed + 1]int64{} {
+		t.Fatalf("before the limit: %+v", got)
+	}
+	write(t, w, "abcd\nef\n")
+	budget := s.Create("over the budget", 1<<20).Writer(Stdout, WriterConfig{})
+	write(t, budget, fill(300))
+	gone := s.Create("removed", 100)
+	if err := gone.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, gone.Writer(Stderr, lines), "late\n")
+	cut := s.Create("cut", 100).Writer(Stdout, lines)
+	write(t, cut, "12345\n")
+	s.pwritev = func(int, [][]byte, int64) (int, error) { return 0, unix.EIO }
+	write(t, s.Create("broken", 100).Writer(Stdout, lines), "x\ny\n")
+
+	got := s.Stats()
+	wantLines := [DropClosed + 1]int64{DropLimit: 2, DropWrite: 2, DropBudget: 1, DropClosed: 1}
+	wantBytes := [DropClosed + 1]int64{DropLimit: 8, DropWrite: 4, DropBudget: 300, DropClosed: 5}
+	if got.DroppedLines != wantLines || got.DroppedBytes != wantBytes {
+		t.Errorf("dropped lines %v and bytes %v by reason, want %v and %v", got.DroppedLines, got.DroppedBytes, wantLines, wantBytes)
+	}
+	if want := int64(10 + len("1234[TRUNCATED]\n")); got.OutputBytes != want || got.TruncatedLines != 1 {
+		t.Errorf("%d bytes and %d truncated lines, want %d and 1", got.OutputBytes, got.TruncatedLines, want)
 	}
 }

@@ -27,7 +27,7 @@ func (s Stream) String() string {
 // DropReason says why a transcript stopped taking bytes.
 type DropReason uint8
 
-// The reasons to drop output.
+// The reasons to drop output. DropReasons lists them.
 const (
 	// DropLimit: the next bytes would exceed the transcript's limit.
 	DropLimit DropReason = iota + 1
@@ -39,6 +39,9 @@ const (
 	// OnDrop is not called for it: readers see the end.
 	DropClosed
 )
+
+// DropReasons lists every DropReason, for metrics.
+func DropReasons() []DropReason { return []DropReason{DropLimit, DropWrite, DropBudget, DropClosed} }
 
 func (r DropReason) String() string {
 	switch r {
@@ -223,8 +226,14 @@ func (t *Transcript) Counts() Counts {
 	return c
 }
 
-// count adds to the account, OutputBytes aside.
+// count adds to the account and to the store's, OutputBytes aside.
 func (t *Transcript) count(c Counts) {
+	t.store.truncatedLines.Add(c.TruncatedLines)
+	if c.DroppedBytes > 0 {
+		reason := t.dropping.Load()
+		t.store.droppedLines[reason].Add(c.DroppedLines)
+		t.store.droppedBytes[reason].Add(c.DroppedBytes)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts.DroppedLines += c.DroppedLines
