@@ -27,13 +27,8 @@ func (e *Engine) account(x *execution, started time.Time, c *wire.Completed) {
 	if x.accounted.Swap(true) {
 		return
 	}
-	m := e.metrics
-	m.executions.WithLabelValues(string(c.Reason)).Inc()
-	m.duration.Observe(c.ExecutionTime)
-	m.outputBytes.Add(float64(c.OutputBytes))
-	m.droppedLines.Add(float64(c.DroppedLines))
-	m.droppedBytes.Add(float64(c.DroppedBytes))
-	m.truncated.Add(float64(c.TruncatedLines))
+	e.metrics.executions.WithLabelValues(string(c.Reason)).Inc()
+	e.metrics.duration.Observe(c.ExecutionTime)
 	e.log.Debug("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,
 		"reason", string(c.Reason), "exit_code", c.ExitCode, "seconds", c.ExecutionTime)
 	if e.audit == nil {

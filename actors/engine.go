@@ -49,9 +49,12 @@ type Engine struct {
 	connections sync.WaitGroup
 	sessions    atomic.Int64 // slots in use, published by the manager
 	executions  atomic.Int64 // executions that are not dead
+	detached    atomic.Int64 // sessions without a connection
 	draining    atomic.Bool
 	closing     atomic.Bool
-	drained     struct {
+
+	drainDeadline atomic.Int64 // nanoseconds since the epoch; 0: not draining
+	drained       struct {
 		once sync.Once
 		done chan struct{}
 	}
@@ -131,8 +134,10 @@ func (e *Engine) Ready() bool { return !e.draining.Load() && e.runner.Up() }
 // finish for the drain timeout, ends the rest with reason drain, and returns
 // when every session is gone. stop cuts it short.
 func (e *Engine) Drain(stop <-chan struct{}) {
+	deadline := time.Now().Add(e.limits.DrainTimeout)
+	e.drainDeadline.Store(deadline.UnixNano())
 	e.draining.Store(true)
-	e.system.Root.Send(e.manager, drain{deadline: time.Now().Add(e.limits.DrainTimeout)})
+	e.system.Root.Send(e.manager, drain{deadline: deadline})
 	select {
 	case <-e.drained.done:
 	case <-stop:

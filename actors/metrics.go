@@ -13,20 +13,27 @@ type metrics struct {
 
 	opened       prometheus.Counter
 	refused      *prometheus.CounterVec // reason
-	ended        *prometheus.CounterVec // reason of sessions
+	resumed      prometheus.Counter
+	ended        *prometheus.CounterVec // cause
+	started      prometheus.Counter
+	notStarted   *prometheus.CounterVec // reason
 	executions   *prometheus.CounterVec // reason
 	openSeconds  prometheus.Histogram
 	startSeconds prometheus.Histogram
 	firstOutput  prometheus.Histogram
 	cancelToDead prometheus.Histogram
 	duration     prometheus.Histogram
-	outputBytes  prometheus.Counter
-	droppedLines prometheus.Counter
-	droppedBytes prometheus.Counter
-	truncated    prometheus.Counter
 	survivors    prometheus.Counter
 	panics       *prometheus.CounterVec // actor
 }
+
+// Reasons for which an execute request is refused before anything runs.
+const (
+	refusedLimit      = "execution_limit" // the session runs as many as it may
+	refusedNotAllowed = "not_allowed"     // not on the allow-list
+	refusedDraining   = "draining"        // the server is stopping
+	refusedEnding     = "session_ending"  // its session is
+)
 
 func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	m := &metrics{registerer: r}
@@ -48,9 +55,6 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		m.all = append(m.all, h)
 		return h
 	}
-	gauge := func(name, help string, f func() float64) {
-		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, f))
-	}
 	reasons := make([]string, 0, len(wire.Reasons()))
 	for _, r := range wire.Reasons() {
 		reasons = append(reasons, string(r))
@@ -60,32 +64,48 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 
 	m.opened = counter("sessions_opened_total", "Sessions opened.")
 	m.refused = vec("sessions_refused_total", "Sessions refused, by reason.", "reason", "session_limit", "draining", "internal")
+	m.resumed = counter("sessions_resumed_total", "Connections that took a session up again.")
 	m.ended = vec("sessions_ended_total", "Sessions ended, by cause.", "cause", sessionEnds()...)
-	m.executions = vec("executions_total", "Executions ended, by reason.", "reason", reasons...)
+	m.started = counter("executions_started_total", "Commands that began to run.")
+	m.notStarted = vec("executions_refused_total", "Requests to execute that were refused before anything ran, by reason.", "reason",
+		refusedLimit, refusedNotAllowed, refusedDraining, refusedEnding)
+	m.executions = vec("executions_ended_total", "Executions ended, by reason.", "reason", reasons...)
 	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.", prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
 	m.startSeconds = histogram("execution_start_seconds", "From the request to the running command.", fast)
 	m.firstOutput = histogram("execution_first_output_seconds", "From the request to the command's first byte of output.", fast)
 	m.cancelToDead = histogram("execution_cancel_seconds", "From the decision to end an execution to the death of its last process.", fast)
 	m.duration = histogram("execution_duration_seconds", "From the running command to its end.", slow)
-	m.outputBytes = counter("output_bytes_total", "Bytes of output kept in transcripts.")
-	m.droppedLines = counter("output_dropped_lines_total", "Lines dropped at the output limit or because the data directory failed.")
-	m.droppedBytes = counter("output_dropped_bytes_total", "Bytes dropped at the output limit or because the data directory failed.")
-	m.truncated = counter("output_truncated_lines_total", "Lines cut at the line limit.")
 	m.survivors = counter("execution_survivors_total", "Processes that outlived their command and were killed.")
 	m.panics = vec("actor_panics_total", "Panics recovered in actors, by kind of actor.", "actor", "manager", "session", "process", "connection", "reaper")
-	gauge("sessions", "Session slots in use.", func() float64 { return float64(e.sessions.Load()) })
-	gauge("sessions_max", "Session slots.", func() float64 { return float64(e.limits.MaxSessions) })
-	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.Load()) })
-	gauge("draining", "1 while the server is draining.", func() float64 {
-		if e.draining.Load() {
-			return 1
-		}
-		return 0
-	})
+	m.gauges(e)
 	if r != nil {
 		r.MustRegister(m.all...)
 	}
 	return m
+}
+
+// gauges adds what is read from the engine when somebody asks.
+func (m *metrics) gauges(e *Engine) {
+	gauge := func(name, help string, f func() float64) {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, f))
+	}
+	truth := func(f func() bool) func() float64 {
+		return func() float64 {
+			if f() {
+				return 1
+			}
+			return 0
+		}
+	}
+	gauge("sessions", "Session slots in use.", func() float64 { return float64(e.sessions.Load()) })
+	gauge("sessions_max", "Session slots.", func() float64 { return float64(e.limits.MaxSessions) })
+	gauge("sessions_detached", "Sessions without a connection, kept for the resume window.", func() float64 { return float64(e.detached.Load()) })
+	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.Load()) })
+	gauge("ready", "1 while new sessions and commands are accepted.", truth(e.Ready))
+	gauge("draining", "1 while the server is draining.", truth(e.draining.Load))
+	gauge("drain_deadline_timestamp_seconds", "When the drain cancels what still runs, in seconds since the epoch; 0 while the server is not draining.", func() float64 {
+		return float64(e.drainDeadline.Load()) / 1e9
+	})
 }
 
 func (m *metrics) unregister() {

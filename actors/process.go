@@ -164,6 +164,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	p.started = time.Now()
 	p.watch.start(p.started)
 	p.silentSince = p.started
+	p.engine.metrics.started.Inc()
 	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.x.requested).Seconds())
 	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
 	if p.state != wire.StateStarting {

@@ -141,8 +141,9 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 		s.conns[msg.conn.Id] = c
 		ctx.Watch(msg.conn)
 		ctx.Send(msg.conn, attached{session: s.self})
+		s.engine.metrics.resumed.Inc()
 	}
-	s.detachedSince = time.Time{}
+	s.setDetached(time.Time{})
 	stopTimer(s.resumeTimer)
 	ctx.Send(s.engine.manager, sessionYieldable{session: s.id})
 	s.resumed(ctx, c, msg)
@@ -183,11 +184,22 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 
 // detached starts the resume window.
 func (s *session) detached(ctx actor.Context) {
-	s.detachedSince = time.Now()
+	s.setDetached(time.Now())
 	s.lastActivity = s.detachedSince
 	s.resumeTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self, resumeWindowOver{since: s.detachedSince})
 	s.offerSlot(ctx)
 	s.drainIfIdle(ctx)
+}
+
+// setDetached notes since when nobody is connected; zero: somebody is.
+func (s *session) setDetached(since time.Time) {
+	switch was, is := !s.detachedSince.IsZero(), !since.IsZero(); {
+	case is && !was:
+		s.engine.detached.Add(1)
+	case was && !is:
+		s.engine.detached.Add(-1)
+	}
+	s.detachedSince = since
 }
 
 // offerSlot tells the manager when nobody would miss this session.
@@ -302,6 +314,7 @@ func (s *session) cleanup() {
 			s.engine.system.Root.Send(c.pid, disconnect{cause: told})
 		}
 	}
+	s.setDetached(time.Time{})
 	s.engine.metrics.ended.WithLabelValues(string(s.endCause)).Inc()
 	s.engine.log.Info("session ended", "session", s.id, "subject", s.subject, "cause", string(s.endCause))
 	for _, x := range s.executions {

@@ -43,30 +43,33 @@ func (s *session) request(ctx actor.Context, msg request) {
 
 // execute runs a command, or attaches to the one that has its id.
 func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wire.ExecuteParams) {
-	fail := func(err *wire.Error) { ctx.Send(c.pid, reply{id: id, err: err}) }
+	refuse := func(reason string, err *wire.Error) {
+		s.engine.metrics.notStarted.WithLabelValues(reason).Inc()
+		ctx.Send(c.pid, reply{id: id, err: err})
+	}
 	if x := s.executions[p.ExecutionID]; x != nil && p.ExecutionID != "" {
 		s.attachExecution(ctx, x, waiter{conn: c.pid, id: id, attached: true})
 		return
 	}
 	if s.ending != "" {
-		fail(wire.Errorf(wire.CodeNoSession, "the session is ending"))
+		refuse(refusedEnding, wire.Errorf(wire.CodeNoSession, "the session is ending"))
 		return
 	}
 	if !s.drainDeadline.IsZero() {
 		err := wire.Errorf(wire.CodeDraining, "the server is stopping and starts nothing new: open a session elsewhere")
 		err.Data = &wire.ErrorData{RetryAfterSeconds: 1}
-		fail(err)
+		refuse(refusedDraining, err)
 		return
 	}
 	if s.live >= s.engine.limits.MaxExecutions {
 		err := wire.Errorf(wire.CodeExecutionLimit, "the session runs %d executions, which is its limit: wait for one to complete", s.live)
 		err.Data = &wire.ErrorData{Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions), RetryAfterSeconds: 1}
-		fail(err)
+		refuse(refusedLimit, err)
 		return
 	}
 	plan, err := s.engine.plan(p)
-	if err != nil {
-		fail(err)
+	if err != nil { // the allow-list is all that a plan can break
+		refuse(refusedNotAllowed, err)
 		return
 	}
 	s.startExecution(ctx, plan, waiter{conn: c.pid, id: id})
