@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -21,7 +22,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		return
 	}
 	if err := g.reserve(); err != nil {
-		g.metrics.refused.Inc()
+		g.metrics.refused.WithLabelValues(refusalReason(err)).Inc()
 		w.Header().Set("Retry-After", "5")
 		writeJSON(w, http.StatusServiceUnavailable, refusal{err.Error()})
 		return
@@ -51,6 +52,13 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", c.sessionID())
 	go c.read()
 	go c.write()
+}
+
+func refusalReason(err error) string {
+	if errors.Is(err, errClosing) {
+		return refusedStopping
+	}
+	return refusedFull
 }
 
 // refuse answers a client that may not connect. The token is in none of it.

@@ -10,14 +10,17 @@ import (
 type AdminConfig struct {
 	Metrics http.Handler // serves /metrics; nil: 404
 	Ready   func() bool  // whether new sessions are welcome, for /readyz; nil: always
+	Pprof   bool         // serve /debug/pprof/; false: 404
 }
 
-// AdminHandler serves /metrics, /healthz, /readyz and /debug/pprof/, for a
-// listener that clients cannot reach. /healthz says only that the process
+// AdminHandler serves /metrics, /healthz, /readyz and, if asked to, /debug/pprof/,
+// for a listener that clients cannot reach. /healthz says only that the process
 // answers: a server that is draining is alive and must not be restarted.
 //
-// Of pprof, cmdline is left out: arguments are nobody's business. (Importing
-// the package registers all of it on http.DefaultServeMux, which nothing serves.)
+// pprof is off unless asked for, because in a pod the commands share the server's
+// network and reach this listener: a heap profile shows what the server holds. Its
+// cmdline is always left out: arguments are nobody's business. (Importing the
+// package registers all of it on http.DefaultServeMux, which nothing serves.)
 func AdminHandler(cfg AdminConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
@@ -31,11 +34,13 @@ func AdminHandler(cfg AdminConfig) http.Handler {
 	if cfg.Metrics != nil {
 		mux.Handle("GET /metrics", cfg.Metrics)
 	}
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	if cfg.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	}
 	return mux
 }
 

@@ -376,6 +376,9 @@ func TestGatewayCloseTellsClients(t *testing.T) {
 	if _, h := f.dial(t, "/ws", nil); h.status != http.StatusServiceUnavailable || h.header.Get("Retry-After") == "" {
 		t.Errorf("a client after Close: %+v", h)
 	}
+	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedStopping)); n != 1 {
+		t.Errorf("%v refusals counted", n)
+	}
 	if n := value(f.gateway.metrics.connections); n != 0 {
 		t.Errorf("%v connections open", n)
 	}
@@ -402,6 +405,9 @@ func TestTooManyConnections(t *testing.T) {
 	c, e := f.connect(t)
 	if _, h := f.dial(t, "/ws", nil); h.status != http.StatusServiceUnavailable {
 		t.Fatalf("a second connection: %+v", h)
+	}
+	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedFull)); n != 1 {
+		t.Errorf("%v refusals counted", n)
 	}
 	_ = c.ws.Close(websocket.StatusNormalClosure, "")
 	e.end(t)

@@ -141,6 +141,10 @@ func (c *conn) sendOutput(f *follower) error {
 	if err := c.writeMessage(out); err != nil {
 		return err
 	}
+	if f.gap > 0 {
+		c.g.metrics.gaps.Inc()
+		c.g.metrics.gapBytes.Add(float64(f.gap))
+	}
 	f.held, f.gap = f.held[n:], 0
 	f.nextSent = f.offset - int64(len(f.held))
 	return nil

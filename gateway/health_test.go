@@ -43,24 +43,31 @@ func TestHealth(t *testing.T) {
 }
 
 func TestAdmin(t *testing.T) {
-	var ready atomic.Bool
-	srv := httptest.NewServer(AdminHandler(AdminConfig{
-		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m 1\n") }),
-		Ready:   ready.Load,
-	}))
-	defer srv.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	for path, want := range map[string]int{
-		"/healthz": 200, "/readyz": 503, "/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/heap": 200,
-		"/debug/pprof/goroutine?debug=1": 200, "/debug/pprof/cmdline": 404, "/ws": 404,
-	} {
-		if got, _ := get(t, srv.URL+path); got != want {
-			t.Errorf("%s: %d, want %d", path, got, want)
+	for _, pprof := range []bool{true, false} {
+		var ready atomic.Bool
+		srv := httptest.NewServer(AdminHandler(AdminConfig{
+			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m 1\n") }),
+			Ready:   ready.Load,
+			Pprof:   pprof,
+		}))
+		defer srv.Close()
+		defer http.DefaultClient.CloseIdleConnections()
+		profiles := 404 // commands reach this listener, and profiles show what the server holds
+		if pprof {
+			profiles = 200
 		}
-	}
-	ready.Store(true)
-	if got, _ := get(t, srv.URL+"/readyz"); got != 200 {
-		t.Errorf("/readyz when ready: %d", got)
+		for path, want := range map[string]int{
+			"/healthz": 200, "/readyz": 503, "/metrics": 200, "/debug/pprof/": profiles, "/debug/pprof/heap": profiles,
+			"/debug/pprof/goroutine?debug=1": profiles, "/debug/pprof/cmdline": 404, "/ws": 404,
+		} {
+			if got, _ := get(t, srv.URL+path); got != want {
+				t.Errorf("%s with pprof %v: %d, want %d", path, pprof, got, want)
+			}
+		}
+		ready.Store(true)
+		if got, _ := get(t, srv.URL+"/readyz"); got != 200 {
+			t.Errorf("/readyz when ready: %d", got)
+		}
 	}
 }
 

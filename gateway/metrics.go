@@ -18,6 +18,12 @@ const (
 	authOrigin      = "origin"      // a page of a foreign origin
 )
 
+// Reasons to refuse a connection that was authenticated.
+const (
+	refusedFull     = "limit"    // there are as many as may be
+	refusedStopping = "stopping" // the server is stopping
+)
+
 // Values of the labels method and code beside the protocol's own.
 const (
 	methodInvalid = "invalid" // the message was not a request
@@ -36,7 +42,24 @@ type metrics struct {
 	bytesSent        prometheus.Counter
 	requests         *prometheus.CounterVec // method, code
 	authFailures     *prometheus.CounterVec // kind
-	refused          prometheus.Counter
+	refused          *prometheus.CounterVec // reason
+	gaps             prometheus.Counter
+	gapBytes         prometheus.Counter
+}
+
+// outcomes are the error codes with which the requests of each method may be answered, beside those of the
+// form of a request, which all share. docs/openrpc.json lists the same.
+var outcomes = map[string][]wire.Code{
+	wire.MethodExecute: {
+		wire.CodeInternal, wire.CodeNotAllowed, wire.CodeExecutionLimit, wire.CodeNoSession, wire.CodeSessionLost,
+		wire.CodeDraining, wire.CodeStartFailed,
+	},
+	wire.MethodControl: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodInput:   {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost, wire.CodeInputUnavailable},
+	wire.MethodSignal:  {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodStatus:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodResume:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodClose:   {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -55,7 +78,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		bytesSent:        counter("sent_bytes_total", "Bytes sent on WebSocket connections, framing included."),
 		requests:         vec("requests_total", "Requests answered, by method and JSON-RPC error code; 0 is success.", "method", "code"),
 		authFailures:     vec("auth_failures_total", "Connections refused by authentication, by kind.", "kind"),
-		refused:          counter("connections_refused_total", "Connections refused because there were too many or the server was stopping."),
+		refused:          vec("connections_refused_total", "Connections refused after authentication, by reason.", "reason"),
+		gaps:             counter("output_gaps_total", "Gaps reported to clients in place of output that was evicted or could not be read."),
+		gapBytes:         counter("output_gap_bytes_total", "Bytes of output that these gaps stand for."),
 	}
 	for _, cause := range wire.Causes() {
 		m.closed.WithLabelValues(string(cause))
@@ -63,14 +88,30 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{authMissing, authMalformed, authInvalid, authForbidden, authUnavailable, authOrigin} {
 		m.authFailures.WithLabelValues(kind)
 	}
-	for _, method := range wire.Methods() {
-		m.requests.WithLabelValues(method, codeOK)
-	}
+	m.refused.WithLabelValues(refusedFull)
+	m.refused.WithLabelValues(refusedStopping)
+	m.expectRequests()
 	if reg != nil {
 		reg.MustRegister(m.connections, m.closed, m.messagesReceived, m.messagesSent, m.bytesReceived, m.bytesSent,
-			m.requests, m.authFailures, m.refused)
+			m.requests, m.authFailures, m.refused, m.gaps, m.gapBytes)
 	}
 	return m
+}
+
+// expectRequests makes the series of every answer that there can be.
+func (m *metrics) expectRequests() {
+	series := func(method string, code wire.Code) { m.requests.WithLabelValues(method, strconv.Itoa(int(code))) }
+	for _, method := range wire.Methods() {
+		m.requests.WithLabelValues(method, codeOK)
+		for _, code := range outcomes[method] {
+			series(method, code)
+		}
+		series(method, wire.CodeInvalidRequest)
+		series(method, wire.CodeInvalidParams)
+	}
+	series(methodUnknown, wire.CodeMethodNotFound)
+	series(methodInvalid, wire.CodeParse)
+	series(methodInvalid, wire.CodeInvalidRequest)
 }
 
 // answered counts a request by its method and outcome.

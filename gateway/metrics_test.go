@@ -1,6 +1,10 @@
 package gateway
 
 import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -84,5 +88,52 @@ func TestMetricsAreCleanAndCounted(t *testing.T) {
 	e.end(t)
 	if f.closedBy(wire.CauseClientDone) != 1 {
 		t.Error("the end was not counted")
+	}
+}
+
+// TestEveryAnswerHasItsSeries: a rate over a series that appears with its first event misses that event.
+func TestEveryAnswerHasItsSeries(t *testing.T) {
+	b, err := os.ReadFile("../docs/openrpc.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Methods []struct {
+			Name   string
+			Errors []struct {
+				Ref string `json:"$ref"`
+			}
+		}
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewPedanticRegistry()
+	newMetrics(reg)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string][]string{}
+	for _, family := range families {
+		if family.GetName() != "troupe_requests_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			code, method := metric.GetLabel()[0].GetValue(), metric.GetLabel()[1].GetValue()
+			have[method] = append(have[method], code)
+		}
+	}
+	common := []string{"0", strconv.Itoa(int(wire.CodeInvalidRequest)), strconv.Itoa(int(wire.CodeInvalidParams))}
+	for _, m := range doc.Methods {
+		want := slices.Clone(common)
+		for _, e := range m.Errors {
+			want = append(want, "-"+strings.TrimPrefix(e.Ref, "#/components/errors/"))
+		}
+		slices.Sort(want)
+		slices.Sort(have[m.Name])
+		if want = slices.Compact(want); !slices.Equal(have[m.Name], want) {
+			t.Errorf("%s has series for %v, openrpc.json says %v", m.Name, have[m.Name], want)
+		}
 	}
 }

@@ -183,6 +183,9 @@ func TestGapsMarksAndStreamsKeepTheirPlace(t *testing.T) {
 	if m := c.recv(); m.Method != wire.MethodCompleted {
 		t.Fatalf("got %+v, want completed", m)
 	}
+	if m := f.gateway.metrics; value(m.gaps) != 2 || value(m.gapBytes) != 107 {
+		t.Errorf("counted %v gaps of %v bytes, want 2 of 107", value(m.gaps), value(m.gapBytes))
+	}
 }
 
 // receive collects the output of one execution up to its completion, checking that pieces are contiguous.
