@@ -266,7 +266,7 @@ func TestServesUntilSIGTERM(t *testing.T) {
 	if status, body := s.get(s.http + "/health"); status != 200 || !strings.Contains(body, `"active_sessions":1`) {
 		t.Errorf("/health: %d %s", status, body)
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/debug/pprof/cmdline": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/debug/pprof/": 404, "/debug/pprof/heap": 404} {
 		if status, body := s.get(s.admin + path); status != want {
 			t.Errorf("%s: %d %s", path, status, body)
 		}

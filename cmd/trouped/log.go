@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
@@ -43,7 +44,7 @@ func newLogs(c *config, out io.Writer) *logs {
 		slog.New(handler(&b, slog.LevelWarn)).Warn("log lines were dropped, its reader was too slow", "lines", lines)
 		return b.Bytes()
 	})
-	return &logs{log: slog.New(handler(w, level)), audit: slog.New(handler(w, slog.LevelInfo)), writer: w}
+	return &logs{log: slog.New(handler(w, level)), audit: slog.New(handler(auditWriter{w}, slog.LevelInfo)), writer: w}
 }
 
 // Close writes what waits, as far as the reader lets it.
@@ -99,7 +100,15 @@ type logWriter struct {
 	pending []byte
 	dropped int
 	closed  bool
+
+	lostLines atomic.Int64 // since the start, of the log
+	lostAudit atomic.Int64 // of the audit log
 }
+
+// auditWriter is the same writer for lines of the audit log, whose loss is counted apart.
+type auditWriter struct{ w *logWriter }
+
+func (a auditWriter) Write(line []byte) (int, error) { return a.w.put(line, &a.w.lostAudit) }
 
 func newLogWriter(out io.Writer, lost func(int) []byte) *logWriter {
 	w := &logWriter{out: out, lost: lost, wake: make(chan struct{}, 1), done: make(chan struct{})}
@@ -108,10 +117,13 @@ func newLogWriter(out io.Writer, lost func(int) []byte) *logWriter {
 }
 
 // Write takes one line. It never fails.
-func (w *logWriter) Write(line []byte) (int, error) {
+func (w *logWriter) Write(line []byte) (int, error) { return w.put(line, &w.lostLines) }
+
+func (w *logWriter) put(line []byte, lost *atomic.Int64) (int, error) {
 	w.mu.Lock()
 	if w.closed || len(w.pending)+len(line) > logBacklog {
 		w.dropped++
+		lost.Add(1)
 	} else {
 		w.pending = append(w.pending, line...)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
@@ -28,6 +30,7 @@ func TestStoppedLogReaderStopsNobody(t *testing.T) {
 		for range lines {
 			l.log.Info(line)
 		}
+		l.audit.Info(line)
 	}()
 	select {
 	case <-wrote:
@@ -52,8 +55,21 @@ func TestStoppedLogReaderStopsNobody(t *testing.T) {
 			got++
 		}
 	}
-	if dropped == 0 || got+dropped != lines {
-		t.Errorf("%d lines were written: %d arrived, %d were reported as dropped", lines, got, dropped)
+	if dropped == 0 || got+dropped != lines+1 {
+		t.Errorf("%d lines were written: %d arrived, %d were reported as dropped", lines+1, got, dropped)
+	}
+	reg := prometheus.NewRegistry()
+	registerLogs(reg, l)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := map[string]float64{}
+	for _, m := range families[0].GetMetric() {
+		lost[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+	}
+	if lost["audit"] != 1 || lost["process"] != float64(dropped-1) {
+		t.Errorf("counted as dropped: %v, want 1 and %d", lost, dropped-1)
 	}
 }
 

@@ -23,34 +23,79 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// registerLeaves exports the figures of the runner and the transcripts: their
-// packages import the standard library only, so the wiring does it for them.
-func registerLeaves(r prometheus.Registerer, runner func() proc.Status, store func() transcript.Stats) {
-	gauge := func(name, help string, value func() float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, value))
+// exporter registers metrics whose values are kept by somebody else.
+type exporter struct{ prometheus.Registerer }
+
+func (e exporter) gauge(name, help string, value func() float64, labels ...string) {
+	opts := prometheus.GaugeOpts{Name: "troupe_" + name, Help: help, ConstLabels: pairs(labels)}
+	e.MustRegister(prometheus.NewGaugeFunc(opts, value))
+}
+
+func (e exporter) counter(name, help string, value func() float64, labels ...string) {
+	opts := prometheus.CounterOpts{Name: "troupe_" + name, Help: help, ConstLabels: pairs(labels)}
+	e.MustRegister(prometheus.NewCounterFunc(opts, value))
+}
+
+// pairs makes labels of name, value, name, value.
+func pairs(list []string) prometheus.Labels {
+	labels := prometheus.Labels{}
+	for i := 0; i+1 < len(list); i += 2 {
+		labels[list[i]] = list[i+1]
 	}
-	counter := func(name, help string, value func() float64) {
-		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, value))
+	return labels
+}
+
+// registerRunner exports the figures of the runner, whose package imports the
+// standard library only.
+func registerRunner(r prometheus.Registerer, status func() proc.Status) {
+	e := exporter{r}
+	e.gauge("runner_up", "1 while a runner takes commands.", func() float64 { return truth(status().Up) })
+	for _, mode := range []string{proc.ContainmentCgroup, proc.ContainmentTree} {
+		e.gauge("runner_containment", "1 for the way in which executions are held: cgroup+tree with a cgroup for each, or tree.", func() float64 {
+			return truth(status().Containment == mode)
+		}, "mode", mode)
 	}
-	gauge("runner_up", "1 while a runner takes commands.", func() float64 { return truth(runner().Up) })
-	gauge("runner_cgroup", "1 when executions run in cgroups of their own.", func() float64 {
-		return truth(runner().Containment == "cgroup+tree")
+	e.counter("runner_restarts_total", "Runners after the first.", func() float64 { return float64(status().Restarts) })
+	e.counter("runner_escaped_total", "Processes killed by the runner because their init was killed.", func() float64 {
+		return float64(status().Escaped)
 	})
-	counter("runner_restarts_total", "Runners after the first.", func() float64 { return float64(runner().Restarts) })
-	counter("runner_escaped_total", "Processes killed by the runner because their init was killed.", func() float64 {
-		return float64(runner().Escaped)
+}
+
+// registerStore exports the figures of the transcripts, whose package imports the
+// standard library only.
+func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
+	e := exporter{r}
+	e.gauge("transcript_bytes", "Bytes of transcripts on disk.", func() float64 { return float64(stats().Bytes) })
+	e.gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.", func() float64 { return float64(stats().Budget) })
+	e.gauge("transcripts", "Transcripts kept.", func() float64 { return float64(stats().Transcripts) })
+	e.counter("transcripts_evicted_total", "Transcripts evicted for the budget.", func() float64 { return float64(stats().Evicted) })
+	e.counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.", func() float64 { return float64(stats().EvictedBytes) })
+	e.counter("transcript_write_failures_total", "Transcripts that lost output because the disk failed.", func() float64 {
+		return float64(stats().WriteFailures)
 	})
-	gauge("transcript_bytes", "Bytes of transcripts on disk.", func() float64 { return float64(store().Bytes) })
-	gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.", func() float64 { return float64(store().Budget) })
-	gauge("transcripts", "Transcripts kept.", func() float64 { return float64(store().Transcripts) })
-	counter("transcripts_evicted_total", "Transcripts evicted for the budget.", func() float64 { return float64(store().Evicted) })
-	counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.", func() float64 { return float64(store().EvictedBytes) })
-	counter("transcript_write_failures_total", "Transcripts that lost output because the disk failed.", func() float64 {
-		return float64(store().WriteFailures)
+	e.counter("transcript_read_failures_total", "Gaps reported because a transcript could not be read.", func() float64 {
+		return float64(stats().ReadFailures)
 	})
-	counter("transcript_read_failures_total", "Gaps reported because a transcript could not be read.", func() float64 {
-		return float64(store().ReadFailures)
-	})
+	e.counter("output_bytes_total", "Bytes of output kept in transcripts.", func() float64 { return float64(stats().OutputBytes) })
+	e.counter("output_truncated_lines_total", "Lines cut at the line limit.", func() float64 { return float64(stats().TruncatedLines) })
+	for _, reason := range transcript.DropReasons() {
+		e.counter("output_dropped_lines_total", "Lines of output dropped, by cause.", func() float64 {
+			return float64(stats().DroppedLines[reason])
+		}, "cause", reason.String())
+		e.counter("output_dropped_bytes_total", "Bytes of output dropped, by cause.", func() float64 {
+			return float64(stats().DroppedBytes[reason])
+		}, "cause", reason.String())
+	}
+}
+
+// registerLogs exports what the logs lost.
+func registerLogs(r prometheus.Registerer, l *logs) {
+	e := exporter{r}
+	for name, lost := range map[string]func() int64{"process": l.writer.lostLines.Load, "audit": l.writer.lostAudit.Load} {
+		e.counter("log_dropped_lines_total", "Log lines dropped because their reader was too slow, by log.", func() float64 {
+			return float64(lost())
+		}, "log", name)
+	}
 }
 
 func truth(b bool) float64 {

@@ -96,6 +96,7 @@ type closer struct {
 func start(c *config) (*server, error) {
 	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(), failed: make(chan error, 2), goodbye: goodbyeLimit}
 	s.log = s.logs.log
+	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
 		s.findFiles, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openEngine, s.openGateway, s.serveAdmin, s.serveClients,
@@ -196,7 +197,8 @@ func (s *server) openRunner() (err error) {
 		return fmt.Errorf("start the runner: %w", err)
 	}
 	s.onClose("runner", s.runner.Close)
-	registerLeaves(s.registry, s.runner.Status, s.store.Stats)
+	registerRunner(s.registry, s.runner.Status)
+	registerStore(s.registry, s.store.Stats)
 	return nil
 }
 
@@ -235,7 +237,7 @@ func (s *server) serveAdmin() error {
 		return nil
 	}
 	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
-	s.serve("admin", gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready}), s.admin)
+	s.serve("admin", gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready, Pprof: s.c.pprof}), s.admin)
 	return nil
 }
 

@@ -18,6 +18,7 @@ type config struct {
 	// Network.
 	listen         string
 	adminListen    string // empty: no admin listener
+	pprof          bool
 	allowedOrigins []string
 	pingInterval   time.Duration
 	writeTimeout   time.Duration
@@ -154,7 +155,11 @@ func networkSettings(c *config) []setting {
 		},
 		{
 			name: "admin-listen", value: textValue{&c.adminListen, "host:port"},
-			usage: "address of /metrics, /healthz, /readyz and pprof; empty: none",
+			usage: "address of /metrics, /healthz and /readyz; empty: none",
+		},
+		{
+			name: "pprof", value: boolValue{&c.pprof},
+			usage: "serve /debug/pprof/ on the admin address, which commands reach when they share trouped's network",
 		},
 		{
 			name: "allowed-origins", value: listValue{&c.allowedOrigins, "pattern,...", ","},
