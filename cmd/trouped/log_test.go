@@ -30,7 +30,7 @@ func TestStoppedLogReaderStopsNobody(t *testing.T) {
 		for range lines {
 			l.log.Info(line)
 		}
-		l.audit.Info(line + line) // fits no gap
+		l.audit.Info(strings.Repeat("x", logBacklog)) // never fits
 	}()
 	select {
 	case <-wrote:
