@@ -1,6 +1,10 @@
 package actors
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -97,4 +101,49 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPanicsAreLoggedWithSessionAndExecution: the stack says what went wrong; these say for whom.
+func TestPanicsAreLoggedWithSessionAndExecution(t *testing.T) {
+	for kind, want := range map[string]string{"session": " session=%s ", "process": " session=%s execution=x "} {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			var out bytes.Buffer
+			panics := ""
+			h := newHarness(t, newFakeRunner(running), func(c *Config) {
+				c.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &out}, nil))
+			}, func(k string, _ any) {
+				if k == panics {
+					panics = ""
+					panic("injected")
+				}
+			})
+			c := connect(h.Engine, ConnectRequest{})
+			c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+			synctest.Wait()
+			panics = kind
+			c.control("2", wire.ControlPause, "x")
+			synctest.Wait()
+			h.stop(t, c)
+			mu.Lock()
+			defer mu.Unlock()
+			for line := range strings.Lines(out.String()) {
+				if strings.Contains(line, "actor panicked") && strings.Contains(line, fmt.Sprintf(want, find[wire.Connected](c).SessionID)) {
+					return
+				}
+			}
+			t.Errorf("%s:\n%s", kind, out.String())
+		})
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  *bytes.Buffer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }

@@ -3,6 +3,7 @@ package actors
 import (
 	"log/slog"
 	"runtime/debug"
+	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -76,7 +77,7 @@ func (g *guard) recovered(c actor.Context, msg any) {
 		return
 	}
 	g.engine.metrics.panics.WithLabelValues(g.kind).Inc()
-	g.engine.log.Error("actor panicked", "actor", g.kind, "pid", c.Self().Id, slog.Any("panic", r), "stack", string(debug.Stack()))
+	g.log(c).Error("actor panicked", slog.Any("panic", r), "stack", string(debug.Stack()))
 	if g.survive != nil {
 		g.makeUp(c, msg)
 		return
@@ -92,10 +93,24 @@ func (g *guard) recovered(c actor.Context, msg any) {
 func (g *guard) makeUp(c actor.Context, msg any) {
 	defer func() {
 		if r := recover(); r != nil {
-			g.engine.log.Error("actor panicked again", "actor", g.kind, slog.Any("panic", r))
+			g.log(c).Error("actor panicked again", slog.Any("panic", r))
 		}
 	}()
 	g.survive(c, msg)
+}
+
+// log names the actor, and the session and execution that it belongs to. Actor ids
+// are paths: manager/SESSION/EXECUTION.
+func (g *guard) log(c actor.Context) *slog.Logger {
+	l := g.engine.log.With("actor", g.kind, "pid", c.Self().Id)
+	path := strings.Split(c.Self().Id, "/")
+	if len(path) > 1 && g.kind != "reaper" {
+		l = l.With("session", path[1])
+	}
+	if len(path) > 2 {
+		l = l.With("execution", path[2])
+	}
+	return l
 }
 
 func isLifecycle(msg any) bool {

@@ -210,7 +210,7 @@ func (r *Runner) initFailed(l *link, why string) {
 
 // forceInit has the runner kill an init that does not answer.
 func (r *Runner) forceInit(t *Tree, c *initConn) {
-	r.log.Warn("an init does not kill its tree in time; the runner kills it", "execution", t.id, "pid", c.pid)
+	r.log.Warn("an init does not kill its tree in time; the runner kills it", "session", t.owner, "execution", t.id, "pid", c.pid)
 	_ = c.link.conn.send(frame(kindForce).uint(c.id).done()) // an error: the runner is lost, and its inits with it
 }
 

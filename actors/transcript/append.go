@@ -198,7 +198,6 @@ func skipParts(dst, parts [][]byte, n int) [][]byte {
 
 func (t *Transcript) writeFailed(err error) DropReason {
 	t.store.writeFailures.Add(1)
-	t.store.log.Warn("transcript cannot be written, output is dropped from here on",
-		slog.String("execution", t.name), slog.Any("err", err))
+	t.log().Warn("transcript cannot be written, output is dropped from here on", slog.Any("err", err))
 	return DropWrite
 }

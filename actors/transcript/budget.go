@@ -59,12 +59,12 @@ func (s *Store) evict(t *Transcript) {
 	err := s.free(t)
 	closeFile(file) // Without it, a reader's handle would keep the bytes on disk.
 	if err != nil {
-		s.log.Warn("evicted transcript cannot be removed", slog.String("execution", t.name), slog.Any("err", err))
+		t.log().Warn("evicted transcript cannot be removed", slog.Any("err", err))
 		return
 	}
 	s.evicted++
 	s.evictedBytes += freed
-	s.log.Debug("transcript evicted", slog.String("execution", t.name), slog.Int64("bytes", freed))
+	t.log().Debug("transcript evicted", slog.Int64("bytes", freed))
 }
 
 // forget removes t's file and ends the store's knowledge of t.

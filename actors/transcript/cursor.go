@@ -225,8 +225,7 @@ func (c *Cursor) gap() Piece {
 // failed is gap for a file that cannot be read. Called with t.mu held.
 func (c *Cursor) failed(err error) Piece {
 	c.t.store.readFailures.Add(1)
-	c.t.store.log.Warn("transcript cannot be read, its readers get a gap",
-		slog.String("execution", c.t.name), slog.Any("err", err))
+	c.t.log().Warn("transcript cannot be read, its readers get a gap", slog.Any("err", err))
 	return c.gap()
 }
 

@@ -192,7 +192,8 @@ func (s *Store) removeLeftovers() error {
 	return nil
 }
 
-// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is for the log.
+// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is for the log:
+// the session's, a slash and the execution's.
 // There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
 func (s *Store) Create(name string, limit int64) *Transcript {
 	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
@@ -201,6 +202,12 @@ func (s *Store) Create(name string, limit int64) *Transcript {
 	defer s.mu.Unlock()
 	s.all[t] = struct{}{}
 	return t
+}
+
+// log is the logger for lines about t.
+func (t *Transcript) log() *slog.Logger {
+	session, execution, _ := strings.Cut(t.name, "/")
+	return t.store.log.With("session", session, "execution", execution)
 }
 
 // Stats returns the store's figures.

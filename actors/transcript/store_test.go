@@ -1,6 +1,8 @@
 package transcript
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,5 +174,20 @@ func TestStoreCountsOutputAsItComes(t *testing.T) {
 	}
 	if want := int64(10 + len("1234[TRUNCATED]\n")); got.OutputBytes != want || got.TruncatedLines != 1 {
 		t.Errorf("%d bytes and %d truncated lines, want %d and 1", got.OutputBytes, got.TruncatedLines, want)
+	}
+}
+
+// Who reads the log looks for a session or an execution, by the keys that all of it uses.
+func TestLogNamesSessionAndExecution(t *testing.T) {
+	var out bytes.Buffer
+	s, err := Open(Config{Dir: filepath.Join(t.TempDir(), "t"), Budget: 1000, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.pwritev = func(int, [][]byte, int64) (int, error) { return 0, unix.EIO }
+	write(t, s.Create("pod-0.5f2c/build-1", 100).Writer(Stdout, WriterConfig{}), "x")
+	if !strings.Contains(out.String(), " session=pod-0.5f2c execution=build-1 ") {
+		t.Error(out.String())
 	}
 }
