@@ -27,6 +27,7 @@ func (e *Engine) account(x *execution, started time.Time, c *wire.Completed) {
 	if x.accounted.Swap(true) {
 		return
 	}
+	x.trace.completed(c)
 	e.metrics.executions.WithLabelValues(string(c.Reason)).Inc()
 	e.metrics.duration.Observe(c.ExecutionTime)
 	e.log.Debug("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,

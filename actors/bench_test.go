@@ -11,13 +11,15 @@ import (
 	"testing"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // benchEngine is an Engine with the real runner.
-func benchEngine(b *testing.B, change func(*Limits)) *Engine {
+func benchEngine(b *testing.B, change func(*Config)) *Engine {
 	b.Helper()
 	binary := filepath.Join(b.TempDir(), "troupe-runner")
 	build := exec.Command("go", "build", "-o", binary, "github.com/troupe-dev/troupe/cmd/troupe-runner")
@@ -33,11 +35,11 @@ func benchEngine(b *testing.B, change func(*Limits)) *Engine {
 	if err != nil {
 		b.Fatal(err)
 	}
-	limits := DefaultLimits()
+	cfg := Config{Limits: DefaultLimits(), Runner: ProcRunner(runner), Store: store}
 	if change != nil {
-		change(&limits)
+		change(&cfg)
 	}
-	e, err := New(Config{Limits: limits, Runner: ProcRunner(runner), Store: store})
+	e, err := New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -100,8 +102,16 @@ func (c *benchClient) Follow(f Feed) bool {
 // BenchmarkExecuteTrue is /bin/true from the request to its completion, without
 // a socket. proc.BenchmarkTrue is the share of the runner in it, and
 // proc.BenchmarkTrueOsExec the baseline of both.
-func BenchmarkExecuteTrue(b *testing.B) {
-	e := benchEngine(b, nil)
+func BenchmarkExecuteTrue(b *testing.B) { benchExecuteTrue(b, nil) }
+
+// BenchmarkExecuteTrueTraced is the same with every execution traced, up to the
+// queue of the exporter: what --trace-endpoint costs.
+func BenchmarkExecuteTrueTraced(b *testing.B) {
+	benchExecuteTrue(b, func(c *Config) { c.Tracer = sdktrace.NewTracerProvider().Tracer("bench") })
+}
+
+func benchExecuteTrue(b *testing.B, change func(*Config)) {
+	e := benchEngine(b, change)
 	c := newBenchClient()
 	conn := e.Connect(ConnectRequest{Subject: "bench"}, c)
 	<-c.events

@@ -11,6 +11,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
@@ -26,6 +27,7 @@ type Config struct {
 	AllowCommands []string              // absolute paths of the programs that may run; empty: all, and shell strings
 	Logger        *slog.Logger          // nil: discard
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
+	Tracer        trace.Tracer          // records the life of each execution; nil: nobody does
 	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
 }
 
@@ -40,6 +42,7 @@ type Engine struct {
 	allow   *allowList
 	log     *slog.Logger
 	metrics *metrics
+	tracer  trace.Tracer
 	audit   func(AuditRecord)
 	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
@@ -79,7 +82,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	}
 	e := &Engine{
 		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, workdir: cfg.Workdir,
-		env: cfg.Env, allow: allow, log: cfg.Logger, audit: cfg.Audit, probe: probe,
+		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, probe: probe,
 	}
 	if e.pod == "" {
 		e.pod = "local"

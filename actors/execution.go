@@ -22,6 +22,7 @@ type execution struct {
 	plan       *plan
 	tree       Tree
 	transcript *transcript.Transcript
+	trace      *executionTrace
 	accounted  atomic.Bool    // see Engine.account
 	readers    sync.WaitGroup // of its pipes
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
@@ -24,6 +26,7 @@ type plan struct {
 	outputLimit   int64
 	cancelOnLimit bool
 	keep          bool
+	parent        trace.SpanContext // the client's span; invalid: none
 }
 
 // plan checks a request against the configuration. Its form has been checked by package wire.
@@ -39,6 +42,9 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	}
 	if p.OutputLimit > 0 {
 		out.outputLimit = min(p.OutputLimit, l.MaxOutput)
+	}
+	if e.tracer != nil {
+		out.parent = traceparent(p.Traceparent)
 	}
 	argv, err := e.argv(p)
 	if err != nil {

@@ -79,7 +79,9 @@ func (p *process) receive(ctx actor.Context) {
 		p.outputProgress(ctx)
 	case outputSeen:
 		p.engine.metrics.firstOutput.Observe(time.Since(p.x.requested).Seconds())
+		p.x.trace.event("first_output")
 	case droppingBegan:
+		p.x.trace.dropping(msg.code)
 		if msg.code == wire.WarnOutputLimit && p.plan.cancelOnLimit {
 			p.end(ctx, wire.ReasonOutputLimit, false)
 		}
@@ -166,6 +168,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	p.silentSince = p.started
 	p.engine.metrics.started.Inc()
 	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.x.requested).Seconds())
+	p.x.trace.running(ev.PID, p.started)
 	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
 	if p.state != wire.StateStarting {
 		return // it was ended meanwhile, and the kill is on its way
@@ -184,6 +187,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 // it left behind is still to be killed, or kept.
 func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
+	p.x.trace.event("exited")
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
 	if p.pausing || p.plan.keep && p.state == wire.StatePaused {
@@ -217,6 +221,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
+	p.x.trace.dead(ev.SurvivorCount)
 	p.closeInput(ctx)
 	p.answerWaiting(ctx)
 	if p.reason != "" && p.reason != wire.ReasonExited && p.reason != wire.ReasonSignaled {
@@ -282,7 +287,10 @@ func (p *process) end(ctx actor.Context, reason wire.Reason, force bool) {
 	if p.dead != nil {
 		return
 	}
-	p.decide(reason)
+	if p.reason == "" {
+		p.decide(reason)
+		p.x.trace.canceling(reason, p.endedAt)
+	}
 	switch {
 	case force || p.state == wire.StateStarting:
 		p.state = wire.StateCanceling

@@ -61,6 +61,7 @@ func (p *process) paused(ctx actor.Context) {
 	p.pausing = false
 	p.state = wire.StatePaused
 	p.watch.pause(time.Now())
+	p.x.trace.event("paused")
 	for _, msg := range p.pauses {
 		p.answer(ctx, msg, "paused")
 	}
@@ -77,6 +78,7 @@ func (p *process) resume(ctx actor.Context, msg controlExecution) {
 		silent := max(0, p.silence(p.watch.stopped))
 		p.silentSince = time.Now().Add(-silent)
 		p.watch.resume(time.Now())
+		p.x.trace.event("resumed")
 		p.answer(ctx, msg, "resumed")
 		ctx.Send(p.session, executionResumed{execution: p.x.id})
 		p.silenceCheck(ctx)

@@ -99,6 +99,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		transcript: s.engine.store.Create(s.id+"/"+plan.id, plan.outputLimit),
 		waiting:    []waiter{w},
 	}
+	x.trace = s.engine.traceExecution(x, plan.parent)
 	s.executions[x.id] = x
 	s.live++
 	s.engine.executions.Add(1)
@@ -108,6 +109,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
 		x.tree.Kill()
+		x.trace.completed(x.killed(wire.ReasonInternal))
 		s.forget(x.id)
 		s.live--
 		s.engine.executions.Add(-1)

@@ -40,6 +40,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		return
 	}
 	c.ws.SetReadLimit(-1) // readMessage has its own, with a close reason that says what to do
+	c.traceparent = traceparent(r)
 	c.setSession(r.URL.Query().Get("session"))
 	c.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: c.sessionID(), EndsWithConnection: endsWithConnection,
@@ -52,6 +53,19 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", c.sessionID())
 	go c.read()
 	go c.write()
+}
+
+// maxTraceparent bounds what is kept of a header for as long as the connection
+// lasts: today's form has 55 bytes, later ones may have more.
+const maxTraceparent = 256
+
+// traceparent returns the W3C Trace Context of the handshake, or "". The engine judges its form.
+func traceparent(r *http.Request) string {
+	value := r.Header.Get("Traceparent")
+	if len(value) > maxTraceparent {
+		return ""
+	}
+	return value
 }
 
 func refusalReason(err error) string {

@@ -33,6 +33,8 @@ type conn struct {
 	remote  string
 	opened  time.Time
 
+	traceparent string // of the handshake, for executions that name none
+
 	// Shared state: what the engine and the reader leave for the writer.
 	mu       sync.Mutex
 	room     sync.Cond // signalled when a request leaves flight, and at the end

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,27 @@ func TestGapsMarksAndStreamsKeepTheirPlace(t *testing.T) {
 	}
 	if m := f.gateway.metrics; value(m.gaps) != 2 || value(m.gapBytes) != 107 {
 		t.Errorf("counted %v gaps of %v bytes, want 2 of 107", value(m.gaps), value(m.gapBytes))
+	}
+}
+
+// TestTraceparentOfTheHandshake holds for executions that name no span of their own.
+func TestTraceparentOfTheHandshake(t *testing.T) {
+	f := start(t, nil)
+	const ours, own = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	for header, want := range map[string]string{ours: ours, "": "", strings.Repeat("0", maxTraceparent+1): ""} {
+		ws, h := f.dial(t, "/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Traceparent": {header}}})
+		if ws == nil {
+			t.Fatalf("%+v", h)
+		}
+		c, e := &client{t, ws}, f.accepted(t)
+		c.send(`{"jsonrpc":"2.0","id":1,"method":"execute","params":{"command":"true"}}`)
+		c.send(`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":"true","traceparent":"` + own + `"}}`)
+		for _, want := range []string{want, own} {
+			r := <-e.requests
+			if p, ok := r.params.(*wire.ExecuteParams); !ok || p.Traceparent != want {
+				t.Errorf("header %q: %+v, want %q", header, r.params, want)
+			}
+		}
 	}
 }
 

@@ -143,6 +143,9 @@ func methodLabel(req wire.Request, err *wire.Error) string {
 
 // request passes a request to the engine, unless that was told of the end.
 func (c *conn) request(id wire.ID, params any) {
+	if p, ok := params.(*wire.ExecuteParams); ok && p.Traceparent == "" {
+		p.Traceparent = c.traceparent
+	}
 	c.engineMu.Lock()
 	defer c.engineMu.Unlock()
 	if !c.closed {

@@ -34,6 +34,7 @@ var goldenRequests = map[string]Request{
 	"client.execute.argv": {ID: ID(`"b"`), Method: MethodExecute, Params: &ExecuteParams{
 		Argv: []string{"make", "-j4"}, ExecutionID: "build-1", Cwd: "/src", Env: map[string]string{"CI": "1"}, Stdin: true,
 		Timeout: 60, MaxDuration: 600, OutputLimit: 1048576, OnOutputLimit: LimitCancel, OnExit: ExitKeep, Framing: FramingRaw, Encoding: EncodingBase64,
+		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}},
 	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{Type: ControlPause, ExecutionID: "build-1"}},
 	"client.input":   {ID: ID("3"), Method: MethodInput, Params: &InputParams{ExecutionID: "build-1", Data: "eQo=", Encoding: EncodingBase64, EOF: true}},

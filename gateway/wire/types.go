@@ -126,6 +126,7 @@ type ExecuteParams struct {
 	OnExit        OnExit            `json:"on_exit,omitempty"`         // default kill
 	Framing       Framing           `json:"framing,omitempty"`         // default lines
 	Encoding      Encoding          `json:"encoding,omitempty"`        // default utf-8
+	Traceparent   string            `json:"traceparent,omitempty"`     // W3C Trace Context of the client's span; malformed: ignored
 }
 
 // ExecuteResult answers execute. A repeated execution_id is answered with the
