@@ -1,0 +1,54 @@
+package k8s
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/client-go/rest"
+)
+
+// ServiceAccountDir is where a pod finds its service account: the files token, ca.crt and namespace.
+const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// Cluster is how to reach an API server, and as whom.
+type Cluster struct {
+	REST      *rest.Config // NewClient copies it
+	Namespace string       // of the service account; empty: unknown
+}
+
+// InCluster returns the cluster this pod is in. host and port are those of the
+// API server, which Kubernetes gives to every container as
+// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; dir is usually
+// ServiceAccountDir. The error is an ErrNoCluster that names what is missing.
+//
+// It is rest.InClusterConfig with three differences: it takes no file from a
+// fixed place, it says which of the files is missing, and a certificate authority
+// that cannot be read is an error instead of one that trusts the system's.
+func InCluster(host, port, dir string) (*Cluster, error) {
+	if host == "" || port == "" {
+		return nil, fmt.Errorf("%w: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set", ErrNoCluster)
+	}
+	token, ca := filepath.Join(dir, "token"), filepath.Join(dir, "ca.crt")
+	for _, file := range []string{token, ca} {
+		content, err := os.ReadFile(file)
+		if err == nil && len(content) == 0 {
+			err = &os.PathError{Op: "read", Path: file, Err: errors.New("the file is empty")}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: the pod has no service account token mounted: %w", ErrNoCluster, err)
+		}
+	}
+	namespace, _ := os.ReadFile(filepath.Join(dir, "namespace")) // it may be said otherwise
+	return &Cluster{
+		REST: &rest.Config{
+			Host:            "https://" + net.JoinHostPort(host, port),
+			TLSClientConfig: rest.TLSClientConfig{CAFile: ca},
+			BearerTokenFile: token, // read again every minute: the kubelet renews it
+		},
+		Namespace: strings.TrimSpace(string(namespace)),
+	}, nil
+}

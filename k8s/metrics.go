@@ -1,0 +1,54 @@
+package k8s
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// operation is a kind of request to the API server.
+type operation string
+
+const (
+	opTokenReview  operation = "tokenreview"
+	opAccessReview operation = "subjectaccessreview"
+	opPatch        operation = "patch" // of the own pod's annotations
+	opEvent        operation = "event"
+)
+
+// Metrics are the package's. All series exist from the start.
+type Metrics struct {
+	failures *prometheus.CounterVec   // operation
+	seconds  *prometheus.HistogramVec // operation
+}
+
+// NewMetrics registers the metrics with r; nil: they are kept but not exported.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "troupe_kubernetes_failures_total",
+			Help: "Requests to the Kubernetes API that failed, by operation. A token that is not valid is an answer, not a failure.",
+		}, []string{"operation"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "troupe_kubernetes_request_seconds", Help: "From a request to the Kubernetes API to its answer or failure, by operation.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // 1 ms to 9.5 s
+		}, []string{"operation"}),
+	}
+	for _, op := range []operation{opTokenReview, opAccessReview, opPatch, opEvent} {
+		m.failures.WithLabelValues(string(op))
+		m.seconds.WithLabelValues(string(op))
+	}
+	if r != nil {
+		r.MustRegister(m.failures, m.seconds)
+	}
+	return m
+}
+
+func (m *Metrics) observe(op operation, began time.Time, err error) {
+	m.seconds.WithLabelValues(string(op)).Observe(time.Since(began).Seconds())
+	if err != nil && !errors.Is(err, context.Canceled) { // cancelled: by Close
+		m.failures.WithLabelValues(string(op)).Inc()
+	}
+}

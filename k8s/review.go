@@ -1,0 +1,86 @@
+package k8s
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+)
+
+// The permission that a client needs. There is no such resource: RBAC does not
+// mind, and a Role reads as what it means.
+const (
+	sessionGroup    = "troupe.dev"
+	sessionResource = "sessions"
+	sessionVerb     = "create"
+)
+
+// review asks the API server about a token.
+func (a *Authenticator) review(ctx context.Context, token string) answer {
+	user, err := a.reviewToken(ctx, token)
+	if err != nil {
+		return answer{err: err}
+	}
+	allowed, err := a.reviewAccess(ctx, user)
+	if err != nil {
+		return answer{err: err}
+	}
+	if !allowed {
+		return answer{err: &DeniedError{Subject: user.Username, Namespace: a.cfg.Namespace}}
+	}
+	return answer{subject: user.Username}
+}
+
+func (a *Authenticator) reviewToken(ctx context.Context, token string) (authenticationv1.UserInfo, error) {
+	c := a.cfg.Client
+	review := &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{a.cfg.Audience}},
+	}
+	reply := new(authenticationv1.TokenReview)
+	if err := c.do(ctx, opTokenReview, c.authentication.Post().Resource("tokenreviews").Body(review), reply); err != nil {
+		return authenticationv1.UserInfo{}, err
+	}
+	status := reply.Status
+	switch {
+	case !status.Authenticated:
+		// The API server says the same of a token that it could not check, because a
+		// webhook of its own failed, so that cannot be told apart here.
+		c.log.Info("token refused by the API server", "reason", status.Error)
+		return authenticationv1.UserInfo{}, ErrBadToken
+	case !slices.Contains(status.Audiences, a.cfg.Audience):
+		// An authenticator that knows no audiences leaves them out: its token is good for
+		// the API server, and whoever gets it from a client could act as that client there.
+		c.log.Info("token refused: it is not for our audience", "audience", a.cfg.Audience, "audiences", status.Audiences, "subject", status.User.Username)
+		return authenticationv1.UserInfo{}, ErrBadToken
+	case status.User.Username == "":
+		return authenticationv1.UserInfo{}, errors.New("tokenreview: the API server accepts the token and names no user")
+	}
+	return status.User, nil
+}
+
+func (a *Authenticator) reviewAccess(ctx context.Context, user authenticationv1.UserInfo) (bool, error) {
+	c := a.cfg.Client
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user.Username, UID: user.UID, Groups: user.Groups,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: a.cfg.Namespace, Group: sessionGroup, Resource: sessionResource, Verb: sessionVerb,
+		},
+	}}
+	if len(user.Extra) > 0 {
+		review.Spec.Extra = make(map[string]authorizationv1.ExtraValue, len(user.Extra))
+		for key, values := range user.Extra {
+			review.Spec.Extra[key] = authorizationv1.ExtraValue(values)
+		}
+	}
+	reply := new(authorizationv1.SubjectAccessReview)
+	if err := c.do(ctx, opAccessReview, c.authorization.Post().Resource("subjectaccessreviews").Body(review), reply); err != nil {
+		return false, err
+	}
+	if !reply.Status.Allowed && reply.Status.EvaluationError != "" {
+		// Such as a binding to a role that does not exist. What is not allowed is denied.
+		c.log.Warn("the API server could not look at every rule", "subject", user.Username, "err", reply.Status.EvaluationError)
+	}
+	return reply.Status.Allowed, nil
+}
