@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // suite is the Debian release of the base. The runner image's default base is
@@ -101,17 +104,30 @@ func (b *builder) build(ctx context.Context, base baseImage, target string, imag
 	return os.Rename(part, image.Archive)
 }
 
-// prune drops the layers of builds that are no longer part of an image. The
+// tidy leaves nothing of buildah behind but its store: no containers of a build
+// that failed, no mounts, no layers that are no longer part of an image. The
 // compiler's cache is kept apart from these. An error costs disk only.
-func (b *builder) prune(ctx context.Context) {
-	if err := b.buildah(ctx, "rmi", "--prune"); err != nil {
-		fmt.Fprintln(b.log, "pruning buildah's store:", err)
+func (b *builder) tidy(ctx context.Context) {
+	if !b.used {
+		return
+	}
+	err := b.buildah(ctx, "rm", "--all")
+	if b.built {
+		err = errors.Join(err, b.buildah(ctx, "rmi", "--prune"))
+	}
+	// Each buildah mounts this on itself, and leaves it so.
+	if m := unix.Unmount(filepath.Join(b.dir, "buildah", "root", "overlay"), unix.MNT_DETACH); m != unix.EINVAL && m != unix.ENOENT {
+		err = errors.Join(err, m)
+	}
+	if err != nil {
+		fmt.Fprintln(b.log, "tidying up after buildah:", err)
 	}
 }
 
 // command is buildah with a store of its own, so that nothing of this touches
 // the images of whoever runs it.
 func (b *builder) command(ctx context.Context, args ...string) *exec.Cmd {
+	b.used = true
 	store := filepath.Join(b.dir, "buildah")
 	driver := os.Getenv("STORAGE_DRIVER")
 	if driver == "" {

@@ -66,6 +66,7 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 		return Images{}, fmt.Errorf("image: %w", err)
 	}
 	defer unlock()
+	defer b.tidy(context.WithoutCancel(ctx))
 	base, err := b.base(ctx)
 	if err != nil {
 		return Images{}, fmt.Errorf("image: the base: %w", err)
@@ -94,9 +95,7 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 		}
 		t.image.Built = true
 	}
-	if out.Server.Built || out.Runner.Built {
-		b.prune(ctx)
-	}
+	b.built = out.Server.Built || out.Runner.Built
 	return out, nil
 }
 
@@ -104,6 +103,7 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 type builder struct {
 	root, dir, tag, version string
 	log                     io.Writer
+	used, built             bool // buildah was run; it made an image
 }
 
 func newBuilder(cfg Config) (*builder, error) {
