@@ -1,0 +1,90 @@
+{{/* What the schema cannot say. Each message names the values to change. Everything that is wrong is said at once. */}}
+{{- define "troupe.validate" -}}
+{{- $v := .Values -}}
+{{- $wrong := list -}}
+
+{{- if eq $v.auth.mode "none" -}}
+  {{- if $v.ingress.enabled -}}
+    {{- $wrong = append $wrong "auth.mode none would let everyone who reaches the ingress run commands: choose token or kubernetes, or set ingress.enabled to false" -}}
+  {{- end -}}
+  {{- if $v.httpRoute.enabled -}}
+    {{- $wrong = append $wrong "auth.mode none would let everyone who reaches the gateway run commands: choose token or kubernetes, or set httpRoute.enabled to false" -}}
+  {{- end -}}
+  {{- if ne $v.service.type "ClusterIP" -}}
+    {{- $wrong = append $wrong (printf "auth.mode none would let everyone who reaches the %s run commands: choose token or kubernetes, or service.type ClusterIP" $v.service.type) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and $v.auth.kubernetes.grantTo (ne $v.auth.mode "kubernetes") -}}
+  {{- $wrong = append $wrong (printf "auth.kubernetes.grantTo has no effect with auth.mode %s: set auth.mode to kubernetes" $v.auth.mode) -}}
+{{- end -}}
+{{- if and $v.auth.token.existingSecret (ne $v.auth.mode "token") -}}
+  {{- $wrong = append $wrong (printf "auth.token.existingSecret has no effect with auth.mode %s: set auth.mode to token" $v.auth.mode) -}}
+{{- end -}}
+{{- if and (eq $v.auth.mode "token") (eq $v.auth.token.existingSecret (printf "%s-tokens" (include "troupe.fullname" .))) -}}
+  {{- $wrong = append $wrong "auth.token.existingSecret names the Secret that this release generates, which helm would now remove: copy it under another name first" -}}
+{{- end -}}
+
+{{- if lt (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes) -}}
+  {{- $wrong = append $wrong (printf "limits.transcriptBudgetBytes (%d) must hold at least the output of one execution, limits.maxOutputBytes (%d)" (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes)) -}}
+{{- end -}}
+{{- with dig "limits" "memory" "" $v.runner.resources -}}
+  {{- if ge (int64 $v.limits.maxMemoryBytes) (include "troupe.bytes" . | int64) -}}
+    {{- $wrong = append $wrong (printf "limits.maxMemoryBytes (%d) must be below runner.resources.limits.memory (%v), or the kernel ends every command of the pod before it is reached" (int64 $v.limits.maxMemoryBytes) .) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- range $v.server.env -}}
+  {{- if hasPrefix "TROUPE_" .name -}}
+    {{- $wrong = append $wrong (printf "server.env: %s would win over the value that the chart renders: set that value" .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $v.commands.allow -}}
+  {{- if ne . (clean .) -}}
+    {{- $wrong = append $wrong (printf "commands.allow: %s must be written without . and .., as %s" . (clean .)) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and $v.runner.workspace.volumeSource (hasKey $v.runner.workspace.volumeSource "emptyDir") -}}
+  {{- $wrong = append $wrong "runner.workspace.volumeSource is for other volumes than an emptyDir: that one is made from runner.workspace.sizeLimit" -}}
+{{- end -}}
+
+{{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
+  {{- $wrong = append $wrong "httpRoute.parentRefs must name a gateway, such as [{name: my-gateway, namespace: gateways}]" -}}
+{{- end -}}
+{{- if and $v.podMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.metricsFrom) -}}
+  {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
+{{- end -}}
+
+{{- $wrong = concat $wrong (include "troupe.validateScale" . | fromYamlArray) -}}
+{{- if $wrong -}}
+  {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Replicas, their disruption and their scaling; a YAML list of what is wrong. */}}
+{{- define "troupe.validateScale" -}}
+{{- $v := .Values -}}
+{{- $wrong := list -}}
+{{- $replicas := ternary $v.autoscaling.minReplicas $v.replicaCount $v.autoscaling.enabled | int -}}
+{{- $pdb := $v.podDisruptionBudget -}}
+{{- if $pdb.enabled -}}
+  {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "invalid" $pdb.maxUnavailable)) -}}
+    {{- $wrong = append $wrong "podDisruptionBudget takes minAvailable or maxUnavailable, not both" -}}
+  {{- end -}}
+  {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "string" $pdb.minAvailable)) (gt $replicas 0) (ge (int $pdb.minAvailable) $replicas) -}}
+    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %d with %d replicas would block every node drain for ever: leave it out, or run more replicas" (int $pdb.minAvailable) $replicas) -}}
+  {{- end -}}
+{{- end -}}
+{{- if $v.autoscaling.enabled -}}
+  {{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
+    {{- $wrong = append $wrong (printf "autoscaling.minReplicas (%d) must not be above autoscaling.maxReplicas (%d)" (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
+  {{- end -}}
+  {{- if eq $v.autoscaling.metric "sessions" -}}
+    {{- if gt (int $v.autoscaling.target) (int $v.limits.maxSessions) -}}
+      {{- $wrong = append $wrong (printf "autoscaling.target (%d sessions) must not be above limits.maxSessions (%d), which a pod never exceeds" (int $v.autoscaling.target) (int $v.limits.maxSessions)) -}}
+    {{- end -}}
+  {{- else if not (and (dig "requests" "cpu" "" $v.server.resources) (dig "requests" "cpu" "" $v.runner.resources)) -}}
+    {{- $wrong = append $wrong "autoscaling.metric cpu is a share of what is requested: set requests.cpu in server.resources and runner.resources" -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $wrong -}}
+{{- end -}}
