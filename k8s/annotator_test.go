@@ -135,7 +135,9 @@ func TestOutage(t *testing.T) {
 			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 		},
 		"no answer": hang,
-		"garbage":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>no healthy upstream", http.StatusBadGateway) },
+		"garbage": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>no healthy upstream", http.StatusBadGateway)
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			api, sessions := &api{answer: down}, new(atomic.Int64)
