@@ -29,6 +29,7 @@ type Config struct {
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
 	Tracer        trace.Tracer          // records the life of each execution; nil: nobody does
 	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
+	Refused       func(reason string)   // called for each session that was not opened, after its client was told; must not block; nil: none. The reasons are those of troupe_sessions_refused_total
 }
 
 // Engine runs sessions. It is safe for concurrent use.
@@ -44,6 +45,7 @@ type Engine struct {
 	metrics *metrics
 	tracer  trace.Tracer
 	audit   func(AuditRecord)
+	refused func(reason string)
 	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
 	system      *actor.ActorSystem
@@ -82,7 +84,10 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	}
 	e := &Engine{
 		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, workdir: cfg.Workdir,
-		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, probe: probe,
+		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
+	}
+	if e.refused == nil {
+		e.refused = func(string) {}
 	}
 	if e.pod == "" {
 		e.pod = "local"

@@ -124,6 +124,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cau
 	}
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
+	m.engine.refused(reason)
 }
 
 func (m *manager) find(ctx actor.Context, msg findSession) {

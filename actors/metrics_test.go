@@ -83,6 +83,36 @@ func TestRefusedExecutionsAreCountedByReason(t *testing.T) {
 	})
 }
 
+// TestRefusedSessionsAreReported to who asked to hear of them, by the metric's reasons.
+func TestRefusedSessionsAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reasons []string // written by the manager's goroutine only
+		h := newHarness(t, newFakeRunner(running), func(c *Config) {
+			c.Limits.MaxSessions = 1
+			c.Refused = func(reason string) { reasons = append(reasons, reason) }
+		}, nil)
+		first := connect(h.Engine, ConnectRequest{})
+		first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+		synctest.Wait()
+		second := connect(h.Engine, ConnectRequest{})
+		synctest.Wait()
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			h.Drain(nil)
+		}()
+		synctest.Wait()
+		third := connect(h.Engine, ConnectRequest{})
+		synctest.Wait()
+		h.runner.tree("x").exit(0)
+		<-drained
+		h.stop(t, first, second, third)
+		if got := fmt.Sprint(reasons); got != "[session_limit draining]" {
+			t.Errorf("heard of %s", got)
+		}
+	})
+}
+
 // TestDetachedSessionsAreCounted: they hold slots that nobody uses.
 func TestDetachedSessionsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
