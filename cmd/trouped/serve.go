@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/proc"
@@ -79,6 +80,7 @@ type server struct {
 	runner   *proc.Runner
 	engine   *actors.Engine
 	gateway  *gateway.Gateway
+	tracer   oteltrace.Tracer // nil: no traces
 
 	failed  chan error // a listener broke
 	goodbye time.Duration
@@ -99,7 +101,7 @@ func start(c *config) (*server, error) {
 	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
-		s.findFiles, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openEngine, s.openGateway, s.serveAdmin, s.serveClients,
+		s.findFiles, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openEngine, s.openGateway, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -202,11 +204,23 @@ func (s *server) openRunner() (err error) {
 	return nil
 }
 
+func (s *server) openTraces() error {
+	counts := new(spanCounts)
+	registerTraces(s.registry, counts)
+	tracer, flush, err := counts.open(s.c, s.log)
+	if err != nil || tracer == nil {
+		return err
+	}
+	s.tracer = tracer
+	s.onClose("traces", flush)
+	return nil
+}
+
 func (s *server) openEngine() (err error) {
 	s.engine, err = actors.New(actors.Config{
 		Limits: s.c.limits, Runner: actors.ProcRunner(s.runner), Store: s.store, Pod: s.c.pod,
 		Workdir: s.workdir, Env: s.c.commandEnv(s.workdir), AllowCommands: s.c.allowCommands,
-		Logger: s.log, Registerer: s.registry, Audit: s.logs.auditor(s.c.auditArgv),
+		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv),
 	})
 	if err != nil {
 		return err

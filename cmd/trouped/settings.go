@@ -43,6 +43,10 @@ type config struct {
 	dataDir          string
 	transcriptBudget int64
 
+	// Traces.
+	traceEndpoint string // empty: none
+	traceSample   float64
+
 	// Identity and log.
 	pod       string
 	logFormat string
@@ -82,6 +86,7 @@ func defaults() *config {
 		dataDir:          defaultDataDir(),
 		transcriptBudget: 2 << 30,
 		pod:              pod,
+		traceSample:      1,
 		logFormat:        logText,
 		logLevel:         "info",
 		limits:           actors.DefaultLimits(),
@@ -143,6 +148,7 @@ func settings(c *config) []setting {
 	group("Commands", commandSettings(c)...)
 	group("Limits (a client may ask for less, never for more)", limitSettings(c)...)
 	group("Storage", storageSettings(c)...)
+	group("Traces", traceSettings(c)...)
 	group("Configuration and log", processSettings(c)...)
 	return all
 }
@@ -263,6 +269,19 @@ func storageSettings(c *config) []setting {
 		{
 			name: "transcript-budget", value: bytesValue{&c.transcriptBudget},
 			usage: "bytes of transcripts on disk",
+		},
+	}
+}
+
+func traceSettings(c *config) []setting {
+	return []setting{
+		{
+			name: "trace-endpoint", value: textValue{&c.traceEndpoint, "url"},
+			usage: "OpenTelemetry collector that is sent a trace of each execution, by OTLP over HTTP, such as http://otel-collector:4318; empty: none. The variables OTEL_EXPORTER_OTLP_* refine it",
+		},
+		{
+			name: "trace-sample", value: ratioValue{&c.traceSample},
+			usage: "share of the executions that are traced, 0 to 1; a client that sends its own trace has decided for itself",
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,6 +38,11 @@ func (c *config) validate() error {
 	}
 	if !podName.MatchString(c.pod) {
 		refuse("--pod must be 1 to 253 of the characters A-Z a-z 0-9 . - _, got %q", c.pod)
+	}
+	if c.traceEndpoint != "" {
+		if u, err := url.Parse(c.traceEndpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			refuse("--trace-endpoint must be a URL such as http://otel-collector:4318, got %q", c.traceEndpoint)
+		}
 	}
 	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands())
 	return errors.Join(errs...)

@@ -105,6 +105,21 @@ func (v intValue) Set(s string) error {
 	return nil
 }
 
+// ratioValue is a share, from 0 to 1.
+type ratioValue struct{ p *float64 }
+
+func (v ratioValue) Type() string   { return "ratio" }
+func (v ratioValue) String() string { return strconv.FormatFloat(*v.p, 'g', -1, 64) }
+
+func (v ratioValue) Set(s string) error {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0 && f <= 1) { // the comparison also refuses NaN
+		return fmt.Errorf("%q is not a number from 0 to 1", s)
+	}
+	*v.p = f
+	return nil
+}
+
 type boolValue struct{ p *bool }
 
 func (v boolValue) Type() string   { return "bool" }
