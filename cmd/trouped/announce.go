@@ -27,7 +27,7 @@ func (s *server) announce() {
 // with a token in the place of TOKEN if one is needed.
 func (s *server) tryLine(addr string) string {
 	var words []string
-	if s.c.auth == authToken {
+	if s.c.auth != authNone {
 		words = append(words, "TROUPE_TOKEN=TOKEN")
 	}
 	words = append(words, clientBinary())

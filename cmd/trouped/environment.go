@@ -9,7 +9,8 @@ import (
 )
 
 // commandPath is the PATH of commands, and the one in which their programs are
-// found. It is what Debian gives root and login shells in containers.
+// found, in the runner's image when the runner has one of its own. It is what
+// Debian gives root and login shells in containers.
 const commandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // commandEnv is the environment of every command: nothing of trouped's own but
@@ -44,15 +45,20 @@ func (c *config) commandEnv(workdir string) []string {
 	return env
 }
 
-// commandDir returns the absolute working directory of commands.
+// commandDir returns the absolute working directory of commands. With a runner
+// in a container of its own the directory is there, so nothing can be said of it
+// here but that its name is absolute: a relative one would be relative to
+// trouped's own directory. One that is not there fails each command's start.
 func (c *config) commandDir() (string, error) {
+	if c.runner != runnerInside {
+		if !filepath.IsAbs(c.workdir) {
+			return "", fmt.Errorf("--workdir must be absolute, such as /workspace, when the runner is elsewhere (--runner %s), got %q", c.runner, c.workdir)
+		}
+		return filepath.Clean(c.workdir), nil
+	}
 	dir, err := filepath.Abs(c.workdir)
 	if err != nil {
 		return "", fmt.Errorf("--workdir %s: %w", c.workdir, err)
-	}
-	// With a runner in a container of its own, the directory is there and not here.
-	if c.runner != runnerInside {
-		return dir, nil
 	}
 	info, err := os.Stat(dir)
 	if err != nil {

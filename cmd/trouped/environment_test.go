@@ -65,6 +65,10 @@ func TestWorkdirMustBeADirectory(t *testing.T) {
 	if got, err := c.commandDir(); err != nil || got != "/nonexistent" {
 		t.Errorf("with a runner elsewhere: %s, %v", got, err)
 	}
+	c.workdir = defaults().workdir // relative to what?
+	if got, err := c.commandDir(); err == nil || !strings.Contains(err.Error(), "--workdir must be absolute") {
+		t.Errorf("relative, with a runner elsewhere: %s, %v", got, err)
+	}
 }
 
 // TestMistypedDataDirIsNotCreated protects a disk that was not mounted.

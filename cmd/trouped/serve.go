@@ -21,6 +21,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/k8s"
 )
 
 // goodbyeLimit is how long clients may take to receive their last messages when
@@ -35,6 +36,9 @@ const closeLimit = 20 * time.Second
 // serve runs the server until it is told to stop.
 func serve(c *config) error {
 	signals := catchSignals() // before anything runs that a signal would leave behind
+	if err := c.findCluster(); err != nil {
+		return err
+	}
 	s, err := start(c)
 	if err != nil {
 		return failure{err}
@@ -71,8 +75,10 @@ type server struct {
 
 	// What start found and opened, in the order of its steps.
 	workdir  string
-	binary   string // of the embedded runner
-	socket   string // of a runner elsewhere
+	binary   string        // of the embedded runner
+	socket   string        // of a runner elsewhere
+	cluster  *k8s.Client   // nil: not in one, or nobody needs it
+	events   *k8s.Recorder // nil: none are written
 	auth     gateway.Authenticator
 	listener net.Listener
 	admin    net.Listener
@@ -101,7 +107,7 @@ func start(c *config) (*server, error) {
 	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
-		s.findFiles, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openEngine, s.openGateway, s.serveAdmin, s.serveClients,
+		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -144,9 +150,12 @@ func (s *server) findFiles() (err error) {
 }
 
 func (s *server) loadAuth() (err error) {
-	if s.c.auth == authNone {
+	switch s.c.auth {
+	case authNone:
 		s.auth = gateway.NoAuth{}
 		return nil
+	case authKubernetes:
+		return s.openClusterAuth()
 	}
 	if s.auth, err = gateway.NewTokenFile(s.c.tokenFile, s.log); err != nil {
 		return fmt.Errorf("--token-file: %w", err)
@@ -193,7 +202,7 @@ func (s *server) openStore() (err error) {
 
 func (s *server) openRunner() (err error) {
 	s.runner, err = proc.Open(proc.Config{
-		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup, Logger: s.log,
+		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup, Logger: s.log, OnEvent: s.runnerChanged,
 	})
 	if err != nil {
 		return fmt.Errorf("start the runner: %w", err)
@@ -220,7 +229,7 @@ func (s *server) openEngine() (err error) {
 	s.engine, err = actors.New(actors.Config{
 		Limits: s.c.limits, Runner: actors.ProcRunner(s.runner), Store: s.store, Pod: s.c.pod,
 		Workdir: s.workdir, Env: s.c.commandEnv(s.workdir), AllowCommands: s.c.allowCommands,
-		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv),
+		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv), Refused: s.sessionRefused,
 	})
 	if err != nil {
 		return err
@@ -278,6 +287,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case sig := <-signals:
 		s.log.Info("draining; a second signal ends everything at once",
 			"signal", sig.String(), "sessions", s.engine.Stats().Sessions, "timeout", s.c.limits.DrainTimeout)
+		s.drainBegan()
 	case err := <-s.failed:
 		return err
 	}
@@ -289,6 +299,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	select {
 	case <-drained:
 		s.log.Info("drained")
+		s.drainEnded()
 		s.goodbye = s.c.writeTimeout
 		return nil
 	case <-signals:

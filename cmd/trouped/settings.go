@@ -43,6 +43,8 @@ type config struct {
 	dataDir          string
 	transcriptBudget int64
 
+	kubernetes kubernetesConfig
+
 	// Traces.
 	traceEndpoint string // empty: none
 	traceSample   float64
@@ -57,13 +59,14 @@ type config struct {
 
 // Values of the settings that are one of a closed set.
 const (
-	authNone     = "none"
-	authToken    = "token"
-	logText      = "text"
-	logJSON      = "json"
-	argvFull     = "full"
-	argvDigest   = "digest"
-	runnerInside = "embedded"
+	authNone       = "none"
+	authToken      = "token"
+	authKubernetes = "kubernetes"
+	logText        = "text"
+	logJSON        = "json"
+	argvFull       = "full"
+	argvDigest     = "digest"
+	runnerInside   = "embedded"
 )
 
 // defaults returns what holds when nothing is set.
@@ -86,6 +89,7 @@ func defaults() *config {
 		dataDir:          defaultDataDir(),
 		transcriptBudget: 2 << 30,
 		pod:              pod,
+		kubernetes:       defaultKubernetes(),
 		traceSample:      1,
 		logFormat:        logText,
 		logLevel:         "info",
@@ -148,6 +152,7 @@ func settings(c *config) []setting {
 	group("Commands", commandSettings(c)...)
 	group("Limits (a client may ask for less, never for more)", limitSettings(c)...)
 	group("Storage", storageSettings(c)...)
+	group("Kubernetes", kubernetesSettings(c)...)
 	group("Traces", traceSettings(c)...)
 	group("Configuration and log", processSettings(c)...)
 	return all
@@ -185,7 +190,7 @@ func networkSettings(c *config) []setting {
 func accessSettings(c *config) []setting {
 	return []setting{
 		{
-			name: "auth", value: choiceValue{&c.auth, []string{authNone, authToken}},
+			name: "auth", value: choiceValue{&c.auth, []string{authNone, authToken, authKubernetes}},
 			usage: "how clients prove who they are; none is for loopback addresses",
 		},
 		{

@@ -44,7 +44,7 @@ func (c *config) validate() error {
 			refuse("--trace-endpoint must be a URL such as http://otel-collector:4318, got %q", c.traceEndpoint)
 		}
 	}
-	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands())
+	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes())
 	return errors.Join(errs...)
 }
 
@@ -72,8 +72,8 @@ func (c *config) validateAccess() error {
 	switch {
 	case c.auth == authToken && c.tokenFile == "":
 		errs = append(errs, errors.New("--auth token needs --token-file FILE, with lines of \"subject token\""))
-	case c.auth == authNone && c.tokenFile != "":
-		errs = append(errs, errors.New("--token-file has no effect with --auth none: say --auth token"))
+	case c.auth != authToken && c.tokenFile != "":
+		errs = append(errs, fmt.Errorf("--token-file has no effect with --auth %s: say --auth token", c.auth))
 	case c.auth == authNone && !c.allowInsecureNone && !loopback(c.listen):
 		errs = append(errs, fmt.Errorf("--auth none would let everyone who reaches %s run commands: "+
 			"say --auth token --token-file FILE, or listen on a loopback address such as 127.0.0.1:8003, "+

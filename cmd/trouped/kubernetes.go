@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/k8s"
+)
+
+// kubernetesConfig is what can be set of it.
+type kubernetesConfig struct {
+	audience  string        // of clients' tokens
+	cache     time.Duration // answers about tokens are reused for so long
+	reports   string        // kubernetesAuto or kubernetesOff
+	namespace string        // empty: the service account's
+	podUID    string
+
+	cluster *k8s.Cluster // set by findCluster; nil: there is none, or nobody needs it
+	missing error        // why cluster is nil
+}
+
+// Values of --kubernetes.
+const (
+	kubernetesAuto = "auto"
+	kubernetesOff  = "off"
+)
+
+// maxAuthCache is more than anybody should want: a token that was revoked is good for so long.
+const maxAuthCache = 10 * time.Minute
+
+func defaultKubernetes() kubernetesConfig {
+	return kubernetesConfig{audience: "troupe", cache: 10 * time.Second, reports: kubernetesAuto}
+}
+
+func kubernetesSettings(c *config) []setting {
+	k := &c.kubernetes
+	return []setting{
+		{
+			name: "kubernetes", value: choiceValue{&k.reports, []string{kubernetesAuto, kubernetesOff}},
+			usage: "auto: in a cluster, keep the number of sessions in the pod's annotations, and write Events on the pod",
+		},
+		{
+			name: "namespace", value: textValue{&k.namespace, "name"},
+			usage: "namespace of the pod; clients need the permission to create sessions.troupe.dev in it; empty: the service account's",
+		},
+		{
+			name: "pod-uid", value: textValue{&k.podUID, "uid"},
+			usage: "UID of the pod, by which kubectl describe finds its Events",
+		},
+		{
+			name: "auth-audience", value: textValue{&k.audience, "name"},
+			usage: "audience that clients' tokens must have, for --auth kubernetes",
+		},
+		{
+			name: "auth-cache", value: durationValue{&k.cache},
+			usage: "the API server's answer about a token is reused for so long, a refusal for 10s at most; 0: never",
+		},
+	}
+}
+
+// namespaceName is a DNS label (RFC 1123), as namespaces are.
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (c *config) validateKubernetes() error {
+	var errs []error
+	k := &c.kubernetes
+	if k.namespace != "" && !namespaceName.MatchString(k.namespace) {
+		errs = append(errs, fmt.Errorf("--namespace must be the name of a namespace, got %q", k.namespace))
+	}
+	if c.auth == authKubernetes && k.audience == "" {
+		errs = append(errs, errors.New("--auth-audience must name the audience of clients' tokens"))
+	}
+	if k.cache < 0 || k.cache > maxAuthCache {
+		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", durationValue{ptr(maxAuthCache)}, durationValue{&k.cache}))
+	}
+	return errors.Join(errs...)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// serviceAccountDir is replaced by tests.
+var serviceAccountDir = k8s.ServiceAccountDir
+
+// findCluster looks for the cluster that this process may be in. Not to be in one
+// is an error only for --auth kubernetes.
+func (c *config) findCluster() error {
+	k := &c.kubernetes
+	if c.auth != authKubernetes && k.reports == kubernetesOff {
+		return nil
+	}
+	k.cluster, k.missing = k8s.InCluster(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"), serviceAccountDir)
+	if k.namespace == "" && k.cluster != nil {
+		k.namespace = k.cluster.Namespace
+	}
+	switch {
+	case c.auth != authKubernetes:
+		return nil
+	case k.missing != nil:
+		return fmt.Errorf("--auth kubernetes: %w", k.missing)
+	case k.namespace == "":
+		return errors.New("--auth kubernetes needs --namespace, in which clients must have the permission to create sessions.troupe.dev")
+	}
+	return nil
+}
+
+// openCluster makes what talks to the Kubernetes API, if there is one. Nothing is
+// asked yet. What fails here matters to --auth kubernetes only.
+func (s *server) openCluster() error {
+	k := &s.c.kubernetes
+	metrics := k8s.NewMetrics(s.registry)
+	if k.cluster == nil {
+		if k.missing != nil {
+			s.log.Debug("no reports on the pod", "err", k.missing)
+		}
+		return nil
+	}
+	client, err := k8s.NewClient(k8s.ClientConfig{Cluster: k.cluster, Version: version, Logger: s.log, Metrics: metrics})
+	switch {
+	case err != nil && s.c.auth == authKubernetes:
+		return fmt.Errorf("--auth kubernetes: %w", err)
+	case err != nil:
+		s.log.Warn("no reports on the pod", "err", err)
+		return nil
+	}
+	s.cluster = client
+	if !s.reportsOnPod() {
+		return nil
+	}
+	if s.events, err = k8s.NewRecorder(k8s.RecorderConfig{Client: client, Pod: s.ownPod()}); err != nil {
+		return err
+	}
+	s.onClose("events", func() error { s.events.Close(); return nil })
+	return nil
+}
+
+func (s *server) reportsOnPod() bool {
+	return s.cluster != nil && s.c.kubernetes.reports != kubernetesOff && s.c.kubernetes.namespace != ""
+}
+
+func (s *server) ownPod() k8s.Pod {
+	return k8s.Pod{Namespace: s.c.kubernetes.namespace, Name: s.c.pod, UID: s.c.kubernetes.podUID}
+}
+
+// openAnnotations keeps the number of sessions on the pod.
+func (s *server) openAnnotations() error {
+	if !s.reportsOnPod() {
+		return nil
+	}
+	annotator, err := k8s.NewAnnotator(k8s.AnnotatorConfig{
+		Client: s.cluster, Pod: s.ownPod(), Sessions: func() int { return s.engine.Stats().Sessions },
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose("annotations", func() error { annotator.Close(); return nil })
+	return nil
+}
+
+// openClusterAuth makes the Authenticator of --auth kubernetes.
+func (s *server) openClusterAuth() error {
+	k := &s.c.kubernetes
+	auth, err := k8s.NewAuthenticator(k8s.AuthConfig{Client: s.cluster, Audience: k.audience, Namespace: k.namespace, Cache: k.cache})
+	if err != nil {
+		return err
+	}
+	s.onClose("reviews", func() error { auth.Close(); return nil })
+	s.auth = clusterAuth{auth}
+	return nil
+}
+
+// clusterAuth says in the gateway's words what the API server answered.
+type clusterAuth struct{ k8s *k8s.Authenticator }
+
+func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, error) {
+	if token == "" {
+		return "", gateway.ErrNoToken
+	}
+	subject, err := a.k8s.Authenticate(ctx, token)
+	var denied *k8s.DeniedError
+	switch {
+	case errors.Is(err, k8s.ErrBadToken):
+		return "", gateway.ErrBadToken
+	case errors.As(err, &denied):
+		// The client is told its own name and what it lacks, as the API server would tell it.
+		return "", fmt.Errorf("%w: %w", gateway.ErrForbidden, denied)
+	}
+	return subject, err
+}
+
+// sessionRefused is the engine's: it must not block.
+func (s *server) sessionRefused(reason string) {
+	if reason == "session_limit" {
+		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all %d are in use", s.c.limits.MaxSessions))
+	}
+}
+
+// runnerChanged is the runner's: it must not block.
+func (s *server) runnerChanged(e proc.RunnerEvent) {
+	switch e.Kind {
+	case proc.RunnerLost:
+		s.events.Record(k8s.RunnerLost, "The runner ended, and every command with it")
+	case proc.RunnerRestarted:
+		s.events.Record(k8s.RunnerConnected, "Another runner takes commands")
+	}
+}
+
+func (s *server) drainBegan() {
+	now := s.engine.Stats()
+	s.events.Record(k8s.Draining, fmt.Sprintf("Draining %d sessions with %d running executions, which may finish for %v",
+		now.Sessions, now.Executions, durationValue{&s.c.limits.DrainTimeout}))
+}
+
+func (s *server) drainEnded() { s.events.Record(k8s.Drained, "No session is left") }
