@@ -105,7 +105,7 @@ func (p *process) finalReason() wire.Reason {
 		return wire.ReasonRunnerLost
 	case p.failed != nil && p.reason == "":
 		return wire.ReasonStartFailed
-	case natural && p.dead != nil && p.dead.OutOfMemory:
+	case natural && (p.dead != nil && p.dead.OutOfMemory || p.exited != nil && p.exited.OutOfMemory):
 		return wire.ReasonOutOfMemory
 	case p.reason == "":
 		return wire.ReasonSignaled // it killed its own init, and was killed for it

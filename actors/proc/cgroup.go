@@ -3,7 +3,6 @@
 package proc
 
 import (
-	"bytes"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -13,11 +12,12 @@ import (
 // walk contains a tree without it, and with it as well, since a command with
 // enough rights can leave its cgroup.
 type leaf struct {
-	dir    int // descriptor of its directory
-	memory bool
+	dir    int  // descriptor of its directory
+	memory bool // its limit can be set
+	counts bool // it counts the processes that are killed for memory
 	frozen bool
-	spent  bool // killed once, see kill
-	ooms   int  // oom_kill count when the execution began
+	spent  bool   // killed once, see kill
+	kills  uint64 // that count when the execution began
 }
 
 // inheritedLeaf is the leaf whose directory the runner left open at fd, if any.
@@ -28,13 +28,16 @@ func inheritedLeaf(fd int) *leaf {
 	}
 	l := &leaf{dir: fd}
 	l.memory = unix.Faccessat(fd, "memory.max", unix.W_OK, 0) == nil
+	l.counts = unix.Faccessat(fd, "memory.events", unix.R_OK, 0) == nil
 	return l
 }
 
 func (l *leaf) limitsMemory() bool { return l != nil && l.memory }
+func (l *leaf) countsKills() bool  { return l != nil && l.counts }
 
 // begin prepares the leaf for an execution.
 func (l *leaf) begin(maxMemory int64) {
+	l.kills = l.oomKills()
 	if !l.memory {
 		return
 	}
@@ -45,9 +48,7 @@ func (l *leaf) begin(maxMemory int64) {
 	}
 	if l.write("memory.max", limit) != nil && maxMemory > 0 {
 		l.memory = false // sampling takes over
-		return
 	}
-	l.ooms = l.oomKills()
 }
 
 // end reports whether the kernel killed in this leaf for lack of memory, and
@@ -57,19 +58,18 @@ func (l *leaf) end() bool {
 	if l.frozen {
 		l.freeze(false)
 	}
-	return l.memory && l.oomKills() > l.ooms
+	return l.oomKills() > l.kills
 }
 
-func (l *leaf) oomKills() int {
+func (l *leaf) oomKills() uint64 {
+	if !l.counts {
+		return 0
+	}
 	b, err := l.read("memory.events")
 	if err != nil {
 		return 0
 	}
-	_, rest, ok := bytes.Cut(b, []byte("\noom_kill "))
-	if !ok {
-		return 0
-	}
-	return atoi(rest)
+	return oomKills(b)
 }
 
 // kill has the kernel kill everything in the leaf, which nothing in it can

@@ -30,7 +30,10 @@ type Exited struct {
 	Code   int            // exit code; -Signal when a signal ended it
 	Signal syscall.Signal // 0 unless a signal ended it
 	Core   bool           // it dumped core
-	Alone  bool           // nothing else of the tree lives; Dead follows at once
+
+	OutOfMemory bool // the kernel killed it, because the container or the machine had no memory left
+
+	Alone bool // nothing else of the tree lives; Dead follows at once
 
 	// Survivors are the names of the processes that live on, at most 32 of them,
 	// as they were seen at this moment. SurvivorCount counts all.

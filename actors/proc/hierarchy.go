@@ -3,7 +3,6 @@
 package proc
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -60,35 +59,12 @@ func ownCgroup() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	own := ""
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			own = path
-		}
-	}
-	if own == "" {
-		return "", errors.New("no cgroup v2")
-	}
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// 36 35 0:31 ROOT MOUNTPOINT rw,... - cgroup2 cgroup2 rw
-		mount, fs, _ := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(mount)
-		if !strings.HasPrefix(fs, "cgroup2 ") || len(fields) < 5 {
-			continue
-		}
-		rel, err := filepath.Rel(fields[3], own)
-		if err != nil || strings.HasPrefix(rel, "..") {
-			continue
-		}
-		return filepath.Join(fields[4], rel), nil
-	}
-	return "", errors.New("no cgroup v2 is mounted")
+	dir, _, err := cgroupDir(string(b), string(mounts), "")
+	return dir, err
 }
 
 // onlyProcess says whether this process is alone in a cgroup, which makes the

@@ -67,6 +67,7 @@ type execution struct {
 	exited bool // the leader is reaped, and trouped was told
 	usage  unix.Rusage
 	killed map[who]string // what was killed after the leader had exited
+	shot   bool           // this init sent it a SIGKILL
 	oom    bool
 	dead   chan struct{} // closed when nothing of it is left
 }
@@ -325,7 +326,7 @@ func (p *initProcess) reaped(pid int, err error) bool {
 	}
 	x.exited = true
 	alone := x.reapOthers()
-	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).bool(alone)
+	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).uint(p.kills(x, &info)).bool(alone)
 	if alone {
 		p.finish(x, exited.done())
 		return false

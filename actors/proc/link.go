@@ -19,6 +19,8 @@ type hello struct {
 	pid         int
 	containment string
 	cgroup      string // the directory it makes cgroups in; "": none
+	kills       uint64 // see memoryEvents
+	pidfd       int    // of the runner, owned; -1: none. Only from runners that dial
 }
 
 // helloWait is how long a runner may take to say hello. It makes no more than
@@ -36,15 +38,25 @@ func greet(fd int) (*link, *receiver, hello, error) {
 	k, body, err := in.next()
 	_ = c.file.SetReadDeadline(time.Time{})
 	d := decoder{b: body}
-	h := hello{version: d.string(), pid: int(d.uint()), containment: d.string(), cgroup: d.string()}
+	h := hello{version: d.string(), pid: int(d.uint()), containment: d.string(), cgroup: d.string(), kills: d.uint(), pidfd: -1}
+	if d.bool() && err == nil {
+		var fds []int
+		if fds, err = in.take(1); err == nil {
+			h.pidfd = fds[0]
+		}
+	}
 	if err == nil && (k != kindHello || d.err != nil) {
 		err = errFrame
 	}
 	if err != nil {
+		closeAll(in.fds)
 		c.close()
+		if h.pidfd >= 0 {
+			unix.Close(h.pidfd)
+		}
 		return nil, nil, h, err
 	}
-	return &link{conn: c, inits: make(map[uint64]*initConn), lost: make(chan struct{})}, in, h, nil
+	return &link{conn: c, inits: make(map[uint64]*initConn), lost: make(chan struct{}), kills: h.kills}, in, h, nil
 }
 
 // embedded is a runner that is our child.

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +26,7 @@ func Main(version string, args []string) int {
 		return fail(os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err))
 	}
 	flags := flag.NewFlagSet("troupe-runner", flag.ContinueOnError)
+	installAt := flags.String("install", "", "copy this program to `path`, an absolute one, and exit")
 	connect := flags.String("connect", "", "unix `socket` of a trouped to serve; waits until it exists")
 	fd := flags.Int("fd", -1, "inherited `descriptor` of a connected socket (used by trouped)")
 	cgroup := flags.String("cgroup", "auto", "auto, off, or a cgroup v2 `directory` to make cgroups in")
@@ -42,77 +41,41 @@ func Main(version string, args []string) int {
 		return 0
 	case flags.NArg() > 0:
 		return fail(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
+	case *installAt != "" && (*connect != "" || *fd >= 0):
+		return fail(errors.New("--install does nothing else: give it alone"))
+	case *installAt != "":
+		if err := install(*installAt); err != nil {
+			return fail(err)
+		}
+		return 0
 	case (*connect == "") == (*fd < 0):
 		return fail(errors.New("give --connect with the path of trouped's socket"))
 	}
-	sock := *fd
+	var err error
 	if *connect != "" {
-		var err error
-		if sock, err = dial(*connect); err != nil {
-			return fail(err)
-		}
+		err = serveAt(*connect, version, *cgroup)
+	} else if err = harden(); err == nil {
+		err = serve(*fd, -1, version, *cgroup)
 	}
-	closeOnExec()
-	if traced() {
-		return fail(errors.New("a debugger is attached"))
-	}
-	if err := serve(sock, version, *cgroup); err != nil {
+	if err != nil {
 		return fail(err)
 	}
 	return 0
 }
 
+// harden closes what this process inherited to its commands, and makes sure
+// that nobody was faster than the ban on tracing.
+func harden() error {
+	closeOnExec()
+	if traced() {
+		return errors.New("a debugger is attached")
+	}
+	return nil
+}
+
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, "troupe-runner:", err)
 	return 1
-}
-
-// Dialling: often at first, since trouped starts at the same time as the
-// runner and commands wait; then slower, since a trouped that is not there
-// after a minute is not about to come.
-const (
-	dialOften   = 100 * time.Millisecond
-	dialSeldom  = time.Second
-	dialPatient = time.Minute
-)
-
-// dial connects to trouped, however long that takes. SIGTERM ends the wait.
-func dial(path string) (int, error) {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
-	defer signal.Stop(stop)
-	began, told := time.Now(), false
-	for {
-		fd, err := dialOnce(path)
-		if err == nil {
-			return fd, nil
-		}
-		wait := dialOften
-		if time.Since(began) > dialPatient {
-			wait = dialSeldom
-			if !told {
-				fmt.Fprintf(os.Stderr, "troupe-runner: still waiting for trouped at %s: %v\n", path, err)
-				told = true
-			}
-		}
-		select {
-		case <-stop:
-			return -1, errors.New("terminated while waiting for trouped")
-		case <-time.After(wait):
-		}
-	}
-}
-
-func dialOnce(path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("connect", err)
-	}
-	return fd, nil
 }
 
 // initExecutable is the file that is executed as an init.

@@ -15,7 +15,8 @@ type link struct {
 	lost    chan struct{} // closed when the runner is gone and what it left is dead
 	inits   map[uint64]*initConn
 	idle    []*initConn
-	pending int // asked for and not idle yet
+	pending int    // asked for and not idle yet
+	kills   uint64 // processes killed for memory that are accounted for, see oom.go
 }
 
 // initConn is trouped's end of one init.
@@ -154,6 +155,8 @@ func (r *Runner) serveLink(l *link, in *receiver) error {
 			r.arrived(l, id, pid, fds[0], fds[1])
 		case kindInitFailed:
 			r.initFailed(l, d.string())
+		case kindKills:
+			r.writeOff(l, d.uint())
 		case kindSwept:
 			r.swept(l, d.uint(), int(d.uint()))
 		}

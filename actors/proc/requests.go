@@ -19,6 +19,7 @@ func (p *initProcess) signal(x *execution, sig unix.Signal) {
 	if x.isDead() {
 		return
 	}
+	x.shot = x.shot || sig == unix.SIGKILL
 	if !x.exited {
 		unix.Kill(-x.leader, sig)
 		return
@@ -118,6 +119,7 @@ const quickDeath = time.Millisecond
 func (p *initProcess) kill(x *execution) {
 	seen := make(map[who]string)
 	p.mu.Lock()
+	x.shot = true
 	outlived := x.exited && !x.isDead()
 	if outlived {
 		x.killed = seen // only written and read under mu

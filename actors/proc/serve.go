@@ -22,6 +22,8 @@ type supervisor struct {
 	devNull  int
 	lifeline [2]int // inits hold the read end; nobody writes
 	cgroups  *hierarchy
+	memory   *memoryEvents
+	confined bool // see there
 	sendMu   sync.Mutex
 
 	// mu is held while inits are forked and children are reaped or signalled.
@@ -40,15 +42,18 @@ type child struct {
 }
 
 // serve runs a runner on a connected socket until that closes. Everything it
-// started is dead and reaped when it returns.
-func serve(sock int, version, cgroup string) error {
+// started is dead and reaped when it returns; as first process of a PID
+// namespace, when it exits. pidfd, unless it is -1, is a pidfd of this process
+// for trouped, which is in another namespace and cannot make one.
+func serve(sock, pidfd int, version, cgroup string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
 	resetSignals()
-	s := &supervisor{sock: sock, inits: make(map[int]*child)}
+	s := &supervisor{sock: sock, inits: make(map[int]*child), memory: findMemoryEvents()}
 	s.forked = sync.NewCond(&s.mu)
-	s.walk = newWalker(os.Getpid(), s.isInit)
+	s.confined = confined()
+	s.walk = newWalker(os.Getpid(), s.isNotLost)
 	var err error
 	if s.exe, err = initExecutable(); err != nil {
 		return err
@@ -63,16 +68,46 @@ func serve(sock int, version, cgroup string) error {
 	if err != nil {
 		return err
 	}
-	defer s.cgroups.remove()
-	s.tell(frame(kindHello).string(version).uint(uint64(os.Getpid())).
-		string(s.cgroups.containment()).string(s.cgroups.path()).done())
+	kills := s.hello(pidfd, version)
 	go s.reap()
+	go s.watchKills(kills)
 	s.listen()
+	if os.Getpid() == 1 {
+		return nil // the kernel ends the rest, and lets nothing be forked meanwhile
+	}
 	s.end()
+	s.cgroups.remove()
 	return nil
 }
 
-func (s *supervisor) isInit(p *stat) bool { return s.inits[p.pid] != nil }
+// hello is the first thing that is said to trouped.
+// It returns how many processes the kernel had killed for memory by then.
+func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
+	kills = s.memory.kills()
+	f := frame(kindHello).string(version).uint(uint64(os.Getpid())).
+		string(s.cgroups.containment()).string(s.cgroups.path()).uint(kills).bool(pidfd >= 0).done()
+	if pidfd < 0 {
+		s.tell(f)
+		return kills
+	}
+	s.tell(f, pidfd)
+	unix.Close(pidfd)
+	return kills
+}
+
+// isNotLost says which children are left alone: inits, and what cannot come
+// from one. The latter are orphans of another user's processes in the namespace,
+// such as a debugging container's, which no signal of ours would reach.
+func (s *supervisor) isNotLost(p *stat) bool {
+	return s.inits[p.pid] != nil || s.confined && unix.Kill(p.pid, 0) == unix.EPERM
+}
+
+// confined reports whether nothing that descends from this process can become
+// another user's.
+func confined() bool {
+	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	return err == nil && set == 1 && unix.Geteuid() != 0
+}
 
 func (s *supervisor) tell(b []byte, fds ...int) {
 	s.sendMu.Lock()
@@ -193,8 +228,6 @@ func (s *supervisor) reap() {
 		}
 	}
 }
-
-const cldStopped = 5 // CLD_STOPPED
 
 // reaped handles one child that died or was stopped.
 func (s *supervisor) reaped(info *siginfo) {

@@ -162,7 +162,9 @@ func (t *Tree) run(c *initConn) {
 			t.events(Resumed{})
 		case kindExited:
 			exited = true
-			t.events(decodeExited(&d))
+			e, kills := decodeExited(&d)
+			e.OutOfMemory = t.r.claimKill(c.link, kills)
+			t.events(e)
 		case kindDead:
 			t.detach()
 			dead, retired := decodeDead(&d)
@@ -196,18 +198,20 @@ func (t *Tree) detach() {
 	}
 }
 
-func decodeExited(d *decoder) Exited {
-	const exited, dumped = 1, 3 // CLD_EXITED, CLD_DUMPED
+// decodeExited also returns the count that says whether it was for memory, see
+// claimKill.
+func decodeExited(d *decoder) (e Exited, kills uint64) {
 	code, status := d.uint(), int(d.uint())
-	e := Exited{Code: status, Alone: d.bool()}
-	if code != exited {
-		e.Code, e.Signal, e.Core = -status, syscall.Signal(status), code == dumped
+	kills = d.uint()
+	e = Exited{Code: status, Alone: d.bool()}
+	if code != cldExited {
+		e.Code, e.Signal, e.Core = -status, syscall.Signal(status), code == cldDumped
 	}
 	if !e.Alone {
 		e.SurvivorCount = int(d.uint())
 		e.Survivors = d.strings()
 	}
-	return e
+	return e, kills
 }
 
 // decodeDead also says whether the init must not be used again.

@@ -113,7 +113,7 @@ func TestWireRoundTrip(t *testing.T) {
 	var stream []byte
 	stream = append(stream, encodeStart(&spec)...)
 	stream = append(stream, frame(kindKill).done()...)
-	stream = append(stream, frame(kindExited).uint(2).uint(64).bool(false).uint(3).strings([]string{"a", "b"}).done()...)
+	stream = append(stream, frame(kindExited).uint(2).uint(64).uint(7).bool(false).uint(3).strings([]string{"a", "b"}).done()...)
 	for size := 1; size <= len(stream); size++ {
 		rest := stream
 		in := newReceiver(func(p, oob []byte) (int, int, error) {
@@ -134,7 +134,7 @@ func TestWireRoundTrip(t *testing.T) {
 			t.Fatal(k, body, err)
 		}
 		_, body, _ = in.next()
-		if e := decodeExited(&decoder{b: body}); e.Code != -64 || e.Signal != 64 || e.Alone || e.SurvivorCount != 3 || !slices.Equal(e.Survivors, []string{"a", "b"}) {
+		if e, kills := decodeExited(&decoder{b: body}); kills != 7 || e.Code != -64 || e.Signal != 64 || e.Alone || e.SurvivorCount != 3 || !slices.Equal(e.Survivors, []string{"a", "b"}) {
 			t.Fatalf("%+v", e)
 		}
 		if _, _, err := in.next(); err != errHangup {

@@ -9,6 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What happened to a child: the codes of siginfo that are told apart.
+const (
+	cldExited  = 1 // CLD_EXITED
+	cldKilled  = 2 // CLD_KILLED
+	cldDumped  = 3 // CLD_DUMPED
+	cldStopped = 5 // CLD_STOPPED
+)
+
 // siginfo is the part of the kernel's siginfo_t that waitid(2) fills in.
 type siginfo struct {
 	code   int32 // CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_STOPPED

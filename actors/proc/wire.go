@@ -39,10 +39,11 @@ const (
 	kindExited      // init → trouped
 	kindDead        // init → trouped; the init is idle again
 
-	kindHello      // runner → trouped: first frame of a runner
+	kindHello      // runner → trouped: first frame of a runner; carries a pidfd of it if it says so
 	kindInit       // runner → trouped: a new init; carries trouped's ends of its sockets, events first
 	kindInitFailed // runner → trouped: an init could not be started
 	kindSwept      // runner → trouped: this init is gone and nothing that was below it lives
+	kindKills      // runner → trouped: so many processes were killed for memory until a second ago
 	kindWant       // trouped → runner: start so many inits
 	kindForce      // trouped → runner: this init does not answer; kill it and all below it
 )
