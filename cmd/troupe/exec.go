@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ cancelled and troupe says so.
 Ctrl-C and SIGTERM cancel the command (SIGTERM to all its processes, SIGKILL
 after the server's grace). A second one kills it at once, a third leaves
 without waiting. SIGHUP leaves the command running: see troupe attach.
+
+Where the variable TRACEPARENT holds a W3C trace context, the execution becomes a
+part of that trace.
 
 ` + exitCodeHelp
 
@@ -109,6 +113,7 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 		Timeout: f.timeout.Seconds(), MaxDuration: f.maxDuration.Seconds(), OutputLimit: f.outputLimit,
 		OnOutputLimit: wire.OnOutputLimit(f.onOutputLimit), OnExit: wire.OnExit(f.onExit),
 		Encoding: wire.Encoding(f.encoding), Framing: wire.FramingRaw,
+		Traceparent: os.Getenv("TRACEPARENT"), // the name is OpenTelemetry's, for programs that start others
 	}
 	switch {
 	case f.command == "" && len(args) == 0:

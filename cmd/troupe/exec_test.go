@@ -63,9 +63,10 @@ func TestExecFlagsReachTheServer(t *testing.T) {
 	if r := f.run("exec", "-C", "/work", "-e", "A", "--", "env"); r.stdout.String() != "/work from here" {
 		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 	}
+	t.Setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	ff := execFlags{command: "true", onExit: "keep", lines: true, env: []string{"B=c=d"}}
 	p, err := ff.params(nil, false)
-	if err != nil || p.Framing != wire.FramingLines || p.Encoding != wire.EncodingUTF8 || p.OnExit != wire.ExitKeep || p.Env["B"] != "c=d" || p.Stdin {
+	if err != nil || p.Framing != wire.FramingLines || p.Encoding != wire.EncodingUTF8 || p.OnExit != wire.ExitKeep || p.Env["B"] != "c=d" || p.Stdin || p.Traceparent != os.Getenv("TRACEPARENT") {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
