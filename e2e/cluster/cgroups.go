@@ -20,9 +20,9 @@ const cgroupRoot = "/sys/fs/cgroup"
 // leading slash.
 func nodeCgroup(cluster, node string) string { return filepath.Join(cluster, node) }
 
-// hierarchies lists the directories in which cgroups have to be made: one with
+// hierarchies lists the directories in which a node has cgroups: one with
 // cgroup v2, one for each controller with v1. Of a machine with both, v1 has
-// the controllers.
+// the controllers, but runc uses v2 too.
 func hierarchies(root string) ([]string, error) {
 	if fsType(root) == unix.CGROUP2_SUPER_MAGIC {
 		return []string{root}, nil
@@ -33,7 +33,8 @@ func hierarchies(root string) ([]string, error) {
 	}
 	var found []string
 	for _, e := range entries { // a controller that shares a hierarchy is a symbolic link, and no directory
-		if dir := filepath.Join(root, e.Name()); e.IsDir() && fsType(dir) == unix.CGROUP_SUPER_MAGIC {
+		dir := filepath.Join(root, e.Name())
+		if t := fsType(dir); e.IsDir() && (t == unix.CGROUP_SUPER_MAGIC || t == unix.CGROUP2_SUPER_MAGIC) {
 			found = append(found, dir)
 		}
 	}
