@@ -196,7 +196,7 @@ func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, er
 // sessionRefused is the engine's: it must not block.
 func (s *server) sessionRefused(reason string) {
 	if reason == "session_limit" {
-		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all %d are in use", s.c.limits.MaxSessions))
+		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all sessions are in use (--max-sessions is %d)", s.c.limits.MaxSessions))
 	}
 }
 
@@ -212,7 +212,7 @@ func (s *server) runnerChanged(e proc.RunnerEvent) {
 
 func (s *server) drainBegan() {
 	now := s.engine.Stats()
-	s.events.Record(k8s.Draining, fmt.Sprintf("Draining %d sessions with %d running executions, which may finish for %v",
+	s.events.Record(k8s.Draining, fmt.Sprintf("No new sessions; open: %d, with %d executions running, which may finish for %v",
 		now.Sessions, now.Executions, durationValue{&s.c.limits.DrainTimeout}))
 }
 
