@@ -57,7 +57,8 @@ func (e *environment) connect(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubeconfig %s: %w", e.kubeconfig, err)
 	}
-	config.QPS, config.Burst = 100, 200 // many tests poll with this one client
+	config.QPS, config.Burst = 100, 200                  // many tests poll with this one client
+	config.WarningHandlerWithContext = rest.NoWarnings{} // one test lists every kind, deprecated ones too
 	e.rest = config
 	e.kube, err = kubernetes.NewForConfig(config)
 	return err
