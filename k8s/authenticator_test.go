@@ -51,6 +51,9 @@ func TestReviews(t *testing.T) {
 		{name: "no audience", answer: tokenReview(authenticationv1.TokenReviewStatus{
 			Authenticated: true, User: ann,
 		}), token: "x"},
+		{name: "not authenticated", answer: tokenReview(authenticationv1.TokenReviewStatus{
+			User: ann, Audiences: []string{"troupe"},
+		}), token: "x"},
 		{name: "no name", answer: tokenReview(authenticationv1.TokenReviewStatus{
 			Authenticated: true, Audiences: []string{"troupe"},
 		}), token: "x", failed: true},
@@ -174,6 +177,9 @@ func TestAnswerChanges(t *testing.T) {
 		is(nil)
 		time.Sleep(time.Nanosecond)
 		is(ErrBadToken)
+		if len(auth.good.byID) > 0 {
+			t.Error("a token that was revoked still has the lane of those that are good")
+		}
 		api.become(reviewer)
 		time.Sleep(10*time.Second - 1)
 		is(ErrBadToken)
@@ -345,6 +351,36 @@ func TestManyClientsAtOnce(t *testing.T) {
 		all.Wait()
 		if took := time.Since(began); took > 100*time.Millisecond {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestNobodyWaitsLongerThanAHandshake when the API server hangs, also who is behind others;
+// and nothing of it is left when the API server is back.
+func TestNobodyWaitsLongerThanAHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := &api{answer: hang}
+		auth := newAuth(t, api, nil)
+		for range 3 {
+			began := time.Now()
+			var all sync.WaitGroup
+			for i := range laneWaiting {
+				all.Go(func() {
+					if _, err := auth.Authenticate(background(), fmt.Sprintf("good:client-%d", i)); err == nil || isRefused(err) || errors.Is(err, errBusy) {
+						t.Errorf("got %v", err)
+					}
+				})
+			}
+			all.Wait()
+			if took := time.Since(began); took > reviewLimit {
+				t.Errorf("took %v", took)
+			}
+		}
+		api.become(reviewer)
+		for i := range 2 * laneWaiting {
+			if _, err := auth.Authenticate(background(), fmt.Sprintf("good:late-%d", i)); err != nil {
+				t.Fatalf("afterwards: %v", err)
+			}
 		}
 	})
 }
