@@ -11,7 +11,6 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -60,10 +59,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	klog.SetLogger(logr.Discard())
 
 	scheme := runtime.NewScheme()
+	// With each comes v1.Status, in which the API server tells what went wrong.
 	if err := errors.Join(authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("k8s: %w", err)
 	}
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // Status, in which errors are told
 	rc := rest.CopyConfig(cfg.Cluster.REST)
 	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	rc.UserAgent = "trouped/" + cfg.Version
