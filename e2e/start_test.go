@@ -129,7 +129,7 @@ func (e *environment) findPrograms(artifacts, dir string) error {
 		return err
 	}
 	e.troupe = filepath.Join(e.scratch, "troupe")
-	build := exec.Command("go", "build", "-o", e.troupe, "./cmd/troupe") //nolint:noctx // it ends by itself
+	build := exec.Command("go", "build", "-o", e.troupe, "./cmd/troupe")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building troupe: %w: %s", err, out)

@@ -69,7 +69,7 @@ func tail(s string) string { return s[max(0, len(s)-40):] }
 // ingress reorders, drops or decodes.
 func TestStdinArrivesByteForByte(t *testing.T) {
 	input := make([]byte, 3<<20)
-	rand.Read(input) //nolint:errcheck // never fails: see crypto/rand
+	rand.Read(input) // never fails: see crypto/rand
 	c := suite.shared.dial(t)
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "sha256sum", Stdin: true})
 	if err != nil {
