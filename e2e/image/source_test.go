@@ -31,7 +31,7 @@ func TestKeyFollowsWhatIsBuilt(t *testing.T) {
 	b := &builder{root: root, tag: "t", version: "v"}
 	key := func() string {
 		t.Helper()
-		k, err := b.key(baseImage{key: "k"})
+		k, err := b.key(t.Context(), baseImage{key: "k"})
 		if err != nil {
 			t.Fatal(err)
 		}
