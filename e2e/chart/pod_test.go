@@ -273,11 +273,16 @@ func selector(t *testing.T, s *metav1.LabelSelector) labels.Selector {
 }
 
 // TestMetadataIsOutOfReach protects from: an egress rule, DNS included, through
-// which a command gets the node's credentials.
+// which a command gets the node's credentials; and from a closed network in
+// which no name resolves.
 func TestMetadataIsOutOfReach(t *testing.T) {
 	for _, name := range []string{"default", "closed-network"} {
 		np := decode[networkingv1.NetworkPolicy](t, renderNamed(t, name), "NetworkPolicy")
+		dns := name == "default" // everything is allowed
 		for _, rule := range np.Spec.Egress {
+			dns = dns || slices.ContainsFunc(rule.Ports, func(p networkingv1.NetworkPolicyPort) bool {
+				return p.Port.IntValue() == 53 && *p.Protocol == corev1.ProtocolUDP
+			})
 			if len(rule.To) == 0 {
 				t.Errorf("%s: a rule allows every address", name)
 			}
@@ -286,6 +291,9 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 					t.Errorf("%s: %v leaves the metadata address", name, to.IPBlock)
 				}
 			}
+		}
+		if !dns {
+			t.Errorf("%s: names do not resolve", name)
 		}
 	}
 }

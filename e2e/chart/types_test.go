@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/json"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -52,7 +54,7 @@ func TestEveryFieldIsKnown(t *testing.T) {
 				t.Errorf("nothing checks objects of kind %s", o.Kind)
 				continue
 			}
-			if err := yaml.UnmarshalStrict([]byte(o.text), into()); err != nil {
+			if err := strict([]byte(o.text), into()); err != nil {
 				t.Errorf("%s %s: %v", o.Kind, o.Metadata.Name, err)
 			}
 			if id := o.Kind + "/" + o.Metadata.Name; names[id] {
@@ -67,6 +69,17 @@ func TestEveryFieldIsKnown(t *testing.T) {
 			t.Errorf("no file of testdata/values renders a %s", kind)
 		}
 	}
+}
+
+// strict decodes as an API server with strict field validation does: unknown
+// fields, fields in the wrong case and repeated keys are errors.
+func strict(text []byte, into any) error {
+	b, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return err
+	}
+	problems, err := kjson.UnmarshalStrict(b, into)
+	return errors.Join(append(problems, err)...)
 }
 
 // TestLongWebSocketsPassTheGateway: a request that lasts as long as its
