@@ -40,9 +40,13 @@ type Client struct {
 	metrics        *Metrics
 }
 
-// NewClient makes a Client. It connects to nothing yet. client-go's own log,
-// which is global to the process, is switched off: at its higher levels it would
-// print the bodies of requests, which here are tokens.
+// DiscardLibraryLog switches off what client-go logs by itself, for the whole
+// process: text on stderr whatever the log's format is, and at its higher levels
+// the bodies of requests, which here are tokens. What matters comes back as an
+// error. It is to be called before anything uses client-go.
+func DiscardLibraryLog() { klog.SetLogger(logr.Discard()) }
+
+// NewClient makes a Client. It connects to nothing yet.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Cluster == nil || cfg.Cluster.REST == nil {
 		return nil, errors.New("k8s: ClientConfig.Cluster is required: see InCluster")
@@ -56,7 +60,6 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
-	klog.SetLogger(logr.Discard())
 
 	scheme := runtime.NewScheme()
 	// With each comes v1.Status, in which the API server tells what went wrong.

@@ -120,6 +120,7 @@ func (s *server) openCluster() error {
 		}
 		return nil
 	}
+	k8s.DiscardLibraryLog()
 	client, err := k8s.NewClient(k8s.ClientConfig{Cluster: k.cluster, Version: version, Logger: s.log, Metrics: metrics})
 	switch {
 	case err != nil && s.c.auth == authKubernetes:
