@@ -77,8 +77,11 @@ func (v *victim) isTold(t *testing.T, killed time.Time) {
 		t.Errorf("the session's end is %v, want %v", err, client.ErrNoSession)
 	}
 	lost, told := v.seen.first(client.NoticeLost)
-	if !told || lost.Sub(killed) > noticeBound {
-		t.Errorf("the client knew of the loss after %s (%t), want at most %s\n%s", lost.Sub(killed), told, noticeBound, v.seen.String())
+	if !told {
+		t.Fatalf("the client never knew of the loss\n%s", v.seen.String())
+	}
+	if lost.Sub(killed) > noticeBound {
+		t.Errorf("the client knew of the loss after %s, want at most %s\n%s", lost.Sub(killed), noticeBound, v.seen.String())
 	}
 	t.Logf("loss noticed after %s, the command's end explained after %s (%s), the session's after %s", lost.Sub(killed).Round(time.Millisecond),
 		explained.Round(time.Millisecond), compact(done), time.Since(killed).Round(time.Millisecond))

@@ -113,11 +113,15 @@ func eventually(t *testing.T, bound time.Duration, what string, check func(conte
 // pollEvery paces polling: what is waited for takes from tenths of a second to many seconds.
 const pollEvery = 100 * time.Millisecond
 
-// poll is eventually for those who have no test.
+// poll is eventually for those who have no test. A check that hangs is ended
+// some time after bound; until bound it is not told of it, so that the last error
+// is about what was waited for.
 func poll(ctx context.Context, bound time.Duration, check func(context.Context) error) error {
+	hang, cancel := context.WithTimeout(ctx, bound+10*time.Second)
+	defer cancel()
 	var last error
-	err := wait.For(func(ctx context.Context) (bool, error) {
-		last = check(ctx)
+	err := wait.For(func(context.Context) (bool, error) {
+		last = check(hang)
 		return last == nil, nil
 	}, wait.WithContext(ctx), wait.WithImmediate(), wait.WithInterval(pollEvery), wait.WithTimeout(bound))
 	if err == nil {

@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,7 +26,7 @@ type load struct {
 
 	mu        sync.Mutex
 	finished  map[string]int // executions that ended as they should, by pod
-	problems  []string       // each is a broken promise
+	problems  map[string]int // broken promises, and how often each
 	newcomers int            // sessions of one command each, opened at the first attempt
 	warned    int            // sessions that were told of the drain
 	caught    int            // of these, sessions in which a command was running then
@@ -38,7 +38,7 @@ type load struct {
 // leave one that takes them.
 func startLoad(t *testing.T, r *release, clients, newcomers int) *load {
 	t.Helper()
-	l := &load{r: r, stop: make(chan struct{}), finished: map[string]int{}}
+	l := &load{r: r, stop: make(chan struct{}), finished: map[string]int{}, problems: map[string]int{}}
 	ctx := t.Context()
 	for i := range clients {
 		l.wg.Go(func() { l.client(ctx, i) })
@@ -178,7 +178,7 @@ func (l *load) told(running bool) {
 }
 
 func (l *load) problem(format string, args ...any) {
-	l.note(func() { l.problems = append(l.problems, fmt.Sprintf(format, args...)) })
+	l.note(func() { l.problems[fmt.Sprintf(format, args...)]++ })
 }
 
 // finishedOn is a check for eventually: n executions ended well on the pod.
@@ -208,9 +208,8 @@ func (l *load) end(t *testing.T) {
 	}
 	t.Logf("%d executions ended well, by pod %s; %d sessions were told of the drain, %d of them while a command ran; %d commands were refused with an explanation; %d newcomers",
 		total, compact(l.finished), l.warned, l.caught, l.refused, l.newcomers)
-	if len(l.problems) > 0 {
-		slices.Sort(l.problems)
-		t.Errorf("%d clients lost something:\n%s", len(l.problems), strings.Join(l.problems, "\n"))
+	for _, problem := range slices.Sorted(maps.Keys(l.problems)) {
+		t.Errorf("%d times: %s", l.problems[problem], problem)
 	}
 	if l.caught == 0 {
 		t.Error("no command was running when the drain began: nothing was proved")
