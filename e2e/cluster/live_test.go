@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -480,8 +481,20 @@ func testPower(ctx context.Context, t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A connection into the node, to see whether it dies in silence.
+	var conn net.Conn
+	eventually(ctx, t, func() error { // its kubelet was just killed
+		conn, err = c.DialContext(ctx, "tcp", n.Address()+":10250")
+		return err
+	})
+	defer conn.Close()
 	if err := n.PowerOff(ctx); err != nil {
 		t.Fatal(err)
+	}
+	// Whatever the node has sent would be here, since it is dead by now.
+	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the node said goodbye: %v", err)
 	}
 	if _, err := n.PID(); !errors.Is(err, ErrOff) {
 		t.Errorf("PID of a node that is off: %v", err)
