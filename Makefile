@@ -60,7 +60,7 @@ cluster-down: cluster ## Stop it: nothing is left but its programs, images and l
 	bin/cluster down
 
 chart: ## Render, validate and compare the Helm chart, and its README (UPDATE=1 accepts what has changed)
-	cd e2e && go test ./chart/... $(if $(UPDATE),-update)
+	cd e2e && UPDATE_GOLDEN=$(UPDATE) go test ./chart/...
 
 e2e: build cluster ## Install troupe on a real Kubernetes, and test it through the ingress (ARGS="-run NAME")
 	bin/cluster packages
