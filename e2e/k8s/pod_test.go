@@ -167,3 +167,7 @@ func TestForeignPod(t *testing.T) {
 		return nil
 	})
 }
+
+func podOf(namespace, name, uid string) product.Pod {
+	return product.Pod{Namespace: namespace, Name: name, UID: uid}
+}
