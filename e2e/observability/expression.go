@@ -93,7 +93,7 @@ func ReadDashboard(path string) (*Dashboard, error) {
 // Expressions returns the queries of all panels, as Grafana would send them for a
 // namespace, all pods and a short time.
 func (d *Dashboard) Expressions(namespace string) []Expression {
-	replace := strings.NewReplacer("$namespace", namespace, "$pod", ".+", "$__rate_interval", "20s")
+	replace := strings.NewReplacer("$namespace", namespace, "$pod", ".+", "$__rate_interval", "30s")
 	var all []Expression
 	row := ""
 	for _, p := range d.Panels {
