@@ -46,11 +46,6 @@ affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 
 	t.Cleanup(func() { lightUp(t, dark) })
 	cut := time.Now()
-	// The link first: a kernel that loses its processes would still end their connections.
-	unplug := suite.command(t.Context(), "ip", "link", "delete", dark.Name())
-	if out, err := unplug.CombinedOutput(); err != nil {
-		t.Fatalf("unplugging %s: %v: %s", dark.Name(), err, out)
-	}
 	if err := dark.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
