@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/e2e/observability/render"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
@@ -28,6 +29,8 @@ type scenario struct {
 	prom    *Prometheus
 	check   *Checker
 	held    []*client.Client // until the end
+	began   time.Time
+	events  []render.Event // the steps
 }
 
 // TestEveryExpressionShowsSomething runs every expression of the dashboard, the alerts and the runbooks against a
@@ -48,6 +51,7 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 	}
 	stop := s.work()
 	s.settle()
+	s.began = time.Now()
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -67,6 +71,7 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 		{"a drain of all, still", func() {}, "TroupeNotReady"},
 	} {
 		began := time.Now()
+		s.events = append(s.events, render.Event{At: began, Name: step.name})
 		if step.name == "every session in use" {
 			stop() // or the last client would wait for a slot for ever
 		}
@@ -457,6 +462,3 @@ func (s *scenario) rulesAreHealthy() {
 		}
 	}
 }
-
-// render is filled in by the drawing of the picture.
-func (s *scenario) render() {}
