@@ -41,6 +41,10 @@
 // tried. Its nodes have cgroup v1, so the kernel ends the greedy process and not
 // the container around it. The ingress controller is Traefik, which never cuts an
 // idle WebSocket: a proxy in front of it does, in the test of the pings.
+// The autoscaler and the HTTPRoute are checked by the API server (e2e/chart), but
+// nothing scales by them and no gateway routes by them here; TLS at the ingress is
+// not tried either. Images are built with buildah; docker build and skaffold are
+// not run.
 //
 // # Order
 //

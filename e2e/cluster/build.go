@@ -39,7 +39,7 @@ var programs = []program{
 	{name: "traefik", pkg: "github.com/traefik/traefik/v3/cmd/traefik"},
 }
 
-// lego is a module that Traefik needs, of which a part cannot be had.
+// lego is a module that Traefik needs, of which a part is left out: see noProviders.
 const lego = "github.com/go-acme/lego/v5@v5.4.1"
 
 // Build makes the programs that are missing or older than their sources. A
@@ -165,6 +165,9 @@ func linkFlags() string {
 		}
 	}
 	return strings.Join(append(flags,
+		// What helm takes for the cluster's version when it renders without one.
+		"-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor="+parts[0], "-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor="+parts[1],
+		"-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor="+parts[0], "-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor="+parts[1],
 		"-X", "github.com/containerd/containerd/v2/version.Version="+containerdVersion,
 		"-X", "github.com/traefik/traefik/v3/pkg/version.Version="+traefikVersion), " ")
 }
@@ -211,8 +214,8 @@ func availableMemory() int64 {
 }
 
 // noProviders replaces the file of lego that imports every DNS provider there
-// is. One of them needs a module that is not to be had, and Traefik only calls
-// this function for certificates that a test cluster does not ask for.
+// is, hundreds of modules. Traefik calls this function only for certificates
+// that a test cluster does not ask for.
 const noProviders = `package dns
 
 import (
