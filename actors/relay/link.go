@@ -1,0 +1,421 @@
+package relay
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// firstRetry is how long a frame may be unacknowledged before the other end is asked what it has.
+	// It is above ackDelay and a busy pod's scheduling; asking in vain costs 60 bytes.
+	firstRetry = 250 * time.Millisecond
+	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that came back
+	// in time is asked in time.
+	lastRetry = 2 * time.Second
+	// ackDelay is how long an acknowledgement waits for a frame to travel with.
+	ackDelay = 40 * time.Millisecond
+	// ackFrames and ackBytes are how much may come before it waits no longer: the sender keeps it until then.
+	ackFrames = 8
+	ackBytes  = 64 << 10
+	// keepAlive is how long nothing may be heard on an idle link before its other end is asked whether
+	// it exists: this collects links of which one end was given up while the other could not be reached.
+	keepAlive = 10 * time.Second
+	// silentAfter ends a link whose peer lives and whose other end did not answer silentProbes probes.
+	silentAfter  = 30 * time.Second
+	silentProbes = 4
+
+	// maxBody is the most bytes of a body in one frame; what is larger is cut into fragments.
+	maxBody = 48 << 10
+	// frameCost is added for each frame to the bytes of its body when they are bounded: its structs' size.
+	frameCost = 256
+)
+
+// link is one end of a link: frames go out in order, are kept until they are
+// acknowledged, and come in once each, in order. The transport keeps the order
+// too, but loses frames when a connection resets, and may deliver late ones.
+type link struct {
+	id         LinkID
+	send       func(*Frame)
+	deliver    func(time.Time, *Frame) // a sequenced frame, in its turn
+	acked      func()                  // there is progress; may be nil
+	counters   *Counters
+	maxControl int
+
+	// The end.
+	ended   Ended
+	onEnded func(time.Time)
+
+	// Sending. Sequence numbers are 1 to last, those to gone were acknowledged, those to out were sent.
+	last, out, gone uint64
+	unacked         []pending // gone+1 to last
+	control, data   int       // cost of these
+	first           bool      // until the first frame is acknowledged, it goes alone
+
+	// Asking again.
+	armed       time.Time // when the wait for an acknowledgement began
+	retry       time.Duration
+	probes      uint64 // number of the last probe
+	unanswered  int    // probes and first frames sent since anything was heard
+	resentProbe uint64 // answers to probes up to this one tell of the time before frames were resent
+	resentGap   uint64 // frames from here on were resent because of a gap
+
+	// Receiving.
+	received uint64
+	frozen   bool      // nothing more is taken, nor acknowledged
+	gapTold  uint64    // the other end was told that this frame is missing
+	heard    time.Time // anything
+	asked    time.Time // the last probe of an idle link
+	ackDue   time.Time // zero: none is owed
+	owedN    int
+	owed     int
+	parts    []byte // of a frame in fragments
+}
+
+// pending is a frame that may have to be sent again.
+type pending struct {
+	body    isFrame_Body
+	cost    int
+	control bool
+}
+
+func newLink(now time.Time, id LinkID, opener bool) link {
+	return link{id: id, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
+}
+
+// enqueue sends a body, in its turn. Output is bounded by its sender, everything else here.
+func (l *link) enqueue(now time.Time, body isFrame_Body) {
+	if l.ended != "" {
+		return
+	}
+	size := proto.Size(&Frame{Body: body})
+	if size <= maxBody {
+		l.push(now, body, size)
+		return
+	}
+	whole, err := proto.Marshal(&Frame{Body: body})
+	if err != nil { // a string that is not UTF-8
+		l.counters.Violations.Add(1)
+		l.fail(now, EndedProtocol, Reset_PROTOCOL)
+		return
+	}
+	for len(whole) > 0 && l.ended == "" {
+		n := min(len(whole), maxBody)
+		l.push(now, &Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n)
+		whole = whole[n:]
+	}
+}
+
+func (l *link) push(now time.Time, body isFrame_Body, size int) {
+	_, output := body.(*Frame_Output)
+	p := pending{body: body, cost: size + frameCost, control: !output}
+	if p.control {
+		l.control += p.cost
+	} else {
+		l.data += p.cost
+	}
+	if l.control > l.maxControl {
+		l.fail(now, EndedOverflow, Reset_OVERFLOW)
+		return
+	}
+	l.last++
+	l.unacked = append(l.unacked, p)
+	l.flush(now)
+}
+
+// flush sends what was never sent and may be.
+func (l *link) flush(now time.Time) {
+	for l.out < l.last && (!l.first || l.out == 0) {
+		if l.out == l.gone {
+			l.armed, l.retry = now, firstRetry
+		}
+		l.out++
+		l.transmit(l.out)
+	}
+}
+
+// transmit sends the frame with that number, with the newest acknowledgement.
+func (l *link) transmit(seq uint64) {
+	l.post(&Frame{Seq: seq, Body: l.unacked[seq-l.gone-1].body})
+}
+
+func (l *link) post(f *Frame) {
+	f.Link, f.Ack = l.id[:], l.received
+	l.ackDue, l.owedN, l.owed = time.Time{}, 0, 0
+	l.counters.Frames.Add(1)
+	l.send(f)
+}
+
+// resend sends everything again that was sent and is missing.
+func (l *link) resend(now time.Time) {
+	l.armed, l.resentProbe = now, l.probes
+	for seq := l.gone + 1; seq <= l.out; seq++ {
+		l.counters.Resends.Add(1)
+		l.transmit(seq)
+	}
+}
+
+// receive takes one frame of this link from the network.
+func (l *link) receive(now time.Time, f *Frame) {
+	if l.ended != "" {
+		return
+	}
+	l.heard, l.unanswered = now, 0
+	if f.Ack > l.out {
+		l.violated(now)
+		return
+	}
+	l.acknowledged(now, f.Ack)
+	if l.ended != "" {
+		return // that was all it waited for
+	}
+	if f.Seq > 0 {
+		l.sequenced(now, f)
+		return
+	}
+	switch body := f.Body.(type) {
+	case *Frame_Acknowledge:
+		l.answered(now, f.Ack, body.Acknowledge)
+	case *Frame_Probe:
+		l.probed(now, body.Probe)
+	case *Frame_Reset_:
+		l.end(now, EndedReset)
+	default:
+		l.counters.Unknown.Add(1)
+	}
+}
+
+// acknowledged forgets what has arrived.
+func (l *link) acknowledged(now time.Time, ack uint64) {
+	if ack <= l.gone {
+		return
+	}
+	n := int(ack - l.gone)
+	for i := range l.unacked[:n] {
+		p := &l.unacked[i]
+		if p.control {
+			l.control -= p.cost
+		} else {
+			l.data -= p.cost
+		}
+		*p = pending{}
+	}
+	l.gone = ack
+	if l.unacked = l.unacked[n:]; len(l.unacked) == 0 {
+		l.unacked = nil // its array keeps the size of the longest queue there was
+	}
+	l.armed, l.retry, l.first = now, firstRetry, false
+	l.flush(now)
+	if l.acked != nil {
+		l.acked()
+	}
+}
+
+// answered learns what is missing. The same gap is made up for once: if that is
+// lost again, the answer to a probe tells, which was sent later than the frames.
+func (l *link) answered(now time.Time, ack uint64, a *Ack) {
+	if ack < l.gone || l.gone == l.out {
+		return // old news
+	}
+	switch {
+	case a.Probe > l.resentProbe && ack+1 < a.Next && a.Probe <= l.probes:
+		l.resend(now)
+	case a.Gap && l.resentGap <= l.gone:
+		l.resentGap = l.gone + 1
+		l.resend(now)
+	}
+}
+
+func (l *link) probed(now time.Time, p *Probe) {
+	if l.frozen {
+		// What was sent last says that nothing more is taken. The other end misses it.
+		if l.out > l.gone && now.Sub(l.armed) >= firstRetry {
+			l.resend(now)
+		}
+		return
+	}
+	l.post(&Frame{Body: &Frame_Acknowledge{&Ack{Probe: p.GetNumber(), Next: p.GetNext()}}})
+}
+
+// sequenced takes a frame in its turn.
+func (l *link) sequenced(now time.Time, f *Frame) {
+	switch {
+	case l.frozen:
+		return
+	case f.Seq <= l.received:
+		l.counters.Duplicates.Add(1)
+		l.owe(now, 0)
+		return
+	case f.Seq > l.received+1:
+		if l.gapTold != l.received+1 {
+			l.gapTold = l.received + 1
+			l.post(&Frame{Body: &Frame_Acknowledge{&Ack{Gap: true}}})
+		}
+		return
+	}
+	l.received++
+	l.owe(now, bodySize(f))
+	if part, ok := f.Body.(*Frame_Fragment); ok {
+		f = l.join(now, part.Fragment)
+	} else if l.parts != nil {
+		l.violated(now)
+		return
+	}
+	switch {
+	case f == nil: // of a frame in fragments, or the link has ended
+	case f.Body == nil:
+		l.counters.Unknown.Add(1)
+	default:
+		l.deliver(now, f)
+	}
+	if l.ended == "" && (l.owedN >= ackFrames || l.owed >= ackBytes) {
+		l.postAck()
+	}
+}
+
+// bodySize is what a frame's sender keeps of it, as far as acknowledging early is about that.
+func bodySize(f *Frame) int {
+	n := frameCost
+	switch body := f.Body.(type) {
+	case *Frame_Output:
+		for _, p := range body.Output.GetPieces() {
+			n += len(p.GetData())
+		}
+	case *Frame_Fragment:
+		n += len(body.Fragment.GetData())
+	}
+	return n
+}
+
+// join returns the frame whose last fragment this is, else nil.
+func (l *link) join(now time.Time, part *Fragment) *Frame {
+	if len(l.parts)+len(part.GetData()) > l.maxControl {
+		l.violated(now)
+		return nil
+	}
+	if l.parts == nil {
+		l.parts = []byte{} // it has begun, even with an empty one
+	}
+	l.parts = append(l.parts, part.GetData()...)
+	if !part.GetLast() {
+		return nil
+	}
+	f := new(Frame)
+	err := proto.Unmarshal(l.parts, f)
+	l.parts = nil
+	if _, nested := f.Body.(*Frame_Fragment); err != nil || nested {
+		l.violated(now)
+		return nil
+	}
+	return f
+}
+
+// owe remembers that something must be acknowledged.
+func (l *link) owe(now time.Time, size int) {
+	l.owedN++
+	l.owed += size
+	if l.ackDue.IsZero() {
+		l.ackDue = now.Add(ackDelay)
+	}
+}
+
+func (l *link) postAck() { l.post(&Frame{Body: &Frame_Acknowledge{&Ack{}}}) }
+
+// tick does what is due.
+func (l *link) tick(now time.Time) {
+	if l.ended != "" {
+		return
+	}
+	if !l.ackDue.IsZero() && !now.Before(l.ackDue) {
+		l.postAck()
+	}
+	if now.Before(l.probeDue()) {
+		return
+	}
+	if l.unanswered >= silentProbes && now.Sub(l.heard) >= silentAfter {
+		l.fail(now, EndedSilent, Reset_SILENT)
+		return
+	}
+	l.probe(now)
+}
+
+// probe asks what has arrived. Frames are sent again only when there is an answer,
+// so that a peer that cannot keep up is not sent more because of it.
+func (l *link) probe(now time.Time) {
+	l.unanswered++
+	l.armed, l.asked = now, now
+	l.retry = min(2*l.retry, lastRetry)
+	if l.first && l.out > 0 {
+		// The other end may not know the link yet, and must not be asked about it.
+		l.counters.Resends.Add(1)
+		l.transmit(1)
+		return
+	}
+	l.probes++
+	l.post(&Frame{Body: &Frame_Probe{&Probe{Number: l.probes, Next: l.out + 1}}})
+}
+
+func (l *link) probeDue() time.Time {
+	if l.out > l.gone {
+		return l.armed.Add(l.retry)
+	}
+	due := l.heard
+	if l.asked.After(due) {
+		due = l.asked
+	}
+	return due.Add(keepAlive)
+}
+
+// next returns when tick has something to do. A link that has ended has nothing.
+func (l *link) next() time.Time {
+	if l.ended != "" {
+		return time.Time{}
+	}
+	return earliest(l.ackDue, l.probeDue())
+}
+
+// reconnected asks at once what the reset has cost.
+func (l *link) reconnected(now time.Time) {
+	if l.ended == "" && l.out > l.gone {
+		l.retry = firstRetry / 2 // probe doubles it
+		l.probe(now)
+	}
+}
+
+// freeze takes and acknowledges nothing from now on: what the other end knows to have arrived is what was used.
+func (l *link) freeze() {
+	l.frozen, l.parts = true, nil
+}
+
+func (l *link) violated(now time.Time) {
+	l.counters.Violations.Add(1)
+	l.fail(now, EndedProtocol, Reset_PROTOCOL)
+}
+
+// fail ends the link and tells the other end, which is told again if it goes on: see Table.
+func (l *link) fail(now time.Time, why Ended, reason Reset_Reason) {
+	if l.ended != "" {
+		return
+	}
+	l.counters.Resets.Add(1)
+	l.post(&Frame{Body: &Frame_Reset_{&Reset{Reason: reason}}})
+	l.end(now, why)
+}
+
+// end ends the link. Whoever uses it learns of it, once.
+func (l *link) end(now time.Time, why Ended) {
+	if l.ended != "" {
+		return
+	}
+	l.ended = why
+	l.unacked, l.parts, l.control, l.data = nil, nil, 0, 0
+	l.onEnded(now)
+}
+
+// earliest returns the earlier of two times, of which zero is none.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
