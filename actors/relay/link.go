@@ -41,6 +41,7 @@ type link struct {
 	acked      func()                  // there is progress; may be nil
 	counters   *Counters
 	maxControl int
+	maxBody    int
 
 	// The end.
 	ended   Ended
@@ -80,7 +81,7 @@ type pending struct {
 }
 
 func newLink(now time.Time, id LinkID, opener bool) link {
-	return link{id: id, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
+	return link{id: id, maxBody: maxBody, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
 }
 
 // enqueue sends a body, in its turn. Output is bounded by its sender, everything else here.
@@ -88,9 +89,10 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	if l.ended != "" {
 		return
 	}
+	_, output := body.(*Frame_Output)
 	size := proto.Size(&Frame{Body: body})
-	if size <= maxBody {
-		l.push(now, body, size)
+	if size <= l.maxBody {
+		l.push(now, pending{body, size + frameCost, !output})
 		return
 	}
 	whole, err := proto.Marshal(&Frame{Body: body})
@@ -100,15 +102,13 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 		return
 	}
 	for len(whole) > 0 && l.ended == "" {
-		n := min(len(whole), maxBody)
-		l.push(now, &Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n)
+		n := min(len(whole), l.maxBody)
+		l.push(now, pending{&Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n + frameCost, !output})
 		whole = whole[n:]
 	}
 }
 
-func (l *link) push(now time.Time, body isFrame_Body, size int) {
-	_, output := body.(*Frame_Output)
-	p := pending{body: body, cost: size + frameCost, control: !output}
+func (l *link) push(now time.Time, p pending) {
 	if p.control {
 		l.control += p.cost
 	} else {
@@ -179,7 +179,11 @@ func (l *link) receive(now time.Time, f *Frame) {
 	case *Frame_Probe:
 		l.probed(now, body.Probe)
 	case *Frame_Reset_:
-		l.end(now, EndedReset)
+		why := EndedReset
+		if body.Reset_.GetReason() == Reset_OVERFLOW {
+			why = EndedOverflow // there; the client learns the same as of one here
+		}
+		l.end(now, why)
 	default:
 		l.counters.Unknown.Add(1)
 	}
@@ -289,7 +293,7 @@ func bodySize(f *Frame) int {
 
 // join returns the frame whose last fragment this is, else nil.
 func (l *link) join(now time.Time, part *Fragment) *Frame {
-	if len(l.parts)+len(part.GetData()) > l.maxControl {
+	if len(l.parts)+len(part.GetData()) > l.maxControl+MaxEnvelope {
 		l.violated(now)
 		return nil
 	}
