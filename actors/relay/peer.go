@@ -12,6 +12,10 @@ const (
 	// DeadAfter is how long nothing may be heard of a peer that is asked: four heartbeats. A client learns
 	// of its owner's death within 5 s, and a pod that stands still for 2 s is not dead.
 	DeadAfter = 4 * time.Second
+	// askAfter is how long a peer may be silent before it is asked for a sign at once, and again every askEvery: the
+	// first heartbeat after an outage may be late by HeartbeatEvery, which would make an outage of 2 s look like death.
+	askAfter = 1500 * time.Millisecond
+	askEvery = 500 * time.Millisecond
 
 	// livesKept is how many earlier boots of a peer are remembered, whose late envelopes are ignored.
 	livesKept = 8
@@ -74,6 +78,7 @@ type peer struct {
 	lives  []Boot    // earlier boots, oldest first
 	heard  time.Time // zero: never
 	asked  time.Time // since when it is
+	askAt  time.Time // not again before
 
 	count    uint64 // of the last heartbeat
 	load     *Heartbeat
@@ -115,6 +120,18 @@ func (p *peer) lastSign() time.Time {
 		return p.asked
 	}
 	return p.heard
+}
+
+// asks reports whether the peer's silence matters: one that is dead has its heartbeats, and answers them.
+func (p *peer) asks() bool { return p.wanted() && p.state != PeerIsDead }
+
+// askDue is when the peer is to be asked for a sign.
+func (p *peer) askDue() time.Time {
+	due := p.lastSign().Add(askAfter)
+	if p.askAt.After(due) {
+		return p.askAt
+	}
+	return due
 }
 
 // wanted reports whether anyone asks for the peer.

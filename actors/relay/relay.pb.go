@@ -192,6 +192,7 @@ type Heartbeat struct {
 	Sessions      uint32                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // that exist
 	MaxSessions   uint32                 `protobuf:"varint,3,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`
 	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"` // opens no new sessions
+	Ask           bool                   `protobuf:"varint,5,opt,name=ask,proto3" json:"ask,omitempty"`           // the receiver was not heard for a while: it is to answer with one of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +251,13 @@ func (x *Heartbeat) GetMaxSessions() uint32 {
 func (x *Heartbeat) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *Heartbeat) GetAsk() bool {
+	if x != nil {
+		return x.Ask
 	}
 	return false
 }
@@ -1405,12 +1413,13 @@ const file_relay_proto_rawDesc = "" +
 	"\x04boot\x18\x03 \x01(\fR\x04boot\x12:\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.troupe.relay.v1.HeartbeatH\x00R\theartbeat\x12.\n" +
 	"\x05frame\x18\x05 \x01(\v2\x16.troupe.relay.v1.FrameH\x00R\x05frameB\x06\n" +
-	"\x04kind\"|\n" +
+	"\x04kind\"\x8e\x01\n" +
 	"\tHeartbeat\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12!\n" +
 	"\fmax_sessions\x18\x03 \x01(\rR\vmaxSessions\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\bR\bdraining\"\xe2\x05\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x10\n" +
+	"\x03ask\x18\x05 \x01(\bR\x03ask\"\xe2\x05\n" +
 	"\x05Frame\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\fR\x04link\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +

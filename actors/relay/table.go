@@ -76,15 +76,16 @@ func (t *Table) envelope() *Envelope {
 // SetPeers says to whom heartbeats are sent. A peer that is no longer among them is
 // forgotten when it has no links; until then, only its silence ends them.
 func (t *Table) SetPeers(now time.Time, names []string) {
+	was := make(map[*peer]bool, len(t.peers))
 	for _, p := range t.peers {
-		p.listed = false
+		was[p], p.listed = p.listed, false
 	}
 	for _, name := range names {
 		if name == t.self.Pod {
 			continue
 		}
 		p := t.peer(now, name)
-		if !p.listed && p.links == 0 {
+		if !was[p] && p.links == 0 {
 			p.asked = now
 			if p.state == PeerIsDead {
 				t.become(p, PeerIsUnknown) // it is said to be back
@@ -178,6 +179,9 @@ func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
 	switch kind := e.GetKind().(type) {
 	case *Envelope_Heartbeat:
 		p.learn(kind.Heartbeat)
+		if kind.Heartbeat.GetAsk() {
+			t.sendHeartbeat(p, false)
+		}
 	case *Envelope_Frame:
 		return t.route(now, p, kind.Frame)
 	default:
@@ -249,11 +253,14 @@ func (t *Table) Tick(now time.Time) {
 	due := !now.Before(t.beat)
 	if due {
 		t.beat = now.Add(HeartbeatEvery)
-		t.count++
 	}
 	for _, p := range t.sorted() {
-		if due && p.wanted() {
-			t.sendHeartbeat(p)
+		switch ask := p.asks() && !now.Before(p.askDue()); {
+		case ask:
+			p.askAt = now.Add(askEvery)
+			t.sendHeartbeat(p, true)
+		case due && p.wanted():
+			t.sendHeartbeat(p, false)
 		}
 		if p.state != PeerIsDead && !now.Before(p.deadAt()) {
 			t.become(p, PeerIsDead)
@@ -263,22 +270,24 @@ func (t *Table) Tick(now time.Time) {
 	t.forget(now)
 }
 
-// awoke takes time in which this process did not run out of the account: nobody was
-// asked in it, so nobody has failed to answer.
+// awoke begins the wait for the peers anew when this process did not run for a while:
+// nobody was asked in that time, so nobody has failed to answer.
 func (t *Table) awoke(now time.Time) {
-	if slept := now.Sub(t.lastTick) - HeartbeatEvery; !t.lastTick.IsZero() && slept > HeartbeatEvery {
+	if !t.lastTick.IsZero() && now.Sub(t.lastTick) > 2*HeartbeatEvery {
 		for _, p := range t.peers {
-			p.heard, p.asked = p.heard.Add(slept), p.asked.Add(slept)
+			p.asked = now
 		}
 	}
 	t.lastTick = now
 }
 
-func (t *Table) sendHeartbeat(p *peer) {
+func (t *Table) sendHeartbeat(p *peer, ask bool) {
+	t.count++
 	load := t.cfg.Load()
 	e := t.envelope()
 	e.Kind = &Envelope_Heartbeat{&Heartbeat{
 		Count: t.count, Sessions: load.GetSessions(), MaxSessions: load.GetMaxSessions(), Draining: load.GetDraining(),
+		Ask: ask,
 	}}
 	t.cfg.Send(p.name, e)
 }
@@ -299,6 +308,9 @@ func (t *Table) Next() time.Time {
 	for _, p := range t.peers {
 		if p.state != PeerIsDead {
 			next = earliest(next, p.deadAt())
+		}
+		if p.asks() {
+			next = earliest(next, p.askDue())
 		}
 	}
 	return next
