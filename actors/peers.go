@@ -45,11 +45,11 @@ type peers struct {
 	open        sync.WaitGroup
 	alive, dead atomic.Int64
 
-	mu     sync.Mutex
-	table  *relay.Table
-	known  map[string]string // addresses of peers that heartbeats go to
-	later  []func()          // what the table's callbacks leave to be done without mu
-	timer  *time.Timer
+	mu    sync.Mutex
+	table *relay.Table
+	known map[string]string // addresses of peers that heartbeats go to
+	later []func()          // what the table's callbacks leave to be done without mu
+	timer *time.Timer
 
 	leaving bool // there are to be no more links
 	closed  bool
@@ -171,7 +171,7 @@ func (p *peers) stateChanged(peer string, state relay.PeerState) {
 			p.log.Warn("peer is dead: it has not answered", "peer", peer)
 			p.transport.cut(peer)
 		}
-		p.refresh()
+		p.locked(func(t *relay.Table, _ time.Time) { p.count(t) })
 	})
 }
 
@@ -353,4 +353,3 @@ func (e *Engine) ofEarlierLife(session string) bool {
 func sessionLost() *wire.Error {
 	return wire.Errorf(wire.CodeSessionLost, "the pod that owned the session is gone, and the session with it")
 }
-

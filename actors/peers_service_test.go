@@ -1,17 +1,8 @@
 package actors
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -20,82 +11,13 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/internal/testca"
 )
 
-// authority signs certificates of peers.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newAuthority(t testing.TB) *authority {
+// load makes of certificate files what an engine wants.
+func load(t testing.TB, f testca.Files) *PeerTLS {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "peers"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-}
-
-// files are a certificate, its key and the authorities on disk.
-type files struct{ cert, key, ca string }
-
-// sign writes a certificate for name into dir, replacing what is there as a mounted Secret does.
-func (a *authority) sign(t testing.TB, dir, name string, trusted ...*authority) files {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var roots []byte
-	for _, ca := range append(trusted, a) {
-		roots = append(roots, ca.pem...)
-	}
-	f := files{filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")}
-	for name, content := range map[string][]byte{
-		f.cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		f.key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		f.ca:   roots,
-	} {
-		if err := os.WriteFile(name+".new", content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(name+".new", name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return f
-}
-
-func (f files) load(t testing.TB) *PeerTLS {
-	t.Helper()
-	p, err := NewPeerTLS(f.cert, f.key, f.ca, "", nil)
+	p, err := NewPeerTLS(f.Cert, f.Key, f.CA, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +29,8 @@ type service struct {
 	t     testing.TB
 	pods  []*harness
 	dir   *testDirectory
-	ca    *authority
-	files []files
+	ca    *testca.Authority
+	files []testca.Files
 }
 
 // testDirectory is a Directory that a test changes.
@@ -178,12 +100,12 @@ func listenLoopback(t testing.TB, addr string) net.Listener {
 // newService starts n pods, pod-0 and so on, and waits until all have heard of all.
 func newService(t testing.TB, n int, change func(*Config)) *service {
 	t.Helper()
-	s := &service{t: t, dir: &testDirectory{}, ca: newAuthority(t)}
+	s := &service{t: t, dir: &testDirectory{}, ca: testca.New(t)}
 	listeners := make([]net.Listener, n)
 	for i := range listeners {
 		listeners[i] = listenLoopback(t, "127.0.0.1:0")
 		s.dir.peers = append(s.dir.peers, Peer{Pod: fmt.Sprintf("pod-%d", i), Addr: listeners[i].Addr().String()})
-		s.files = append(s.files, s.ca.sign(t, t.TempDir(), PeerCertName))
+		s.files = append(s.files, s.ca.Sign(t, t.TempDir(), PeerCertName))
 	}
 	for i, l := range listeners {
 		s.pods = append(s.pods, s.start(i, l, change))
@@ -196,7 +118,7 @@ func newService(t testing.TB, n int, change func(*Config)) *service {
 func (s *service) start(i int, l net.Listener, change func(*Config)) *harness {
 	return newHarness(s.t, newFakeRunner(running), func(cfg *Config) {
 		cfg.Pod = s.dir.peers[i].Pod
-		cfg.Peers = &PeersConfig{Directory: s.dir, Listener: l, TLS: s.files[i].load(s.t)}
+		cfg.Peers = &PeersConfig{Directory: s.dir, Listener: l, TLS: load(s.t, s.files[i])}
 		if change != nil {
 			change(cfg)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/internal/testca"
 )
 
 // stranger connects to a pod's peer listener as somebody else's program would.
@@ -51,15 +52,15 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	counted := func(reason string) float64 {
 		return metricValue(t, s.pods[0].peers.metrics.refused.WithLabelValues(reason))
 	}
-	other := newAuthority(t)
+	other := testca.New(t)
 	for name, c := range map[string]struct {
 		creds  credentials.TransportCredentials
 		reason string
 	}{
 		"plain text":        {insecure.NewCredentials(), refusedPlaintext},
 		"no certificate":    {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), refusedCertificate},
-		"another authority": {credentials.NewTLS(clientOf(t, other.sign(t, t.TempDir(), PeerCertName))), refusedCertificate},
-		"another name":      {credentials.NewTLS(clientOf(t, s.ca.sign(t, t.TempDir(), "database"))), refusedCertificate},
+		"another authority": {credentials.NewTLS(clientOf(t, other.Sign(t, t.TempDir(), PeerCertName))), refusedCertificate},
+		"another name":      {credentials.NewTLS(clientOf(t, s.ca.Sign(t, t.TempDir(), "database"))), refusedCertificate},
 	} {
 		before := counted(c.reason)
 		if _, err := stranger(t, addr, c.creds); err == nil {
@@ -72,7 +73,7 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	}
 
 	// A pod whose peer's address is somebody else's does not talk to that either.
-	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, other.sign(t, t.TempDir(), PeerCertName)))))
+	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, other.Sign(t, t.TempDir(), PeerCertName)))))
 	l := listenLoopback(t, "127.0.0.1:0")
 	go func() { _ = foreign.Serve(l) }()
 	before := counted(refusedCertificate)
@@ -83,16 +84,16 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	s.stop()
 }
 
-func clientOf(t *testing.T, f files) *tls.Config {
+func clientOf(t *testing.T, f testca.Files) *tls.Config {
 	t.Helper()
-	cert, err := tls.LoadX509KeyPair(f.cert, f.key)
+	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true}
 }
 
-func serverOf(t *testing.T, f files) *tls.Config {
+func serverOf(t *testing.T, f testca.Files) *tls.Config {
 	t.Helper()
 	return &tls.Config{Certificates: clientOf(t, f).Certificates, ClientAuth: tls.RequireAnyClientCert}
 }
@@ -107,14 +108,14 @@ func TestCertificatesRotate(t *testing.T) {
 	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	far.answered(t, "1")
 	ids := []string{"11", "12", "13", "14"}
-	next := newAuthority(t)
+	next := testca.New(t)
 	for step, sign := range []func(dir string){
-		func(dir string) { s.ca.sign(t, dir, PeerCertName, next) }, // both are trusted
-		func(dir string) { next.sign(t, dir, PeerCertName, s.ca) }, // the new one signs
-		func(dir string) { next.sign(t, dir, PeerCertName) },       // the old one is not trusted any more
+		func(dir string) { s.ca.Sign(t, dir, PeerCertName, next) }, // both are trusted
+		func(dir string) { next.Sign(t, dir, PeerCertName, s.ca) }, // the new one signs
+		func(dir string) { next.Sign(t, dir, PeerCertName) },       // the old one is not trusted any more
 	} {
 		for _, f := range s.files {
-			sign(filepath.Dir(f.cert))
+			sign(filepath.Dir(f.Cert))
 		}
 		for i, h := range s.pods {
 			h.peers.transport.cut(s.dir.peers[1-i].Pod) // a connection is as good as when it was made
@@ -123,15 +124,15 @@ func TestCertificatesRotate(t *testing.T) {
 		far.answered(t, ids[step])
 		s.meet()
 	}
-	old := s.ca.sign(t, t.TempDir(), PeerCertName)
+	old := s.ca.Sign(t, t.TempDir(), PeerCertName)
 	for i := range s.pods {
 		if _, err := stranger(t, s.dir.peers[i].Addr, credentials.NewTLS(clientOf(t, old))); err == nil {
 			t.Error("a certificate of the withdrawn authority was accepted")
 		}
 	}
 	// A certificate without its key is not taken over.
-	other := s.ca.sign(t, t.TempDir(), PeerCertName)
-	if err := os.Rename(other.cert, s.files[0].cert); err != nil {
+	other := s.ca.Sign(t, t.TempDir(), PeerCertName)
+	if err := os.Rename(other.Cert, s.files[0].Cert); err != nil {
 		t.Fatal(err)
 	}
 	s.pods[1].peers.transport.cut("pod-0")
@@ -228,7 +229,7 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	l := listenLoopback(t, "127.0.0.1:0")
 	defer l.Close()
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serverOf(t, s.ca.sign(t, t.TempDir(), PeerCertName)))),
+		grpc.Creds(credentials.NewTLS(serverOf(t, s.ca.Sign(t, t.TempDir(), PeerCertName)))),
 		grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(64<<10))
 	stalled := make(chan struct{})
 	remote.RegisterRemotingServer(server, &deafPeer{greeted: stalled})
