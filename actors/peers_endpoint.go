@@ -18,9 +18,10 @@ const (
 	// maxQueued is how many bytes wait for one peer. Links send no more than their windows,
 	// so a peer that reads never lets it come to this; what is over it is dropped, and its link sends it again.
 	maxQueued = 8 << 20
-	// maxBatch and maxBatchBytes bound one message of the stream, far below what gRPC refuses.
+	// maxBatch and maxBatchBytes bound one message of the stream, far below what gRPC refuses. Larger
+	// ones carried no more per second, and every one is held as a whole at both ends.
 	maxBatch      = 64
-	maxBatchBytes = 1 << 20
+	maxBatchBytes = 128 << 10
 	// dialPatience is how long a connection may take to be agreed on, the peer's answer included.
 	dialPatience = 3 * time.Second
 	// The pause between two attempts to connect doubles from the first to the second.

@@ -11,11 +11,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/internal/testca"
+	"github.com/troupe-dev/troupe/internal/peerca"
 )
 
 // load makes of certificate files what an engine wants.
-func load(t testing.TB, f testca.Files) *PeerTLS {
+func load(t testing.TB, f peerca.Files) *PeerTLS {
 	t.Helper()
 	p, err := NewPeerTLS(f.Cert, f.Key, f.CA, "", nil)
 	if err != nil {
@@ -29,8 +29,8 @@ type service struct {
 	t     testing.TB
 	pods  []*harness
 	dir   *testDirectory
-	ca    *testca.Authority
-	files []testca.Files
+	ca    *peerca.Authority
+	files []peerca.Files
 }
 
 // testDirectory is a Directory that a test changes.
@@ -100,12 +100,12 @@ func listenLoopback(t testing.TB, addr string) net.Listener {
 // newService starts n pods, pod-0 and so on, and waits until all have heard of all.
 func newService(t testing.TB, n int, change func(*Config)) *service {
 	t.Helper()
-	s := &service{t: t, dir: &testDirectory{}, ca: testca.New(t)}
+	s := &service{t: t, dir: &testDirectory{}, ca: newAuthority(t)}
 	listeners := make([]net.Listener, n)
 	for i := range listeners {
 		listeners[i] = listenLoopback(t, "127.0.0.1:0")
 		s.dir.peers = append(s.dir.peers, Peer{Pod: fmt.Sprintf("pod-%d", i), Addr: listeners[i].Addr().String()})
-		s.files = append(s.files, s.ca.Sign(t, t.TempDir(), PeerCertName))
+		s.files = append(s.files, sign(t, s.ca, t.TempDir(), PeerCertName))
 	}
 	for i, l := range listeners {
 		s.pods = append(s.pods, s.start(i, l, change))
@@ -195,4 +195,22 @@ func metricValue(t testing.TB, m prometheus.Metric) float64 {
 		return out.GetCounter().GetValue()
 	}
 	return out.GetGauge().GetValue()
+}
+
+func newAuthority(t testing.TB) *peerca.Authority {
+	t.Helper()
+	a, err := peerca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func sign(t testing.TB, a *peerca.Authority, dir, name string, trusted ...*peerca.Authority) peerca.Files {
+	t.Helper()
+	f, err := a.Sign(dir, name, trusted...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -64,6 +66,9 @@ const (
 	maxStreams = 4
 )
 
+// streamBuffers hold messages of streams. gRPC's own pool takes 1 MiB for whatever is over 32 KiB.
+var streamBuffers = mem.NewTieredBufferPool(256, 4<<10, 16<<10, 48<<10, 80<<10, maxBatchBytes+16<<10)
+
 // newTransport prepares to serve l, which close closes. Without security it is plain text.
 func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logger, m *peerMetrics) *transport {
 	t := &transport{self: self, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
@@ -75,6 +80,7 @@ func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logg
 		grpc.WithTransportCredentials(clientCreds),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
+		experimental.WithBufferPool(streamBuffers),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	}
 	t.server = t.newServer(serverCreds)
@@ -95,7 +101,7 @@ func (t *transport) start(deliver func(*relay.Envelope), reached func(pod string
 func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.Creds(creds), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 	)

@@ -20,7 +20,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/internal/testca"
+	"github.com/troupe-dev/troupe/internal/peerca"
 )
 
 // stranger connects to a pod's peer listener as somebody else's program would.
@@ -52,15 +52,15 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	counted := func(reason string) float64 {
 		return metricValue(t, s.pods[0].peers.metrics.refused.WithLabelValues(reason))
 	}
-	other := testca.New(t)
+	other := newAuthority(t)
 	for name, c := range map[string]struct {
 		creds  credentials.TransportCredentials
 		reason string
 	}{
 		"plain text":        {insecure.NewCredentials(), refusedPlaintext},
 		"no certificate":    {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), refusedCertificate},
-		"another authority": {credentials.NewTLS(clientOf(t, other.Sign(t, t.TempDir(), PeerCertName))), refusedCertificate},
-		"another name":      {credentials.NewTLS(clientOf(t, s.ca.Sign(t, t.TempDir(), "database"))), refusedCertificate},
+		"another authority": {credentials.NewTLS(clientOf(t, sign(t, other, t.TempDir(), PeerCertName))), refusedCertificate},
+		"another name":      {credentials.NewTLS(clientOf(t, sign(t, s.ca, t.TempDir(), "database"))), refusedCertificate},
 	} {
 		before := counted(c.reason)
 		if _, err := stranger(t, addr, c.creds); err == nil {
@@ -73,7 +73,7 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	}
 
 	// A pod whose peer's address is somebody else's does not talk to that either.
-	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, other.Sign(t, t.TempDir(), PeerCertName)))))
+	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, other, t.TempDir(), PeerCertName)))))
 	l := listenLoopback(t, "127.0.0.1:0")
 	go func() { _ = foreign.Serve(l) }()
 	before := counted(refusedCertificate)
@@ -84,7 +84,7 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	s.stop()
 }
 
-func clientOf(t *testing.T, f testca.Files) *tls.Config {
+func clientOf(t *testing.T, f peerca.Files) *tls.Config {
 	t.Helper()
 	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
@@ -93,7 +93,7 @@ func clientOf(t *testing.T, f testca.Files) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true}
 }
 
-func serverOf(t *testing.T, f testca.Files) *tls.Config {
+func serverOf(t *testing.T, f peerca.Files) *tls.Config {
 	t.Helper()
 	return &tls.Config{Certificates: clientOf(t, f).Certificates, ClientAuth: tls.RequireAnyClientCert}
 }
@@ -108,11 +108,11 @@ func TestCertificatesRotate(t *testing.T) {
 	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	far.answered(t, "1")
 	ids := []string{"11", "12", "13", "14"}
-	next := testca.New(t)
+	next := newAuthority(t)
 	for step, sign := range []func(dir string){
-		func(dir string) { s.ca.Sign(t, dir, PeerCertName, next) }, // both are trusted
-		func(dir string) { next.Sign(t, dir, PeerCertName, s.ca) }, // the new one signs
-		func(dir string) { next.Sign(t, dir, PeerCertName) },       // the old one is not trusted any more
+		func(dir string) { sign(t, s.ca, dir, PeerCertName, next) }, // both are trusted
+		func(dir string) { sign(t, next, dir, PeerCertName, s.ca) }, // the new one signs
+		func(dir string) { sign(t, next, dir, PeerCertName) },       // the old one is not trusted any more
 	} {
 		for _, f := range s.files {
 			sign(filepath.Dir(f.Cert))
@@ -124,14 +124,14 @@ func TestCertificatesRotate(t *testing.T) {
 		far.answered(t, ids[step])
 		s.meet()
 	}
-	old := s.ca.Sign(t, t.TempDir(), PeerCertName)
+	old := sign(t, s.ca, t.TempDir(), PeerCertName)
 	for i := range s.pods {
 		if _, err := stranger(t, s.dir.peers[i].Addr, credentials.NewTLS(clientOf(t, old))); err == nil {
 			t.Error("a certificate of the withdrawn authority was accepted")
 		}
 	}
 	// A certificate without its key is not taken over.
-	other := s.ca.Sign(t, t.TempDir(), PeerCertName)
+	other := sign(t, s.ca, t.TempDir(), PeerCertName)
 	if err := os.Rename(other.Cert, s.files[0].Cert); err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	l := listenLoopback(t, "127.0.0.1:0")
 	defer l.Close()
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serverOf(t, s.ca.Sign(t, t.TempDir(), PeerCertName)))),
+		grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, s.ca, t.TempDir(), PeerCertName)))),
 		grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(64<<10))
 	stalled := make(chan struct{})
 	remote.RegisterRemotingServer(server, &deafPeer{greeted: stalled})
