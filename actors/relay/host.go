@@ -221,6 +221,9 @@ func (h *Host) deliver(now time.Time, f *Frame) {
 		return
 	} else if ok {
 		h.open(now, open.Open)
+		if h.link.ended == "" && h.link.owedN > 0 {
+			h.link.postAck() // the guest's requests wait for it
+		}
 		return
 	}
 	switch body := f.Body.(type) {

@@ -30,7 +30,9 @@ type socket struct {
 	dead   bool
 	told   bool // the guest was told that it is dead
 	busy   bool
-	lost   bool // -32007 was said
+	told7  bool // the guest said -32007
+	lost   bool // and it was written
+	again  bool // resume was sent on it
 	ids    map[string]bool
 	lastID int
 	have   map[string]gotten
@@ -79,6 +81,7 @@ func (s *socket) Reply(id wire.ID, result any, err *wire.Error) {
 		}
 		delete(s.ids, string(id))
 	}
+	s.told7 = s.told7 || err != nil && err.Code == wire.CodeSessionLost
 	s.put(simItem{id: id, answer: true, result: result, err: err})
 }
 
@@ -94,6 +97,9 @@ func (s *socket) Follow(f Feed) bool {
 
 func (s *socket) Disconnect(cause wire.Cause) {
 	s.alive("Disconnect")
+	if cause == wire.CauseSessionLost && !s.told7 {
+		s.pod.w.failf("the session is lost, and the client is not told so")
+	}
 	if s.ending == "" {
 		s.ending, s.flush = cause, s.pod.w.now.Add(10*time.Second)
 	}
@@ -168,7 +174,21 @@ func (s *socket) step() {
 	case worked:
 		s.work(0)
 	case leaving:
+		s.checkDrained()
 		s.close(s.ending)
+	}
+}
+
+// checkDrained: a session that ends in order has sent all of its output before it says so.
+func (s *socket) checkDrained() {
+	c := s.guest.host()
+	if s.ending != wire.CauseDraining || c == nil || c.slow || len(s.queue) > 0 {
+		return
+	}
+	for _, f := range s.feeds {
+		if !s.have[f.id].completed {
+			s.pod.w.failf("the session ended in order, and the end of %s was not sent", f.id)
+		}
 	}
 }
 
@@ -399,7 +419,7 @@ func (u *user) closed(s *socket, cause wire.Cause) {
 	switch {
 	case u.closing:
 		u.done = true
-	case s.lost, cause == wire.CauseNoSession:
+	case s.lost, cause == wire.CauseNoSession, cause == wire.CauseDraining:
 		u.lostOwner(s)
 	default:
 		u.w.after(u.w.upTo(300*time.Millisecond), u.connect)
@@ -446,6 +466,8 @@ func (u *user) goOn(s *socket) {
 		u.ask(s, &wire.StatusParams{})
 	case u.w.chance(5):
 		u.ask(s, &wire.PongParams{})
+	case u.w.chance(10):
+		u.followAgain(s)
 	}
 	if running > 0 {
 		return
@@ -456,6 +478,21 @@ func (u *user) goOn(s *socket) {
 		return
 	}
 	u.cut(s, wire.CauseClientDone)
+}
+
+// followAgain resumes on a connection that is attached: feeds are replaced.
+func (u *user) followAgain(s *socket) {
+	if s.again {
+		return // what a second one should ask for depends on the first
+	}
+	s.again = true
+	r := &wire.ResumeParams{ResumeToken: u.token, Executions: map[string]int64{}}
+	for id, x := range u.execs {
+		if x.known && !x.completed {
+			r.Executions[id] = x.offset
+		}
+	}
+	u.ask(s, r)
 }
 
 func (u *user) reply(s *socket, id wire.ID, result any, err *wire.Error) {
@@ -512,7 +549,7 @@ func (u *user) follows(id string, offset int64) {
 	if offset > x.offset {
 		u.w.failf("%s begins at %d, and the client has %d", id, offset, x.offset)
 	}
-	x.known, x.offset = true, offset
+	x.known, x.offset, x.completed = true, offset, false
 }
 
 func (u *user) output(id string, p transcript.Piece) {

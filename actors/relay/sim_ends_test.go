@@ -19,11 +19,36 @@ type simGuest struct {
 	guest *Guest
 	due   time.Time
 	sock  *socket
+	life  int  // of the owner, when it was asked
+	boot  Boot // of the owner, as its pod knew it
+}
+
+// host is the connection at the other end, if it lives or has ended by itself.
+func (g *simGuest) host() *simConn {
+	if h := g.owner.hosts[g.id]; h != nil {
+		return h.conn
+	}
+	return nil
+}
+
+// checkEnded knows when a guest may end so.
+func (g *simGuest) checkEnded() {
+	w, p := g.pod.w, g.pod
+	switch why := g.guest.Ended(); {
+	case why == EndedPeerDead:
+		w.checkMayBeDead(p, g.owner)
+	case why == EndedPeerRestarted && g.owner.up && g.owner.boot == g.boot:
+		w.failf("%s takes %s for restarted", p.name, g.owner.name)
+	case why == EndedReset && g.owner.life == g.life && w.ends[g.id] == "":
+		w.failf("a guest was reset, and its host did not end")
+	case why == EndedProtocol || why == EndedSilent || why == EndedOverflow && w.maxControl == DefaultMaxControl:
+		w.failf("a guest ended: %s", why)
+	}
 }
 
 func (p *simPod) newGuest(owner *simPod, s *socket, o Opening) *simGuest {
 	w := p.w
-	g := &simGuest{pod: p, owner: owner, id: w.random16(), sock: s}
+	g := &simGuest{pod: p, owner: owner, id: w.random16(), sock: s, life: owner.life, boot: p.table.Peer(owner.name).Boot}
 	if !p.table.Add(w.now, g.id, owner.name) {
 		w.checkMayBeDead(p, owner)
 		return nil
@@ -54,11 +79,7 @@ func (g *simGuest) settle() {
 			delete(p.guests, g.id)
 			p.table.Remove(w.now, g.id)
 			w.logf("%s: guest %v is done: %s", p.name, g.id.String()[:6], g.guest.Ended())
-			if why := g.guest.Ended(); why == EndedPeerDead {
-				w.checkMayBeDead(p, g.owner)
-			} else if why == EndedProtocol || why == EndedSilent || why == EndedOverflow && w.maxControl == DefaultMaxControl {
-				w.failf("a guest ended: %s", why)
-			}
+			g.checkEnded()
 		}
 		return
 	}
@@ -99,9 +120,15 @@ func (p *simPod) newHost(peer *simPod, id LinkID) *simHost {
 	h := &simHost{pod: p, peer: peer, id: id}
 	h.host = NewHost(w.now, HostConfig{
 		Link: id, Window: w.window, MaxControl: w.maxControl, Counters: &w.counters,
-		Send:    func(f *Frame) { p.sends(peer, p.table.Wrap(f)) },
-		Wake:    func() { p.after(w.upTo(100*time.Microsecond), func() { h.call(func() { h.host.Wake(w.now) }) }) },
-		Connect: func(o Opening) { h.conn = p.connect(h, o) },
+		Send: func(f *Frame) { p.sends(peer, p.table.Wrap(f)) },
+		Wake: func() { p.after(w.upTo(100*time.Microsecond), func() { h.call(func() { h.host.Wake(w.now) }) }) },
+		Connect: func(o Opening) {
+			if w.connects[id] == p.boot {
+				w.failf("link %v opened twice", id)
+			}
+			w.connects[id] = p.boot
+			h.conn = p.connect(h, o)
+		},
 		Request: func(id wire.ID, params any) { h.conn.request(id, params) },
 		Closed:  func(cause wire.Cause, delivered map[string]int64) { h.conn.hostClosed(cause, delivered) },
 	})
@@ -121,6 +148,7 @@ func (h *simHost) settle() {
 		if p.hosts[h.id] == h {
 			delete(p.hosts, h.id)
 			p.table.Remove(w.now, h.id)
+			w.ends[h.id] = h.host.Ended()
 			w.logf("%s: host %v is done: %s", p.name, h.id.String()[:6], h.host.Ended())
 			if h.conn == nil || !h.conn.told {
 				w.failf("a host is done, and the engine was not told")
@@ -133,6 +161,12 @@ func (h *simHost) settle() {
 	}
 	if data := h.host.link.data; data > w.window+4000+maxOutput/w.maxBody*frameCost {
 		w.failf("a host holds %d for a window of %d", data, w.window)
+	}
+	if over := int64(h.host.sent - h.host.limit); over > 1000 {
+		w.failf("a host sent %d more than it may", over)
+	}
+	if g := h.peer.guests[h.id]; g != nil && h.host.link.gone == h.host.link.last && !g.guest.link.frozen && g.guest.came != h.host.sent {
+		w.failf("a host has sent %d, and its guest got %d", h.host.sent, g.guest.came)
 	}
 	if h.host.link.control > w.maxControl {
 		w.failf("a host holds %d of control", h.host.link.control)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(1000))
 	first := envInt("TROUPE_FIRST_SEED", 1)
 	n := envInt("TROUPE_SEEDS", simSeeds)
 	var next, failed atomic.Uint64

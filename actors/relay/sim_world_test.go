@@ -59,6 +59,8 @@ type world struct {
 	counters                    Counters
 	frames                      int // envelopes sent that are no heartbeats
 	executed                    map[string]bool
+	connects                    map[LinkID]Boot  // hosts that opened a connection
+	ends                        map[LinkID]Ended // of hosts
 	healed                      bool
 	events                      int
 }
@@ -75,6 +77,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 7)), start: simStart, now: simStart,
 		wires: map[[2]int]*simWire{}, executed: map[string]bool{},
+		connects: map[LinkID]Boot{}, ends: map[LinkID]Ended{},
 	}
 	w.window = []int{leastWindow, 2 * leastWindow, 64 << 10}[w.rng.IntN(3)]
 	w.maxBody = []int{200, 2000, maxBody}[w.rng.IntN(3)]
