@@ -89,7 +89,7 @@ func NewHost(now time.Time, cfg HostConfig) *Host {
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
 	}
-	h := &Host{cfg: cfg}
+	h := &Host{cfg: cfg, least: pieceCost + 1}
 	h.link = newLink(now, cfg.Link, false)
 	h.link.send, h.link.counters, h.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
 	h.link.deliver, h.link.onEnded, h.link.acked = h.deliver, h.linkEnded, h.acked
@@ -160,7 +160,7 @@ func (h *Host) Notify(now time.Time, method string, params any) {
 
 // Follow does the same for Client.Follow: false means that the feed was not taken, and that Closed has not told of it.
 func (h *Host) Follow(now time.Time, f Feed) bool {
-	if h.leaving != "" || h.told || h.link.ended != "" {
+	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
 		return false
 	}
 	feed := &hostFeed{execution: f.ExecutionID}
