@@ -29,7 +29,7 @@ type guestLink struct {
 
 // guestWindow is how much output of a session elsewhere is held here for a client that does not read:
 // 100 of them together 12.5 MiB. Four messages of it are under way at a time, which fills a connection of 1 Gbit/s at 1 ms.
-const guestWindow = 128 << 10
+const guestWindow = 256 << 10
 
 // join makes a link to a peer. It returns nil if the peer is dead.
 func (c *connection) join(peer string, o relay.Opening) *guestLink {

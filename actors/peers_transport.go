@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -59,15 +58,14 @@ var envelopeType = string((&relay.Envelope{}).ProtoReflect().Descriptor().FullNa
 const (
 	// streamWindow is what gRPC takes in for a reader that does not read. Fixed, since it would grow by itself.
 	streamWindow = 1 << 20
+	// socketBuffer is what one system call takes: a batch.
+	socketBuffer = maxBatchBytes
 	// A connection over which nothing comes for the sum of these is given up, by both ends.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
 	// maxStreams is per connection: a peer has one.
 	maxStreams = 4
 )
-
-// streamBuffers hold messages of streams. gRPC's own pool takes 1 MiB for whatever is over 32 KiB.
-var streamBuffers = mem.NewTieredBufferPool(256, 4<<10, 16<<10, 48<<10, 80<<10, maxBatchBytes+16<<10)
 
 // newTransport prepares to serve l, which close closes. Without security it is plain text.
 func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logger, m *peerMetrics) *transport {
@@ -80,7 +78,7 @@ func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logg
 		grpc.WithTransportCredentials(clientCreds),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
-		experimental.WithBufferPool(streamBuffers),
+		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer), grpc.WithSharedWriteBuffer(true),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	}
 	t.server = t.newServer(serverCreds)
@@ -102,6 +100,7 @@ func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Serv
 	s := grpc.NewServer(
 		grpc.Creds(creds), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
+		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 	)
