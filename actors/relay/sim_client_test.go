@@ -321,7 +321,6 @@ type userExec struct {
 	known     bool // the owner has it
 	offset    int64
 	completed bool
-	ends      int64
 }
 
 func newUser(w *world, i int) *user {

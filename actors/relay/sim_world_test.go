@@ -332,18 +332,14 @@ type simWire struct {
 // letter is an envelope under way.
 type letter struct {
 	e    *Envelope
-	life int // of the sender
 	at   time.Time
 	gone bool // arrived or lost
 }
 
 func (p *simPod) sends(to *simPod, e *Envelope) {
 	w := p.w
-	if f := e.GetFrame(); f != nil {
+	if e.GetFrame() != nil {
 		w.frames++
-		if n := proto.Size(e); n > MaxEnvelope {
-			w.failf("an envelope of %d bytes", n)
-		}
 	}
 	c := w.wires[[2]int{p.index, to.index}]
 	if w.now.Before(c.cut) {
@@ -381,7 +377,14 @@ func (c *simWire) arrives(l *letter) {
 	if !to.up {
 		return
 	}
+	if l.e.GetFrame() == nil {
+		to.after(0, func() { to.takes(l.e) })
+		return
+	}
 	b, err := proto.Marshal(l.e)
+	if len(b) > MaxEnvelope {
+		c.w.failf("an envelope of %d bytes", len(b))
+	}
 	if err != nil {
 		c.w.failf("marshal: %v", err)
 	}
