@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/mem"
 )
 
 const (
@@ -40,7 +41,7 @@ type endpoint struct {
 	stop context.CancelFunc
 
 	mu     sync.Mutex
-	queue  [][]byte
+	queue  []mem.Buffer
 	bytes  int
 	more   chan struct{}      // buffered, 1: the queue is not empty
 	cutNow context.CancelFunc // ends the connection in use
@@ -54,14 +55,14 @@ func (t *transport) newEndpoint(pod, addr string) *endpoint {
 }
 
 // post queues one envelope. It never blocks. It returns false if the queue is full.
-func (ep *endpoint) post(envelope []byte) bool {
+func (ep *endpoint) post(envelope mem.Buffer) bool {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	if ep.bytes+len(envelope) > maxQueued {
+	if ep.bytes+envelope.Len() > maxQueued {
 		return false
 	}
 	ep.queue = append(ep.queue, envelope)
-	ep.bytes += len(envelope)
+	ep.bytes += envelope.Len()
 	select {
 	case ep.more <- struct{}{}:
 	default:
@@ -70,17 +71,21 @@ func (ep *endpoint) post(envelope []byte) bool {
 }
 
 // take returns the next envelopes for one message, nil if there are none.
-func (ep *endpoint) take() [][]byte {
+func (ep *endpoint) take() []mem.Buffer {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
 	n, size := 0, 0
-	for n < len(ep.queue) && n < maxBatch && (n == 0 || size+len(ep.queue[n]) <= maxBatchBytes) {
-		size += len(ep.queue[n])
+	for n < len(ep.queue) && n < maxBatch && (n == 0 || size+ep.queue[n].Len() <= maxBatchBytes) {
+		size += ep.queue[n].Len()
 		n++
 	}
-	batch := ep.queue[:n:n]
+	batch := slices.Clone(ep.queue[:n])
+	clear(ep.queue[:n])
 	ep.queue = ep.queue[n:]
 	ep.bytes -= size
+	if n == 0 {
+		return nil
+	}
 	if len(ep.queue) == 0 {
 		ep.queue = nil // a burst's array is not kept
 	}
@@ -91,6 +96,9 @@ func (ep *endpoint) take() [][]byte {
 func (ep *endpoint) forget() {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
+	for _, e := range ep.queue {
+		e.Free()
+	}
 	ep.queue, ep.bytes = nil, 0
 }
 
@@ -226,24 +234,13 @@ func (ep *endpoint) pump(ctx context.Context, stream remote.Remoting_ReceiveClie
 				return err
 			}
 		}
-		if err := stream.Send(ep.message(batch)); err != nil {
+		size := 0
+		for _, e := range batch {
+			size += e.Len()
+		}
+		if err := stream.SendMsg(&outBatch{pod: ep.pod, envelopes: batch}); err != nil {
 			return err
 		}
+		ep.t.metrics.bytes.WithLabelValues("sent").Add(float64(size))
 	}
-}
-
-// message is a batch as proto.actor's remote has it: one type name, one target, envelopes.
-func (ep *endpoint) message(batch [][]byte) *remote.RemoteMessage {
-	m := &remote.MessageBatch{
-		TypeNames: []string{envelopeType},
-		Targets:   []*actor.PID{{Address: ep.pod, Id: peersID}},
-		Envelopes: make([]*remote.MessageEnvelope, len(batch)),
-	}
-	size := 0
-	for i, data := range batch {
-		m.Envelopes[i] = &remote.MessageEnvelope{MessageData: data}
-		size += len(data)
-	}
-	ep.t.metrics.bytes.WithLabelValues("sent").Add(float64(size))
-	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: m}}
 }

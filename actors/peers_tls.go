@@ -144,7 +144,7 @@ func (p *PeerTLS) config(use x509.ExtKeyUsage) *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2"},
 		ServerName: p.name,
-		ClientAuth: tls.RequireAnyClientCert, // and VerifyConnection looks at it
+		ClientAuth: tls.RequestClientCert, // VerifyConnection insists on it, with an error that can be told from others
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, _ := p.current()
 			return cert, nil

@@ -18,7 +18,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/troupe-dev/troupe/actors/relay"
@@ -75,7 +77,7 @@ func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logg
 		serverCreds, clientCreds = security.server(t.refused), security.client(t.refused)
 	}
 	t.dialOptions = []grpc.DialOption{
-		grpc.WithTransportCredentials(clientCreds),
+		grpc.WithTransportCredentials(clientCreds), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
 		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer), grpc.WithSharedWriteBuffer(true),
@@ -98,7 +100,7 @@ func (t *transport) start(deliver func(*relay.Envelope), reached func(pod string
 
 func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
 	s := grpc.NewServer(
-		grpc.Creds(creds), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
 		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
@@ -144,12 +146,16 @@ func (t *transport) send(pod string, e *relay.Envelope) {
 		t.metrics.lost.WithLabelValues("no_address").Inc()
 		return
 	}
-	data, err := proto.Marshal(e)
+	buf := streamBuffers.Get(proto.Size(e))
+	data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], e)
 	if err != nil { // a string that is not UTF-8; links make none
+		streamBuffers.Put(buf)
 		t.log.Error("envelope not encoded", "peer", pod, "err", err)
 		return
 	}
-	if !ep.post(data) {
+	*buf = data
+	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope) {
+		envelope.Free()
 		t.metrics.lost.WithLabelValues("queue_full").Inc()
 	}
 }
@@ -199,7 +205,8 @@ func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
 		}
 	}()
 	for {
-		msg, err := stream.Recv()
+		msg := new(inMessage)
+		err := stream.RecvMsg(msg)
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -210,36 +217,51 @@ func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
 			}
 			return err
 		}
-		switch m := msg.MessageType.(type) {
-		case *remote.RemoteMessage_ConnectRequest:
-			err := stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
-				ConnectResponse: &remote.ConnectResponse{MemberId: r.t.self},
-			}})
-			if err != nil {
-				return err
-			}
-		case *remote.RemoteMessage_MessageBatch:
-			r.batch(m.MessageBatch)
+		err = r.message(stream, msg)
+		msg.data.Free()
+		if err != nil {
+			return err
 		}
 	}
 }
 
+// message handles one message of a stream. It returns an error only if the stream cannot go on.
+func (r *receiver) message(stream remote.Remoting_ReceiveServer, msg *inMessage) error {
+	batch, other, err := msg.batch()
+	switch {
+	case err != nil:
+		r.t.metrics.malformed.Inc()
+	case other == nil:
+		r.batch(batch)
+	case other.GetConnectRequest() != nil:
+		return stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
+			ConnectResponse: &remote.ConnectResponse{MemberId: r.t.self},
+		}})
+	}
+	return nil
+}
+
 // batch delivers the envelopes of a batch that are meant for us. An index that
 // points nowhere, another type, another serializer or another actor is counted and passed over.
-func (r *receiver) batch(b *remote.MessageBatch) {
-	size := 0
-	for _, e := range b.GetEnvelopes() {
-		size += len(e.GetMessageData())
-		typ, target := int(e.GetTypeId()), int(e.GetTarget())
-		known := typ >= 0 && typ < len(b.GetTypeNames()) && b.GetTypeNames()[typ] == envelopeType &&
-			target >= 0 && target < len(b.GetTargets()) && b.GetTargets()[target].GetId() == peersID &&
-			e.GetSerializerId() == remote.DefaultSerializerID
-		envelope := &relay.Envelope{}
-		if !known || proto.Unmarshal(e.GetMessageData(), envelope) != nil {
+func (r *receiver) batch(b []byte) {
+	r.t.metrics.bytes.WithLabelValues("received").Add(float64(len(b)))
+	var index batchIndex
+	if index.read(b) != nil {
+		r.t.metrics.malformed.Inc()
+		return
+	}
+	// It was read to its end just now.
+	_ = fields(b, func(num protowire.Number, typ protowire.Type, b []byte) int {
+		if num != batchEnvelopes || typ != protowire.BytesType {
+			return skip(num, typ, b)
+		}
+		raw, n := protowire.ConsumeBytes(b)
+		envelope := new(relay.Envelope)
+		if data, ok := index.envelope(raw); !ok || proto.Unmarshal(data, envelope) != nil {
 			r.t.metrics.malformed.Inc()
-			continue
+			return n
 		}
 		r.t.deliver(envelope)
-	}
-	r.t.metrics.bytes.WithLabelValues("received").Add(float64(size))
+		return n
+	})
 }
