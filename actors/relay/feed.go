@@ -13,7 +13,7 @@ const (
 	// stream of single bytes is bounded too.
 	pieceCost = 256
 	// maxOutput is the most cost of pieces in one frame, unless a mark makes it more.
-	maxOutput = 32 << 10
+	maxOutput = 48 << 10
 	// leastRoom is how much may be sent at least when a frame is begun or a piece added, so that a truncated
 	// line of the default length is never cut in two: only its end says so. It is less for small windows.
 	leastRoom = 16 << 10

@@ -73,7 +73,7 @@ func NewGuest(now time.Time, cfg GuestConfig) *Guest {
 	g.link.deliver, g.link.onEnded, g.link.acked = g.deliver, g.linkEnded, g.acked
 	g.window.wake = cfg.Wake
 	g.granted = uint64(cfg.Window)
-	g.window.alarm.Store(uint64(cfg.Window / 4))
+	g.window.alarm.Store(uint64(cfg.Window / 2))
 
 	o := &Open{
 		Subject: []byte(cfg.Open.Subject), Remote: []byte(cfg.Open.Remote), Session: []byte(cfg.Open.Session),
@@ -164,11 +164,11 @@ func (g *Guest) Wake(now time.Time) {
 	}
 	for {
 		limit := g.window.done.Load() + uint64(g.cfg.Window)
-		if limit < g.granted+uint64(g.cfg.Window/4) {
+		if limit < g.granted+uint64(g.cfg.Window/2) {
 			return
 		}
 		g.granted = limit
-		g.window.alarm.Store(limit - uint64(g.cfg.Window) + uint64(g.cfg.Window/4))
+		g.window.alarm.Store(limit - uint64(g.cfg.Window) + uint64(g.cfg.Window/2))
 		g.link.enqueue(now, &Frame_Credit{&Credit{Limit: limit}})
 		if g.window.done.Load() < g.window.alarm.Load() {
 			return

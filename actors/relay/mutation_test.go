@@ -35,13 +35,13 @@ var mutations = []struct{ name, file, old, new string }{
 	{"memory is used again", "pump.go", "own := append([]byte(nil), h.buf...)", "own := h.buf"},
 	{"an empty list of executions is none", "codec.go", "params = resumeParams{p.ResumeToken, p.Executions}", "_ = p"},
 	{"ended links open again", "peer.go", "_, ok := g.when[link]\n\treturn ok", "_, ok := g.when[link]\n\treturn ok && false"},
-	{"restarts are not seen", "table.go", "if restarted {", "if false {"},
-	{"late envelopes of an earlier life count", "table.go", "if slices.Contains(p.lives, boot) {", "if false {"},
+	{"restarts are not seen", "table.go", "if restarted {", "if restarted && false {"},
+	{"late envelopes of an earlier life count", "table.go", "if slices.Contains(p.lives, boot) {", "if slices.Contains(p.lives, boot) && false {"},
 	{"the dead keep their links", "table.go", "t.lose(now, p, EndedPeerDead)", ""},
 	{"the sleeper takes the others for dead", "table.go", "\t\t\tp.asked = now\n\t\t}\n\t}\n\tt.lastTick", "\t\t\t_ = p\n\t\t}\n\t}\n\tt.lastTick"},
 	{"nobody is asked for a sign", "table.go", "ask := p.asks() && !now.Before(p.askDue())", "ask := false"},
-	{"unknown links are not refused", "table.go", "if f.Seq == 0 && !probe {", "if true {"},
-	{"a Reset answers a Reset", "table.go", "if f.Seq == 0 && !probe {", "if false {"},
+	{"unknown links are not refused", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe || true {"},
+	{"a Reset answers a Reset", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe && false {"},
 }
 
 // TestMutations shows that the tests can fail: each mutation is found, nearly all by the simulation within TROUPE_MUTATIONS
