@@ -12,10 +12,10 @@ TOOL    := go tool -modfile=.ci/tools/go.mod
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint tidy-check bench fuzz verify clean
+.PHONY: help run build test lint tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build, then start trouped with its embedded runner (ARGS="--listen ...")
 	@exec bin/trouped $(ARGS)
@@ -32,9 +32,11 @@ test: ## go vet, the model check where spin is installed, and every test under t
 
 lint: ## golangci-lint: defects, style, and the import rules that are the architecture
 	$(TOOL) golangci-lint run ./...
+	cd e2e && go tool -modfile=../.ci/tools/go.mod golangci-lint run --config ../.golangci.yaml ./...
 
 tidy-check: ## Fail when go.mod or go.sum are not what the imports need
 	go mod tidy -diff
+	cd e2e && go mod tidy -diff
 
 bench: build ## Go benchmarks, then the load program: the figures of the README (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
@@ -45,6 +47,26 @@ fuzz: ## Every fuzz target for FUZZTIME (20s)
 
 verify: ## Check the Promela model of the process actor with spin
 	.ci/verify
+
+cluster:
+	@mkdir -p bin
+	cd e2e && go build -o ../bin/cluster ./cmd/cluster
+
+cluster-up: cluster ## Start a real Kubernetes of two nodes on this machine, in a network of its own (root; Debian)
+	bin/cluster packages
+	bin/cluster up --nodes 2
+
+cluster-down: cluster ## Stop it: nothing is left but its programs, images and logs
+	bin/cluster down
+
+chart: ## Render, validate and compare the Helm chart, and its README (UPDATE=1 accepts what has changed)
+	cd e2e && UPDATE_GOLDEN=$(UPDATE) go test ./chart/...
+
+e2e: build cluster ## Install troupe on a real Kubernetes, and test it through the ingress (ARGS="-run NAME")
+	bin/cluster packages
+	bin/cluster build
+	bin/cluster images
+	cd e2e && E2E=1 go test -count=1 -p 1 -timeout 40m ./... $(ARGS)
 
 clean: ## Remove what the other targets made (not Go's own caches)
 	rm -rf bin .cache

@@ -20,8 +20,9 @@ import (
 // net.Pipes, so that time in a synctest bubble passes while readers wait.
 type fakeRunner struct {
 	mu    sync.Mutex
-	trees map[string]*fakeTree // by execution id
-	auto  func(*fakeTree)      // runs for each tree that was started
+	trees map[string]*fakeTree                // by execution id
+	auto  func(*fakeTree)                     // runs for each tree that was started
+	stdin func(io.WriteCloser) io.WriteCloser // stands before the stdin of trees; nil: nothing does
 }
 
 func newFakeRunner(auto func(*fakeTree)) *fakeRunner {
@@ -98,9 +99,10 @@ type fakeTree struct {
 	calls          []string
 	stdout, stderr net.Conn
 	dead           chan struct{}
-	stubborn       bool // Kill does not kill: the test says when
-	manual         bool // Pause and Resume are only noted: the test says when
-	held           bool // the pipes outlive the tree
+	stubborn       bool     // Kill does not kill: the test says when
+	manual         bool     // Pause and Resume are only noted: the test says when
+	held           bool     // the pipes outlive the tree
+	typed          net.Conn // the command's end of stdin, if it has one
 }
 
 func (t *fakeTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error) {
@@ -116,7 +118,15 @@ func (t *fakeTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error
 	if t.runner.auto != nil {
 		go t.runner.auto(t)
 	}
-	return &Stdio{Stdout: fakePipe{out}, Stderr: fakePipe{errR}}, nil
+	stdio := &Stdio{Stdout: fakePipe{out}, Stderr: fakePipe{errR}}
+	if spec.Stdin {
+		r, w := net.Pipe()
+		t.typed, stdio.Stdin = r, w
+		if t.runner.stdin != nil {
+			stdio.Stdin = t.runner.stdin(w)
+		}
+	}
+	return stdio, nil
 }
 
 func (t *fakeTree) called(what string) {

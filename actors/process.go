@@ -242,7 +242,7 @@ func (p *process) outputProgress(ctx actor.Context) {
 		read = read && (p.ended[i] || p.quieted[i])
 	}
 	switch {
-	case p.dead != nil && all:
+	case p.dead != nil && all && !p.stdin.writing:
 		p.finish(ctx)
 	case p.dead != nil && read && p.hurried:
 		for i, o := range p.lines {

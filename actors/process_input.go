@@ -63,9 +63,7 @@ func (p *process) writeNext(ctx actor.Context) {
 func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in := &p.stdin
 	in.writing = false
-	if len(in.queue) == 0 {
-		return // the input was closed meanwhile
-	}
+	defer p.outputProgress(ctx) // the end waits for this answer
 	done := in.queue[0]
 	in.queue = in.queue[1:]
 	in.bytes -= int64(len(done.data))
@@ -83,6 +81,9 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 }
 
 // closeInput closes the pipe and answers everyone who still waits to write to it.
+// The request that is being written is answered by inputWritten, which knows
+// whether the pipe took it: a command that reads a line and exits has got it,
+// though its exit may be heard of first. The close ends a write that hangs.
 func (p *process) closeInput(ctx actor.Context) {
 	in := &p.stdin
 	in.closed = true
@@ -90,8 +91,13 @@ func (p *process) closeInput(ctx actor.Context) {
 		_ = in.pipe.Close()
 		in.pipe = nil
 	}
-	for _, msg := range in.queue {
+	waiting := in.queue
+	in.queue, in.bytes = nil, 0
+	if in.writing {
+		in.queue, in.bytes = waiting[:1:1], int64(len(waiting[0].data))
+		waiting = waiting[1:]
+	}
+	for _, msg := range waiting {
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)})
 	}
-	in.queue, in.bytes = nil, 0
 }

@@ -85,7 +85,7 @@ func accountToken(t *testing.T, namespace, name, audience string) string {
 func TestServiceAccountsAreWhoTheySay(t *testing.T) {
 	t.Parallel()
 	const audience = "troupe"
-	r := &release{name: "accounts", namespace: namespacePrefix + "accounts", host: "accounts." + suite.domain}
+	r := newRelease("accounts")
 	t.Cleanup(func() { r.cleanUp(t) })
 	grant := `
 auth:

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
@@ -132,8 +130,7 @@ func isRefusal(err error) error {
 	if refusal.Data == nil || refusal.Data.Value != 100 || refusal.Data.RetryAfterSeconds <= 0 {
 		return fmt.Errorf("the refusal's data is %s, want the limit and when to retry", compact(refusal.Data))
 	}
-	var closed websocket.CloseError
-	if !errors.As(err, &closed) || closed.Code != websocket.StatusTryAgainLater {
+	if closeCode(err) != wire.CauseSessionLimit.Code() {
 		return fmt.Errorf("after the refusal came %w, want close code 1013", err)
 	}
 	return nil

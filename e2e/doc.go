@@ -3,11 +3,14 @@
 // other code in this package.
 //
 //	make e2e                       build, start a cluster, test, stop the cluster
-//	make cluster-up                keep a cluster, then in e2e/, as often as wanted:
-//	go test -run TestRollout .     test on the cluster that is up; skip without one
+//	make cluster-up                keep a cluster, then in e2e/, as root, as often as wanted:
+//	go test -v -run TestRollout .  test on the cluster that is up; skipped without one (-v shows the line that says so)
 //	E2E_KUBECONFIG=~/.kube/config go test .    test on a cluster of your own
 //
-// Each test file says in a comment of each test which failure it protects from.
+// Before anything else the images are built from the tree as it is, if it has
+// changed, and brought to the cluster. The tests run in the cluster's network.
+//
+// The comment of each test says which failure it protects from.
 //
 // # Environment
 //
@@ -32,10 +35,17 @@
 // these are plain functions, so that a helper can have a type, a failure a line,
 // and a test the name of the behaviour.
 //
+// # What is not proved
+//
+// The cluster's network does not enforce NetworkPolicies: they are looked at, not
+// tried. Its nodes have cgroup v1, so the kernel ends the greedy process and not
+// the container around it. The ingress controller is Traefik, which never cuts an
+// idle WebSocket: a proxy in front of it does, in the test of the pings.
+//
 // # Order
 //
 // Tests without t.Parallel run first and one after the other: those that share
 // the release of TestMain, and those that disturb everybody (the ingress
-// controller restarts, a node is drained). The others install a release in a
-// namespace of their own and run together.
+// controller is killed, a node is drained or loses its power). The others install
+// a release in a namespace of their own and run together.
 package e2e

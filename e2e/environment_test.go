@@ -57,7 +57,8 @@ func (e *environment) connect(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubeconfig %s: %w", e.kubeconfig, err)
 	}
-	config.QPS, config.Burst = 100, 200 // many tests poll with this one client
+	config.QPS, config.Burst = 100, 200                  // many tests poll with this one client
+	config.WarningHandlerWithContext = rest.NoWarnings{} // one test lists every kind, deprecated ones too
 	e.rest = config
 	e.kube, err = kubernetes.NewForConfig(config)
 	return err
@@ -112,11 +113,15 @@ func eventually(t *testing.T, bound time.Duration, what string, check func(conte
 // pollEvery paces polling: what is waited for takes from tenths of a second to many seconds.
 const pollEvery = 100 * time.Millisecond
 
-// poll is eventually for those who have no test.
+// poll is eventually for those who have no test. A check that hangs is ended
+// some time after bound; until bound it is not told of it, so that the last error
+// is about what was waited for.
 func poll(ctx context.Context, bound time.Duration, check func(context.Context) error) error {
+	hang, cancel := context.WithTimeout(ctx, bound+10*time.Second)
+	defer cancel()
 	var last error
-	err := wait.For(func(ctx context.Context) (bool, error) {
-		last = check(ctx)
+	err := wait.For(func(context.Context) (bool, error) {
+		last = check(hang)
 		return last == nil, nil
 	}, wait.WithContext(ctx), wait.WithImmediate(), wait.WithInterval(pollEvery), wait.WithTimeout(bound))
 	if err == nil {

@@ -12,12 +12,25 @@ import (
 	"time"
 )
 
-// TestNotesFirstCommandRuns: whoever installs the chart pastes what it prints.
-// The lines run in a shell, exactly as printed, in a network in which the
-// ingress can be reached. Protects from: notes that name a Secret, an address
-// or a flag that is not so.
-func TestNotesFirstCommandRuns(t *testing.T) {
-	r := suite.shared
+// TestFirstCommand installs the chart with no host, as is the default, and does
+// what its user does next.
+//
+// The release answers for every host that is nobody else's, so the test runs alone.
+func TestFirstCommand(t *testing.T) {
+	r := newRelease("first")
+	r.host = ""
+	t.Cleanup(func() { r.cleanUp(t) })
+	if err := r.create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("RunsAsTheNotesPrintIt", r.runsNotes)
+	t.Run("StreamsAndReturnsTheExitCode", r.streams)
+}
+
+// runsNotes pastes the lines that the chart prints into a shell, in a network in
+// which the ingress can be reached. Protects from: notes that name a Secret, an
+// address or a flag that is not so.
+func (r *release) runsNotes(t *testing.T) {
 	notes, err := r.helm(t.Context(), "get", "notes", r.name)
 	if err != nil {
 		t.Fatal(err)
@@ -56,14 +69,14 @@ func firstCommand(notes string) string {
 	return ""
 }
 
-// TestOutputStreamsAndTheExitCodeArrives: the command waits for an answer to
-// what it printed, so it ends only if its first line arrived while it ran.
-// Protects from: a proxy or a server that gathers output until the end, and
-// from an exit code that gets lost on the way.
-func TestOutputStreamsAndTheExitCodeArrives(t *testing.T) {
+// streams runs a command that waits for an answer to what it printed, so that it
+// ends only if its first line arrived while it ran. Protects from: a proxy or a
+// server that gathers output until the end, and from an exit code that gets
+// lost on the way.
+func (r *release) streams(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), commandBound)
 	defer cancel()
-	cmd := suite.shared.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c", `echo first; read answer; echo "second $answer"; echo err >&2; exit 7`)
+	cmd := r.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c", `echo first; read answer; echo "second $answer"; echo err >&2; exit 7`)
 	stdin, stdout := pipes(t, cmd)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

@@ -80,7 +80,14 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	if out, err := r.helm(t.Context(), "uninstall", r.name, "--wait", "--timeout", installBound.String()); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, 90*time.Second, "nothing is left", func(ctx context.Context) error {
+	eventually(t, time.Minute, "the pods are gone", func(ctx context.Context) error {
+		pods, err := r.pods(ctx)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d pods", len(pods))
+		}
+		return err
+	})
+	eventually(t, 30*time.Second, "nothing is left", func(ctx context.Context) error {
 		left, err := r.leftovers(ctx)
 		if err != nil {
 			return err

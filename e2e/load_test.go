@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,23 +24,47 @@ type load struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	mu       sync.Mutex
-	finished map[string]int // executions that ended as they should, by pod
-	problems []string       // each is a broken promise
-	warned   int            // sessions that were told of the drain
-	caught   int            // of these, sessions in which a command was running then
-	refused  int            // executions refused with -32008, to be repeated elsewhere
+	mu        sync.Mutex
+	finished  map[string]int // executions that ended as they should, by pod
+	problems  map[string]int // broken promises, and how often each
+	newcomers int            // sessions of one command each, opened at the first attempt
+	warned    int            // sessions that were told of the drain
+	caught    int            // of these, sessions in which a command was running then
+	refused   int            // executions refused with -32008, to be repeated elsewhere
 }
 
-// startLoad starts clients that run until report.
-func startLoad(t *testing.T, r *release, clients int) *load {
+// startLoad starts clients that run until end. The newcomers among them open a
+// session for each command and do not try twice: what is done to the pod has to
+// leave one that takes them.
+func startLoad(t *testing.T, r *release, clients, newcomers int) *load {
 	t.Helper()
-	l := &load{r: r, stop: make(chan struct{}), finished: map[string]int{}}
+	l := &load{r: r, stop: make(chan struct{}), finished: map[string]int{}, problems: map[string]int{}}
 	ctx := t.Context()
 	for i := range clients {
 		l.wg.Go(func() { l.client(ctx, i) })
 	}
+	for i := range newcomers {
+		l.wg.Go(func() { l.newcomer(ctx, clients+i) })
+	}
 	return l
+}
+
+// newcomer opens one session after the other, for one short command each.
+func (l *load) newcomer(ctx context.Context, number int) {
+	opt := l.r.options()
+	opt.DialRetry = 0
+	for !l.stopped() {
+		c, err := client.Dial(ctx, l.r.url(), opt)
+		if err != nil {
+			l.problem("newcomer %d was not let in: %v", number, err)
+			continue
+		}
+		if err := l.execution(ctx, c, number, 1); err != nil {
+			l.problem("newcomer %d: %v", number, err)
+		}
+		_ = c.Close() // the command's end is what counts
+		l.note(func() { l.newcomers++ })
+	}
 }
 
 // client opens one session after the other until the load is stopped.
@@ -74,7 +98,7 @@ func (l *load) session(ctx context.Context, number int) error {
 	defer c.Close()
 	for !l.stopped() && (number%2 == 1 || !draining.Load()) {
 		running.Store(true)
-		err := l.execution(ctx, c, number)
+		err := l.execution(ctx, c, number, 4+rand.IntN(8))
 		running.Store(false)
 		switch {
 		case err == nil:
@@ -94,12 +118,12 @@ func (l *load) session(ctx context.Context, number int) error {
 // ended, as announced, before the server took it.
 var errNotStarted = errors.New("the session had ended before the command was taken")
 
-// execution runs one command of one to three seconds and checks its end and its output.
-func (l *load) execution(ctx context.Context, c *client.Client, number int) error {
+// execution runs one command of so many quarters of a second and checks its end and its output.
+func (l *load) execution(ctx context.Context, c *client.Client, number, steps int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tag := fmt.Sprintf("%d-%08x", number, rand.Uint32())
-	steps, lines := 4+rand.IntN(8), 200+rand.IntN(800)
+	lines := 200 + rand.IntN(800)
 	e, err := c.Execute(ctx, wire.ExecuteParams{
 		Command: fmt.Sprintf(`i=0; while [ $i -lt %d ]; do seq -f "%s $i %%g" %d; i=$((i+1)); sleep 0.25; done`, steps, tag, lines),
 	})
@@ -154,7 +178,7 @@ func (l *load) told(running bool) {
 }
 
 func (l *load) problem(format string, args ...any) {
-	l.note(func() { l.problems = append(l.problems, fmt.Sprintf(format, args...)) })
+	l.note(func() { l.problems[fmt.Sprintf(format, args...)]++ })
 }
 
 // finishedOn is a check for eventually: n executions ended well on the pod.
@@ -182,11 +206,10 @@ func (l *load) end(t *testing.T) {
 	for _, n := range l.finished {
 		total += n
 	}
-	t.Logf("%d executions ended well, by pod %s; %d sessions were told of the drain, %d of them while a command ran; %d commands were refused with an explanation",
-		total, compact(l.finished), l.warned, l.caught, l.refused)
-	if len(l.problems) > 0 {
-		slices.Sort(l.problems)
-		t.Errorf("%d clients lost something:\n%s", len(l.problems), strings.Join(l.problems, "\n"))
+	t.Logf("%d executions ended well, by pod %s; %d sessions were told of the drain, %d of them while a command ran; %d commands were refused with an explanation; %d newcomers",
+		total, compact(l.finished), l.warned, l.caught, l.refused, l.newcomers)
+	for _, problem := range slices.Sorted(maps.Keys(l.problems)) {
+		t.Errorf("%d times: %s", l.problems[problem], problem)
 	}
 	if l.caught == 0 {
 		t.Error("no command was running when the drain began: nothing was proved")

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
@@ -110,7 +108,7 @@ func (r *release) untilCut(ctx context.Context, through dialer) error {
 			continue
 		case ctx.Err() != nil:
 			return errors.New("the proxy did not cut a silent connection")
-		case websocket.CloseStatus(err) != -1:
+		case closeCode(err) != -1:
 			return fmt.Errorf("the server ended the connection: %w", err)
 		}
 		return nil

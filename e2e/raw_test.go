@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 
 	"github.com/coder/websocket"
@@ -43,27 +41,8 @@ func (c *raw) next(ctx context.Context) (wire.Message, error) {
 	return wire.DecodeServerMessage(frame)
 }
 
-// request sends a request and reads up to its answer or error.
-func (c *raw) request(ctx context.Context, method string, params any) (json.RawMessage, error) {
-	frame, err := wire.AppendRequest(nil, wire.ID(`"r"`), method, params)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.ws.Write(ctx, websocket.MessageText, frame); err != nil {
-		return nil, err
-	}
-	for {
-		m, err := c.next(ctx)
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("answer to %s: %w", method, err)
-		case m.Err != nil:
-			return nil, m.Err
-		case string(m.ID) == `"r"`:
-			return m.Result, nil
-		}
-	}
-}
+// closeCode is the code of the close frame in err's chain, -1 if there is none.
+func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
 
 // done ends the session, as a client that is finished does.
 func (c *raw) done() error { return c.ws.Close(websocket.StatusNormalClosure, "") }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,10 @@ type release struct {
 	namespace string
 	host      string // that clients name; empty: the ingress answers for any
 	token     string // empty with auth.mode kubernetes
+}
+
+func newRelease(name string) *release {
+	return &release{name: name, namespace: namespacePrefix + name, host: name + "." + suite.domain}
 }
 
 // commonValues is what every release of the tests has. Times that a test would
@@ -55,7 +60,7 @@ func imageValues(image string) string {
 // values are YAML documents; later ones win.
 func install(t *testing.T, name string, values ...string) *release {
 	t.Helper()
-	r := &release{name: name, namespace: namespacePrefix + name, host: name + "." + suite.domain}
+	r := newRelease(name)
 	t.Cleanup(func() { r.cleanUp(t) })
 	if err := r.create(t.Context(), values...); err != nil {
 		t.Fatal(err)
@@ -71,7 +76,20 @@ func (r *release) create(ctx context.Context, values ...string) error {
 	if err := r.upgrade(ctx, values...); err != nil {
 		return err
 	}
-	return r.loadToken(ctx)
+	if err := r.loadToken(ctx); err != nil {
+		return err
+	}
+	return poll(ctx, 30*time.Second, r.served)
+}
+
+// served checks that the ingress controller has taken notice of the release.
+// It does so a moment after the pod is ready, which helm does not wait for.
+func (r *release) served(ctx context.Context) error {
+	status, body, err := r.get(ctx, "/health")
+	if err != nil || status != http.StatusOK {
+		return fmt.Errorf("/health through the ingress: %d %q, %w", status, body, err)
+	}
+	return nil
 }
 
 // createNamespace makes a namespace that refuses pods which are not restricted.

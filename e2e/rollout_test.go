@@ -12,19 +12,20 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// loadClients run one command each at any time: a tenth of a pod's sessions, as
-// many as two cores serve without the measuring becoming the load.
-const loadClients = 10
+// loadClients run one command each at any time, and loadNewcomers open a session
+// for each: together a tenth of a pod's sessions, as many as two cores serve
+// without the measuring becoming the load.
+const loadClients, loadNewcomers = 10, 3
 
 // TestRolloutUnderLoadLosesNothing changes the pod template while clients run
 // commands that are shorter than the drain time. Protects from: a rollout that
-// cuts commands off, output that is cut short, and clients that are told
-// nothing.
+// cuts commands off, output that is cut short, clients that are told nothing,
+// and clients that are sent to a pod which takes nobody any more.
 func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	r := suite.shared
 	before := r.pod(t)
-	l := startLoad(t, r, loadClients)
-	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, loadClients))
+	l := startLoad(t, r, loadClients, loadNewcomers)
+	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
 	began := time.Now()
 	if err := r.upgrade(t.Context(), fmt.Sprintf("podAnnotations: {e2e.troupe.dev/rollout: %q}", began.String())); err != nil {
 		t.Error(err)
@@ -35,8 +36,10 @@ func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	if after.UID == before.UID {
 		t.Error("the pod is the same")
 	}
-	eventually(t, time.Minute, "the clients have come to the new pod", l.finishedOn(after.Name, loadClients))
+	eventually(t, time.Minute, "the clients have come to the new pod", l.finishedOn(after.Name, 2*loadClients))
 	l.end(t)
+	eventOn(t, before, "Draining")
+	eventOn(t, before, "Drained")
 }
 
 // gone waits until a pod is gone, for as long as its grace allows.
@@ -73,8 +76,8 @@ func TestDrainedNodeLosesNothing(t *testing.T) {
 	if err := r.covered(t.Context(), before); err != nil {
 		t.Error(err)
 	}
-	l := startLoad(t, r, loadClients)
-	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, loadClients))
+	l := startLoad(t, r, loadClients, 0) // one replica: for a moment there is no pod for newcomers
+	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
 	node := before.Spec.NodeName
 	t.Cleanup(func() {
 		if _, err := suite.output(context.Background(), "", suite.kubectl, "uncordon", node); err != nil {
@@ -89,7 +92,7 @@ func TestDrainedNodeLosesNothing(t *testing.T) {
 	if after.Spec.NodeName == node {
 		t.Errorf("the new pod is on %s, which was drained", node)
 	}
-	eventually(t, time.Minute, "the clients have come to the new pod", l.finishedOn(after.Name, loadClients))
+	eventually(t, time.Minute, "the clients have come to the new pod", l.finishedOn(after.Name, 2*loadClients))
 	l.end(t)
 }
 

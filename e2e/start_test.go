@@ -129,7 +129,7 @@ func (e *environment) findPrograms(artifacts, dir string) error {
 		return err
 	}
 	e.troupe = filepath.Join(e.scratch, "troupe")
-	build := exec.Command("go", "build", "-o", e.troupe, "./cmd/troupe") //nolint:noctx // it ends by itself
+	build := exec.Command("go", "build", "-o", e.troupe, "./cmd/troupe")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building troupe: %w: %s", err, out)
@@ -188,8 +188,7 @@ func (e *environment) removeNamespaces(ctx context.Context) error {
 	}
 	var errs []error
 	for _, name := range names {
-		r := &release{name: strings.TrimPrefix(name, namespacePrefix), namespace: name}
-		errs = append(errs, r.remove(ctx))
+		errs = append(errs, newRelease(strings.TrimPrefix(name, namespacePrefix)).remove(ctx))
 	}
 	gone := poll(ctx, finishBound, func(ctx context.Context) error {
 		left, err := list(ctx)
@@ -205,9 +204,8 @@ func (e *environment) removeNamespaces(ctx context.Context) error {
 }
 
 // installShared installs the release of the tests that need none of their own.
-// It answers for any host, so that its address alone is enough.
 func (e *environment) installShared(ctx context.Context) error {
-	e.shared = &release{name: "troupe", namespace: namespacePrefix + "troupe"}
+	e.shared = newRelease("troupe")
 	return e.shared.create(ctx)
 }
 

@@ -18,7 +18,7 @@ import (
 // question is held back because its line is not complete.
 func TestPromptComesBeforeItsNewline(t *testing.T) {
 	c := suite.shared.dial(t)
-	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: `printf 'name? '; read name; echo "hello $name"`, Stdin: true})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: `printf 'name? '; read name; echo "hello $name"; read end`, Stdin: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +31,10 @@ func TestPromptComesBeforeItsNewline(t *testing.T) {
 	if answer := nextLine(t, e); answer != "hello troupe\n" {
 		t.Fatalf("the answer is %q", answer)
 	}
+	if err := e.CloseInput(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	completed(t, e, commandBound)
 }
 
 // TestMegabyteLineIsCutAndMarked protects from: a line that is cut silently,
@@ -65,7 +69,7 @@ func tail(s string) string { return s[max(0, len(s)-40):] }
 // ingress reorders, drops or decodes.
 func TestStdinArrivesByteForByte(t *testing.T) {
 	input := make([]byte, 3<<20)
-	rand.Read(input) //nolint:errcheck // never fails: see crypto/rand
+	rand.Read(input) // never fails: see crypto/rand
 	c := suite.shared.dial(t)
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "sha256sum", Stdin: true})
 	if err != nil {

@@ -21,8 +21,9 @@ const (
 const (
 	// lookInterval is how long a change may go unnoticed. Looking is an atomic load.
 	lookInterval = time.Second
-	// patchInterval is the least time between two patches. Every patch of a pod is
-	// written to etcd and sent to all who watch pods; a scale-in needs no fresher figure.
+	// patchInterval is the least time between two patches, the very first aside. Every
+	// patch of a pod is written to etcd and sent to all who watch pods; a scale-in needs
+	// no fresher figure.
 	patchInterval = 10 * time.Second
 )
 
@@ -88,7 +89,9 @@ func (a *Annotator) run(ctx context.Context) {
 		if sessions != written && !now.Before(next) && a.gate.open(now) {
 			err := a.patch(ctx, sessions)
 			now = time.Now()
-			next = now.Add(patchInterval)
+			if written >= 0 {
+				next = now.Add(patchInterval)
+			}
 			switch {
 			case ctx.Err() != nil:
 				return

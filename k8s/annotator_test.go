@@ -64,26 +64,30 @@ func TestAnnotationsFollowTheSessions(t *testing.T) {
 			}
 		}
 		is(1, 0)
-		time.Sleep(time.Hour)
-		is(1, 0)
-		sessions.Store(3)
-		time.Sleep(time.Second)
+		time.Sleep(lookInterval / 2)
+		sessions.Store(3) // soon after the start
+		time.Sleep(lookInterval)
 		is(2, 3)
+		time.Sleep(time.Hour)
+		is(2, 3)
+		sessions.Store(4)
+		time.Sleep(lookInterval)
+		is(3, 4)
 		for i := range 100 { // 10 s of many changes
 			sessions.Store(int64(10 + i))
 			time.Sleep(90 * time.Millisecond)
 		}
-		is(2, 3)
-		time.Sleep(time.Second)
-		is(3, 109)
+		is(3, 4)
+		time.Sleep(lookInterval)
+		is(4, 109)
 		sessions.Store(5)
 		time.Sleep(5 * time.Second)
 		sessions.Store(109) // as it was
 		time.Sleep(time.Hour)
-		is(3, 109)
+		is(4, 109)
 		sessions.Store(0)
-		time.Sleep(time.Second)
-		is(4, 0)
+		time.Sleep(lookInterval)
+		is(5, 0)
 	})
 }
 

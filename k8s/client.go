@@ -11,7 +11,6 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -41,9 +40,13 @@ type Client struct {
 	metrics        *Metrics
 }
 
-// NewClient makes a Client. It connects to nothing yet. client-go's own log,
-// which is global to the process, is switched off: at its higher levels it would
-// print the bodies of requests, which here are tokens.
+// DiscardLibraryLog switches off what client-go logs by itself, for the whole
+// process: text on stderr whatever the log's format is, and at its higher levels
+// the bodies of requests, which here are tokens. What matters comes back as an
+// error. It is to be called before anything uses client-go.
+func DiscardLibraryLog() { klog.SetLogger(logr.Discard()) }
+
+// NewClient makes a Client. It connects to nothing yet.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Cluster == nil || cfg.Cluster.REST == nil {
 		return nil, errors.New("k8s: ClientConfig.Cluster is required: see InCluster")
@@ -57,13 +60,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
-	klog.SetLogger(logr.Discard())
 
 	scheme := runtime.NewScheme()
+	// With each comes v1.Status, in which the API server tells what went wrong.
 	if err := errors.Join(authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("k8s: %w", err)
 	}
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // Status, in which errors are told
 	rc := rest.CopyConfig(cfg.Cluster.REST)
 	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	rc.UserAgent = "trouped/" + cfg.Version

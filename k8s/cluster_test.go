@@ -33,10 +33,12 @@ func certificate(s *httptest.Server) string {
 // TestInCluster: over TLS, as the service account, whose token is read from its file.
 func TestInCluster(t *testing.T) {
 	var seen atomic.Value
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen.Store(r.Header.Get("Authorization") + " " + r.Proto)
 		reviewer(w, r)
 	}))
+	server.EnableHTTP2 = true // as an API server does; it is not to be taken up
+	server.StartTLS()
 	defer server.Close()
 	u, _ := url.Parse(server.URL)
 	host, port, _ := net.SplitHostPort(u.Host)

@@ -4,7 +4,7 @@
 // nobody makes them; without the permission, or while the API server is down,
 // they fail alone: no session waits for them.
 //
-// Of client-go it uses rest.RESTClient with a scheme of two API groups. A trouped
-// that links the whole clientset is 30.7 MB and 28 MB resident at rest instead of
-// 17 MB and 20 MB; without any client-go it is 12 MB and 16 MB.
+// Of client-go it uses rest.RESTClient with a scheme of two API groups. That makes
+// trouped 5 MB larger, 4 MB of it resident at rest. With core/v1 for the Events it
+// would be 8 MB larger, with the clientset 19 MB larger and 12 MB more resident.
 package k8s

@@ -32,9 +32,14 @@ import (
 // serveAt dials trouped, however long that takes, and serves it until the
 // connection closes. SIGTERM ends the wait, with no error.
 func serveAt(path, version, cgroup string) error {
-	sock, err := dial(path)
-	if err != nil || sock < 0 {
-		return err
+	// For good: as the first process of a container, the runtime would take a
+	// SIGTERM that nobody asked for as a crash.
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+	sock := dial(path, stop)
+	if sock < 0 {
+		fmt.Fprintln(os.Stderr, "troupe-runner: told to end while waiting for trouped")
+		return nil
 	}
 	// Before trouped can start anything here, and for as long as this lives.
 	if err := occupy(path); err != nil {
@@ -63,29 +68,24 @@ const (
 	dialPatient = time.Minute
 )
 
-// dial returns a socket that is connected to trouped, or -1 after SIGTERM.
-func dial(path string) (int, error) {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
-	defer signal.Stop(stop)
-	began, told := time.Now(), false
-	for {
+// dial returns a socket that is connected to trouped, or -1 if stop came first.
+func dial(path string, stop <-chan os.Signal) int {
+	began, wait := time.Now(), dialOften
+	for told := 0; ; {
 		fd, err := dialOnce(path)
 		if err == nil {
-			return fd, nil
+			return fd
 		}
-		wait := dialOften
 		if time.Since(began) > dialPatient {
 			wait = dialSeldom
-			if !told {
-				fmt.Fprintf(os.Stderr, "troupe-runner: still waiting for trouped at %s: %v\n", path, err)
-				told = true
-			}
+		}
+		if told == 0 || told == 1 && wait == dialSeldom {
+			fmt.Fprintf(os.Stderr, "troupe-runner: waiting for trouped at %s: %v\n", path, err)
+			told++
 		}
 		select {
 		case <-stop:
-			fmt.Fprintln(os.Stderr, "troupe-runner: told to end while waiting for trouped")
-			return -1, nil
+			return -1
 		case <-time.After(wait):
 		}
 	}

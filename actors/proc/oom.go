@@ -133,13 +133,20 @@ func oomKills(b []byte) uint64 {
 const killsPeriod = time.Second
 
 // watchKills tells trouped of kills when they are at least a period old. known
-// is what it was told before.
-func (s *supervisor) watchKills(known uint64) {
+// is what it was told before. nil never stops it.
+func (s *supervisor) watchKills(known uint64, stop <-chan struct{}) {
 	if s.memory == nil {
 		return
 	}
+	tick := time.NewTicker(killsPeriod)
+	defer tick.Stop()
 	last := known
-	for range time.Tick(killsPeriod) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
 		if last != known {
 			s.tell(frame(kindKills).uint(last).done())
 			known = last

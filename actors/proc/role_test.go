@@ -28,13 +28,17 @@ func helperMain(role string) int {
 	return 2
 }
 
-// roleTrouped embeds a runner, runs every script given as an argument, copies
+// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET, runs every script given as an argument, copies
 // their output to stdout and waits until all are dead, or for ever.
 func roleTrouped() int {
-	r, err := Open(Config{
+	cfg := Config{
 		Binary: os.Getenv("PROC_TEST_RUNNER"), Cgroup: "off", WarmInits: 3,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
+	}
+	if socket := os.Getenv("PROC_TEST_SOCKET"); socket != "" {
+		cfg.Binary, cfg.Socket = "", socket
+	}
+	r, err := Open(cfg)
 	if err != nil {
 		fmt.Println("open:", err)
 		return 1

@@ -70,7 +70,7 @@ func serve(sock, pidfd int, version, cgroup string) error {
 	}
 	kills := s.hello(pidfd, version)
 	go s.reap()
-	go s.watchKills(kills)
+	go s.watchKills(kills, nil)
 	s.listen()
 	if os.Getpid() == 1 {
 		return nil // the kernel ends the rest, and lets nothing be forked meanwhile

@@ -93,7 +93,7 @@ func TestNothingIsEvictedInVain(t *testing.T) {
 	sameRuns(t, runs, []run{{data: fill(150) + "\n"}, {mark: dropped{DropBudget, 151}}})
 	runs, _ = readFrom(t, old, 0, 1000)
 	sameRuns(t, runs, []run{{data: fill(100)}, {mark: "old"}})
-	if st := s.Stats(); st.Evicted != 0 || st.WriteFailures != 0 {
+	if st := s.Stats(); st.Evicted != 0 || st.WriteFailures != 0 || st.Evictable != st.Bytes {
 		t.Fatalf("%+v", st)
 	}
 }

@@ -37,6 +37,7 @@ type Config struct {
 type Stats struct {
 	Bytes         int64 // On disk, record headers included.
 	Budget        int64
+	Evictable     int64 // The part of Bytes that would be evicted to make room: transcripts that are sealed.
 	Transcripts   int   // Created and not removed; evicted ones count.
 	Evicted       int64 // Transcripts evicted since Open.
 	EvictedBytes  int64 // Bytes on disk that this freed.
@@ -217,6 +218,7 @@ func (s *Store) Stats() Stats {
 	stats := Stats{
 		Bytes:          s.used,
 		Budget:         s.budget,
+		Evictable:      s.evictable,
 		Transcripts:    len(s.all),
 		Evicted:        s.evicted,
 		EvictedBytes:   s.evictedBytes,

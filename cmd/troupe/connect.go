@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -125,13 +126,23 @@ func explain(url string, err error) error {
 	case wire.CodeOf(err) == wire.CodeDraining:
 		return say("%s is stopping (%s); try again, or with --wait=1m", url, answer.Message)
 	case errors.As(err, &refused) && refused.StatusCode == 401:
-		return say("%s does not know you (401 %s): set TROUPE_TOKEN or --token-file", url, oneLine(refused.Body))
+		return say("%s does not know you (401 %s): set TROUPE_TOKEN or --token-file", url, because(refused.Body))
 	case errors.As(err, &refused) && refused.StatusCode == 403:
-		return say("%s does not let you in (403 %s)", url, oneLine(refused.Body))
+		return say("%s does not let you in (403 %s)", url, because(refused.Body))
 	case errors.As(err, &dns):
 		return say("cannot reach %s: %v; name the server with --server or TROUPE_SERVER", url, dns)
 	case errors.As(err, &network) && network.Op == "dial":
 		return say("cannot reach %s: %v; start a server there with trouped, or name another with --server or TROUPE_SERVER", url, network)
 	}
 	return err
+}
+
+// because is the reason in a refusal. trouped's is whole, since it says what is
+// missing; a proxy's, which may be a page, is cut.
+func because(body string) string {
+	var answer struct{ Error string }
+	if json.Unmarshal([]byte(body), &answer) == nil && answer.Error != "" {
+		return strings.Join(strings.Fields(answer.Error), " ")
+	}
+	return oneLine(body)
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -203,7 +204,11 @@ func TestKeptProcessesKeepTheSession(t *testing.T) {
 type oneToken struct{}
 
 func (oneToken) Authenticate(_ context.Context, token string) (string, error) {
-	if token != "right" {
+	switch token {
+	case "foreign":
+		return "", fmt.Errorf("%w: system:serviceaccount:default:somebody may not create sessions.troupe.dev in the namespace default", gateway.ErrForbidden)
+	case "right":
+	default:
 		return "", gateway.ErrBadToken
 	}
 	return "me", nil
@@ -227,7 +232,11 @@ func TestRefusals(t *testing.T) {
 	t.Run("token", func(t *testing.T) {
 		var _ gateway.Authenticator = oneToken{}
 		f := start(t, oneToken{})
-		if r := f.run("exec", "--", "print", "x"); r.code != 125 || !strings.Contains(r.stderr.String(), "TROUPE_TOKEN") {
+		if r := f.run("exec", "--", "print", "x"); r.code != 125 || !strings.Contains(r.stderr.String(), "(401 the bearer token is not valid): set TROUPE_TOKEN") {
+			t.Errorf("code %d, %q", r.code, r.stderr)
+		}
+		t.Setenv("TROUPE_TOKEN", "foreign") // whoever reads this has to see what to grant
+		if r := f.run("exec", "--", "print", "x"); r.code != 125 || !strings.HasSuffix(r.stderr.String(), "sessions.troupe.dev in the namespace default)\n") {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 		t.Setenv("TROUPE_TOKEN", "right")

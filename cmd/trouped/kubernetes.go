@@ -120,6 +120,7 @@ func (s *server) openCluster() error {
 		}
 		return nil
 	}
+	k8s.DiscardLibraryLog()
 	client, err := k8s.NewClient(k8s.ClientConfig{Cluster: k.cluster, Version: version, Logger: s.log, Metrics: metrics})
 	switch {
 	case err != nil && s.c.auth == authKubernetes:
@@ -196,7 +197,7 @@ func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, er
 // sessionRefused is the engine's: it must not block.
 func (s *server) sessionRefused(reason string) {
 	if reason == "session_limit" {
-		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all %d are in use", s.c.limits.MaxSessions))
+		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all sessions are in use (--max-sessions is %d)", s.c.limits.MaxSessions))
 	}
 }
 
@@ -212,7 +213,7 @@ func (s *server) runnerChanged(e proc.RunnerEvent) {
 
 func (s *server) drainBegan() {
 	now := s.engine.Stats()
-	s.events.Record(k8s.Draining, fmt.Sprintf("Draining %d sessions with %d running executions, which may finish for %v",
+	s.events.Record(k8s.Draining, fmt.Sprintf("No new sessions; open: %d, with %d executions running, which may finish for %v",
 		now.Sessions, now.Executions, durationValue{&s.c.limits.DrainTimeout}))
 }
 

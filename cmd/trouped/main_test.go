@@ -13,6 +13,9 @@ import (
 // signals are tested on a real process, under the race detector too, and for the
 // command that attacks it.
 func TestMain(m *testing.M) {
+	if dir, ok := os.LookupEnv("TROUPED_TEST_ACCOUNT"); ok {
+		serviceAccountDir = dir
+	}
 	switch os.Getenv("TROUPED_TEST_MAIN") {
 	case "":
 	case "dumpable":

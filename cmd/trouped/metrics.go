@@ -67,6 +67,7 @@ func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	e := exporter{r}
 	e.gauge("transcript_bytes", "Bytes of transcripts on disk.", func() float64 { return float64(stats().Bytes) })
 	e.gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.", func() float64 { return float64(stats().Budget) })
+	e.gauge("transcript_evictable_bytes", "Bytes of finished transcripts, which are evicted when room is needed.", func() float64 { return float64(stats().Evictable) })
 	e.gauge("transcripts", "Transcripts kept.", func() float64 { return float64(stats().Transcripts) })
 	e.counter("transcripts_evicted_total", "Transcripts evicted for the budget.", func() float64 { return float64(stats().Evicted) })
 	e.counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.", func() float64 { return float64(stats().EvictedBytes) })

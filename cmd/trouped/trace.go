@@ -70,11 +70,15 @@ func tracesURL(endpoint string) string {
 // traceResource says who recorded the spans. OTEL_SERVICE_NAME and
 // OTEL_RESOURCE_ATTRIBUTES add to it and win over it.
 func traceResource(c *config) *resource.Resource {
-	own := resource.NewSchemaless(
+	attrs := []attribute.KeyValue{
 		attribute.String("service.name", "troupe"),
 		attribute.String("service.version", version),
 		attribute.String("service.instance.id", c.pod),
-	)
+	}
+	if c.kubernetes.namespace != "" {
+		attrs = append(attrs, attribute.String("k8s.namespace.name", c.kubernetes.namespace), attribute.String("k8s.pod.name", c.pod))
+	}
+	own := resource.NewSchemaless(attrs...)
 	merged, err := resource.Merge(own, resource.Environment())
 	if err != nil {
 		return own // of two schemas, and ours has none

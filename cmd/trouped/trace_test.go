@@ -117,7 +117,7 @@ func TestTracesReachACollector(t *testing.T) {
 	r := newOTLPReceiver(t)
 	s := launchWith(t, func(cmd *exec.Cmd) {
 		cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_HEADERS=x-tenant=blue", "OTEL_RESOURCE_ATTRIBUTES=team=sre")
-	}, "--trace-endpoint", r.url, "--pod", "troupe-0")
+	}, "--trace-endpoint", r.url, "--pod", "troupe-0", "--namespace", "tools")
 	c := s.dial()
 	if _, err := c.Run(t.Context(), wire.ExecuteParams{
 		ExecutionID: "ok", Command: "echo secret-output; exit 3", Env: map[string]string{"K": "secret-env"},
@@ -171,7 +171,7 @@ func TestTracesReachACollector(t *testing.T) {
 	if got := value(canceled["cancel"].GetAttributes(), "troupe.reason"); got != "canceled" {
 		t.Errorf("cancel for %q", got)
 	}
-	for key, want := range map[string]string{"service.name": "troupe", "service.instance.id": "troupe-0", "team": "sre"} {
+	for key, want := range map[string]string{"service.name": "troupe", "service.instance.id": "troupe-0", "k8s.namespace.name": "tools", "k8s.pod.name": "troupe-0", "team": "sre"} {
 		if got := value(r.from, key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
 		}

@@ -117,25 +117,31 @@ type conditions struct {
 
 // awaitCondition waits until a condition of the object at path is True.
 func (c *Cluster) awaitCondition(ctx context.Context, path, condition string) error {
-	last := errors.New("no answer yet")
 	for {
 		var o conditions
-		if err := c.request(ctx, http.MethodGet, path, "", &o); err != nil {
-			last = err
-		} else {
-			last = fmt.Errorf("condition %s is missing", condition)
-			for _, got := range o.Status.Conditions {
-				if got.Type != condition {
-					continue
-				}
-				if got.Status == "True" {
-					return nil
-				}
-				last = fmt.Errorf("%s is %s: %s: %s", condition, got.Status, got.Reason, got.Message)
-			}
+		err := c.request(ctx, http.MethodGet, path, "", &o)
+		if err == nil {
+			err = o.isTrue(condition)
 		}
-		if err := pause(ctx, apiPoll); err != nil {
-			return fmt.Errorf("%w: %w", err, last)
+		if err == nil {
+			return nil
+		}
+		if ended := pause(ctx, apiPoll); ended != nil {
+			return fmt.Errorf("%w: %w", ended, err)
 		}
 	}
+}
+
+// isTrue returns an error that says why a condition is not True.
+func (o *conditions) isTrue(condition string) error {
+	for _, got := range o.Status.Conditions {
+		switch {
+		case got.Type != condition:
+		case got.Status == "True":
+			return nil
+		default:
+			return fmt.Errorf("%s is %s: %s: %s", condition, got.Status, got.Reason, got.Message)
+		}
+	}
+	return fmt.Errorf("condition %s is missing", condition)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,6 +53,9 @@ func (c *Cluster) Build(ctx context.Context) error {
 	defer release()
 	source, err := c.sources()
 	if err != nil {
+		if !slices.ContainsFunc(programs, func(p program) bool { return c.checkProgram(p) != nil }) {
+			return nil // far from the sources, what is there will do
+		}
 		return err
 	}
 	goVersion, err := exec.CommandContext(ctx, "go", "env", "GOVERSION").Output()
@@ -166,7 +170,7 @@ func linkFlags() string {
 }
 
 func (c *Cluster) buildProgram(ctx context.Context, source string, p program) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=mod",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
 		"-ldflags", linkFlags(), "-o", c.Program(p.name), p.pkg)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")

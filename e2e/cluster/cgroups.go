@@ -20,25 +20,26 @@ const cgroupRoot = "/sys/fs/cgroup"
 // leading slash.
 func nodeCgroup(cluster, node string) string { return filepath.Join(cluster, node) }
 
-// hierarchies lists the directories in which cgroups have to be made: one with
+// hierarchies lists the directories in which a node has cgroups: one with
 // cgroup v2, one for each controller with v1. Of a machine with both, v1 has
-// the controllers.
-func hierarchies(root string) ([]string, error) {
-	if fsType(root) == unix.CGROUP2_SUPER_MAGIC {
-		return []string{root}, nil
+// the controllers, but runc uses v2 too.
+func hierarchies() ([]string, error) {
+	if fsType(cgroupRoot) == unix.CGROUP2_SUPER_MAGIC {
+		return []string{cgroupRoot}, nil
 	}
-	entries, err := os.ReadDir(root)
+	entries, err := os.ReadDir(cgroupRoot)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, e := range entries { // a controller that shares a hierarchy is a symbolic link, and no directory
-		if dir := filepath.Join(root, e.Name()); e.IsDir() && fsType(dir) == unix.CGROUP_SUPER_MAGIC {
+		dir := filepath.Join(cgroupRoot, e.Name())
+		if t := fsType(dir); e.IsDir() && (t == unix.CGROUP_SUPER_MAGIC || t == unix.CGROUP2_SUPER_MAGIC) {
 			found = append(found, dir)
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%s holds no cgroup hierarchy: mount cgroup2 there", root)
+		return nil, fmt.Errorf("%s holds no cgroup hierarchy: mount cgroup2 there", cgroupRoot)
 	}
 	return found, nil
 }
@@ -48,12 +49,12 @@ func fsType(dir string) int64 {
 	if unix.Statfs(dir, &s) != nil {
 		return 0
 	}
-	return int64(s.Type)
+	return s.Type
 }
 
 // makeCgroups makes the node's empty cgroup in every hierarchy.
 func (n *initProcess) makeCgroups() error {
-	all, err := hierarchies(cgroupRoot)
+	all, err := hierarchies()
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ const cgroupTimeout = 10 * time.Second
 func removeCgroups(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, cgroupTimeout)
 	defer cancel()
-	all, err := hierarchies(cgroupRoot)
+	all, err := hierarchies()
 	if err != nil {
 		return nil //nolint:nilerr // no hierarchies, no cgroups
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +59,9 @@ type Cluster struct {
 	dir      string
 	nodes    int
 	programs string
-	log      io.Writer
+
+	logging sync.Mutex
+	log     io.Writer
 }
 
 // Open names a cluster. It changes nothing and needs no privileges.
@@ -126,7 +129,11 @@ func (c *Cluster) cgroup() string {
 	return "troupe-cluster-" + hex.EncodeToString(sum[:4])
 }
 
-func (c *Cluster) say(format string, args ...any) { fmt.Fprintf(c.log, format+"\n", args...) }
+func (c *Cluster) say(format string, args ...any) {
+	c.logging.Lock()
+	defer c.logging.Unlock()
+	fmt.Fprintf(c.log, format+"\n", args...)
+}
 
 // step says what is done, and when it is done how long it took.
 func (c *Cluster) step(what string, do func() error) error {

@@ -66,7 +66,9 @@ func (c *Cluster) Enter(argv ...string) error {
 // prepareEnvironment sets what a program in the cluster's network needs.
 func (c *Cluster) prepareEnvironment() {
 	os.Setenv("KUBECONFIG", c.Kubeconfig())
-	os.Setenv("PATH", os.Getenv("PATH")+":"+c.path())
+	// The cluster's own kubectl and helm before others, what only root has in PATH
+	// behind them.
+	os.Setenv("PATH", c.Program("")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 }
 
 // Command prepares a program to run in the cluster's network, with KUBECONFIG

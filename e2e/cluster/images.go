@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,11 +57,19 @@ var systemImages = []systemImage{
 	{"metrics-server", imageMetricsServer, "metrics-server"},
 }
 
-// imageTarballs are the files that a node imports when it starts.
+// imageTarballs are the files that a node imports when it starts: every image
+// in the directory, those of the system first. Debian's root file system, base,
+// is none, whoever is about to make it.
 func (c *Cluster) imageTarballs() []string {
 	var files []string
 	for _, i := range systemImages {
 		files = append(files, c.image(i.file))
+	}
+	others, _ := filepath.Glob(c.image("*"))
+	for _, file := range others {
+		if !strings.HasPrefix(filepath.Base(file), "base.") && !slices.Contains(files, file) {
+			files = append(files, file)
+		}
 	}
 	return files
 }
@@ -109,10 +118,10 @@ func (c *Cluster) debian(ctx context.Context) (string, error) {
 	if exists(file) {
 		return file, nil
 	}
-	part := c.image("base.part")
+	part := c.image("base") + ".part"
 	defer os.Remove(part)
 	err := c.step("Debian "+debianSuite, func() error {
-		_, err := output(exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", debianSuite, part))
+		_, err := output(exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", debianSuite, part))
 		return err
 	})
 	if err != nil {

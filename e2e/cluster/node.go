@@ -59,7 +59,9 @@ func (n *Node) PID() (int, error) {
 
 // PowerOff cuts the node's power: SIGKILL to its first process, and the kernel
 // drops every process, container, mount, interface and rule. The disk stays.
-// It is not an error when the node is off.
+// The cable goes first, so that the node's peers hear nothing: the kernel would
+// still close the connections of processes that it kills. It is not an error
+// when the node is off.
 func (n *Node) PowerOff(ctx context.Context) error {
 	release, err := n.c.lock(ctx)
 	if err != nil {
@@ -74,6 +76,7 @@ func (n *Node) powerOff(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // off already
 	}
+	n.unplug(ctx)
 	if err := id.kill(ctx); err != nil {
 		return err
 	}
@@ -102,11 +105,8 @@ func (n *Node) powerOn(ctx context.Context) error {
 	o := order{Name: n.Name(), Number: n.number, Dir: n.c.dir, Cgroup: n.c.cgroup(), Images: n.c.imageTarballs()}
 	const own = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
 	return n.c.start(ctx, o, own, func(pid int) error {
-		// The port of a node that just went off is gone as soon as the kernel has
-		// come to it.
-		if cmd, err := n.c.Command(ctx, "ip", "link", "del", n.Name()); err == nil {
-			_ = cmd.Run()
-		}
+		// A node that died by itself has left its port, until the kernel comes to it.
+		n.unplug(ctx)
 		cmd, err := n.c.Command(ctx, "ip", "-batch", "-")
 		if err != nil {
 			return err
@@ -115,6 +115,14 @@ func (n *Node) powerOn(ctx context.Context) error {
 		_, err = output(cmd)
 		return err
 	})
+}
+
+// unplug removes the node's port from the bridge, and with it the interface on
+// the node. It may be gone already.
+func (n *Node) unplug(ctx context.Context) {
+	if cmd, err := n.c.Command(ctx, "ip", "link", "del", n.Name()); err == nil {
+		_ = cmd.Run()
+	}
 }
 
 // Command prepares a program to run on the node, outside of every container:

@@ -51,7 +51,7 @@ func identify(pid int) (identity, error) {
 // field is the program's name in parentheses and may hold both spaces and
 // parentheses.
 func parseStat(stat string) (state string, start uint64, err error) {
-	_, rest, ok := cutLast(stat, ") ")
+	rest, ok := afterName(stat)
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 {
 		return "", 0, fmt.Errorf("not a stat file of proc: %q", stat)
@@ -60,11 +60,13 @@ func parseStat(stat string) (state string, start uint64, err error) {
 	return fields[0], start, err
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
+// afterName is the part of a stat file behind the program's name.
+func afterName(stat string) (rest string, ok bool) {
+	i := strings.LastIndex(stat, ") ")
+	if i < 0 {
+		return "", false
 	}
-	return s, "", false
+	return stat[i+2:], true
 }
 
 // alive reports whether this very process still runs.

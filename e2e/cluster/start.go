@@ -41,7 +41,7 @@ func nodeName(number int) string { return fmt.Sprintf("node%d", number) }
 // nodeNumber is the reverse of nodeName; 0 for anything else.
 func nodeNumber(name string) int {
 	var n int
-	if _, err := fmt.Sscanf(name, "node%d", &n); err != nil || n > maxNodes || nodeName(n) != name {
+	if _, err := fmt.Sscanf(name, "node%d", &n); err != nil || n < 1 || n > maxNodes || nodeName(n) != name {
 		return 0
 	}
 	return n

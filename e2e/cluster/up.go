@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -50,21 +51,34 @@ func (c *Cluster) Up(ctx context.Context) error {
 			return err
 		}
 	}
-	var names []string
-	for m := 1; m <= c.nodes; m++ {
-		n := &Node{c, m}
-		names = append(names, n.Name())
-		if _, err := c.recorded(n.Name()); err == nil {
-			continue
-		}
-		if err := c.step(n.Name()+" started", func() error { return n.powerOn(ctx) }); err != nil {
-			return err
-		}
+	if err := c.startNodes(ctx); err != nil {
+		return err
 	}
 	if err := c.step("system applied", func() error { return c.applySystem(ctx) }); err != nil {
 		return err
 	}
-	return c.awaitReady(ctx, names)
+	return c.awaitReady(ctx)
+}
+
+// startNodes starts all nodes at the same time. What needs the API server
+// waits for it.
+func (c *Cluster) startNodes(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for m := 1; m <= c.nodes; m++ {
+		n := &Node{c, m}
+		if _, err := c.recorded(n.Name()); err == nil {
+			continue
+		}
+		all.Go(func() {
+			if err := c.step(n.Name()+" started", func() error { return n.powerOn(ctx) }); err != nil {
+				cancel(err) // the others stop, and report the first failure
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
 }
 
 // startNetwork makes a new cluster: what an earlier one left is removed.
@@ -115,10 +129,11 @@ func (c *Cluster) applySystem(ctx context.Context) error {
 }
 
 // awaitReady waits for the nodes, then for the pods of the system.
-func (c *Cluster) awaitReady(ctx context.Context, names []string) error {
+func (c *Cluster) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready after %s", readyTimeout))
 	defer cancel()
-	for _, name := range names {
+	for m := 1; m <= c.nodes; m++ {
+		name := nodeName(m)
 		err := c.step(name+" Ready", func() error { return c.awaitCondition(ctx, "/api/v1/nodes/"+name, "Ready") })
 		if err != nil {
 			return err

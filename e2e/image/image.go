@@ -71,7 +71,7 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 	if err != nil {
 		return Images{}, fmt.Errorf("image: the base: %w", err)
 	}
-	key, err := b.key(base)
+	key, err := b.key(ctx, base)
 	if err != nil {
 		return Images{}, fmt.Errorf("image: %w", err)
 	}
@@ -189,7 +189,7 @@ func lock(path string) (unlock func(), err error) {
 	}
 	for {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -15,10 +16,10 @@ import (
 
 // key names everything that the images are made of: the sources that the build
 // gets to see, the build's own files, the compiler, the base and the names.
-func (b *builder) key(base baseImage) (string, error) {
+func (b *builder) key(ctx context.Context, base baseImage) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", b.tag, b.version, base.key)
-	goVersion, err := exec.Command("go", "version").Output()
+	goVersion, err := exec.CommandContext(ctx, "go", "version").Output()
 	if err != nil {
 		return "", fmt.Errorf("go version: %w", err)
 	}

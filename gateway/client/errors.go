@@ -64,10 +64,12 @@ func (e *HandshakeError) Error() string {
 	return msg
 }
 
-// Temporary reports whether trying again may help.
+// Temporary reports whether trying again may help. A 404 may be an ingress that
+// has no backend for the moment: some drop the route of a service without a
+// ready pod, so that a client that comes back during a restart meets it.
 func (e *HandshakeError) Temporary() bool {
 	switch e.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
 	}
 	return e.StatusCode >= 500

@@ -275,7 +275,7 @@ func TestResumeWithoutExecutionsFollowsNone(t *testing.T) {
 }
 
 func TestEndOfSessionIsTyped(t *testing.T) {
-	http404 := func(w http.ResponseWriter) { http.Error(w, "gone", http.StatusNotFound) }
+	forbidden := func(w http.ResponseWriter) { http.Error(w, "no longer", http.StatusForbidden) }
 	for _, tc := range []struct {
 		name    string
 		refusal *wire.Error
@@ -288,7 +288,7 @@ func TestEndOfSessionIsTyped(t *testing.T) {
 		{name: "close 4006", close: wire.CauseNoSession, want: client.ErrNoSession},
 		{name: "close 4007", close: wire.CauseSessionLost, want: client.ErrSessionLost},
 		{name: "close 1000", close: wire.CauseSessionEnded, want: client.ErrSessionEnded},
-		{name: "http", http: http404},
+		{name: "http", http: forbidden},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := &fakeServer{script: noise(1000, 7), hang: true}
@@ -321,14 +321,35 @@ func TestEndOfSessionIsTyped(t *testing.T) {
 			switch {
 			case tc.want != nil && !errors.Is(err, tc.want):
 				t.Errorf("Wait: %v, want %v", err, tc.want)
-			case tc.want == nil && (!errors.As(err, &refused) || refused.StatusCode != 404):
-				t.Errorf("Wait: %v, want a HandshakeError of 404", err)
+			case tc.want == nil && (!errors.As(err, &refused) || refused.StatusCode != http.StatusForbidden):
+				t.Errorf("Wait: %v, want a HandshakeError of 403", err)
 			}
 			<-c.Done()
 			if _, err := c.Status(t.Context()); !errors.Is(err, c.Err()) {
 				t.Errorf("Status after the end: %v", err)
 			}
 		})
+	}
+}
+
+// An ingress that drops the route of a service without a ready pod answers 404
+// while the only pod restarts: a client that gave up then would lose its session.
+func TestMissingRouteIsWaitedFor(t *testing.T) {
+	s := &fakeServer{script: noise(100_000, 9), piece: 10_000}
+	s.upgrade = func(n int, w http.ResponseWriter, _ *http.Request) bool {
+		missing := n == 1 || n == 2
+		if missing {
+			http.NotFound(w, nil)
+		}
+		return missing
+	}
+	c := dial(t, s.start(t), client.Options{})
+	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.cut()
+	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil); err != nil {
+		t.Errorf("after the route came back: %v", err)
 	}
 }
 

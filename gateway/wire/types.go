@@ -90,7 +90,7 @@ const (
 	ReasonOutputLimit   Reason = "output_limit"   // the limit was reached and on_output_limit is cancel
 	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
 	ReasonDrain         Reason = "drain"          // the server stopped before the command did
-	ReasonOutOfMemory   Reason = "out_of_memory"  // its tree exceeded max-memory
+	ReasonOutOfMemory   Reason = "out_of_memory"  // its tree exceeded max-memory, or the kernel killed the command because its container had no memory left
 	ReasonRunnerLost    Reason = "runner_lost"    // the runner died, and the tree with it
 	ReasonStartFailed   Reason = "start_failed"   // the command could not be started
 	ReasonInternal      Reason = "internal"       // a defect in troupe; the log has the stack

@@ -42,14 +42,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The chart's labels win over the user's: a selector that matches nothing is worse than a label that is not there. */}}
 {{- define "troupe.labels" -}}
-{{- toYaml (merge (include "troupe.ownLabels" . | fromYaml) .Values.commonLabels) -}}
+{{- toYaml (merge (include "troupe.ownLabels" . | fromYaml) (.Values.commonLabels | default dict)) -}}
 {{- end -}}
 
 {{/* Without the chart's version: a change of the chart alone does not replace pods. */}}
 {{- define "troupe.podLabels" -}}
 {{- $own := include "troupe.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
-{{- toYaml (merge $own .Values.podLabels .Values.commonLabels) -}}
+{{- toYaml (merge $own (.Values.podLabels | default dict) (.Values.commonLabels | default dict)) -}}
 {{- end -}}
 
 {{/* image: (list $ .Values.image) */}}

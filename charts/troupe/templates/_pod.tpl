@@ -120,7 +120,7 @@ topologySpreadConstraints:
   valueFrom: {fieldRef: {fieldPath: metadata.uid}}
 - name: TROUPE_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-{{- with dig "limits" "memory" "" .Values.server.resources }}
+{{- with dig "limits" "memory" "" (.Values.server.resources | default dict) }}
 # 90 % of the memory limit, in bytes: the collector works harder before the kernel ends the server.
 - name: GOMEMLIMIT
   value: {{ div (mul (include "troupe.bytes" . | int64) 9) 10 | quote }}

@@ -27,7 +27,7 @@
 {{- if lt (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes) -}}
   {{- $wrong = append $wrong (printf "limits.transcriptBudgetBytes (%d) must hold at least the output of one execution, limits.maxOutputBytes (%d)" (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes)) -}}
 {{- end -}}
-{{- with dig "limits" "memory" "" $v.runner.resources -}}
+{{- with dig "limits" "memory" "" ($v.runner.resources | default dict) -}}
   {{- if ge (int64 $v.limits.maxMemoryBytes) (include "troupe.bytes" . | int64) -}}
     {{- $wrong = append $wrong (printf "limits.maxMemoryBytes (%d) must be below runner.resources.limits.memory (%v), or the kernel ends every command of the pod before it is reached" (int64 $v.limits.maxMemoryBytes) .) -}}
   {{- end -}}
@@ -82,7 +82,7 @@
     {{- if gt (int $v.autoscaling.target) (int $v.limits.maxSessions) -}}
       {{- $wrong = append $wrong (printf "autoscaling.target (%d sessions) must not be above limits.maxSessions (%d), which a pod never exceeds" (int $v.autoscaling.target) (int $v.limits.maxSessions)) -}}
     {{- end -}}
-  {{- else if not (and (dig "requests" "cpu" "" $v.server.resources) (dig "requests" "cpu" "" $v.runner.resources)) -}}
+  {{- else if not (and (dig "requests" "cpu" "" ($v.server.resources | default dict)) (dig "requests" "cpu" "" ($v.runner.resources | default dict))) -}}
     {{- $wrong = append $wrong "autoscaling.metric cpu is a share of what is requested: set requests.cpu in server.resources and runner.resources" -}}
   {{- end -}}
 {{- end -}}

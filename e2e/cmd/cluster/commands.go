@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 
 	"github.com/troupe-dev/troupe/e2e/cluster"
 )
@@ -20,29 +22,39 @@ type command struct {
 
 var commands = []command{
 	{name: "up", args: "[--nodes N]", help: "start it, and make first what is missing; add nodes to one that is up", run: up},
-	{name: "down", help: "stop it and leave nothing but binaries, images and logs",
-		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Down(ctx) }},
+	{
+		name: "down", help: "stop it and leave nothing but binaries, images and logs",
+		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Down(ctx) },
+	},
 	{name: "status", help: "what is on, what is Ready", run: status},
 	{name: "kubectl", args: "ARG...", help: "kubectl, as cluster-admin", verbatim: true, most: -1, run: program("kubectl")},
 	{name: "helm", args: "ARG...", help: "helm, as cluster-admin", verbatim: true, most: -1, run: program("helm")},
-	{name: "load", args: "TAR...", help: "import image tarballs on every node", least: 1, most: -1,
+	{
+		name: "load", args: "TAR...", help: "import image tarballs on every node", least: 1, most: -1,
 		run: func(ctx context.Context, c *cluster.Cluster, args []string, _ io.Writer) error {
 			return c.Load(ctx, args...)
-		}},
+		},
+	},
 	{name: "in", args: "net|NODE CMD...", help: "run a program in the cluster's network, or on a node", verbatim: true, least: 2, most: -1, run: in},
 	{name: "exec", args: "NODE CMD...", help: "run a program on a node", verbatim: true, least: 2, most: -1, run: on},
 	{name: "power-off", args: "NODE", help: "cut a node's power", least: 1, most: 1, run: power((*cluster.Node).PowerOff)},
 	{name: "power-on", args: "NODE", help: "boot a node that is off", least: 1, most: 1, run: power((*cluster.Node).PowerOn)},
 	{name: "kubeconfig", help: "print the path of the kubeconfig; its address is to be had inside the network only", run: kubeconfig},
 	{name: "env", help: "print settings for a shell in the network: eval \"$(cluster env)\"", run: env},
-	{name: "packages", help: "install the Debian packages that are missing",
+	{
+		name: "packages", help: "install the Debian packages that are missing",
 		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error {
 			return c.InstallPackages(ctx)
-		}},
-	{name: "build", help: "build its programs; 15 to 25 minutes the first time",
-		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Build(ctx) }},
-	{name: "images", help: "make its images",
-		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Images(ctx) }},
+		},
+	},
+	{
+		name: "build", help: "build its programs; 15 to 25 minutes the first time",
+		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Build(ctx) },
+	},
+	{
+		name: "images", help: "make its images",
+		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Images(ctx) },
+	},
 }
 
 func up(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error {
@@ -79,7 +91,12 @@ func on(ctx context.Context, c *cluster.Cluster, args []string, stdout io.Writer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, os.Stderr
 	// A terminal's Ctrl-C reaches the program by itself.
 	cmd.Cancel = func() error { return nil }
-	return cmd.Run()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exitError(exit.ExitCode())
+	}
+	return err
 }
 
 func power(do func(*cluster.Node, context.Context) error) func(context.Context, *cluster.Cluster, []string, io.Writer) error {

@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/troupe-dev/troupe/e2e/cluster"
@@ -24,39 +24,44 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// exit codes: what a command in the cluster ended with, or one of these.
+// Exit codes of the command itself. A program that runs in the cluster has its
+// own, which are passed on.
 const (
 	exitFailed = 1
 	exitUsage  = 2
 )
 
-// errUsage stands for a command line that makes no sense. The text that goes
-// with it is for the user.
-var errUsage = errors.New("")
+// usageError is a command line that makes no sense.
+type usageError string
 
-func usage(format string, args ...any) error {
-	return fmt.Errorf("%w"+format, append([]any{errUsage}, args...)...)
-}
+func (e usageError) Error() string { return string(e) }
+
+func usage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
+
+// exitError is the exit code of a program that has said itself what is wrong.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := dispatch(ctx, args, stdout, stderr)
-	var exit *exec.ExitError
+	var wrong usageError
+	var exit exitError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
 		return 0
-	case errors.As(err, &exit) && exit.ExitCode() > 0 && len(exit.Stderr) == 0 && errors.Is(err, exit) && err == error(exit):
-		return exit.ExitCode() // it has said why
-	case errors.Is(err, errUsage):
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.As(err, &wrong):
 		fmt.Fprintf(stderr, "cluster: %v\nTry cluster help.\n", err)
 		return exitUsage
 	case errors.Is(err, cluster.ErrOff):
-		fmt.Fprintf(stderr, "cluster: %v: start it with cluster up\n", err)
-		return exitFailed
+		fmt.Fprintf(stderr, "cluster: %v; cluster up starts it\n", err)
 	default:
 		fmt.Fprintf(stderr, "cluster: %v\n", err)
-		return exitFailed
 	}
+	return exitFailed
 }
 
 func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -64,40 +69,40 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		printUsage(stderr)
 		return usage("a command is missing")
 	}
-	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+	if slices.Contains([]string{"help", "-h", "--help"}, args[0]) {
 		printUsage(stdout)
 		return nil
 	}
-	for _, cmd := range commands {
-		if cmd.name != args[0] {
-			continue
-		}
-		flags := flag.NewFlagSet("cluster "+cmd.name, flag.ContinueOnError)
+	i := slices.IndexFunc(commands, func(c command) bool { return c.name == args[0] })
+	if i < 0 {
+		return usage("%q is no command", args[0])
+	}
+	cmd, rest := commands[i], args[1:]
+	cfg := cluster.Config{Log: stderr}
+	if !cmd.verbatim {
+		flags := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
 		flags.SetOutput(io.Discard)
-		cfg := cluster.Config{Log: stderr}
 		if cmd.name == "up" {
 			flags.IntVar(&cfg.Nodes, "nodes", 1, "")
 		}
-		rest := args[1:]
-		if !cmd.verbatim {
-			if err := flags.Parse(rest); err != nil && !errors.Is(err, flag.ErrHelp) {
-				return usage("%s: %v", cmd.name, err)
-			} else if err != nil {
-				printUsage(stdout)
-				return err
-			}
-			rest = flags.Args()
+		err := flags.Parse(rest)
+		if errors.Is(err, flag.ErrHelp) {
+			printUsage(stdout)
+			return nil
 		}
-		if len(rest) < cmd.least || cmd.most >= 0 && len(rest) > cmd.most {
-			return usage("usage: cluster %s %s", cmd.name, cmd.args)
-		}
-		c, err := cluster.Open(cfg)
 		if err != nil {
-			return err
+			return usage("%s: %v", cmd.name, err)
 		}
-		return cmd.run(ctx, c, rest, stdout)
+		rest = flags.Args()
 	}
-	return usage("%q is no command", args[0])
+	if len(rest) < cmd.least || cmd.most >= 0 && len(rest) > cmd.most {
+		return usage("usage: cluster %s %s", cmd.name, cmd.args)
+	}
+	c, err := cluster.Open(cfg)
+	if err != nil {
+		return err
+	}
+	return cmd.run(ctx, c, rest, stdout)
 }
 
 func printUsage(w io.Writer) {

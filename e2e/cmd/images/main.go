@@ -1,7 +1,7 @@
-// Command mkimages builds both images as docs/images.md says and prints the
+// Command images builds both images as docs/images.md says and prints the
 // names and archives:
 //
-//	go run ./image/mkimages [-tag TAG]
+//	go run ./cmd/images [-tag TAG]
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 	defer stop()
 	images, err := image.Build(ctx, image.Config{Tag: *tag, Dir: *dir, Log: os.Stderr})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "mkimages:", err)
+		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 	for _, i := range []image.Image{images.Server, images.Runner} {

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// families returns what /metrics serves.
+func (s *instance) families() map[string]*dto.MetricFamily {
+	s.t.Helper()
+	_, text := s.get(s.admin + "/metrics")
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, p := range problems {
+		s.t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	found, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return found
+}
+
+// series returns every series of our own, by name and labels.
+func series(families map[string]*dto.MetricFamily) []string {
+	var all []string
+	for name, f := range families {
+		if !strings.HasPrefix(name, "troupe_") {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			id := name
+			for _, l := range m.GetLabel() {
+				id += " " + l.GetName() + "=" + l.GetValue()
+			}
+			all = append(all, id)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestMetricsFollowTheConventions, and are all there before the first event: a rate over a series that
+// appears with its first event misses that event.
+func TestMetricsFollowTheConventions(t *testing.T) {
+	s := launch(t, "--max-sessions", "1", "--max-executions", "1", "--max-output", "10", "--allow-command", "/bin/echo,/bin/sleep")
+	before := series(s.families())
+	if len(before) < 150 {
+		t.Errorf("only %d series", len(before))
+	}
+	c := s.dial()
+	for _, argv := range [][]string{{"/bin/echo", "longer than ten bytes"}, {"/bin/echo"}, {"/bin/false"}, {"/bin/sleep", "1000"}, {"/bin/sleep", "1000"}} {
+		_, _ = c.Execute(t.Context(), wire.ExecuteParams{Argv: argv}) // some are refused
+	}
+	if other, err := client.Dial(t.Context(), s.ws, client.Options{}); err == nil {
+		other.Detach()
+		t.Error("a second session was opened")
+	}
+	_, _ = c.Control(t.Context(), wire.ControlParams{Type: wire.ControlCancel, ExecutionID: "none"})
+	if err := syscall.Kill(s.runner, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if _, metrics := s.get(s.admin + "/metrics"); !strings.Contains(metrics, "\ntroupe_runner_restarts_total 1\n") {
+			return errors.New("the runner was not started again")
+		}
+		return nil
+	})
+	after := series(s.families())
+	for _, id := range after {
+		if _, ok := slices.BinarySearch(before, id); !ok {
+			t.Errorf("%s appeared with an event", id)
+		}
+	}
+	if c.Close() != nil {
+		t.Error("cannot close the session")
+	}
+}
+
+// TestMetricsAreDocumented holds docs/metrics.md and the server alike: every metric has its row, with its
+// type and its labels, and every row its metric.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	row := regexp.MustCompile("(?m)^\\| `(troupe_[a-z_]+)` \\| (counter|gauge|histogram) \\| ([^|]*) \\| [^|]{10,} \\|$")
+	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
+		documented[m[1]] = m[2] + " " + strings.ReplaceAll(m[3], "`", "")
+	}
+	served := map[string]string{}
+	for name, f := range launch(t).families() {
+		if !strings.HasPrefix(name, "troupe_") {
+			continue
+		}
+		labels := map[string]bool{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = true
+			}
+		}
+		served[name] = strings.ToLower(f.GetType().String()) + " " + strings.Join(slices.Sorted(maps.Keys(labels)), ", ")
+	}
+	for name, want := range served {
+		if got, ok := documented[name]; !ok || got != want {
+			t.Errorf("docs/metrics.md has %s as %q, the server as %q", name, got, want)
+		}
+	}
+	for name := range documented {
+		if served[name] == "" {
+			t.Errorf("docs/metrics.md has %s, the server has not", name)
+		}
+	}
+}
+
+// TestLogLinesNameSessionAndExecution: JSON, one object a line, and the keys by which lines are found.
+func TestLogLinesNameSessionAndExecution(t *testing.T) {
+	s := launch(t, "--log-level", "debug")
+	c := s.dial()
+	if _, err := c.Run(t.Context(), wire.ExecuteParams{ExecutionID: "x", Command: "echo hello"}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	session := c.ID()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	s.signal(syscall.SIGTERM)
+	s.exit()
+	want := map[string][]string{ // keys beside the session's
+		"session opened": {"subject"}, "session ended": {"subject", "cause"}, "connection closed": {"subject", "cause", "remote"},
+		"execution completed": {"subject", "execution", "reason", "exit_code"},
+		"audit":               {"subject", "execution", "reason", "exit_code", "argv_sha256", "started"},
+	}
+	for _, line := range logLines(t, s.stderr.String()) {
+		msg, _ := line["msg"].(string)
+		for _, key := range want[msg] {
+			if line[key] == nil {
+				t.Errorf("%q lacks %s: %v", msg, key, line)
+			}
+		}
+		if want[msg] != nil && line["session"] != session {
+			t.Errorf("%q is of session %v, want %s", msg, line["session"], session)
+		}
+		delete(want, msg)
+	}
+	if len(want) > 0 {
+		t.Errorf("the log lacks %v", want)
+	}
+}
+
+// logLines parses a log of one JSON object a line.
+func logLines(t *testing.T, text string) []map[string]any {
+	t.Helper()
+	var all []map[string]any
+	for line := range strings.Lines(text) {
+		object := map[string]any{}
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			t.Errorf("not JSON: %q", line)
+			continue
+		}
+		all = append(all, object)
+	}
+	return all
+}

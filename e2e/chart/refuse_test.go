@@ -1,0 +1,181 @@
+package chart
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/lint"
+)
+
+// TestNonsenseIsRefused: each of these would be found out later, by a pod that
+// does not start, a node that cannot be drained or a stranger. The message must
+// name the value.
+func TestNonsenseIsRefused(t *testing.T) {
+	for _, c := range []struct{ values, says string }{
+		// Unknown keys, at any depth.
+		{"repicas: 2", "additional properties 'repicas' not allowed"},
+		{"limits: {maxSession: 2}", "at '/limits': additional properties 'maxSession' not allowed"},
+		{"terminationGracePeriodSeconds: 10", "additional properties 'terminationGracePeriodSeconds' not allowed"},
+		{"drain: {graceSeconds: 10}", "at '/drain': additional properties 'graceSeconds' not allowed"},
+		{"networkPolicy: {egress: {excpt: []}}", "at '/networkPolicy/egress': additional properties 'excpt' not allowed"},
+		{"runner: {securityContext: {privileged: true}}", "at '/runner/securityContext': additional properties 'privileged' not allowed"},
+		{"tolerations: [{efect: NoSchedule}]", "at '/tolerations/0': additional properties 'efect' not allowed"},
+		{"ingress: null", "missing property 'ingress'"},
+		// What trouped or Kubernetes would refuse.
+		{"limits: {maxSessions: 0}", "at '/limits/maxSessions': minimum: got 0, want 1"},
+		{"limits: {maxLineBytes: 63}", "at '/limits/maxLineBytes': minimum: got 63, want 64"},
+		{"limits: {drainOutputSeconds: 60}", "at '/limits/drainOutputSeconds': maximum: got 60, want 10"},
+		{"limits: {streamTimeoutSeconds: 5m}", "at '/limits/streamTimeoutSeconds': got string, want integer"},
+		{"limits: {transcriptBudgetBytes: 10000}", "limits.transcriptBudgetBytes (10000) must hold at least the output of one execution, limits.maxOutputBytes (10485760)"},
+		{"limits: {maxMemoryBytes: 2147483648}", "limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)"},
+		{"drain: {timeoutSeconds: 0}", "at '/drain/timeoutSeconds': minimum: got 0, want 1"},
+		{"runner: {securityContext: {runAsUser: 0}}", "at '/runner/securityContext/runAsUser': minimum: got 0, want 1"},
+		{"runner: {securityContext: {seccompProfile: {type: Unconfined}}}", "at '/runner/securityContext/seccompProfile/type': value must be one of 'RuntimeDefault', 'Localhost'"},
+		{"runner: {workspace: {sizeLimit: lots}}", "at '/runner/workspace/sizeLimit'"},
+		{"runner: {workspace: {volumeSource: {emptyDir: {}}}}", "runner.workspace.volumeSource is for other volumes than an emptyDir"},
+		{"image: {digest: latest}", "at '/image/digest'"},
+		{"server: {logLevel: loud}", "at '/server/logLevel': value must be one of 'debug', 'info', 'warn', 'error'"},
+		{"server: {env: [{name: TROUPE_DRAIN_TIMEOUT, value: 1h}]}", "server.env: TROUPE_DRAIN_TIMEOUT would win over the value that the chart renders"},
+		{"commands: {allow: [bin/true]}", "at '/commands/allow/0'"},
+		{"commands: {allow: [/bin/../bin/true]}", "commands.allow: /bin/../bin/true must be written without . and .., as /bin/true"},
+		{"commands: {env: {COUNT: 1}}", "at '/commands/env/COUNT': got number, want string"},
+		{"auth: {mode: password}", "at '/auth/mode': value must be one of 'token', 'kubernetes', 'none'"},
+		{"service: {port: 70000}", "at '/service/port': maximum: got 70,000, want 65,535"},
+		{"tracing: {endpoint: otel:4318}", "at '/tracing/endpoint'"},
+		// What would let everyone in.
+		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
+		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
+		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
+		// What would have no effect, or the wrong one.
+		{"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}", "auth.kubernetes.grantTo has no effect with auth.mode token"},
+		{"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}", "at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'"},
+		{"auth: {mode: kubernetes, token: {existingSecret: a}}", "auth.token.existingSecret has no effect with auth.mode kubernetes"},
+		{"auth: {token: {existingSecret: troupe-tokens}}", "auth.token.existingSecret names the Secret that this release generates"},
+		{"httpRoute: {enabled: true}", "httpRoute.parentRefs must name a gateway"},
+		{"podMonitor: {enabled: true}", "podMonitor.enabled needs networkPolicy.metricsFrom"},
+		{"autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}", "autoscaling.minReplicas (4) must not be above autoscaling.maxReplicas (3)"},
+		{"autoscaling: {enabled: true, target: 101}", "autoscaling.target (101 sessions) must not be above limits.maxSessions (100)"},
+		{"autoscaling: {enabled: true, metric: cpu}\nrunner: {resources: {requests: null}}", "set requests.cpu in server.resources and runner.resources"},
+		{"podDisruptionBudget: {minAvailable: 1}", "podDisruptionBudget.minAvailable 1 with 1 replicas would block every node drain for ever"},
+		{"podDisruptionBudget: {maxUnavailable: 0}", "at '/podDisruptionBudget/maxUnavailable'"},
+		{"podDisruptionBudget: {minAvailable: 100%}", "at '/podDisruptionBudget/minAvailable'"},
+		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}", "podDisruptionBudget takes minAvailable or maxUnavailable, not both"},
+	} {
+		_, err := render(loadChart(t), parse(t, c.values))
+		if err == nil {
+			t.Errorf("accepted: %s", c.values)
+		} else if !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s\nis refused with: %v\nwant: %s", c.values, err, c.says)
+		}
+	}
+}
+
+// TestEverythingIsRefusedAtOnce protects from: an installation in ten attempts.
+func TestEverythingIsRefusedAtOnce(t *testing.T) {
+	_, err := render(loadChart(t), parse(t, "auth: {mode: none}\nhttpRoute: {enabled: true}\nautoscaling: {enabled: true, maxReplicas: 1, minReplicas: 2}"))
+	if err == nil || strings.Count(err.Error(), "\n  - ") != 4 {
+		t.Errorf("four mistakes are refused with %v", err)
+	}
+}
+
+// TestNoValueCrashesTheTemplates: null takes a default away. Either the chart
+// does without, or the schema says what is missing.
+func TestNoValueCrashesTheTemplates(t *testing.T) {
+	c := loadChart(t)
+	var paths []string
+	var walk func(prefix string, m map[string]any)
+	walk = func(prefix string, m map[string]any) {
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			paths = append(paths, prefix+key)
+			if inner, ok := m[key].(map[string]any); ok {
+				walk(prefix+key+".", inner)
+			}
+		}
+	}
+	walk("", c.Values)
+	for _, path := range paths {
+		keys := strings.Split(path, ".")
+		values := map[string]any{}
+		for m, i := values, 0; i < len(keys); i++ {
+			if i == len(keys)-1 {
+				m[keys[i]] = nil
+				break
+			}
+			inner := map[string]any{}
+			m[keys[i]], m = inner, inner
+		}
+		if _, err := render(loadChart(t), values); err != nil && !strings.Contains(err.Error(), "missing propert") {
+			t.Errorf("%s: null is refused with %v", path, err)
+		}
+	}
+	if len(paths) < 100 {
+		t.Errorf("only %d values were found", len(paths))
+	}
+}
+
+// TestSchemaIsClosed: an object of the schema has fixed properties, or names of
+// the user's with a schema for their values, or is one of the Kubernetes API.
+// Protects from: a part of the values in which a misspelt key has no effect.
+func TestSchemaIsClosed(t *testing.T) {
+	c := loadChart(t)
+	var schema map[string]any
+	if err := json.Unmarshal(c.Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(at string, node any)
+	walk = func(at string, node any) {
+		switch node := node.(type) {
+		case map[string]any:
+			_, closed := node["additionalProperties"]
+			_, explained := node["$comment"]
+			if node["type"] == "object" && !closed && !explained {
+				t.Errorf("%s is open", at)
+			}
+			for key, inner := range node {
+				walk(at+"/"+key, inner)
+			}
+		case []any:
+			for i, inner := range node {
+				walk(fmt.Sprintf("%s/%d", at, i), inner)
+			}
+		}
+	}
+	walk("", schema)
+	known := schema["properties"].(map[string]any)
+	for key := range c.Values {
+		delete(known, key)
+	}
+	delete(known, "global") // of Helm
+	if len(known) > 0 {
+		t.Errorf("the schema allows %v, which values.yaml does not have", slices.Sorted(maps.Keys(known)))
+	}
+}
+
+// TestLintIsClean is helm lint --strict, over every file of values.
+func TestLintIsClean(t *testing.T) {
+	for name, text := range values(t) {
+		linter := lint.AllWithKubeVersion(chartDir, parse(t, text), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
+		for _, m := range linter.Messages {
+			if m.Severity > 1 { // 1 is information: an icon is recommended
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+	}
+}
+
+// TestValuesStayShort: who installs the chart reads them.
+func TestValuesStayShort(t *testing.T) {
+	text, err := os.ReadFile(chartDir + "/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n > 260 {
+		t.Errorf("values.yaml has %d lines", n)
+	}
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/troupe-dev/troupe/e2e/cluster"
+)
+
+func TestMain(m *testing.M) {
+	cluster.Main()
+	goleak.VerifyTestMain(m)
+}
+
+// What a user gets wrong is said in one line, before anything is changed.
+func TestWrongCommandLines(t *testing.T) {
+	t.Setenv("TROUPE_CLUSTER", t.TempDir())
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"", exitUsage, "a command is missing"},
+		{"start", exitUsage, `"start" is no command`},
+		{"up --nodes x", exitUsage, "invalid value"},
+		{"up --node 2", exitUsage, "flag provided but not defined"},
+		{"up 2", exitUsage, "usage: cluster up [--nodes N]"},
+		{"up --nodes 10", exitFailed, "room for 1 to 9"},
+		{"down now", exitUsage, "usage: cluster down"},
+		{"in net", exitUsage, "usage: cluster in net|NODE CMD..."},
+		{"exec node1", exitUsage, "usage: cluster exec NODE CMD..."},
+		{"exec net ls", exitUsage, `"net" is no node`},
+		{"power-off", exitUsage, "usage: cluster power-off NODE"},
+		{"power-off nodeX", exitUsage, `"nodeX" is no node`},
+		{"load", exitUsage, "usage: cluster load TAR..."},
+		{"load no-such.tar", exitFailed, "no-such.tar: no such file"},
+		{"kubectl get pods", exitFailed, "not running; cluster up starts it"},
+		{"helm list", exitFailed, "not running; cluster up starts it"},
+		{"exec node1 ls", exitFailed, "not running; cluster up starts it"},
+		{"power-on node1", exitFailed, "not running; cluster up starts it"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(context.Background(), strings.Fields(c.args), &out, &errs); code != c.code {
+			t.Errorf("cluster %s: exit code %d, want %d", c.args, code, c.code)
+		}
+		if !strings.Contains(errs.String(), c.says) {
+			t.Errorf("cluster %s: %q, want %q", c.args, errs.String(), c.says)
+		}
+	}
+}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	for _, args := range []string{"help", "-h", "--help", "up -h"} {
+		var out, errs bytes.Buffer
+		if code := run(context.Background(), strings.Fields(args), &out, &errs); code != 0 || errs.Len() > 0 {
+			t.Errorf("%s: exit code %d, %q", args, code, errs.String())
+		}
+		for _, c := range commands {
+			if !strings.Contains(out.String(), "cluster "+c.name) {
+				t.Errorf("%s does not name %s", args, c.name)
+			}
+		}
+	}
+}
+
+// What needs no cluster works without one.
+func TestCommandsWithoutACluster(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TROUPE_CLUSTER", dir)
+	for args, says := range map[string]string{
+		"status":     "cluster    off",
+		"kubeconfig": dir + "/run/kubeconfig",
+		"env":        `PATH="` + dir + `/bin"`,
+		"down":       "",
+	} {
+		var out, errs bytes.Buffer
+		if code := run(context.Background(), strings.Fields(args), &out, &errs); code != 0 || !strings.Contains(out.String(), says) {
+			t.Errorf("%s: exit code %d, %q, %q", args, code, out.String(), errs.String())
+		}
+	}
+}
