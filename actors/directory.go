@@ -15,7 +15,7 @@ type Directory interface {
 	// Peers lists all pods that are known. The pod that asks may be among them.
 	Peers() []Peer
 	// Subscribe calls changed after every change, from any goroutine, until stop is
-	// called. changed does not block. stop returns when changed is not running any more.
+	// called. changed calls Peers, so it must be called without a lock that Peers takes.
 	Subscribe(changed func()) (stop func())
 }
 

@@ -170,7 +170,7 @@ func (ep *endpoint) connection(parent context.Context) (connected bool, err erro
 	}()
 	defer func() {
 		cancel()
-		<-broken
+		_ = <-broken // pump has said why
 	}()
 	return true, ep.pump(ctx, stream, broken)
 }

@@ -63,9 +63,11 @@ func (g *guestLink) wake() {
 func (g *guestLink) peerName() string { return g.peer }
 func (g *guestLink) tick()            { g.post((*relay.Guest).Tick) }
 func (g *guestLink) reconnected()     { g.post((*relay.Guest).Reconnected) }
+
 func (g *guestLink) frame(f *relay.Frame) {
 	g.post(func(x *relay.Guest, now time.Time) { x.Receive(now, f) })
 }
+
 func (g *guestLink) peerLost(end relay.Ended) {
 	g.post(func(x *relay.Guest, now time.Time) { x.PeerLost(now, end) })
 }

@@ -75,9 +75,11 @@ func (h *hostLink) wake() {
 func (h *hostLink) peerName() string { return h.peer }
 func (h *hostLink) tick()            { h.do((*relay.Host).Tick) }
 func (h *hostLink) reconnected()     { h.do((*relay.Host).Reconnected) }
+
 func (h *hostLink) frame(f *relay.Frame) {
 	h.do(func(x *relay.Host, now time.Time) { x.Receive(now, f) })
 }
+
 func (h *hostLink) peerLost(end relay.Ended) {
 	h.do(func(x *relay.Host, now time.Time) { x.PeerLost(now, end) })
 }

@@ -80,7 +80,7 @@ func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logg
 		grpc.WithTransportCredentials(clientCreds), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
-		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer), grpc.WithSharedWriteBuffer(true),
+		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	}
 	t.server = t.newServer(serverCreds)
@@ -102,7 +102,7 @@ func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Serv
 	s := grpc.NewServer(
 		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
-		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 	)
