@@ -75,7 +75,7 @@ func TestMutations(t *testing.T) {
 			if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlayFile, "-skip", "Mutations|Generated|Stalled", ".")
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlayFile, "-timeout", "5m", "-skip", "Mutations|Generated|Stalled", ".")
 			cmd.Env = append(os.Environ(), "TROUPE_SEEDS="+seeds)
 			out, err := cmd.CombinedOutput()
 			if strings.Contains(string(out), "[build failed]") {
