@@ -222,8 +222,12 @@ func TestPodFlaps(t *testing.T) {
 		t.Error("the connection has ended")
 	}
 
-	// A directory that does not know yet is waited for.
+	// While it is out of sight, what exists goes on. A newcomer waits until the directory knows.
 	s.dir.set(PeerUndecided)
+	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
+	if r := far.answered(t, "4"); r.err != nil {
+		t.Errorf("status while the owner is out of sight: %v", r.err)
+	}
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	var once sync.Once
