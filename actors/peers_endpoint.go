@@ -159,8 +159,9 @@ func (ep *endpoint) connection(parent context.Context) (connected bool, err erro
 	ep.t.log.Info("connected to peer", "peer", ep.pod, "addr", ep.addr)
 	ep.t.reached(ep.pod)
 	// The peer says nothing more on this stream but that it ends.
-	broken := make(chan error, 1)
+	broken, heard := make(chan error, 1), make(chan struct{})
 	go func() {
+		defer close(heard)
 		_, err := stream.Recv()
 		if err == nil {
 			err = errors.New("the peer asked for the connection's end")
@@ -170,7 +171,7 @@ func (ep *endpoint) connection(parent context.Context) (connected bool, err erro
 	}()
 	defer func() {
 		cancel()
-		_ = <-broken // pump has said why
+		<-heard
 	}()
 	return true, ep.pump(ctx, stream, broken)
 }
@@ -230,7 +231,6 @@ func (ep *endpoint) pump(ctx context.Context, stream remote.Remoting_ReceiveClie
 			case <-ctx.Done():
 				return ctx.Err()
 			case err := <-broken:
-				broken <- err
 				return err
 			}
 		}

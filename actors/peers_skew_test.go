@@ -160,7 +160,9 @@ func TestOlderAndNewerPeers(t *testing.T) {
 				}
 				if envelope.GetFrame().GetEnd() != nil {
 					eventually(t, 10*time.Second, "the answer to status", func() bool {
-						return old.got(func(f *relay.Frame) bool { return string(f.GetReply().GetId()) == "2" && len(f.GetReply().GetError()) == 0 }) != nil
+						return old.got(func(f *relay.Frame) bool {
+							return string(f.GetReply().GetId()) == "2" && len(f.GetReply().GetError()) == 0
+						}) != nil
 					})
 				}
 				// How this pod cuts its part into frames is its own affair: what was not said is not acknowledged.

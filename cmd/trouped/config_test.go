@@ -40,6 +40,8 @@ func samples(t *testing.T, s setting) (a, b string) {
 		return "17s", "19s"
 	case bytesValue:
 		return "20971520", "31457280"
+	case ratioValue:
+		return "0.25", "0"
 	case smallBytesValue, intValue:
 		return "117", "119"
 	case textValue:

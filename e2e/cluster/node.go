@@ -154,6 +154,11 @@ func (n *Node) Processes() ([]Process, error) {
 		return nil, err
 	}
 	proc := fmt.Sprintf("/proc/%d/root/proc", id.PID)
+	// A process finds itself in the machine's /proc, which a node sees until it
+	// has mounted its own.
+	if _, err := os.Readlink(filepath.Join(proc, "self")); err == nil {
+		return nil, fmt.Errorf("%s has only begun to boot", n.Name())
+	}
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.Name(), err)

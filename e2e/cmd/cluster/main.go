@@ -56,6 +56,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &wrong):
 		fmt.Fprintf(stderr, "cluster: %v\nTry cluster help.\n", err)
 		return exitUsage
+	case ctx.Err() != nil:
+		fmt.Fprintln(stderr, "cluster: interrupted; the same command continues, cluster down removes what was started")
 	case errors.Is(err, cluster.ErrOff):
 		fmt.Fprintf(stderr, "cluster: %v; cluster up starts it\n", err)
 	default:

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -81,5 +83,30 @@ func TestCommandsWithoutACluster(t *testing.T) {
 		if code := run(context.Background(), strings.Fields(args), &out, &errs); code != 0 || !strings.Contains(out.String(), says) {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, out.String(), errs.String())
 		}
+	}
+}
+
+// Whatever was being done when the signal came fails in its own words, which
+// are of no use to who has sent it.
+func TestInterruptedCommandSaysSo(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TROUPE_CLUSTER", dir)
+	if err := os.Mkdir(dir+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Another command has the cluster, so that this one waits.
+	lock, err := os.Create(dir + "/lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"down"}, &out, &errs); code != exitFailed || !strings.Contains(errs.String(), "cluster: interrupted") {
+		t.Errorf("exit code %d, %q", code, errs.String())
 	}
 }
