@@ -37,11 +37,17 @@ type proxy struct {
 
 func newProxy(t *testing.T, s *instance, cuts, mean int64) *proxy {
 	t.Helper()
+	return newProxyTo(t, s.addr, cuts, mean)
+}
+
+// newProxyTo asks target for each connection where it goes.
+func newProxyTo(t *testing.T, target func() string, cuts, mean int64) *proxy {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: s.addr, mean: mean, open: map[net.Conn]bool{}}
+	p := &proxy{listener: l, target: target, mean: mean, open: map[net.Conn]bool{}}
 	p.left.Store(cuts)
 	p.all.Go(p.serve)
 	t.Cleanup(func() {
