@@ -1,7 +1,7 @@
 package actors
 
 import (
-	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
@@ -23,22 +23,11 @@ type Client interface {
 }
 
 // Feed is the output of one execution, to be pulled by a connection.
-type Feed struct {
-	ExecutionID string
-	Encoding    wire.Encoding
-	// Open makes the cursor. notify is called, at most once for each time the cursor
-	// had nothing to give, when there is more; it must not block.
-	// The caller closes the cursor.
-	Open func(notify func()) (Cursor, error)
-}
+type Feed = relay.Feed
 
 // Cursor reads a transcript. Marks in its pieces are *wire.Warning or
 // *wire.Completed, to be sent as notifications at their place. See transcript.Cursor.
-type Cursor interface {
-	Next(buf []byte) (transcript.Piece, error)
-	Offset() int64
-	Close()
-}
+type Cursor = relay.Cursor
 
 // ConnectRequest opens a connection actor.
 type ConnectRequest struct {
@@ -46,4 +35,6 @@ type ConnectRequest struct {
 	Remote             string // the client's address, for the log
 	SessionID          string // re-attach to this session: the first request must be resume; empty opens a new session
 	EndsWithConnection bool   // the session ends with the connection, however that ends
+
+	relayed bool // the socket is on another pod, which asked for this one
 }

@@ -17,7 +17,7 @@ type Connection struct {
 // Connect makes the actor of a socket. client hears of everything that follows,
 // beginning with connected, or with an error and Disconnect.
 func (e *Engine) Connect(req ConnectRequest, client Client) *Connection {
-	c := &connection{engine: e, client: client, req: req, opened: time.Now()}
+	c := &connection{engine: e, client: client, req: req, since: time.Now()}
 	e.connections.Add(1)
 	props := e.props("connection", c.receive, c.cleanup)
 	pid := e.system.Root.SpawnPrefix(props, "connection-")
@@ -51,7 +51,7 @@ type connection struct {
 	engine *Engine
 	client Client
 	req    ConnectRequest
-	opened time.Time
+	since  time.Time
 
 	self      *actor.PID
 	session   *actor.PID      // nil until attached
@@ -60,8 +60,14 @@ type connection struct {
 	resuming  wire.ID         // that resume
 	backlog   []clientRequest // requests that came before the session
 	missed    []string        // executions whose feeds came after the socket had ended
+	gone      bool            // the socket is
 	closed    bool            // the session knows that the socket is gone
 	patience  *time.Timer     // for a first resume
+
+	// Sessions of other pods.
+	far        *guestLink   // the link to the session, once it is open
+	links      []*guestLink // all that were tried
+	candidates []string     // peers to be asked next for a session
 }
 
 func (c *connection) receive(ctx actor.Context) {
@@ -70,7 +76,7 @@ func (c *connection) receive(ctx actor.Context) {
 		c.self = ctx.Self()
 		if c.req.SessionID == "" {
 			c.attaching = true
-			ctx.Send(c.engine.manager, openSession{asked: c.opened, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection})
+			ctx.Send(c.engine.manager, c.openSession(ctx, c.mayPlace()))
 			return
 		}
 		c.patience = c.engine.after(resumePatience, ctx.Self(), resumeOverdue{})
@@ -97,10 +103,22 @@ func (c *connection) receive(ctx actor.Context) {
 		ctx.Send(ctx.Self(), sessionGone{})
 	case sessionGone:
 		c.sessionGone(ctx)
+	case placeElsewhere:
+		c.placeElsewhere(ctx)
+	case resumeElsewhere:
+		c.resumeElsewhere(ctx, msg)
+	case linkEvent:
+		c.linkEvent(ctx, msg)
 	case resumeOverdue:
-		if c.session == nil && !c.attaching {
+		if c.session == nil && c.far == nil && !c.attaching {
 			c.client.Disconnect(wire.CauseNoSession)
 		}
+	}
+}
+
+func (c *connection) openSession(ctx actor.Context, mayPlace bool) openSession {
+	return openSession{
+		asked: c.since, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection, mayPlace: mayPlace,
 	}
 }
 
@@ -114,8 +132,10 @@ func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
 	if c.watched != nil {
 		ctx.Unwatch(c.watched) // an actor keeps its watchers, those that have stopped too
 	}
+	c.gone = true
 	c.tellClosed(msg.cause, msg.delivered)
-	ctx.Stop(ctx.Self())
+	c.closeLinks(msg)
+	c.stopIfDone(ctx)
 }
 
 // sessionGone: a session that ends in order has sent disconnect before. One that ended with
@@ -130,6 +150,10 @@ func (c *connection) sessionGone(ctx actor.Context) {
 }
 
 func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
+	if c.far != nil {
+		c.far.request(msg)
+		return
+	}
 	if c.session != nil {
 		ctx.Send(c.session, request{conn: ctx.Self(), id: msg.id, params: msg.params})
 		return
@@ -148,6 +172,9 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 		return
 	}
 	c.attaching, c.resuming = true, msg.id
+	if c.resumeElsewhere(ctx, resumeElsewhere{request: msg, params: params, until: time.Now().Add(undecidedPatience)}) {
+		return
+	}
 	ctx.Send(c.engine.manager, findSession{session: c.req.SessionID, attach: attach{
 		conn: ctx.Self(), id: msg.id, subject: c.req.Subject, params: *params,
 	}})
@@ -155,6 +182,10 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 
 func (c *connection) attached(ctx actor.Context, msg attached) {
 	c.session, c.attaching = msg.session, false
+	if c.gone {
+		c.tellClosed(wire.CauseClientGone, nil)
+		return
+	}
 	c.watch(ctx, msg.session)
 	for _, r := range c.backlog {
 		ctx.Send(c.session, request{conn: ctx.Self(), id: r.id, params: r.params})
@@ -206,6 +237,7 @@ func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
 func (c *connection) cleanup() {
 	defer c.engine.connections.Done()
 	stopTimer(c.patience)
+	c.abandonLinks()
 	c.client.Disconnect(wire.CauseInternal)
 	c.tellClosed(wire.CauseInternal, nil)
 }

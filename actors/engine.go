@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
@@ -26,6 +27,7 @@ type Config struct {
 	Env           []string              // NAME=value pairs every command gets; empty: none
 	AllowCommands []string              // absolute paths of the programs that may run; empty: all, and shell strings
 	Logger        *slog.Logger          // nil: discard
+	Peers         *PeersConfig          // nil: this pod is the whole service
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
 	Tracer        trace.Tracer          // records the life of each execution; nil: nobody does
 	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
@@ -38,6 +40,8 @@ type Engine struct {
 	runner  Runner
 	store   *transcript.Store
 	pod     string
+	boot    relay.Boot // this life of the pod; session ids begin with it
+	peers   *peers     // nil: alone
 	workdir string
 	env     []string
 	allow   *allowList
@@ -83,7 +87,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, workdir: cfg.Workdir,
+		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, boot: relay.NewBoot(), workdir: cfg.Workdir,
 		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
 	}
 	if e.refused == nil {
@@ -101,6 +105,11 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Peers != nil {
+		if err := cfg.Peers.validate(); err != nil {
+			return nil, err
+		}
+	}
 	e.metrics = newMetrics(cfg.Registerer, e)
 	e.drained.done = make(chan struct{})
 	e.dispatch = newDispatcher()
@@ -115,6 +124,9 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e.manager, err = e.system.Root.SpawnNamed(guarded.props(m.receive), "manager")
 	if err != nil {
 		return nil, fmt.Errorf("start the session manager: %w", err)
+	}
+	if cfg.Peers != nil {
+		e.joinPeers(cfg.Peers)
 	}
 	return e, nil
 }
@@ -161,6 +173,9 @@ func (e *Engine) Close() {
 		e.closing.Store(true)
 		// StopFuture has a timeout of its own, after which a wedged actor is left behind.
 		_ = e.system.Root.StopFuture(e.manager).Wait()
+		if e.peers != nil {
+			e.peers.close()
+		}
 		e.connections.Wait()
 		e.system.Shutdown()
 		e.dispatch.close()

@@ -67,6 +67,8 @@ func (m *manager) handle(ctx actor.Context) {
 // open gives a newcomer a slot, at once or when an idle detached session has given way.
 func (m *manager) open(ctx actor.Context, msg openSession) {
 	switch {
+	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
+		ctx.Send(msg.conn, placeElsewhere{})
 	case m.draining:
 		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining, "draining", "the server is stopping and opens no new sessions: connect again to reach another")
 	case len(ctx.Children()) < m.engine.limits.MaxSessions:
@@ -106,7 +108,7 @@ func findChild(ctx actor.Context, id string) *actor.PID {
 }
 
 func (m *manager) spawn(ctx actor.Context, msg openSession) {
-	id := m.engine.pod + "." + randomHex(16)
+	id := m.engine.newSessionID()
 	s := newSession(m.engine, id, msg)
 	_, err := ctx.SpawnNamed(m.engine.props("session", s.receive, s.cleanup), id)
 	if err != nil { // 128 random bits met themselves
@@ -131,6 +133,11 @@ func (m *manager) find(ctx actor.Context, msg findSession) {
 	if pid := findChild(ctx, msg.session); pid != nil {
 		ctx.Send(msg.attach.conn, sessionFound{session: pid})
 		ctx.Send(pid, msg.attach)
+		return
+	}
+	if m.engine.ofEarlierLife(msg.session) {
+		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: sessionLost()})
+		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseSessionLost})
 		return
 	}
 	refuseAttach(ctx, msg.attach)

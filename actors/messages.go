@@ -6,6 +6,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
@@ -61,6 +62,20 @@ type (
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool
+		mayPlace           bool // answered with placeElsewhere rather than refused, or that another session gives way
+	}
+	// placeElsewhere: manager → connection. There is no room here.
+	placeElsewhere struct{}
+	// resumeElsewhere: connection → itself. Look again for the pod that owns the session.
+	resumeElsewhere struct {
+		request clientRequest
+		params  *wire.ResumeParams
+		until   time.Time
+	}
+	// linkEvent: transport, timers, gateway → connection. Something for a link to another pod.
+	linkEvent struct {
+		link *guestLink
+		do   func(*relay.Guest, time.Time)
 	}
 	// findSession: connection → manager. Answered with sessionFound, and forwarded to the
 	// session as attach; or answered with an error reply and disconnect.

@@ -33,6 +33,7 @@ var measurements = []measurement{
 	{"cancel", measureCancel},
 	{"yes", measureYes},
 	{"idle", measureIdle},
+	{"peers", measurePeers},
 }
 
 // env is what the measurements share.
@@ -51,7 +52,7 @@ func main() {
 		return
 	}
 	bin := flag.String("bin", "bin", "directory with trouped and troupe-runner")
-	only := flag.String("only", "", "regular expression: measure only what matches (true, throughput, open, cancel, yes, idle)")
+	only := flag.String("only", "", "regular expression: measure only what matches (true, throughput, open, cancel, yes, idle, peers)")
 	quick := flag.Bool("quick", false, "fewer rounds: a check that everything works, not figures to quote")
 	flag.Parse()
 	if err := run(*bin, *only, *quick); err != nil {

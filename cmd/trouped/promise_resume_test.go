@@ -25,8 +25,8 @@ import (
 // bytes from the server, until it has cut enough of them.
 type proxy struct {
 	listener net.Listener
-	target   string
-	mean     int64 // bytes between cuts
+	target   func() string // host:port of the next connection
+	mean     int64         // bytes between cuts
 	left     atomic.Int64
 	cuts     atomic.Int64
 	all      sync.WaitGroup
@@ -37,11 +37,17 @@ type proxy struct {
 
 func newProxy(t *testing.T, s *instance, cuts, mean int64) *proxy {
 	t.Helper()
+	return newProxyTo(t, s.addr, cuts, mean)
+}
+
+// newProxyTo asks target for each connection where it goes.
+func newProxyTo(t *testing.T, target func() string, cuts, mean int64) *proxy {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: strings.TrimPrefix(s.http, "http://"), mean: mean, open: map[net.Conn]bool{}}
+	p := &proxy{listener: l, target: target, mean: mean, open: map[net.Conn]bool{}}
 	p.left.Store(cuts)
 	p.all.Go(p.serve)
 	t.Cleanup(func() {
@@ -57,6 +63,9 @@ func newProxy(t *testing.T, s *instance, cuts, mean int64) *proxy {
 	return p
 }
 
+// addr is where clients connect, as host:port.
+func (s *instance) addr() string { return strings.TrimPrefix(s.http, "http://") }
+
 func (p *proxy) ws() string { return "ws://" + p.listener.Addr().String() + "/ws" }
 
 func (p *proxy) serve() {
@@ -65,7 +74,7 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", p.target)
+		out, err := net.Dial("tcp", p.target())
 		if err != nil {
 			in.Close()
 			continue

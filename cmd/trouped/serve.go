@@ -86,7 +86,8 @@ type server struct {
 	runner   *proc.Runner
 	engine   *actors.Engine
 	gateway  *gateway.Gateway
-	tracer   oteltrace.Tracer // nil: no traces
+	tracer   oteltrace.Tracer    // nil: no traces
+	peers    *actors.PeersConfig // nil: alone
 
 	failed  chan error // a listener broke
 	goodbye time.Duration
@@ -107,7 +108,7 @@ func start(c *config) (*server, error) {
 	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
-		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
+		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers, s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -229,7 +230,7 @@ func (s *server) openEngine() (err error) {
 	s.engine, err = actors.New(actors.Config{
 		Limits: s.c.limits, Runner: actors.ProcRunner(s.runner), Store: s.store, Pod: s.c.pod,
 		Workdir: s.workdir, Env: s.c.commandEnv(s.workdir), AllowCommands: s.c.allowCommands,
-		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv), Refused: s.sessionRefused,
+		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv), Peers: s.peers, Refused: s.sessionRefused,
 	})
 	if err != nil {
 		return err

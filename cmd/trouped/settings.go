@@ -44,6 +44,7 @@ type config struct {
 	transcriptBudget int64
 
 	kubernetes kubernetesConfig
+	peers      peersConfig
 
 	// Traces.
 	traceEndpoint string // empty: none
@@ -90,6 +91,7 @@ func defaults() *config {
 		transcriptBudget: 2 << 30,
 		pod:              pod,
 		kubernetes:       defaultKubernetes(),
+		peers:            defaultPeers(),
 		traceSample:      1,
 		logFormat:        logText,
 		logLevel:         "info",
@@ -153,6 +155,7 @@ func settings(c *config) []setting {
 	group("Limits (a client may ask for less, never for more)", limitSettings(c)...)
 	group("Storage", storageSettings(c)...)
 	group("Kubernetes", kubernetesSettings(c)...)
+	group("Peers", peerSettings(c)...)
 	group("Traces", traceSettings(c)...)
 	group("Configuration and log", processSettings(c)...)
 	return all

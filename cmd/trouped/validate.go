@@ -44,7 +44,7 @@ func (c *config) validate() error {
 			refuse("--trace-endpoint must be a URL such as http://otel-collector:4318, got %q", c.traceEndpoint)
 		}
 	}
-	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes())
+	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes(), c.validatePeers())
 	return errors.Join(errs...)
 }
 

@@ -50,7 +50,7 @@ func TestGolden(t *testing.T) {
 func (r *rendering) golden() string {
 	var b strings.Builder
 	for _, o := range r.objects {
-		text := random.ReplaceAllString(o.text, "  tokens: RANDOM")
+		text := random.ReplaceAllString(o.text, "$1: RANDOM")
 		text = included.ReplaceAllString(text, "$1    (the file)\n")
 		b.WriteString("---\n" + strings.TrimSpace(text) + "\n")
 	}

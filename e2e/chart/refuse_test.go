@@ -58,6 +58,11 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"auth: {mode: kubernetes, token: {existingSecret: a}}", "auth.token.existingSecret has no effect with auth.mode kubernetes"},
 		{"auth: {token: {existingSecret: troupe-tokens}}", "auth.token.existingSecret names the Secret that this release generates"},
 		{"httpRoute: {enabled: true}", "httpRoute.parentRefs must name a gateway"},
+		{"peers: {tls: {mode: secret}}", "peers.tls.existingSecret must name the Secret"},
+		{"peers: {tls: {existingSecret: a}}", "peers.tls.existingSecret has no effect with peers.tls.mode generated"},
+		{"peers: {tls: {mode: secret, existingSecret: troupe-peers}}", "peers.tls.existingSecret names the Secret that this release generates"},
+		{"peers: {tls: {issuerRef: {name: a}}}", "peers.tls.issuerRef has no effect with peers.tls.mode generated"},
+		{"peers: {tls: {mode: plain}}", "at '/peers/tls/mode'"},
 		{"podMonitor: {enabled: true}", "podMonitor.enabled needs networkPolicy.metricsFrom"},
 		{"autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}", "autoscaling.minReplicas (4) must not be above autoscaling.maxReplicas (3)"},
 		{"autoscaling: {enabled: true, target: 101}", "autoscaling.target (101 sessions) must not be above limits.maxSessions (100)"},
@@ -175,7 +180,7 @@ func TestValuesStayShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "\n"); n > 260 {
+	if n := strings.Count(string(text), "\n"); n > 280 {
 		t.Errorf("values.yaml has %d lines", n)
 	}
 }

@@ -134,7 +134,7 @@ func TestTokensAreKept(t *testing.T) {
 func TestUninstallLeavesNothing(t *testing.T) {
 	h := newHelm(t, "uninstall")
 	all := values(t)
-	for _, name := range []string{"default", "kubernetes", "bare", "autoscaling-sessions", "placement"} {
+	for _, name := range []string{"default", "kubernetes", "bare", "autoscaling-sessions", "placement", "peers"} {
 		t.Run(name, func(t *testing.T) {
 			if err := h.install(t, all[name]); err != nil {
 				t.Fatal(err)

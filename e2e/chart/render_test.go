@@ -146,13 +146,23 @@ func (r *rendering) find(kind string) []object {
 // decode reads the only object of a kind strictly into an API type.
 func decode[T any](t testing.TB, r *rendering, kind string) *T {
 	t.Helper()
-	found := r.find(kind)
+	return decodeOnly[T](t, r.find(kind), kind)
+}
+
+// decodeNamed reads an object that is one of several of its kind.
+func decodeNamed[T any](t testing.TB, r *rendering, kind, name string) *T {
+	t.Helper()
+	return decodeOnly[T](t, slices.DeleteFunc(r.find(kind), func(o object) bool { return o.Metadata.Name != name }), kind+" "+name)
+}
+
+func decodeOnly[T any](t testing.TB, found []object, what string) *T {
+	t.Helper()
 	if len(found) != 1 {
-		t.Fatalf("there are %d objects of kind %s, want one", len(found), kind)
+		t.Fatalf("there are %d objects %s, want one", len(found), what)
 	}
 	into := new(T)
 	if err := yaml.UnmarshalStrict([]byte(found[0].text), into); err != nil {
-		t.Fatalf("%s: %v", kind, err)
+		t.Fatalf("%s: %v", what, err)
 	}
 	return into
 }
@@ -174,4 +184,4 @@ func (r *rendering) config(t testing.TB) string {
 }
 
 // random is what no two renderings have in common.
-var random = regexp.MustCompile(`(?m)^  tokens: \S+$`)
+var random = regexp.MustCompile(`(?m)^(  (?:tokens|ca\.crt|ca\.key|tls\.crt|tls\.key)|    troupe.dev/renew-after): \S+$`)

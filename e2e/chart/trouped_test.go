@@ -52,7 +52,7 @@ const troupedBound = 30 * time.Second
 // key, a value or a combination of them that only a pod in a crash loop shows.
 func TestTroupedTakesTheConfiguration(t *testing.T) {
 	binary := buildTrouped(t)
-	forEach(t, func(t *testing.T, _ string, r *rendering) {
+	forEach(t, func(t *testing.T, name string, r *rendering) {
 		dir := t.TempDir()
 		config := r.config(t)
 		args := []string{
@@ -61,10 +61,13 @@ func TestTroupedTakesTheConfiguration(t *testing.T) {
 		}
 		if strings.Contains(config, "auth: token\n") {
 			tokens := "alice of-somebody-elses-secret-0123456789\n"
-			if len(r.find("Secret")) > 0 {
-				tokens = string(decode[corev1.Secret](t, r, "Secret").Data["tokens"])
+			if !strings.Contains(name, "existing-secret") {
+				tokens = string(decodeNamed[corev1.Secret](t, r, "Secret", r.fullname(t)+"-tokens").Data["tokens"])
 			}
 			args = append(args, "--token-file", write(t, dir, "tokens", tokens))
+		}
+		if r.hasPeers(t) {
+			args = append(args, peerArgs(t, dir, setting(t, config, "peer-cert-name"))...)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), troupedBound)
 		defer cancel()
@@ -79,7 +82,7 @@ func TestTroupedTakesTheConfiguration(t *testing.T) {
 		}
 		ready, log := waitReady(stderr, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 		err = cmd.Wait()
-		if strings.Contains(config, "auth: kubernetes\n") {
+		if strings.Contains(config, "auth: kubernetes\n") || r.hasPeers(t) {
 			// Settings are looked at before the cluster, which is not here.
 			if !strings.Contains(log, "KUBERNETES_SERVICE_HOST") || strings.Contains(log, "trouped.yaml") {
 				t.Errorf("trouped ended with %v, want the lack of a cluster:\n%s", err, log)
@@ -90,6 +93,20 @@ func TestTroupedTakesTheConfiguration(t *testing.T) {
 			t.Errorf("trouped was ready: %t, and ended with %v:\n%s", ready, err, log)
 		}
 	})
+}
+
+// peerArgs has certificates of peers that the chart generates, on this machine.
+func peerArgs(t *testing.T, dir, certName string) []string {
+	t.Helper()
+	r, err := render(loadChart(t), parse(t, fmt.Sprintf("peers: {enabled: true, tls: {certName: %q}}", certName)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := decodeNamed[corev1.Secret](t, r, "Secret", peersSecret)
+	return []string{
+		"--peer-listen", "127.0.0.1:0", "--peer-cert", write(t, dir, "tls.crt", string(secret.Data["tls.crt"])),
+		"--peer-key", write(t, dir, "tls.key", string(secret.Data["tls.key"])), "--peer-ca", write(t, dir, "ca.crt", string(secret.Data["ca.crt"])),
+	}
 }
 
 // waitReady reads the log to its end, and calls then once when the server is ready.

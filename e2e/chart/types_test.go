@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	cmv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -22,12 +23,14 @@ import (
 
 // kinds has the Go type of every kind of object that the chart renders.
 var kinds = map[string]func() any{
+	"Certificate":             func() any { return &cmv1.Certificate{} },
 	"ClusterRoleBinding":      func() any { return &rbacv1.ClusterRoleBinding{} },
 	"ConfigMap":               func() any { return &corev1.ConfigMap{} },
 	"Deployment":              func() any { return &appsv1.Deployment{} },
 	"HTTPRoute":               func() any { return &gatewayv1.HTTPRoute{} },
 	"HorizontalPodAutoscaler": func() any { return &autoscalingv2.HorizontalPodAutoscaler{} },
 	"Ingress":                 func() any { return &networkingv1.Ingress{} },
+	"Issuer":                  func() any { return &cmv1.Issuer{} },
 	"NetworkPolicy":           func() any { return &networkingv1.NetworkPolicy{} },
 	"Pod":                     func() any { return &corev1.Pod{} },
 	"PodDisruptionBudget":     func() any { return &policyv1.PodDisruptionBudget{} },

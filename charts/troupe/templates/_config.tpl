@@ -50,6 +50,14 @@ drain-timeout: {{ $v.drain.timeoutSeconds | int64 }}s
 data-dir: /var/lib/troupe/transcripts
 transcript-budget: {{ $l.transcriptBudgetBytes | int64 }}
 kubernetes: {{ ternary "auto" "off" $v.podReports.enabled | quote }}
+{{- if include "troupe.peers" . }}
+peer-listen: ":{{ include "troupe.peerPort" . }}"
+peer-service: {{ include "troupe.peerService" . }}
+peer-cert: /etc/troupe/peers/tls.crt
+peer-key: /etc/troupe/peers/tls.key
+peer-ca: /etc/troupe/peers/ca.crt
+peer-cert-name: {{ include "troupe.peerCertName" . | quote }}
+{{- end }}
 {{- if $v.server.pprof }}
 pprof: true
 {{- end }}

@@ -93,7 +93,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Whether the server talks to the Kubernetes API, and so needs a token: "true" or "". */}}
 {{- define "troupe.needsAPI" -}}
-{{- if or .Values.podReports.enabled (eq .Values.auth.mode "kubernetes") -}}true{{- end -}}
+{{- if or .Values.podReports.enabled (eq .Values.auth.mode "kubernetes") (include "troupe.peers" .) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Name and key of the Secret with the tokens. */}}

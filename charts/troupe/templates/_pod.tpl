@@ -35,13 +35,13 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity }}
+{{- with include "troupe.affinity" . }}
 affinity:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
-{{- with .Values.topologySpreadConstraints }}
+{{- with include "troupe.topologySpread" . }}
 topologySpreadConstraints:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -75,6 +75,9 @@ topologySpreadConstraints:
   ports:
     - {name: http, containerPort: 8003}
     - {name: metrics, containerPort: 9090}
+    {{- if include "troupe.peers" . }}
+    - {name: peer, containerPort: {{ include "troupe.peerPort" . }}}
+    {{- end }}
   # Answering is being alive, also while it drains; ready is having a runner and taking sessions. A restart costs every
   # session of the pod, so a slow machine gets a minute.
   startupProbe:
@@ -169,6 +172,14 @@ topologySpreadConstraints:
           name: {{ include "troupe.tokenSecret" . }}
           items:
             - {key: {{ include "troupe.tokenKey" . | quote }}, path: tokens/tokens}
+      {{- end }}
+      {{- if include "troupe.peers" . }}
+      - secret:
+          name: {{ include "troupe.peerSecret" . }}
+          items:
+            - {key: tls.crt, path: peers/tls.crt}
+            - {key: tls.key, path: peers/tls.key}
+            - {key: ca.crt, path: peers/ca.crt}
       {{- end }}
 {{- if include "troupe.needsAPI" . }}
 - name: api-token

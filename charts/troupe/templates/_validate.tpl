@@ -54,10 +54,29 @@
   {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
 
-{{- $wrong = concat $wrong (include "troupe.validateScale" . | fromYamlArray) -}}
+{{- $wrong = concat $wrong (include "troupe.validatePeers" . | fromYamlArray) (include "troupe.validateScale" . | fromYamlArray) -}}
 {{- if $wrong -}}
   {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Certificates of peers; a YAML list of what is wrong. */}}
+{{- define "troupe.validatePeers" -}}
+{{- $tls := .Values.peers.tls -}}
+{{- $wrong := list -}}
+{{- if and (eq $tls.mode "secret") (not $tls.existingSecret) -}}
+  {{- $wrong = append $wrong "peers.tls.existingSecret must name the Secret with tls.crt, tls.key and ca.crt, or peers.tls.mode be generated" -}}
+{{- end -}}
+{{- if and $tls.existingSecret (ne $tls.mode "secret") -}}
+  {{- $wrong = append $wrong (printf "peers.tls.existingSecret has no effect with peers.tls.mode %s: set peers.tls.mode to secret" $tls.mode) -}}
+{{- end -}}
+{{- if and $tls.existingSecret (eq $tls.existingSecret (include "troupe.peerService" .)) -}}
+  {{- $wrong = append $wrong "peers.tls.existingSecret names the Secret that this release generates, which helm would now remove: copy it under another name first" -}}
+{{- end -}}
+{{- if and $tls.issuerRef (ne $tls.mode "certManager") -}}
+  {{- $wrong = append $wrong (printf "peers.tls.issuerRef has no effect with peers.tls.mode %s: set peers.tls.mode to certManager" $tls.mode) -}}
+{{- end -}}
+{{- toYaml $wrong -}}
 {{- end -}}
 
 {{/* Replicas, their disruption and their scaling; a YAML list of what is wrong. */}}

@@ -1,0 +1,355 @@
+package actors
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors/relay"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// PeersConfig makes an Engine one of many that form a service: it serves clients
+// of sessions that other pods own, and places new sessions there when it is full.
+type PeersConfig struct {
+	Directory Directory    // which pods there are; required
+	Listener  net.Listener // where they connect; required; the Engine closes it
+	TLS       *PeerTLS     // required unless Listener is on a loopback address; nil: plain text
+}
+
+func (c *PeersConfig) validate() error {
+	if c.Directory == nil || c.Listener == nil {
+		return errors.New("actors: PeersConfig.Directory and PeersConfig.Listener are required")
+	}
+	if addr, ok := c.Listener.Addr().(*net.TCPAddr); c.TLS == nil && (!ok || !addr.IP.IsLoopback()) {
+		return errors.New("actors: PeersConfig.TLS is required for a listener that is not on a loopback address")
+	}
+	return nil
+}
+
+// peers is the Engine's part in the service: the table of links and of who lives,
+// the transport, and the links' other ends.
+type peers struct {
+	engine    *Engine
+	log       *slog.Logger
+	directory Directory
+	transport *transport
+	metrics   *peerMetrics
+	counters  relay.Counters
+
+	unsubscribe func()
+	links       sync.Map // relay.LinkID → linkEnd
+	open        sync.WaitGroup
+	alive, dead atomic.Int64
+
+	mu    sync.Mutex
+	table *relay.Table
+	known map[string]string // addresses of peers that heartbeats go to
+	later []func()          // what the table's callbacks leave to be done without mu
+	timer *time.Timer
+
+	leaving bool // there are to be no more links
+	closed  bool
+}
+
+// linkEnd is a guest or a host. Its methods may be called from any goroutine and do not block.
+type linkEnd interface {
+	peerName() string
+	frame(*relay.Frame)
+	peerLost(relay.Ended)
+	reconnected()
+}
+
+// joinPeers makes the Engine part of the service. cfg is valid.
+func (e *Engine) joinPeers(cfg *PeersConfig) {
+	p := &peers{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
+	e.peers = p
+	p.metrics = newPeerMetrics(e.metrics, &p.counters, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
+	p.transport = newTransport(e.pod, cfg.Listener, cfg.TLS, e.log, p.metrics)
+	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
+		Send: p.transport.send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
+	})
+	p.transport.start(p.route, p.reached)
+	p.unsubscribe = p.directory.Subscribe(p.refresh)
+	p.refresh()
+}
+
+// locked runs f with the table, and then what the table wanted done.
+func (p *peers) locked(f func(t *relay.Table, now time.Time)) {
+	p.mu.Lock()
+	now := time.Now()
+	f(p.table, now)
+	later := p.later
+	p.later = nil
+	p.mu.Unlock()
+	for _, do := range later {
+		do()
+	}
+}
+
+// refresh takes over what the directory knows. A pod that it has lost sight of stays connected
+// while there are links to it: the directory may be late or wrong, and its silence will tell.
+func (p *peers) refresh() {
+	p.locked(func(t *relay.Table, now time.Time) {
+		if p.closed {
+			return
+		}
+		next, names := map[string]string{}, []string(nil)
+		for _, peer := range p.directory.Peers() {
+			if peer.Pod != p.engine.pod {
+				next[peer.Pod] = peer.Addr
+				names = append(names, peer.Pod)
+			}
+		}
+		for pod, addr := range p.known {
+			if next[pod] == "" && t.Peer(pod).Links > 0 {
+				next[pod] = addr
+			}
+		}
+		p.known = next
+		p.transport.setPeers(next)
+		t.SetPeers(now, names)
+		p.count(t)
+		p.schedule(t, now)
+	})
+}
+
+// count publishes how many peers there are. Called with mu held.
+func (p *peers) count(t *relay.Table) {
+	alive, dead := 0, 0
+	for pod := range p.known {
+		switch t.Peer(pod).State {
+		case relay.PeerIsAlive:
+			alive++
+		case relay.PeerIsDead:
+			dead++
+		}
+	}
+	p.alive.Store(int64(alive))
+	p.dead.Store(int64(dead))
+}
+
+// schedule arranges the table's next tick. Called with mu held.
+func (p *peers) schedule(t *relay.Table, now time.Time) {
+	next := t.Next()
+	switch {
+	case p.closed || next.IsZero():
+		return
+	case p.timer == nil:
+		p.timer = time.AfterFunc(next.Sub(now), p.tick)
+	default:
+		p.timer.Reset(next.Sub(now))
+	}
+}
+
+func (p *peers) tick() {
+	p.locked(func(t *relay.Table, now time.Time) {
+		if p.closed {
+			return
+		}
+		t.Tick(now)
+		p.schedule(t, now)
+	})
+}
+
+// load is what the next heartbeat says of this pod.
+func (p *peers) load() *relay.Heartbeat {
+	s := p.engine.Stats()
+	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: s.Draining}
+}
+
+// stateChanged is called by the table, with mu held.
+func (p *peers) stateChanged(peer string, state relay.PeerState) {
+	p.later = append(p.later, func() {
+		switch state {
+		case relay.PeerIsAlive:
+			p.log.Info("peer is alive", "peer", peer)
+		case relay.PeerIsDead:
+			p.log.Warn("peer is dead: it has not answered", "peer", peer)
+			p.transport.cut(peer)
+		}
+		p.locked(func(t *relay.Table, _ time.Time) { p.count(t) })
+	})
+}
+
+// lost is called by the table, with mu held: the link is out of it already.
+func (p *peers) lost(link relay.LinkID, _ string, end relay.Ended) {
+	p.later = append(p.later, func() {
+		if l := p.end(link); l != nil {
+			l.peerLost(end)
+		}
+	})
+}
+
+// reached hears of a connection to a peer that has just been made: what was under way is lost.
+func (p *peers) reached(peer string) {
+	for _, l := range p.ends() {
+		if l.peerName() == peer {
+			l.reconnected()
+		}
+	}
+}
+
+// ends returns all links.
+func (p *peers) ends() (all []linkEnd) {
+	p.links.Range(func(id, _ any) bool {
+		if l := p.end(id.(relay.LinkID)); l != nil { //nolint:errcheck // nothing else is a key
+			all = append(all, l)
+		}
+		return true
+	})
+	return all
+}
+
+// end finds this pod's end of a link, or nil.
+func (p *peers) end(id relay.LinkID) linkEnd {
+	l, _ := p.links.Load(id)
+	end, _ := l.(linkEnd)
+	return end
+}
+
+// route takes an envelope from the transport. Those of one link come one at a time, in order.
+func (p *peers) route(e *relay.Envelope) {
+	var verdict relay.Verdict
+	var link relay.LinkID
+	var frame *relay.Frame
+	p.locked(func(t *relay.Table, now time.Time) {
+		if p.closed {
+			return
+		}
+		verdict, link, frame = t.Route(now, e)
+		if verdict != relay.OpenHost {
+			return
+		}
+		if p.leaving {
+			verdict = relay.Ignore
+			return
+		}
+		h := newHostLink(p, link, e.GetFrom())
+		p.links.Store(link, h)
+		if !t.Add(now, link, e.GetFrom()) {
+			p.links.Delete(link)
+			verdict = relay.Ignore
+			return
+		}
+		p.open.Add(1)
+		p.metrics.hosts.Inc()
+	})
+	if verdict == relay.Ignore {
+		return
+	}
+	if l := p.end(link); l != nil {
+		l.frame(frame)
+	}
+}
+
+// sender returns what sends a link's frames.
+func (p *peers) sender(peer string) func(*relay.Frame) {
+	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
+}
+
+// join makes a guest's link known. It returns false if the peer is dead.
+func (p *peers) join(link relay.LinkID, peer string, end linkEnd) (ok bool) {
+	p.links.Store(link, end)
+	p.locked(func(t *relay.Table, now time.Time) {
+		if ok = !p.leaving && t.Add(now, link, peer); ok {
+			p.open.Add(1)
+			p.metrics.guests.Inc()
+		}
+	})
+	if !ok {
+		p.links.Delete(link)
+	}
+	return ok
+}
+
+// leave forgets a link. It may be called once for each that was joined or opened.
+func (p *peers) leave(link relay.LinkID, role string, cause relay.Ended) {
+	p.locked(func(t *relay.Table, now time.Time) { t.Remove(now, link) })
+	p.links.Delete(link)
+	p.metrics.ended.WithLabelValues(role, string(cause)).Inc()
+	if role == roleGuest {
+		p.metrics.guests.Dec()
+	} else {
+		p.metrics.hosts.Dec()
+	}
+	p.open.Done()
+}
+
+// candidates are the peers to ask for a new session, in this order.
+func (p *peers) candidates() (pods []string) {
+	p.locked(func(t *relay.Table, _ time.Time) { pods = t.Placement() })
+	return pods
+}
+
+// reserve notes that a session is about to be asked for on a peer.
+func (p *peers) reserve(pod string) {
+	p.locked(func(t *relay.Table, _ time.Time) { t.Reserve(pod) })
+}
+
+// farewell is how long the ends of links may take to arrive when the Engine closes.
+const farewell = time.Second
+
+// close ends what is left of the links. No session and no client's socket is left by now.
+func (p *peers) close() {
+	p.unsubscribe()
+	p.mu.Lock()
+	p.leaving = true
+	p.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		p.open.Wait()
+		close(done)
+	}()
+	late := time.NewTimer(farewell)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		for _, l := range p.ends() {
+			l.peerLost(relay.EndedPeerUnknown)
+		}
+		<-done
+	}
+	p.mu.Lock()
+	p.closed = true
+	stopTimer(p.timer)
+	p.mu.Unlock()
+	p.transport.close()
+}
+
+// ownerOf tells whose session an id belongs to: the pod, and what the id says of its life.
+func ownerOf(session string) (pod, boot string, ok bool) {
+	const digits = 32
+	dot := len(session) - digits - 1
+	if dot < 1 || session[dot] != '.' {
+		return "", "", false
+	}
+	for _, c := range []byte(session[dot+1:]) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return "", "", false
+		}
+	}
+	return session[:dot], session[dot+1:][:bootDigits], true
+}
+
+// bootDigits is how much of a session id is its pod's boot: enough to tell the lives of one pod from each other.
+const bootDigits = 8
+
+// newSessionID returns an id that says whose it is.
+func (e *Engine) newSessionID() string {
+	return e.pod + "." + e.boot.String()[:bootDigits] + randomHex(16-bootDigits/2)
+}
+
+// ofEarlierLife reports whether a session was this pod's before it started anew.
+func (e *Engine) ofEarlierLife(session string) bool {
+	pod, boot, ok := ownerOf(session)
+	return e.peers != nil && ok && pod == e.pod && boot != e.boot.String()[:bootDigits]
+}
+
+func sessionLost() *wire.Error {
+	return wire.Errorf(wire.CodeSessionLost, "the pod that owned the session is gone, and the session with it")
+}

@@ -1,0 +1,231 @@
+package actors
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/relay"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// This file is what a connection does when its session is, or is to be, on another pod.
+
+// guestLink is this pod's end of a link whose session is elsewhere. It belongs to its
+// connection's actor; what comes from other goroutines is sent there as a linkEvent.
+type guestLink struct {
+	conn  *connection
+	peers *peers
+	id    relay.LinkID
+	peer  string
+
+	guest   *relay.Guest
+	timer   *time.Timer
+	woken   atomic.Bool
+	refused bool // it opened no session
+	left    bool // it has ended and is forgotten
+}
+
+// guestWindow is how much output of a session elsewhere is held here for a client that does not read:
+// 100 of them together 12.5 MiB. Four messages of it are under way at a time, which fills a connection of 1 Gbit/s at 1 ms.
+const guestWindow = 256 << 10
+
+// join makes a link to a peer. It returns nil if the peer is dead.
+func (c *connection) join(peer string, o relay.Opening) *guestLink {
+	g := &guestLink{conn: c, peers: c.engine.peers, id: relay.NewLinkID(), peer: peer}
+	if !g.peers.join(g.id, peer, g) {
+		return nil
+	}
+	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
+		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters, Window: guestWindow,
+		Opened:  func(string) { c.far = g },
+		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
+	})
+	c.links = append(c.links, g)
+	return g
+}
+
+func (g *guestLink) post(do func(*relay.Guest, time.Time)) {
+	g.peers.engine.system.Root.Send(g.conn.self, linkEvent{link: g, do: do})
+}
+
+// wake is called from the gateway's writer, when it has read.
+func (g *guestLink) wake() {
+	if g.woken.CompareAndSwap(false, true) {
+		g.post(func(x *relay.Guest, now time.Time) {
+			g.woken.Store(false)
+			x.Wake(now)
+		})
+	}
+}
+
+func (g *guestLink) peerName() string { return g.peer }
+func (g *guestLink) tick()            { g.post((*relay.Guest).Tick) }
+func (g *guestLink) reconnected()     { g.post((*relay.Guest).Reconnected) }
+
+func (g *guestLink) frame(f *relay.Frame) {
+	g.post(func(x *relay.Guest, now time.Time) { x.Receive(now, f) })
+}
+
+func (g *guestLink) peerLost(end relay.Ended) {
+	g.post(func(x *relay.Guest, now time.Time) { x.PeerLost(now, end) })
+}
+
+func (g *guestLink) request(msg clientRequest) {
+	g.do(func(x *relay.Guest, now time.Time) { x.Request(now, msg.id, msg.params) })
+}
+
+// do runs f with the guest, and looks after what it leaves: a timer, or the end.
+func (g *guestLink) do(f func(*relay.Guest, time.Time)) {
+	if g.left {
+		return
+	}
+	now := time.Now()
+	f(g.guest, now)
+	next := g.guest.Next()
+	switch {
+	case g.guest.Done():
+		g.leave()
+	case next.IsZero():
+		stopTimer(g.timer)
+	case g.timer == nil:
+		g.timer = time.AfterFunc(next.Sub(now), g.tick)
+	default:
+		g.timer.Reset(next.Sub(now))
+	}
+}
+
+func (g *guestLink) leave() {
+	if g.left {
+		return
+	}
+	g.left = true
+	stopTimer(g.timer)
+	g.peers.leave(g.id, roleGuest, g.guest.Ended())
+}
+
+// linkEvent handles what came for a link, and what follows from it for the connection.
+func (c *connection) linkEvent(ctx actor.Context, msg linkEvent) {
+	g := msg.link
+	wasOpen, wasRefused := c.far != nil, g.refused
+	g.do(msg.do)
+	switch {
+	case c.far == g && !wasOpen:
+		c.engine.peers.metrics.placed.WithLabelValues(placedThere).Inc()
+		c.opened()
+	case g.refused && !wasRefused:
+		outcome := placedRefused
+		if g.left && g.guest.Ended() != relay.EndedDone {
+			outcome = placedLost
+		}
+		c.engine.peers.metrics.placed.WithLabelValues(outcome).Inc()
+		if !c.gone {
+			c.askNext(ctx)
+		}
+	}
+	c.stopIfDone(ctx)
+}
+
+// opened passes on what waited for the session.
+func (c *connection) opened() {
+	c.attaching = false
+	waiting := c.backlog
+	c.backlog = nil
+	for _, r := range waiting {
+		c.far.request(r)
+	}
+}
+
+// mayPlace reports whether a session may be opened on another pod. What came
+// from another pod is decided here, so that no pod sends a client in circles.
+func (c *connection) mayPlace() bool { return c.engine.peers != nil && !c.req.relayed }
+
+// placeElsewhere asks the peers for a session, those with most room first.
+func (c *connection) placeElsewhere(ctx actor.Context) {
+	c.candidates = c.engine.peers.candidates()
+	c.askNext(ctx)
+}
+
+// askNext asks the next peer. When all have refused, it is this pod's turn again: a
+// session may have ended, and one that is detached and idle gives way now.
+func (c *connection) askNext(ctx actor.Context) {
+	for len(c.candidates) > 0 {
+		peer := c.candidates[0]
+		c.candidates = c.candidates[1:]
+		c.engine.peers.reserve(peer)
+		g := c.join(peer, relay.Opening{Subject: c.req.Subject, Remote: c.req.Remote, EndsWithConnection: c.req.EndsWithConnection})
+		if g != nil {
+			g.do(func(*relay.Guest, time.Time) {})
+			return
+		}
+	}
+	c.engine.peers.metrics.placed.WithLabelValues(placedNowhere).Inc()
+	ctx.Send(c.engine.manager, c.openSession(ctx, false))
+}
+
+// undecidedPatience is how long resume waits for a directory that does not know yet, and
+// undecidedRetry how often it is asked.
+const (
+	undecidedPatience = 3 * time.Second
+	undecidedRetry    = 100 * time.Millisecond
+)
+
+// resumeElsewhere re-attaches to a session that another pod owns. It returns false if the
+// session is, or would be, this pod's.
+func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) bool {
+	pod, _, ok := ownerOf(c.req.SessionID)
+	if !c.mayPlace() || !ok || pod == c.engine.pod {
+		return false
+	}
+	var g *guestLink
+	_, knowledge := c.engine.peers.directory.Lookup(pod)
+	switch {
+	case knowledge == PeerUndecided && time.Now().Before(msg.until):
+		c.patience = c.engine.after(undecidedRetry, ctx.Self(), msg)
+		return true
+	case knowledge == PeerKnown:
+		g = c.join(pod, relay.Opening{
+			Subject: c.req.Subject, Remote: c.req.Remote, Session: c.req.SessionID, EndsWithConnection: c.req.EndsWithConnection,
+			ResumeID: msg.request.id, Resume: msg.params,
+		})
+	}
+	if g == nil {
+		c.attaching = false
+		c.client.Reply(msg.request.id, nil, sessionLost())
+		c.client.Disconnect(wire.CauseSessionLost)
+		return true
+	}
+	c.far = g
+	g.do(func(*relay.Guest, time.Time) {})
+	c.opened()
+	return true
+}
+
+// closeLinks tells the owner that the socket is gone. The actor stays until the owner has heard of it.
+func (c *connection) closeLinks(msg socketClosed) {
+	for _, g := range c.links {
+		g.do(func(x *relay.Guest, now time.Time) { x.Closed(now, msg.cause, msg.delivered) })
+	}
+}
+
+// stopIfDone ends a connection whose socket is gone, once its links are.
+func (c *connection) stopIfDone(ctx actor.Context) {
+	for _, g := range c.links {
+		if !g.left {
+			return
+		}
+	}
+	if c.gone {
+		ctx.Stop(ctx.Self())
+	}
+}
+
+// abandonLinks is part of cleanup: after a panic links are left that nobody looks after any
+// more. A peer that does not get the farewell learns it from its next probe.
+func (c *connection) abandonLinks() {
+	for _, g := range c.links {
+		g.do(func(x *relay.Guest, now time.Time) { x.Closed(now, wire.CauseInternal, nil) })
+		g.leave()
+	}
+}

@@ -1,0 +1,90 @@
+package actors
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/troupe-dev/troupe/actors/relay"
+)
+
+// peerMetrics are those of the service of many pods. Pods are never labels: their number is not bounded over time.
+type peerMetrics struct {
+	bytes     *prometheus.CounterVec // direction
+	lost      *prometheus.CounterVec // reason
+	refused   *prometheus.CounterVec // reason
+	malformed prometheus.Counter
+	ended     *prometheus.CounterVec // role, cause
+	placed    *prometheus.CounterVec // outcome
+	guests    prometheus.Gauge
+	hosts     prometheus.Gauge
+}
+
+// Outcomes of asking a peer for a session. The set is closed.
+const (
+	placedThere   = "placed"
+	placedRefused = "refused" // it was full, or draining: the next one is asked
+	placedLost    = "lost"    // it stopped answering: the next one is asked
+	placedNowhere = "nowhere" // all refused; counted once for each session, not for each peer
+)
+
+// Roles of a link's end. The set is closed.
+const (
+	roleGuest = "guest" // this pod has the client
+	roleHost  = "host"  // this pod has the session
+)
+
+func newPeerMetrics(m *metrics, c *relay.Counters, state func() (alive, dead int)) *peerMetrics {
+	p := &peerMetrics{}
+	add := func(c prometheus.Collector) {
+		m.all = append(m.all, c)
+		if m.registerer != nil {
+			m.registerer.MustRegister(c)
+		}
+	}
+	vec := func(name, help string, labels []string, values ...[]string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, labels)
+		for _, v := range values {
+			c.WithLabelValues(v...)
+		}
+		add(c)
+		return c
+	}
+	counter := func(name, help string, f func() uint64) {
+		add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, func() float64 { return float64(f()) }))
+	}
+	p.bytes = vec("peer_bytes_total", "Bytes of envelopes exchanged with peers.", []string{"direction"}, []string{"sent"}, []string{"received"})
+	p.lost = vec("peer_envelopes_lost_total", "Envelopes not sent because the peer's queue was full or its address is not known. Links send theirs again.",
+		[]string{"reason"}, []string{"queue_full"}, []string{"no_address"})
+	p.refused = vec("peers_refused_total", "Connections between pods refused, by reason.", []string{"reason"},
+		[]string{refusedPlaintext}, []string{refusedCertificate}, []string{refusedHandshake})
+	p.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "troupe_peer_malformed_total", Help: "Messages of peers that were passed over because they could not be understood."})
+	add(p.malformed)
+	var ends [][]string
+	for _, e := range relay.EndedCauses() {
+		ends = append(ends, []string{roleGuest, string(e)}, []string{roleHost, string(e)})
+	}
+	p.ended = vec("links_ended_total", "Links between pods that ended, by role and cause.", []string{"role", "cause"}, ends...)
+	p.placed = vec("placements_total", "Attempts to open a session on a peer, by outcome.", []string{"outcome"},
+		[]string{placedThere}, []string{placedRefused}, []string{placedLost}, []string{placedNowhere})
+
+	links := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse."}, []string{"role"})
+	p.guests, p.hosts = links.WithLabelValues(roleGuest), links.WithLabelValues(roleHost)
+	add(links)
+	for _, s := range []string{"alive", "dead"} {
+		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "troupe_peers", Help: "Other pods of the service, by whether they answer.", ConstLabels: prometheus.Labels{"state": s},
+		}, func() float64 {
+			alive, dead := state()
+			if s == "alive" {
+				return float64(alive)
+			}
+			return float64(dead)
+		}))
+	}
+	counter("link_frames_total", "Frames sent over links.", c.Frames.Load)
+	counter("link_resends_total", "Frames sent again because the peer did not acknowledge them.", c.Resends.Load)
+	counter("link_duplicates_total", "Frames that arrived a second time and were dropped.", c.Duplicates.Load)
+	counter("link_unknown_total", "Frames of a kind this release does not know, passed over.", c.Unknown.Load)
+	counter("link_violations_total", "Frames that no release sends.", c.Violations.Load)
+	counter("link_output_bytes_total", "Bytes of output carried over links.", c.OutputBytes.Load)
+	return p
+}

@@ -1,0 +1,242 @@
+package actors
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// TestServiceCeilingIsExact: whichever pods clients come to, the service takes as many
+// sessions as all pods have slots, and no pod more than its own.
+func TestServiceCeilingIsExact(t *testing.T) {
+	const pods, slots = 3, 20
+	for name, to := range map[string]func(int) int{
+		"all to one pod": func(int) int { return 0 },
+		"to all pods":    func(i int) int { return i % pods },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, pods, func(c *Config) { c.Limits.MaxSessions = slots })
+			var clients []*testClient
+			for i := range pods*slots + 5 {
+				clients = append(clients, connect(s.pods[to(i)].Engine, ConnectRequest{}))
+			}
+			owners, refused := map[string]int{}, 0
+			for _, c := range clients {
+				connected, err := c.settled(t)
+				switch {
+				case connected != nil:
+					owners[connected.Pod]++
+					if !strings.HasPrefix(connected.SessionID, connected.Pod+".") {
+						t.Errorf("session %s is said to be of pod %s", connected.SessionID, connected.Pod)
+					}
+				case err.Code == wire.CodeSessionLimit:
+					refused++
+				default:
+					t.Errorf("refused with %v", err)
+				}
+			}
+			for _, h := range s.pods {
+				if n := h.Stats().Sessions; n != slots || owners[h.pod] != slots {
+					t.Errorf("%s has %d sessions, %d clients are connected to it, want %d", h.pod, n, owners[h.pod], slots)
+				}
+			}
+			if refused != 5 {
+				t.Errorf("%d refused, want 5", refused)
+			}
+			s.stop(clients...)
+		})
+	}
+}
+
+// TestResumeOnAnotherPod: everything works from a pod that does not own the session.
+func TestResumeOnAnotherPod(t *testing.T) {
+	s := newService(t, 2, nil)
+	first := connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := first.settled(t)
+	first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+	first.answered(t, "1")
+	tree := s.pods[0].runner.tree("x")
+	tree.print("one\n")
+	eventually(t, 5*time.Second, "the first line", func() bool { return first.text("x") == "one\n" })
+	first.hangUp(wire.CauseClientGone)
+
+	second := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	second.conn.Request(wire.ID("7"), &wire.ResumeParams{ResumeToken: connected.ResumeToken, Executions: map[string]int64{"x": 4}})
+	if r := second.answered(t, "7"); r.err != nil {
+		t.Fatalf("resume: %v", r.err)
+	} else if res, ok := r.result.(*wire.ResumeResult); !ok || res.SessionID != connected.SessionID || res.Executions["x"].Offset != 4 {
+		t.Fatalf("resume answered %#v", r.result)
+	}
+	tree.print("two\n")
+	eventually(t, 5*time.Second, "the second line", func() bool { return second.text("x") == "two\n" })
+	second.control("8", wire.ControlPause, "x")
+	second.answered(t, "8")
+	if !tree.saw("pause") {
+		t.Error("the execution was not paused")
+	}
+	second.execute("9", wire.ExecuteParams{ExecutionID: "y"})
+	if r := second.answered(t, "9"); r.err != nil {
+		t.Fatalf("a second execution: %v", r.err)
+	}
+	s.pods[0].runner.tree("y").exit(3)
+	tree.exit(0)
+	eventually(t, 5*time.Second, "both ends", func() bool { return count[wire.Completed](second) == 2 })
+
+	wrong := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	wrong.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: "guessed"})
+	if r := wrong.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeNoSession {
+		t.Errorf("a wrong token was answered %v", r.err)
+	}
+	s.stop(second, wrong)
+}
+
+// TestCloseCodeDecidesAcrossPods: 1000 at another pod ends the session, as it does at its own.
+func TestCloseCodeDecidesAcrossPods(t *testing.T) {
+	s := newService(t, 2, func(c *Config) { c.Limits.MaxSessions = 1 })
+	local := connect(s.pods[0].Engine, ConnectRequest{})
+	local.settled(t)
+	placed := connect(s.pods[0].Engine, ConnectRequest{})
+	if connected, _ := placed.settled(t); connected == nil || connected.Pod != "pod-1" {
+		t.Fatalf("placed on %v", connected)
+	}
+	placed.hangUp(wire.CauseClientDone)
+	eventually(t, 5*time.Second, "the slot is free", func() bool { return s.pods[1].Stats().Sessions == 0 })
+	s.stop(local)
+}
+
+// TestOwnerLost: when a pod dies, whoever follows a session of it is told within 5 s, and
+// whoever comes later at once; so is a client that comes to the pod's next life.
+func TestOwnerLost(t *testing.T) {
+	s := newService(t, 3, nil)
+	owner := s.pods[0]
+	first := connect(owner.Engine, ConnectRequest{})
+	connected, _ := first.settled(t)
+	resume := &wire.ResumeParams{ResumeToken: connected.ResumeToken}
+	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	far.conn.Request(wire.ID("1"), resume)
+	far.answered(t, "1")
+
+	owner.peers.transport.close() // nothing is said any more
+	died := time.Now()
+	eventually(t, 10*time.Second, "the client is told", func() bool { _, ended := far.hasEnded(); return ended })
+	if took := time.Since(died); took > 5*time.Second {
+		t.Errorf("the client was told after %v", took)
+	}
+	if cause, _ := far.hasEnded(); cause != wire.CauseSessionLost {
+		t.Errorf("the cause is %s", cause)
+	}
+	if r := far.reply("null"); r == nil || r.err.Code != wire.CodeSessionLost {
+		t.Errorf("the client was told %+v", r)
+	}
+	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	late.conn.Request(wire.ID("1"), resume)
+	if r := late.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeSessionLost {
+		t.Errorf("a client that came later was told %+v", r)
+	}
+	unknown := connect(s.pods[1].Engine, ConnectRequest{SessionID: "pod-9" + strings.TrimPrefix(connected.SessionID, "pod-0")})
+	unknown.conn.Request(wire.ID("1"), resume)
+	if r := unknown.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeSessionLost {
+		t.Errorf("a session of a pod that there is not was answered %+v", r)
+	}
+	owner.stop(t, first)
+
+	s.pods[0] = s.start(0, listenLoopback(t, s.dir.peers[0].Addr), nil)
+	s.meet()
+	for _, pod := range []int{0, 1} {
+		again := connect(s.pods[pod].Engine, ConnectRequest{SessionID: connected.SessionID})
+		again.conn.Request(wire.ID("1"), resume)
+		if r := again.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeSessionLost {
+			t.Errorf("pod-%d: a session of an earlier life was answered %+v", pod, r)
+		}
+		never := connect(s.pods[pod].Engine, ConnectRequest{SessionID: s.pods[0].newSessionID()})
+		never.conn.Request(wire.ID("1"), resume)
+		if r := never.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeNoSession {
+			t.Errorf("pod-%d: a session that never was, was answered %+v", pod, r)
+		}
+	}
+	s.stop(late, unknown)
+}
+
+// TestDrainServesGuests: a draining pod opens its new sessions elsewhere, and serves what
+// it has to clients that come through other pods.
+func TestDrainServesGuests(t *testing.T) {
+	s := newService(t, 2, nil)
+	first := connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := first.settled(t)
+	first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+	first.answered(t, "1")
+	first.hangUp(wire.CauseClientGone)
+	stop, drained := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.pods[0].Drain(stop)
+	}()
+	eventually(t, 5*time.Second, "the pod drains", func() bool { return s.pods[0].Stats().Draining })
+
+	elsewhere := connect(s.pods[0].Engine, ConnectRequest{})
+	if c, err := elsewhere.settled(t); c == nil || c.Pod != "pod-1" {
+		t.Errorf("a new client of a draining pod got %v, %v", c, err)
+	}
+	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	if r := far.answered(t, "1"); r.err != nil {
+		t.Fatalf("resume at a draining pod: %v", r.err)
+	}
+	tree := s.pods[0].runner.tree("x")
+	tree.print("the end\n")
+	tree.exit(0)
+	eventually(t, 10*time.Second, "the end arrives", func() bool { return find[wire.Completed](far) != nil })
+	if far.text("x") != "the end\n" {
+		t.Errorf("the output is %q", far.text("x"))
+	}
+	<-drained
+	if cause, ended := far.hasEnded(); !ended || cause != wire.CauseDraining {
+		t.Errorf("the client's connection ended with %q", cause)
+	}
+	close(stop)
+	s.stop(elsewhere)
+}
+
+// TestPodFlaps: a pod that the directory loses sight of keeps its sessions, for the clients of other pods too.
+func TestPodFlaps(t *testing.T) {
+	s := newService(t, 2, nil)
+	owner := connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := owner.settled(t)
+	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	far.answered(t, "1")
+	all := s.dir.Peers()
+	for range 20 {
+		s.dir.set(PeerUndecided)
+		far.conn.Request(wire.ID("2"), &wire.StatusParams{})
+		s.dir.set(PeerUnknown, all...)
+	}
+	far.conn.Request(wire.ID("3"), &wire.StatusParams{})
+	if r := far.answered(t, "3"); r.err != nil {
+		t.Errorf("status: %v", r.err)
+	}
+	if _, ended := far.hasEnded(); ended {
+		t.Error("the connection has ended")
+	}
+
+	// While it is out of sight, what exists goes on. A newcomer waits until the directory knows.
+	s.dir.set(PeerUndecided)
+	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
+	if r := far.answered(t, "4"); r.err != nil {
+		t.Errorf("status while the owner is out of sight: %v", r.err)
+	}
+	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	var once sync.Once
+	eventually(t, 10*time.Second, "resume is answered", func() bool {
+		once.Do(func() { time.AfterFunc(300*time.Millisecond, func() { s.dir.set(PeerUnknown, all...) }) })
+		return late.reply("1") != nil
+	})
+	if r := late.reply("1"); r.err != nil {
+		t.Errorf("resume: %v", r.err)
+	}
+	s.stop(owner, far, late)
+}

@@ -1,0 +1,231 @@
+package actors
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// PeerCertName is the DNS name that the certificate of every peer carries, unless
+// PeerTLS says otherwise. Peers are dialled by address, and addresses of pods are
+// reused, so it is this name that tells a peer from others who have a
+// certificate of the same authority.
+const PeerCertName = "troupe-peer"
+
+// PeerTLS proves to peers who this pod is, and checks who they are. It reads its
+// files again when they have changed: a handshake that begins after the change uses the new ones.
+type PeerTLS struct {
+	files [3]string // certificate, key, authorities
+	name  string
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	stamps [3]stamp // of what was read last, whether or not it could be used
+	cert   *tls.Certificate
+	roots  *x509.CertPool
+}
+
+// stamp tells one content of a file from the next. A Secret's files are replaced
+// by renaming a symbolic link, which changes what is found behind the name.
+type stamp struct {
+	modified time.Time
+	size     int64
+	info     os.FileInfo
+}
+
+// NewPeerTLS reads a certificate with its key and the certificates of those who
+// may sign peers', all in PEM. Every peer's certificate, this one included, must
+// carry name; an empty one stands for PeerCertName. log may be nil.
+func NewPeerTLS(cert, key, ca, name string, log *slog.Logger) (*PeerTLS, error) {
+	if name == "" {
+		name = PeerCertName
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	p := &PeerTLS{files: [3]string{cert, key, ca}, name: name, log: log}
+	if err := p.read(); err != nil {
+		return nil, err
+	}
+	// Found now rather than by every peer.
+	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if err := p.verify(p.cert.Leaf, p.cert.Certificate[1:], use); err != nil {
+			return nil, fmt.Errorf("%s: peers would refuse it: %w", cert, err)
+		}
+	}
+	return p, nil
+}
+
+// read takes over what the files hold. Called with mu held, or before p is shared.
+func (p *PeerTLS) read() error {
+	var stamps [3]stamp
+	var content [3][]byte
+	for i, file := range p.files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		stamps[i] = stamp{info.ModTime(), info.Size(), info}
+		if content[i], err = os.ReadFile(file); err != nil {
+			return err
+		}
+	}
+	p.stamps = stamps
+	cert, err := tls.X509KeyPair(content[0], content[1])
+	if err != nil {
+		return fmt.Errorf("%s and %s: %w", p.files[0], p.files[1], err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(content[2]) {
+		return fmt.Errorf("%s: there is no certificate in it", p.files[2])
+	}
+	p.cert, p.roots = &cert, roots
+	return nil
+}
+
+// refresh reads the files again if one has changed. What cannot be used, such as
+// a certificate whose key is not written yet, leaves in force what was.
+func (p *PeerTLS) refresh() {
+	changed := false
+	for i, file := range p.files {
+		info, err := os.Stat(file)
+		if err != nil {
+			continue // between two versions; the next handshake looks again
+		}
+		was := p.stamps[i]
+		changed = changed || !info.ModTime().Equal(was.modified) || info.Size() != was.size || !os.SameFile(info, was.info)
+	}
+	if !changed {
+		return
+	}
+	if err := p.read(); err != nil {
+		p.log.Error("peer certificates not read; the earlier ones stay in force", "err", err)
+		return
+	}
+	p.log.Info("peer certificates read again", "not_after", p.cert.Leaf.NotAfter)
+}
+
+func (p *PeerTLS) current() (*tls.Certificate, *x509.CertPool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refresh()
+	return p.cert, p.roots
+}
+
+// verify checks a certificate for one side's use. It replaces the standard
+// verification, which would be that of the roots and host name of one moment.
+func (p *PeerTLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) error {
+	_, roots := p.current()
+	intermediates := x509.NewCertPool()
+	for _, der := range others {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			intermediates.AddCert(cert)
+		}
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		DNSName: p.name, Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{use},
+	})
+	return err
+}
+
+// config is what handshakes use, with use the one that the other side's certificate must allow.
+func (p *PeerTLS) config(use x509.ExtKeyUsage) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h2"},
+		ServerName: p.name,
+		ClientAuth: tls.RequestClientCert, // VerifyConnection insists on it, with an error that can be told from others
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			cert, _ := p.current()
+			return cert, nil
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, _ := p.current()
+			return cert, nil
+		},
+		InsecureSkipVerify: true, // VerifyConnection does it, with the roots of that moment
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if len(state.PeerCertificates) == 0 {
+				return errNoPeerCertificate
+			}
+			var others [][]byte
+			for _, c := range state.PeerCertificates[1:] {
+				others = append(others, c.Raw)
+			}
+			if err := p.verify(state.PeerCertificates[0], others, use); err != nil {
+				return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+			}
+			return nil
+		},
+	}
+}
+
+var errNoPeerCertificate = errors.New("the peer has no certificate")
+
+// Reasons for which a connection between pods is refused. The set is closed.
+const (
+	refusedPlaintext   = "plaintext"   // what came is not TLS
+	refusedCertificate = "certificate" // missing, not signed by the authority, expired, or not for PeerCertName
+	refusedHandshake   = "handshake"   // it broke off otherwise
+)
+
+// countedCredentials tells of handshakes that failed, which gRPC only logs.
+type countedCredentials struct {
+	credentials.TransportCredentials
+	refused func(reason, remote string, err error)
+}
+
+func (p *PeerTLS) server(refused func(reason, remote string, err error)) credentials.TransportCredentials {
+	return countedCredentials{credentials.NewTLS(p.config(x509.ExtKeyUsageClientAuth)), refused}
+}
+
+func (p *PeerTLS) client(refused func(reason, remote string, err error)) credentials.TransportCredentials {
+	return countedCredentials{credentials.NewTLS(p.config(x509.ExtKeyUsageServerAuth)), refused}
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	remote := raw.RemoteAddr().String()
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	c.count(remote, err)
+	return conn, info, err
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (c countedCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	remote := raw.RemoteAddr().String()
+	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	c.count(remote, err)
+	return conn, info, err
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c countedCredentials) Clone() credentials.TransportCredentials {
+	return countedCredentials{c.TransportCredentials.Clone(), c.refused}
+}
+
+func (c countedCredentials) count(remote string, err error) {
+	var header tls.RecordHeaderError
+	var verification *tls.CertificateVerificationError
+	var alert *net.OpError
+	switch {
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, context.Canceled):
+		// EOF: somebody looked whether the port is open.
+	case errors.As(err, &header):
+		c.refused(refusedPlaintext, remote, err)
+	case errors.As(err, &verification), errors.Is(err, errNoPeerCertificate), errors.As(err, &alert) && alert.Op == "remote error":
+		c.refused(refusedCertificate, remote, err)
+	default:
+		c.refused(refusedHandshake, remote, err)
+	}
+}

@@ -1,0 +1,267 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/remote"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/troupe-dev/troupe/actors/relay"
+)
+
+// transport carries envelopes between pods. It speaks the gRPC service of
+// proto.actor's remote (messages, greeting, batches), but with endpoints of its
+// own. Those of the library hold without bound what a peer does not take (140 MiB
+// after 125 MiB were sent to one that accepts connections and does nothing), wait
+// on a stream that no one can interrupt, keep a peer that has restarted from being
+// reached for two seconds, and panic in a reader at a type name they do not know.
+//
+// It loses what is under way when a connection breaks, and what comes while a
+// peer's queue is full. Links send that again.
+type transport struct {
+	self    string
+	log     *slog.Logger
+	metrics *peerMetrics
+	deliver func(*relay.Envelope) // in the order of one connection; must not block
+	reached func(pod string)      // a connection to the peer was made, again perhaps
+
+	listener    net.Listener
+	server      *grpc.Server
+	served      chan struct{} // closed when the server has ended
+	dialOptions []grpc.DialOption
+
+	mu        sync.Mutex
+	endpoints map[string]*endpoint // by pod
+	closed    bool
+}
+
+// peersID is the actor that envelopes are addressed to, and envelopeType the only type that there is.
+const peersID = "peers"
+
+var envelopeType = string((&relay.Envelope{}).ProtoReflect().Descriptor().FullName())
+
+const (
+	// streamWindow is what gRPC takes in for a reader that does not read. Fixed, since it would grow by itself.
+	streamWindow = 1 << 20
+	// socketBuffer is what one system call takes: a batch.
+	socketBuffer = maxBatchBytes
+	// A connection over which nothing comes for the sum of these is given up, by both ends.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	// maxStreams is per connection: a peer has one.
+	maxStreams = 4
+)
+
+// newTransport prepares to serve l, which close closes. Without security it is plain text.
+func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logger, m *peerMetrics) *transport {
+	t := &transport{self: self, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
+	serverCreds, clientCreds := insecure.NewCredentials(), insecure.NewCredentials()
+	if security != nil {
+		serverCreds, clientCreds = security.server(t.refused), security.client(t.refused)
+	}
+	t.dialOptions = []grpc.DialOption{
+		grpc.WithTransportCredentials(clientCreds), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec())),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
+		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
+		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer),
+		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
+	}
+	t.server = t.newServer(serverCreds)
+	return t
+}
+
+// start serves. deliver and reached are called from then on, from goroutines of the transport.
+func (t *transport) start(deliver func(*relay.Envelope), reached func(pod string)) {
+	t.deliver, t.reached = deliver, reached
+	go func() {
+		defer close(t.served)
+		if err := t.server.Serve(t.listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			t.log.Error("the peer listener broke", "err", err)
+		}
+	}()
+}
+
+func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
+	s := grpc.NewServer(
+		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
+		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+	)
+	remote.RegisterRemotingServer(s, &receiver{t: t})
+	return s
+}
+
+// refused counts a connection that was not let in, or that was not what was dialled.
+func (t *transport) refused(reason, addr string, err error) {
+	t.metrics.refused.WithLabelValues(reason).Inc()
+	t.log.Warn("peer refused", "reason", reason, "addr", addr, "err", err)
+}
+
+// setPeers says where peers are, all that there are to be connections to.
+// A peer whose address has changed is connected to anew.
+func (t *transport) setPeers(addrs map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	for pod, ep := range t.endpoints {
+		if addrs[pod] != ep.addr {
+			delete(t.endpoints, pod)
+			ep.stop()
+		}
+	}
+	for pod, addr := range addrs {
+		if t.endpoints[pod] == nil {
+			t.endpoints[pod] = t.newEndpoint(pod, addr)
+		}
+	}
+}
+
+// send queues an envelope for a peer. It never blocks, and may lose it.
+func (t *transport) send(pod string, e *relay.Envelope) {
+	t.mu.Lock()
+	ep := t.endpoints[pod]
+	t.mu.Unlock()
+	if ep == nil {
+		t.metrics.lost.WithLabelValues("no_address").Inc()
+		return
+	}
+	buf := streamBuffers.Get(proto.Size(e))
+	data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], e)
+	if err != nil { // a string that is not UTF-8; links make none
+		streamBuffers.Put(buf)
+		t.log.Error("envelope not encoded", "peer", pod, "err", err)
+		return
+	}
+	*buf = data
+	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope) {
+		envelope.Free()
+		t.metrics.lost.WithLabelValues("queue_full").Inc()
+	}
+}
+
+// cut gives up the connection to a peer that is dead, and what waits for it.
+func (t *transport) cut(pod string) {
+	t.mu.Lock()
+	ep := t.endpoints[pod]
+	t.mu.Unlock()
+	if ep != nil {
+		ep.forget()
+		ep.cut()
+	}
+}
+
+// close ends every connection at once and waits for the goroutines.
+func (t *transport) close() {
+	t.mu.Lock()
+	t.closed = true
+	endpoints := t.endpoints
+	t.endpoints = nil
+	t.mu.Unlock()
+	for _, ep := range endpoints {
+		ep.stop()
+	}
+	for _, ep := range endpoints {
+		<-ep.done
+	}
+	t.server.Stop()
+	<-t.served
+}
+
+// receiver is the serving side of proto.actor's remote. What it does not know is
+// passed over: a later release may send it.
+type receiver struct {
+	remote.UnimplementedRemotingServer
+	t *transport
+}
+
+// Receive serves one peer's stream.
+func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.t.metrics.malformed.Inc()
+			r.t.log.Error("panic at what a peer sent", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "panic")
+		}
+	}()
+	for {
+		msg := new(inMessage)
+		err := stream.RecvMsg(msg)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			if s := status.Code(err); s != codes.Canceled && s != codes.Unavailable && !errors.Is(err, context.Canceled) {
+				r.t.metrics.malformed.Inc()
+				r.t.log.Warn("a peer's stream broke", "err", err)
+			}
+			return err
+		}
+		err = r.message(stream, msg)
+		msg.data.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// message handles one message of a stream. It returns an error only if the stream cannot go on.
+func (r *receiver) message(stream remote.Remoting_ReceiveServer, msg *inMessage) error {
+	batch, other, err := msg.batch()
+	switch {
+	case err != nil:
+		r.t.metrics.malformed.Inc()
+	case other == nil:
+		r.batch(batch)
+	case other.GetConnectRequest() != nil:
+		return stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
+			ConnectResponse: &remote.ConnectResponse{MemberId: r.t.self},
+		}})
+	}
+	return nil
+}
+
+// batch delivers the envelopes of a batch that are meant for us. An index that
+// points nowhere, another type, another serializer or another actor is counted and passed over.
+func (r *receiver) batch(b []byte) {
+	r.t.metrics.bytes.WithLabelValues("received").Add(float64(len(b)))
+	var index batchIndex
+	if index.read(b) != nil {
+		r.t.metrics.malformed.Inc()
+		return
+	}
+	// It was read to its end just now.
+	_ = fields(b, func(num protowire.Number, typ protowire.Type, b []byte) int {
+		if num != batchEnvelopes || typ != protowire.BytesType {
+			return skip(num, typ, b)
+		}
+		raw, n := protowire.ConsumeBytes(b)
+		envelope := new(relay.Envelope)
+		if data, ok := index.envelope(raw); !ok || proto.Unmarshal(data, envelope) != nil {
+			r.t.metrics.malformed.Inc()
+			return n
+		}
+		r.t.deliver(envelope)
+		return n
+	})
+}

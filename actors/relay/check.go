@@ -1,0 +1,31 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+)
+
+// errEnvelope is what is wrong with an envelope that no release sends.
+var errEnvelope = errors.New("not an envelope of this protocol")
+
+// maxPodName is the most bytes of a pod's name (a DNS subdomain, RFC 1123).
+const maxPodName = 253
+
+// Check reports what is wrong with an envelope before anything else looks at it. An unknown
+// kind or body, and a higher version, are not wrong: they are ignored in their place.
+func Check(e *Envelope) error {
+	switch {
+	case e == nil:
+		return fmt.Errorf("%w: empty", errEnvelope)
+	case e.GetVersion() == 0:
+		return fmt.Errorf("%w: without a version", errEnvelope)
+	case e.GetFrom() == "" || len(e.GetFrom()) > maxPodName:
+		return fmt.Errorf("%w: from a pod with a name of %d bytes", errEnvelope, len(e.GetFrom()))
+	case len(e.GetBoot()) != len(Boot{}):
+		return fmt.Errorf("%w: a boot of %d bytes", errEnvelope, len(e.GetBoot()))
+	}
+	if f, ok := e.GetKind().(*Envelope_Frame); ok && len(f.Frame.GetLink()) != len(LinkID{}) {
+		return fmt.Errorf("%w: a link of %d bytes", errEnvelope, len(f.Frame.GetLink()))
+	}
+	return nil
+}

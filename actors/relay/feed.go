@@ -1,0 +1,201 @@
+package relay
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+)
+
+const (
+	// pieceCost is added for each piece to its bytes: what its structs hold on either side, so that a
+	// stream of single bytes is bounded too.
+	pieceCost = 256
+	// maxOutput is the most cost of pieces in one frame, unless a mark makes it more.
+	maxOutput = 48 << 10
+	// leastRoom is how much may be sent at least when a frame is begun or a piece added, so that a truncated
+	// line of the default length is never cut in two: only its end says so. It is less for small windows.
+	leastRoom = 16 << 10
+	// leastWindow lets a window move with pieces of one byte.
+	leastWindow = 4 << 10
+	// markSlack is how far a mark may exceed the credit, since its size shows only when it was read.
+	markSlack = MaxEnvelope
+)
+
+// window is a guest's account of the output on its link: how much of it the
+// readers of its feeds are done with. They run on goroutines of their own.
+type window struct {
+	done  atomic.Uint64 // cost since the link began
+	alarm atomic.Uint64 // wake when done gets there; the guest sets it
+	wake  func()
+}
+
+// release gives back cost, and wakes the guest when it is worth a frame to tell the host.
+func (w *window) release(cost int) {
+	if cost == 0 {
+		return
+	}
+	done, alarm := w.done.Add(uint64(cost)), w.alarm.Load()
+	if done >= alarm && done-uint64(cost) < alarm {
+		w.wake()
+	}
+}
+
+// costOf is what a piece counts against the window.
+func costOf(p *Piece) int {
+	return pieceCost + len(p.GetData()) + len(p.GetWarning()) + len(p.GetCompleted())
+}
+
+// feed is the output of one execution as it arrived, and the cursor that reads it.
+type feed struct {
+	execution string
+	window    *window
+
+	arrived int64 // offset after all that came; the guest's
+
+	mu      sync.Mutex
+	offset  int64  // of what is read next
+	queue   []item // not read yet
+	eof     bool   // nothing comes after queue
+	closed  bool
+	waiting bool // notify is owed
+	notify  func()
+}
+
+// item is a piece that arrived.
+type item struct {
+	piece transcript.Piece
+	cost  int
+}
+
+var _ Cursor = (*feed)(nil)
+
+// open begins to read. A client opens a feed once.
+func (f *feed) open(notify func()) (Cursor, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.notify = notify
+	return f, nil
+}
+
+// add takes what arrived. What nobody reads any more is given back at once.
+func (f *feed) add(items []item, eof bool) {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		f.window.release(total(items))
+		return
+	}
+	f.queue = append(f.queue, items...)
+	f.eof = f.eof || eof
+	var notify func()
+	if f.waiting {
+		f.waiting, notify = false, f.notify
+	}
+	f.mu.Unlock()
+	if notify != nil {
+		notify()
+	}
+}
+
+// Next implements Cursor as transcript.Cursor does: bytes of one stream are joined as far as
+// they belong together, and a mark, a gap and a truncated line stand alone.
+func (f *feed) Next(buf []byte) (transcript.Piece, error) {
+	f.mu.Lock()
+	piece, done, err := f.next(buf)
+	f.mu.Unlock()
+	f.window.release(done)
+	return piece, err
+}
+
+func (f *feed) next(buf []byte) (piece transcript.Piece, done int, err error) {
+	switch {
+	case len(buf) == 0:
+		return piece, 0, io.ErrShortBuffer
+	case f.closed:
+		return piece, 0, transcript.ErrClosed
+	case len(f.queue) == 0 && f.eof:
+		return piece, 0, io.EOF
+	case len(f.queue) == 0:
+		f.waiting = true
+		return piece, 0, transcript.ErrWait
+	}
+	first := &f.queue[0].piece
+	if first.Data == nil {
+		piece = *first
+		f.offset = piece.Offset
+		return piece, f.pop(), nil
+	}
+	piece = transcript.Piece{Stream: first.Stream, Truncated: first.Truncated}
+	n := 0
+	for n < len(buf) && len(f.queue) > 0 {
+		p := &f.queue[0].piece
+		if p.Data == nil || n > 0 && (p.Truncated || piece.Truncated || p.Stream != piece.Stream) {
+			break
+		}
+		c := copy(buf[n:], p.Data)
+		n += c
+		f.offset += int64(c)
+		if p.Data = p.Data[c:]; len(p.Data) == 0 {
+			done += f.pop()
+		}
+	}
+	piece.Data, piece.Offset = buf[:n], f.offset
+	return piece, done, nil
+}
+
+// pop forgets the first piece and returns its cost.
+func (f *feed) pop() int {
+	cost := f.queue[0].cost
+	f.queue[0] = item{}
+	if f.queue = f.queue[1:]; len(f.queue) == 0 {
+		f.queue = nil // its array keeps the size of the longest queue there was
+	}
+	return cost
+}
+
+// Offset implements Cursor.
+func (f *feed) Offset() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.offset
+}
+
+// Close implements Cursor.
+func (f *feed) Close() {
+	f.mu.Lock()
+	held := total(f.queue)
+	f.queue, f.closed, f.waiting, f.notify = nil, true, false, nil
+	f.mu.Unlock()
+	f.window.release(held)
+}
+
+func total(items []item) int {
+	n := 0
+	for i := range items {
+		n += items[i].cost
+	}
+	return n
+}
+
+// newItem makes an item of a piece that came, whose place is after offset; nil for one that cannot be there.
+func newItem(p *Piece, offset int64) (item, bool) {
+	mark, ok := decodeMark(p)
+	out := transcript.Piece{Offset: p.GetOffset(), Mark: mark, Gap: p.GetGap(), Truncated: p.GetTruncated()}
+	if p.GetStderr() {
+		out.Stream = transcript.Stderr
+	}
+	if len(p.GetData()) > 0 {
+		out.Data = p.GetData()
+	}
+	carries := 0
+	for _, set := range []bool{out.Data != nil, out.Gap != 0, mark != nil} {
+		if set {
+			carries++
+		}
+	}
+	// A piece with no content that this version knows may be a newer one's: it must not move the offset.
+	ok = ok && carries <= 1 && out.Gap >= 0 && out.Offset == offset+out.Gap+int64(len(out.Data))
+	return item{piece: out, cost: costOf(p)}, ok
+}

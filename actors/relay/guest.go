@@ -1,0 +1,356 @@
+package relay
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// GuestConfig is what a guest needs.
+type GuestConfig struct {
+	Link LinkID  // a new one
+	Open Opening // what to ask the owner for
+	// Client is the socket. It is called from the guest's methods only.
+	Client Client
+	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames. The
+	// frame, and what it refers to, never changes afterwards.
+	Send func(*Frame)
+	// Wake asks for a call of Guest.Wake, soon. It is called from any goroutine, with no lock held, and must not block.
+	Wake func()
+	// Opened is called once when the owner has opened a new session, before the client is told. May be nil.
+	Opened func(session string)
+	// Refused is called once instead, when no session was opened: the owner refused, or was lost first.
+	// The client has been told nothing. If it is nil, the client is told.
+	Refused func(*wire.Error, wire.Cause)
+	// Window bounds the cost of output that the client has not read. 0: DefaultWindow.
+	Window int
+	// MaxControl bounds the bytes of requests that are not acknowledged. It must exceed the largest request. 0: DefaultMaxControl.
+	MaxControl int
+	// Counters may be nil.
+	Counters *Counters
+}
+
+// Guest is the end of a link on the pod that has the client's socket. It passes
+// requests on, and makes of what comes back what a session here would say.
+// Its methods do not block. They are for one goroutine at a time.
+type Guest struct {
+	cfg    GuestConfig
+	link   link
+	window window
+
+	opened      bool          // the owner has the session, or it was there before
+	refusal     *wire.Error   // why a new session is not opened; disconnect follows
+	outstanding []wire.ID     // requests without an answer, in order
+	over        bool          // the client has been told of the end
+	closed      bool          // the client is gone
+	missed      []executionAt // feeds that the client did not take
+
+	feeds   map[uint32]*feed
+	newest  map[string]uint32 // of each execution
+	granted uint64            // cost that the host may have sent
+	came    uint64            // cost that did come
+}
+
+// executionAt is a place in an execution's output.
+type executionAt struct {
+	execution string
+	offset    int64
+}
+
+// NewGuest makes a guest and sends its first frame.
+func NewGuest(now time.Time, cfg GuestConfig) *Guest {
+	setDefault(&cfg.Window, DefaultWindow)
+	cfg.Window = max(cfg.Window, leastWindow)
+	setDefault(&cfg.MaxControl, DefaultMaxControl)
+	if cfg.Counters == nil {
+		cfg.Counters = new(Counters)
+	}
+	g := &Guest{cfg: cfg, opened: cfg.Open.Session != "", feeds: map[uint32]*feed{}, newest: map[string]uint32{}}
+	g.link = newLink(now, cfg.Link, true)
+	g.link.send, g.link.counters, g.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
+	g.link.deliver, g.link.onEnded, g.link.acked = g.deliver, g.linkEnded, g.acked
+	g.window.wake = cfg.Wake
+	g.granted = uint64(cfg.Window)
+	g.window.alarm.Store(uint64(cfg.Window / 2))
+
+	o := &Open{
+		Subject: []byte(cfg.Open.Subject), Remote: []byte(cfg.Open.Remote), Session: []byte(cfg.Open.Session),
+		EndsWithConnection: cfg.Open.EndsWithConnection, Window: g.granted,
+	}
+	if cfg.Open.Resume != nil {
+		o.First = encodeRequest(cfg.Open.ResumeID, cfg.Open.Resume)
+		g.expect(cfg.Open.ResumeID)
+	}
+	g.link.enqueue(now, &Frame_Open{o})
+	return g
+}
+
+func setDefault(n *int, value int) {
+	if *n <= 0 {
+		*n = value
+	}
+}
+
+// Receive takes a frame of this link.
+func (g *Guest) Receive(now time.Time, f *Frame) { g.link.receive(now, f) }
+
+// Request passes a request on. params is a pointer to one of wire's …Params; an empty id makes it a notification.
+func (g *Guest) Request(now time.Time, id wire.ID, params any) {
+	if g.over || g.closed || g.link.ended != "" {
+		return
+	}
+	r := encodeRequest(id, params)
+	if r == nil {
+		g.cfg.Client.Reply(id, nil, wire.Errorf(wire.CodeMethodNotFound, "requests of type %T do not travel between pods", params))
+		return
+	}
+	g.expect(id)
+	g.link.enqueue(now, &Frame_Request{r})
+}
+
+func (g *Guest) expect(id wire.ID) {
+	if len(id) > 0 {
+		g.outstanding = append(g.outstanding, id)
+	}
+}
+
+// Closed says that the client's socket is gone, why, and what was written to it: see actors.Connection.Closed.
+// The client is not called any more. The guest is needed until it is Done, so that the owner hears of it.
+func (g *Guest) Closed(now time.Time, cause wire.Cause, delivered map[string]int64) {
+	if g.closed {
+		return
+	}
+	g.closed, g.over = true, true
+	if g.link.ended != "" {
+		return
+	}
+	end := &End{Cause: string(cause), DeliveredKnown: delivered != nil, Delivered: map[string]int64{}}
+	for id, offset := range delivered {
+		end.Delivered[id] = offset
+	}
+	for _, m := range g.missed {
+		if _, ok := end.Delivered[m.execution]; !ok {
+			end.Delivered[m.execution] = m.offset
+		}
+	}
+	g.finish(now, end)
+}
+
+// finish sends the last frame. What comes from now on is not used, and so is not acknowledged.
+func (g *Guest) finish(now time.Time, end *End) {
+	g.link.freeze()
+	g.link.enqueue(now, &Frame_End{end})
+}
+
+// acked ends the link when its last frame has arrived.
+func (g *Guest) acked() {
+	if g.link.frozen && g.link.gone == g.link.last && g.link.ended == "" {
+		g.link.end(g.link.heard, EndedDone)
+	}
+}
+
+// PeerLost says that the peer is gone.
+func (g *Guest) PeerLost(now time.Time, why Ended) { g.link.end(now, why) }
+
+// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
+func (g *Guest) Reconnected(now time.Time) { g.link.reconnected(now) }
+
+// Wake is called after GuestConfig.Wake: the client has read, and there may be credit to grant.
+func (g *Guest) Wake(now time.Time) {
+	if g.closed || g.link.ended != "" {
+		return
+	}
+	for {
+		limit := g.window.done.Load() + uint64(g.cfg.Window)
+		if limit < g.granted+uint64(g.cfg.Window/2) {
+			return
+		}
+		g.granted = limit
+		g.window.alarm.Store(limit - uint64(g.cfg.Window) + uint64(g.cfg.Window/2))
+		g.link.enqueue(now, &Frame_Credit{&Credit{Limit: limit}})
+		if g.window.done.Load() < g.window.alarm.Load() {
+			return
+		}
+	}
+}
+
+// Tick does what is due at now.
+func (g *Guest) Tick(now time.Time) { g.link.tick(now) }
+
+// Next returns when Tick is to be called; zero if it need not be.
+func (g *Guest) Next() time.Time { return g.link.next() }
+
+// Done reports whether the link has ended and the guest can be forgotten.
+func (g *Guest) Done() bool { return g.link.ended != "" }
+
+// Ended says how the link ended; empty while it has not.
+func (g *Guest) Ended() Ended { return g.link.ended }
+
+// deliver takes what the host sent, in order.
+func (g *Guest) deliver(now time.Time, f *Frame) {
+	switch body := f.Body.(type) {
+	case *Frame_Reply:
+		g.reply(body.Reply)
+	case *Frame_Notify:
+		g.notify(body.Notify)
+	case *Frame_Follow:
+		g.follow(now, body.Follow)
+	case *Frame_Output:
+		g.output(now, body.Output)
+	case *Frame_Disconnect:
+		g.disconnect(now, knownCause(body.Disconnect.GetCause()))
+	default:
+		g.cfg.Counters.Unknown.Add(1)
+	}
+}
+
+func (g *Guest) reply(r *Reply) {
+	result, err := decodeReply(r)
+	id := wire.ID(r.GetId())
+	if len(id) == 0 && !g.opened && err != nil {
+		g.refusal = err
+		return
+	}
+	if len(id) > 0 {
+		i := slices.IndexFunc(g.outstanding, func(o wire.ID) bool { return string(o) == string(id) })
+		if i < 0 {
+			g.cfg.Counters.Violations.Add(1)
+			return
+		}
+		g.outstanding = slices.Delete(g.outstanding, i, i+1)
+	}
+	if !g.over {
+		g.cfg.Client.Reply(id, result, err)
+	}
+}
+
+func (g *Guest) notify(n *Notify) {
+	params := asJSON(n.GetParams())
+	if n.GetMethod() == wire.MethodConnected {
+		connected := new(wire.Connected)
+		if json.Unmarshal(n.GetParams(), connected) == nil {
+			params = connected
+		}
+		if !g.opened {
+			g.opened = true
+			if g.cfg.Opened != nil {
+				g.cfg.Opened(connected.SessionID)
+			}
+		}
+	}
+	if !g.over {
+		g.cfg.Client.Notify(n.GetMethod(), params)
+	}
+}
+
+func (g *Guest) follow(now time.Time, m *Follow) {
+	id, execution := m.GetFeed(), m.GetExecution()
+	if _, used := g.feeds[id]; used || id == 0 || m.GetOffset() < 0 {
+		g.link.violated(now)
+		return
+	}
+	delete(g.feeds, g.newest[execution]) // its reader closes it when it comes to the new one
+	f := &feed{execution: execution, window: &g.window, arrived: m.GetOffset(), offset: m.GetOffset()}
+	g.feeds[id], g.newest[execution] = f, id
+	taken := !g.over && g.cfg.Client.Follow(Feed{
+		ExecutionID: execution, Encoding: wire.Encoding(m.GetEncoding()), Open: f.open,
+	})
+	if !taken {
+		f.Close()
+		g.missed = append(g.missed, executionAt{execution, m.GetOffset()})
+	}
+}
+
+// output hands pieces to the one who reads them. The host closed a feed that was replaced
+// before it announced the new one, so that nothing comes for it.
+func (g *Guest) output(now time.Time, o *Output) {
+	f := g.feeds[o.GetFeed()]
+	if f == nil {
+		g.link.violated(now)
+		return
+	}
+	items := make([]item, 0, len(o.GetPieces()))
+	for _, p := range o.GetPieces() {
+		it, ok := newItem(p, f.arrived)
+		if !ok {
+			g.link.violated(now)
+			return
+		}
+		f.arrived = it.piece.Offset
+		g.came += uint64(it.cost)
+		items = append(items, it)
+	}
+	if g.came > g.granted+markSlack {
+		g.link.violated(now)
+		return
+	}
+	f.add(items, o.GetEof())
+	if o.GetEof() {
+		g.forget(o.GetFeed(), f.execution)
+	}
+}
+
+// forget drops a feed for which nothing more comes. Its reader has it still.
+func (g *Guest) forget(id uint32, execution string) {
+	delete(g.feeds, id)
+	if g.newest[execution] == id {
+		delete(g.newest, execution)
+	}
+}
+
+func (g *Guest) disconnect(now time.Time, cause wire.Cause) {
+	if g.over {
+		return
+	}
+	g.over = true
+	if !g.opened {
+		err := g.refusal
+		if err == nil {
+			err = wire.Errorf(wire.CodeInternal, "the session was not opened")
+		}
+		g.closed = true
+		g.finish(now, &End{Cause: string(cause), DeliveredKnown: true})
+		g.refuse(err, cause)
+		return
+	}
+	g.cfg.Client.Disconnect(cause)
+}
+
+// refuse passes on that there is no session.
+func (g *Guest) refuse(err *wire.Error, cause wire.Cause) {
+	if g.cfg.Refused != nil {
+		g.cfg.Refused(err, cause)
+		return
+	}
+	g.cfg.Client.Reply(nil, nil, err)
+	g.cfg.Client.Disconnect(cause)
+}
+
+// linkEnded tells the client, unless it is gone or knows.
+func (g *Guest) linkEnded(time.Time) {
+	g.feeds, g.newest = nil, nil
+	if g.over {
+		return
+	}
+	g.over = true
+	lost := wire.Errorf(wire.CodeSessionLost, "the pod that owned the session is gone")
+	switch why := g.link.ended; {
+	case !g.opened:
+		g.refuse(lost, wire.CauseSessionLost)
+	case why.ownerLost():
+		if len(g.outstanding) == 0 {
+			g.cfg.Client.Reply(nil, nil, lost)
+		}
+		for _, id := range g.outstanding {
+			g.cfg.Client.Reply(id, nil, lost)
+		}
+		g.cfg.Client.Disconnect(wire.CauseSessionLost)
+	case why == EndedOverflow:
+		g.cfg.Client.Disconnect(wire.CauseSlowConsumer)
+	default:
+		g.cfg.Client.Disconnect(wire.CauseClientGone)
+	}
+	g.outstanding = nil
+}

@@ -1,0 +1,327 @@
+package relay
+
+import (
+	"encoding/json"
+	"sync/atomic"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+const (
+	// DefaultLeaveTimeout is how long a Disconnect waits for the output before it, as the gateway's
+	// write timeout does for a client here.
+	DefaultLeaveTimeout = 10 * time.Second
+	// endPatience is how long after Disconnect the guest may take to say that the client is gone. It has
+	// a write timeout to send what it holds.
+	endPatience = 15 * time.Second
+)
+
+// HostConfig is what a host needs.
+type HostConfig struct {
+	Link LinkID // of the frame that opened it
+	// Connect opens a connection to the engine. Called once, before Request. A Resume in it follows as the first Request.
+	Connect func(Opening)
+	// Request passes a request on: each that the client made, once, in order. Answered by Host.Reply unless id is empty.
+	Request func(id wire.ID, params any)
+	// Closed says that the client is gone. Called once, last, if Connect was: see actors.Connection.Closed.
+	Closed func(cause wire.Cause, delivered map[string]int64)
+	// Send and Wake: see GuestConfig. Wake is called when a transcript has more.
+	Send func(*Frame)
+	Wake func()
+	// Window bounds the cost of output that is not acknowledged, whatever the guest allows. 0: DefaultWindow.
+	Window int
+	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0: DefaultMaxControl.
+	MaxControl int
+	// LeaveTimeout is how long Disconnect waits for output to be pulled. 0: DefaultLeaveTimeout.
+	LeaveTimeout time.Duration
+	// Counters may be nil.
+	Counters *Counters
+}
+
+// Host is the end of a link on the pod that owns the session: to the engine it is
+// a client. Its methods do not block. They are for one goroutine at a time.
+type Host struct {
+	cfg  HostConfig
+	link link
+
+	connected bool // Connect was called
+	told      bool // Closed was called
+
+	// Output.
+	feeds    []*hostFeed // that have not come to their end
+	turn     int         // index in feeds of the next to have a turn
+	lastFeed uint32
+	limit    uint64 // cost that the guest allows
+	least    int    // of room, for a piece to be worth cutting; see leastRoom
+	sent     uint64 // cost that was sent
+	unseen   []followed
+	buf      []byte // of output being packed; nil while idle
+
+	// Disconnect.
+	leaving wire.Cause // why; empty: it was not called
+	leaveBy time.Time  // deadline for the output before it, then for the end
+	left    bool       // it was sent
+}
+
+// hostFeed is a transcript that is being sent.
+type hostFeed struct {
+	id        uint32
+	execution string
+	cursor    Cursor
+	ready     atomic.Bool // there may be something to send
+}
+
+// followed remembers a Follow that is not acknowledged: if the client is gone before, it was not given that output.
+type followed struct {
+	seq uint64
+	at  executionAt
+}
+
+// NewHost makes a host. Pass it the frame that opened it.
+func NewHost(now time.Time, cfg HostConfig) *Host {
+	setDefault(&cfg.Window, DefaultWindow)
+	cfg.Window = max(cfg.Window, leastWindow)
+	setDefault(&cfg.MaxControl, DefaultMaxControl)
+	if cfg.LeaveTimeout <= 0 {
+		cfg.LeaveTimeout = DefaultLeaveTimeout
+	}
+	if cfg.Counters == nil {
+		cfg.Counters = new(Counters)
+	}
+	h := &Host{cfg: cfg, least: pieceCost + 1}
+	h.link = newLink(now, cfg.Link, false)
+	h.link.send, h.link.counters, h.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
+	h.link.deliver, h.link.onEnded, h.link.acked = h.deliver, h.linkEnded, h.acked
+	return h
+}
+
+// Receive takes a frame of this link.
+func (h *Host) Receive(now time.Time, f *Frame) {
+	h.link.receive(now, f)
+	h.pump(now)
+}
+
+// PeerLost says that the peer is gone.
+func (h *Host) PeerLost(now time.Time, why Ended) { h.link.end(now, why) }
+
+// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
+func (h *Host) Reconnected(now time.Time) { h.link.reconnected(now) }
+
+// Wake is called after HostConfig.Wake.
+func (h *Host) Wake(now time.Time) { h.pump(now) }
+
+// Tick does what is due at now.
+func (h *Host) Tick(now time.Time) {
+	h.link.tick(now)
+	h.pump(now)
+	if h.left && h.link.ended == "" && !now.Before(h.leaveBy) {
+		h.link.fail(now, EndedSilent, Reset_SILENT)
+	}
+}
+
+// Next returns when Tick is to be called; zero if it need not be.
+func (h *Host) Next() time.Time {
+	if h.link.ended != "" {
+		return time.Time{}
+	}
+	return earliest(h.link.next(), h.leaveBy)
+}
+
+// Done reports whether the link has ended and the host can be forgotten.
+func (h *Host) Done() bool { return h.link.ended != "" }
+
+// Ended says how the link ended; empty while it has not.
+func (h *Host) Ended() Ended { return h.link.ended }
+
+// Reply implements what Client.Reply is for the engine.
+func (h *Host) Reply(now time.Time, id wire.ID, result any, err *wire.Error) {
+	if h.leaving == "" {
+		h.link.enqueue(now, &Frame_Reply{encodeReply(id, result, err)})
+	}
+}
+
+// Notify does the same for Client.Notify.
+func (h *Host) Notify(now time.Time, method string, params any) {
+	if h.leaving != "" || h.link.ended != "" {
+		return
+	}
+	n := &Notify{Method: method}
+	if params != nil {
+		b, err := json.Marshal(params)
+		if err != nil {
+			h.cfg.Counters.Violations.Add(1)
+			return
+		}
+		n.Params = b
+	}
+	h.link.enqueue(now, &Frame_Notify{n})
+}
+
+// Follow does the same for Client.Follow: false means that the feed was not taken, and that Closed has not told of it.
+func (h *Host) Follow(now time.Time, f Feed) bool {
+	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
+		return false
+	}
+	feed := &hostFeed{execution: f.ExecutionID}
+	cursor, err := f.Open(func() {
+		feed.ready.Store(true)
+		h.cfg.Wake()
+	})
+	if err != nil {
+		h.Notify(now, wire.MethodError, &wire.ProcessError{
+			ExecutionID: f.ExecutionID, Error: wire.Errorf(wire.CodeInternal, "the output cannot be read"),
+		})
+		return true
+	}
+	h.lastFeed++
+	feed.id, feed.cursor = h.lastFeed, cursor
+	feed.ready.Store(true)
+	for i, old := range h.feeds {
+		if old.execution == f.ExecutionID {
+			h.drop(i)
+			break
+		}
+	}
+	h.feeds = append(h.feeds, feed)
+	at := executionAt{f.ExecutionID, cursor.Offset()}
+	h.link.enqueue(now, &Frame_Follow{&Follow{
+		Feed: feed.id, Execution: at.execution, Encoding: string(f.Encoding), Offset: at.offset,
+	}})
+	h.unseen = append(h.unseen, followed{h.link.last, at})
+	h.pump(now)
+	return h.link.ended == ""
+}
+
+// drop closes a feed.
+func (h *Host) drop(i int) {
+	h.feeds[i].cursor.Close()
+	last := len(h.feeds) - 1
+	copy(h.feeds[i:], h.feeds[i+1:])
+	h.feeds[last] = nil
+	h.feeds = h.feeds[:last]
+	if i < h.turn {
+		h.turn--
+	}
+}
+
+// Disconnect does the same for Client.Disconnect: it travels after the output that is there.
+func (h *Host) Disconnect(now time.Time, cause wire.Cause) {
+	if h.leaving != "" || h.link.ended != "" {
+		return
+	}
+	h.leaving, h.leaveBy = cause, now.Add(h.cfg.LeaveTimeout)
+	h.pump(now)
+}
+
+// deliver takes what the guest sent, in order.
+func (h *Host) deliver(now time.Time, f *Frame) {
+	if open, ok := f.Body.(*Frame_Open); ok != !h.connected {
+		h.link.violated(now) // the first frame opens, and no other
+		return
+	} else if ok {
+		h.open(now, open.Open)
+		if h.link.ended == "" && h.link.owedN > 0 {
+			h.link.postAck() // the guest's requests wait for it
+		}
+		return
+	}
+	switch body := f.Body.(type) {
+	case *Frame_Request:
+		h.request(now, body.Request)
+	case *Frame_Credit:
+		h.limit = max(h.limit, body.Credit.GetLimit())
+	case *Frame_End:
+		h.end(now, body.End)
+	default:
+		h.cfg.Counters.Unknown.Add(1)
+	}
+}
+
+func (h *Host) open(now time.Time, m *Open) {
+	h.connected, h.limit = true, m.GetWindow()
+	h.least = int(min(leastRoom, m.GetWindow()/4, uint64(h.cfg.Window/4)))
+	h.least = max(h.least, pieceCost+1)
+	o := Opening{
+		Subject: string(m.GetSubject()), Remote: string(m.GetRemote()), Session: string(m.GetSession()),
+		EndsWithConnection: m.GetEndsWithConnection(),
+	}
+	if m.First == nil {
+		h.cfg.Connect(o)
+		return
+	}
+	o.ResumeID = wire.ID(m.First.GetId())
+	params, err := decodeRequest(m.First)
+	o.Resume, _ = params.(*wire.ResumeParams)
+	h.cfg.Connect(o)
+	h.pass(now, o.ResumeID, params, err)
+}
+
+func (h *Host) request(now time.Time, r *Request) {
+	params, err := decodeRequest(r)
+	h.pass(now, wire.ID(r.GetId()), params, err)
+}
+
+func (h *Host) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
+	switch {
+	case err == nil:
+		h.cfg.Request(id, params)
+	case len(id) > 0:
+		h.Reply(now, id, nil, err) // of a newer version, which knows more
+	}
+}
+
+// end is the client's. Feeds that the guest had not heard of when it ended were not delivered.
+func (h *Host) end(now time.Time, m *End) {
+	var delivered map[string]int64
+	if m.GetDeliveredKnown() {
+		delivered = make(map[string]int64, len(m.GetDelivered()))
+		for id, offset := range m.GetDelivered() {
+			delivered[id] = offset
+		}
+		for _, f := range h.unseen {
+			if _, ok := delivered[f.at.execution]; !ok {
+				delivered[f.at.execution] = f.at.offset
+			}
+		}
+	}
+	h.tell(knownCause(m.GetCause()), delivered)
+	h.link.postAck()
+	h.link.end(now, EndedDone)
+}
+
+// acked forgets the feeds that the guest has heard of.
+func (h *Host) acked() {
+	n := 0
+	for n < len(h.unseen) && h.unseen[n].seq <= h.link.gone {
+		n++
+	}
+	if h.unseen = h.unseen[n:]; len(h.unseen) == 0 {
+		h.unseen = nil
+	}
+}
+
+// linkEnded stops what depended on the link.
+func (h *Host) linkEnded(time.Time) {
+	for len(h.feeds) > 0 {
+		h.drop(len(h.feeds) - 1)
+	}
+	h.buf, h.unseen = nil, nil
+	switch h.link.ended {
+	case EndedOverflow:
+		h.tell(wire.CauseSlowConsumer, nil)
+	case EndedProtocol:
+		h.tell(wire.CauseInternal, nil)
+	default:
+		h.tell(wire.CauseClientGone, nil)
+	}
+}
+
+// tell tells the engine that the client is gone, once.
+func (h *Host) tell(cause wire.Cause, delivered map[string]int64) {
+	if h.told || !h.connected {
+		return
+	}
+	h.told = true
+	h.cfg.Closed(cause, delivered)
+}

@@ -1,0 +1,329 @@
+package relay
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// firstRetry is how long a frame may be unacknowledged before the other end is asked what it has.
+	// It is above ackDelay and a busy pod's scheduling; asking in vain costs 60 bytes.
+	firstRetry = 250 * time.Millisecond
+	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that came back
+	// in time is asked in time.
+	lastRetry = 2 * time.Second
+	// ackDelay is how long an acknowledgement waits for a frame to travel with.
+	ackDelay = 40 * time.Millisecond
+	// ackFrames and ackBytes are how much may come before it waits no longer: the sender keeps it until then.
+	ackFrames = 8
+	ackBytes  = 128 << 10
+	// keepAlive is how long nothing may be heard on an idle link before its other end is asked whether
+	// it exists: this collects links of which one end was given up while the other could not be reached.
+	keepAlive = 10 * time.Second
+	// silentAfter ends a link whose peer lives and whose other end did not answer silentProbes probes.
+	silentAfter  = 30 * time.Second
+	silentProbes = 4
+
+	// maxBody is the most bytes of a body in one frame; what is larger is cut into fragments.
+	maxBody = 48 << 10
+	// frameCost is added for each frame to the bytes of its body when they are bounded: its structs' size.
+	frameCost = 256
+)
+
+// link is one end of a link: frames go out in order, are kept until they are
+// acknowledged, and come in once each, in order. The transport keeps the order
+// too, but loses frames when a connection resets, and may deliver late ones.
+type link struct {
+	id         LinkID
+	send       func(*Frame)
+	deliver    func(time.Time, *Frame) // a sequenced frame, in its turn
+	acked      func()                  // there is progress; may be nil
+	counters   *Counters
+	maxControl int
+	maxBody    int
+
+	// The end.
+	ended   Ended
+	onEnded func(time.Time)
+
+	// Sending. Sequence numbers are 1 to last, those to gone were acknowledged, those to out were sent.
+	last, out, gone uint64
+	unacked         []pending // gone+1 to last
+	control, data   int       // cost of these
+	first           bool      // until the first frame is acknowledged, it goes alone
+
+	// Asking again.
+	armed       time.Time // when the wait for an acknowledgement began
+	retry       time.Duration
+	probes      uint64 // number of the last probe
+	unanswered  int    // probes and first frames sent since anything was heard
+	resentProbe uint64 // answers to probes up to this one tell of the time before frames were resent
+	resentGap   uint64 // frames from here on were resent because of a gap
+
+	// Receiving.
+	received uint64
+	frozen   bool      // nothing more is taken, nor acknowledged
+	gapTold  uint64    // the other end was told that this frame is missing
+	heard    time.Time // anything
+	asked    time.Time // the last probe of an idle link
+	ackDue   time.Time // zero: none is owed
+	owedN    int
+	owed     int
+	parts    []byte // of a frame in fragments
+}
+
+// pending is a frame that may have to be sent again.
+type pending struct {
+	body    isFrame_Body
+	cost    int
+	control bool
+}
+
+func newLink(now time.Time, id LinkID, opener bool) link {
+	return link{id: id, maxBody: maxBody, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
+}
+
+// enqueue sends a body, in its turn. Output is bounded by its sender, everything else here.
+func (l *link) enqueue(now time.Time, body isFrame_Body) {
+	if l.ended != "" {
+		return
+	}
+	_, output := body.(*Frame_Output)
+	size := proto.Size(&Frame{Body: body})
+	if size <= l.maxBody {
+		l.push(now, pending{body, size + frameCost, !output})
+		return
+	}
+	whole, err := proto.Marshal(&Frame{Body: body})
+	if err != nil { // a string that is not UTF-8
+		l.counters.Violations.Add(1)
+		l.fail(now, EndedProtocol, Reset_PROTOCOL)
+		return
+	}
+	for len(whole) > 0 && l.ended == "" {
+		n := min(len(whole), l.maxBody)
+		l.push(now, pending{&Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n + frameCost, !output})
+		whole = whole[n:]
+	}
+}
+
+func (l *link) push(now time.Time, p pending) {
+	if p.control {
+		l.control += p.cost
+	} else {
+		l.data += p.cost
+	}
+	if l.control > l.maxControl {
+		l.fail(now, EndedOverflow, Reset_OVERFLOW)
+		return
+	}
+	l.last++
+	l.unacked = append(l.unacked, p)
+	l.flush(now)
+}
+
+// flush sends what was never sent and may be.
+func (l *link) flush(now time.Time) {
+	for l.out < l.last && (!l.first || l.out == 0) {
+		if l.out == l.gone {
+			l.armed, l.retry = now, firstRetry
+		}
+		l.out++
+		l.transmit(l.out)
+	}
+}
+
+// transmit sends the frame with that number, with the newest acknowledgement.
+func (l *link) transmit(seq uint64) {
+	l.post(&Frame{Seq: seq, Body: l.unacked[seq-l.gone-1].body})
+}
+
+func (l *link) post(f *Frame) {
+	f.Link, f.Ack = l.id[:], l.received
+	l.ackDue, l.owedN, l.owed = time.Time{}, 0, 0
+	l.counters.Frames.Add(1)
+	l.send(f)
+}
+
+// receive takes one frame of this link from the network.
+func (l *link) receive(now time.Time, f *Frame) {
+	if l.ended != "" {
+		return
+	}
+	l.heard, l.unanswered = now, 0
+	if f.Ack > l.out {
+		l.violated(now)
+		return
+	}
+	l.acknowledged(now, f.Ack)
+	if l.ended != "" {
+		return // that was all it waited for
+	}
+	if f.Seq > 0 {
+		l.sequenced(now, f)
+		return
+	}
+	switch body := f.Body.(type) {
+	case *Frame_Acknowledge:
+		l.answered(now, f.Ack, body.Acknowledge)
+	case *Frame_Probe:
+		l.probed(now, body.Probe)
+	case *Frame_Reset_:
+		why := EndedReset
+		if body.Reset_.GetReason() == Reset_OVERFLOW {
+			why = EndedOverflow // there; the client learns the same as of one here
+		}
+		l.end(now, why)
+	default:
+		l.counters.Unknown.Add(1)
+	}
+}
+
+// acknowledged forgets what has arrived.
+func (l *link) acknowledged(now time.Time, ack uint64) {
+	if ack <= l.gone {
+		return
+	}
+	n := int(ack - l.gone)
+	for i := range l.unacked[:n] {
+		p := &l.unacked[i]
+		if p.control {
+			l.control -= p.cost
+		} else {
+			l.data -= p.cost
+		}
+		*p = pending{}
+	}
+	l.gone = ack
+	if l.unacked = l.unacked[n:]; len(l.unacked) == 0 {
+		l.unacked = nil // its array keeps the size of the longest queue there was
+	}
+	l.armed, l.retry, l.first = now, firstRetry, false
+	l.flush(now)
+	if l.acked != nil {
+		l.acked()
+	}
+}
+
+// sequenced takes a frame in its turn.
+func (l *link) sequenced(now time.Time, f *Frame) {
+	switch {
+	case l.frozen:
+		return
+	case f.Seq <= l.received:
+		l.counters.Duplicates.Add(1)
+		l.owe(now, 0)
+		return
+	case f.Seq > l.received+1:
+		if l.gapTold != l.received+1 {
+			l.gapTold = l.received + 1
+			l.post(&Frame{Body: &Frame_Acknowledge{&Ack{Gap: true}}})
+		}
+		return
+	}
+	l.received++
+	l.owe(now, bodySize(f))
+	if part, ok := f.Body.(*Frame_Fragment); ok {
+		f = l.join(now, part.Fragment)
+	} else if l.parts != nil {
+		l.violated(now)
+		return
+	}
+	switch {
+	case f == nil: // of a frame in fragments, or the link has ended
+	case f.Body == nil:
+		l.counters.Unknown.Add(1)
+	default:
+		l.deliver(now, f)
+	}
+	if l.ended == "" && (l.owedN >= ackFrames || l.owed >= ackBytes) {
+		l.postAck()
+	}
+}
+
+// bodySize is what a frame's sender keeps of it, as far as acknowledging early is about that.
+func bodySize(f *Frame) int {
+	n := frameCost
+	switch body := f.Body.(type) {
+	case *Frame_Output:
+		for _, p := range body.Output.GetPieces() {
+			n += len(p.GetData())
+		}
+	case *Frame_Fragment:
+		n += len(body.Fragment.GetData())
+	}
+	return n
+}
+
+// join returns the frame whose last fragment this is, else nil.
+func (l *link) join(now time.Time, part *Fragment) *Frame {
+	if len(l.parts)+len(part.GetData()) > l.maxControl+MaxEnvelope {
+		l.violated(now)
+		return nil
+	}
+	if l.parts == nil {
+		l.parts = []byte{} // it has begun, even with an empty one
+	}
+	l.parts = append(l.parts, part.GetData()...)
+	if !part.GetLast() {
+		return nil
+	}
+	f := new(Frame)
+	err := proto.Unmarshal(l.parts, f)
+	l.parts = nil
+	if _, nested := f.Body.(*Frame_Fragment); err != nil || nested {
+		l.violated(now)
+		return nil
+	}
+	return f
+}
+
+// owe remembers that something must be acknowledged.
+func (l *link) owe(now time.Time, size int) {
+	l.owedN++
+	l.owed += size
+	if l.ackDue.IsZero() {
+		l.ackDue = now.Add(ackDelay)
+	}
+}
+
+func (l *link) postAck() { l.post(&Frame{Body: &Frame_Acknowledge{&Ack{}}}) }
+
+// freeze takes and acknowledges nothing from now on: what the other end knows to have arrived is what was used.
+func (l *link) freeze() {
+	l.frozen, l.parts = true, nil
+}
+
+func (l *link) violated(now time.Time) {
+	l.counters.Violations.Add(1)
+	l.fail(now, EndedProtocol, Reset_PROTOCOL)
+}
+
+// fail ends the link and tells the other end, which is told again if it goes on: see Table.
+func (l *link) fail(now time.Time, why Ended, reason Reset_Reason) {
+	if l.ended != "" {
+		return
+	}
+	l.counters.Resets.Add(1)
+	l.post(&Frame{Body: &Frame_Reset_{&Reset{Reason: reason}}})
+	l.end(now, why)
+}
+
+// end ends the link. Whoever uses it learns of it, once.
+func (l *link) end(now time.Time, why Ended) {
+	if l.ended != "" {
+		return
+	}
+	l.ended = why
+	l.unacked, l.parts, l.control, l.data = nil, nil, 0, 0
+	l.onEnded(now)
+}
+
+// earliest returns the earlier of two times, of which zero is none.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

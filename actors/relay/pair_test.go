@@ -1,0 +1,238 @@
+package relay
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// pair is a guest and a host that hear each other at once, unless told otherwise.
+type pair struct {
+	t      testing.TB
+	now    time.Time
+	guest  *Guest
+	host   *Host
+	client *recorder
+
+	toHost, toGuest []*Frame
+	deaf            bool // the guest gets nothing
+	codec           bool // frames are marshalled on their way
+
+	opening   Opening
+	requests  []any
+	closed    []wire.Cause
+	delivered map[string]int64
+}
+
+// recorder is a client that keeps what it is told.
+type recorder struct {
+	replies []string
+	errs    []*wire.Error
+	notes   []any
+	feeds   []Feed
+	causes  []wire.Cause
+	deny    bool // feeds
+}
+
+func (r *recorder) Reply(id wire.ID, _ any, err *wire.Error) {
+	r.replies, r.errs = append(r.replies, string(id)), append(r.errs, err)
+}
+func (r *recorder) Notify(_ string, params any) { r.notes = append(r.notes, params) }
+func (r *recorder) Follow(f Feed) bool {
+	if !r.deny {
+		r.feeds = append(r.feeds, f)
+	}
+	return !r.deny
+}
+func (r *recorder) Disconnect(cause wire.Cause) { r.causes = append(r.causes, cause) }
+
+func newPair(t testing.TB, window int) *pair {
+	p := &pair{t: t, now: simStart, client: &recorder{}}
+	link := NewLinkID()
+	p.host = NewHost(p.now, HostConfig{
+		Link: link, Window: window,
+		Send: func(f *Frame) { p.toGuest = append(p.toGuest, f) }, Wake: func() {},
+		Connect: func(o Opening) { p.opening = o },
+		Request: func(_ wire.ID, params any) { p.requests = append(p.requests, params) },
+		Closed: func(cause wire.Cause, delivered map[string]int64) {
+			p.closed, p.delivered = append(p.closed, cause), delivered
+		},
+	})
+	p.guest = NewGuest(p.now, GuestConfig{
+		Link: link, Window: window, Client: p.client, Open: Opening{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
+		Send: func(f *Frame) { p.toHost = append(p.toHost, f) }, Wake: func() {},
+	})
+	return p
+}
+
+// settle carries frames until there are none.
+func (p *pair) settle() {
+	for len(p.toHost) > 0 || len(p.toGuest) > 0 && !p.deaf {
+		for _, f := range p.take(&p.toHost) {
+			p.host.Receive(p.now, f)
+		}
+		if p.deaf {
+			continue
+		}
+		for _, f := range p.take(&p.toGuest) {
+			p.guest.Receive(p.now, f)
+		}
+	}
+}
+
+func (p *pair) take(frames *[]*Frame) []*Frame {
+	all := *frames
+	*frames = nil
+	if !p.codec {
+		return all
+	}
+	for i, f := range all {
+		b, err := proto.Marshal(f)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		all[i] = new(Frame)
+		if err := proto.Unmarshal(b, all[i]); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// stream is an endless cursor, or one of n bytes.
+type stream struct {
+	offset, end int64
+	piece       int // bytes of one piece at most
+	mixed       bool
+}
+
+func (s *stream) Offset() int64 { return s.offset }
+func (s *stream) Close()        {}
+func (s *stream) Next(buf []byte) (transcript.Piece, error) {
+	n := int64(min(len(buf), s.piece))
+	if s.end >= 0 {
+		n = min(n, s.end-s.offset)
+	}
+	if n == 0 {
+		return transcript.Piece{}, io.EOF
+	}
+	s.offset += n
+	p := transcript.Piece{Data: buf[:n], Offset: s.offset}
+	if s.mixed {
+		p.Stream = transcript.Stream(s.offset & 1)
+	}
+	return p, nil
+}
+
+func feedOf(s *stream) Feed {
+	return Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return s, nil }}
+}
+
+func TestOpeningAndRequestsTravelWhole(t *testing.T) {
+	p := newPair(t, 0)
+	p.codec = true
+	params := []any{
+		&wire.ExecuteParams{Argv: []string{"a", ""}, Env: map[string]string{"A": "ä\n"}, Timeout: 0.1, Stdin: true, Framing: wire.FramingRaw},
+		&wire.ExecuteParams{Command: strings.Repeat("long ", 40_000)},
+		&wire.ControlParams{Type: wire.ControlPause, ExecutionID: "x"},
+		&wire.InputParams{ExecutionID: "x", EOF: true},
+		&wire.SignalParams{ExecutionID: "x", Signal: "SIGINT"},
+		&wire.StatusParams{}, &wire.CloseParams{}, &wire.PongParams{},
+		&wire.ResumeParams{ResumeToken: "t", Executions: map[string]int64{}},
+		&wire.ResumeParams{ResumeToken: "t"},
+	}
+	for _, r := range params {
+		p.guest.Request(p.now, wire.ID("7"), r)
+	}
+	p.settle()
+	if p.opening.Subject != "s" || p.opening.Session != "pod.1" || p.opening.Resume == nil || string(p.opening.ResumeID) != "1" {
+		t.Errorf("opened with %+v", p.opening)
+	}
+	if len(p.requests) != len(params)+1 {
+		t.Fatalf("%d requests of %d came", len(p.requests), len(params)+1)
+	}
+	for i, want := range params {
+		if got := p.requests[i+1]; !equalJSON(t, got, want) {
+			t.Errorf("request %d: got %+v, want %+v", i, got, want)
+		}
+	}
+	if r := p.requests[9].(*wire.ResumeParams); r.Executions == nil {
+		t.Error("an empty list of executions became none")
+	}
+	if r := p.requests[10].(*wire.ResumeParams); r.Executions != nil {
+		t.Error("no list of executions became an empty one")
+	}
+}
+
+// TestUnknownBodiesAreTolerated: a newer release sends a body that this one does not know, in its turn.
+func TestUnknownBodiesAreTolerated(t *testing.T) {
+	p := newPair(t, 0)
+	p.settle()
+	unknown := []byte{0x82, 0x06, 0x00} // field 96, of length 0
+	f := new(Frame)
+	if err := proto.Unmarshal(unknown, f); err != nil {
+		t.Fatal(err)
+	}
+	f.Link, f.Seq = p.host.link.id[:], p.host.link.received+1
+	p.host.Receive(p.now, f)
+	if p.host.Done() || p.host.link.received != f.Seq || p.host.cfg.Counters.Unknown.Load() != 1 {
+		t.Errorf("an unknown body: done %v, received %d, counted %d", p.host.Done(), p.host.link.received, p.host.cfg.Counters.Unknown.Load())
+	}
+	p.host.Receive(p.now, &Frame{Link: f.Link, Seq: f.Seq + 1, Ack: 0, Body: &Frame_Reply{&Reply{}}}) // of the other direction
+	if p.host.Done() || p.host.cfg.Counters.Unknown.Load() != 2 {
+		t.Error("a body of the other direction is not ignored")
+	}
+}
+
+func TestRequestOfANewerReleaseIsRefused(t *testing.T) {
+	p := newPair(t, 0)
+	p.guest.link.enqueue(p.now, &Frame_Request{&Request{Id: []byte("9"), Method: "hibernate", Params: []byte("{}")}})
+	p.guest.expect(wire.ID("9"))
+	p.settle()
+	if len(p.client.errs) != 1 || wire.CodeOf(p.client.errs[0]) != wire.CodeMethodNotFound {
+		t.Errorf("answered with %v", p.client.errs)
+	}
+}
+
+// TestFeedsThatWereNotTakenAreMissed: the owner must not believe that output was read which the client never got.
+func TestFeedsThatWereNotTakenAreMissed(t *testing.T) {
+	p := newPair(t, 0)
+	p.settle()
+	p.client.deny = true
+	p.host.Follow(p.now, Feed{ExecutionID: "denied", Open: func(func()) (Cursor, error) { return &stream{offset: 3, end: 3}, nil }})
+	p.settle()
+	p.deaf = true
+	p.host.Follow(p.now, Feed{ExecutionID: "unheard", Open: func(func()) (Cursor, error) { return &stream{offset: 5, end: 5}, nil }})
+	p.guest.Closed(p.now, wire.CauseClientGone, map[string]int64{"other": 9})
+	p.settle()
+	if len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone || len(p.delivered) != 3 ||
+		p.delivered["denied"] != 3 || p.delivered["unheard"] != 5 || p.delivered["other"] != 9 {
+		t.Errorf("the owner was told %v %v", p.closed, p.delivered)
+	}
+}
+
+// TestOverflowEndsTheLink: a peer that acknowledges nothing does not make answers pile up.
+func TestOverflowEndsTheLink(t *testing.T) {
+	p := newPair(t, 0)
+	p.settle()
+	p.deaf = true
+	most := 0
+	for range 100 {
+		p.host.Reply(p.now, nil, strings.Repeat("x", 1<<20), nil)
+		most = max(most, p.host.link.control)
+	}
+	if p.host.Ended() != EndedOverflow || most > DefaultMaxControl || len(p.closed) != 1 || p.closed[0] != wire.CauseSlowConsumer {
+		t.Errorf("ended %q with at most %d bytes, told %v", p.host.Ended(), most, p.closed)
+	}
+	p.deaf = false
+	p.settle()
+	if p.guest.Ended() != EndedOverflow || len(p.client.causes) != 1 || p.client.causes[0] != wire.CauseSlowConsumer {
+		t.Errorf("the guest ended %q and told %v", p.guest.Ended(), p.client.causes)
+	}
+}

@@ -1,0 +1,251 @@
+package relay
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+const (
+	// HeartbeatEvery is how often a pod says to its peers that it lives.
+	HeartbeatEvery = time.Second
+	// DeadAfter is how long nothing may be heard of a peer that is asked: four heartbeats. A client learns
+	// of its owner's death within 5 s, and a pod that stands still for 2 s is not dead.
+	DeadAfter = 4 * time.Second
+	// askAfter is how long a peer may be silent before it is asked for a sign at once, and again every askEvery: the
+	// first heartbeat after an outage may be late by HeartbeatEvery, which would make an outage of 2 s look like death.
+	askAfter = 1500 * time.Millisecond
+	askEvery = 500 * time.Millisecond
+
+	// livesKept is how many earlier boots of a peer are remembered, whose late envelopes are ignored.
+	livesKept = 8
+	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's
+	// other end is told once, and a peer that goes on all the same costs no more than this.
+	resetsPerSecond = 200
+	resetBurst      = 400
+	// resetAgain is how long a link's other end is not told again: it asks no sooner than firstRetry.
+	resetAgain = 200 * time.Millisecond
+	// maxPeers bounds the peers that are remembered though nobody asks for them.
+	maxPeers = 1024
+	// graveTime is how long an ended link is remembered. A late Open comes from a connection that was reset,
+	// which is closed within seconds.
+	graveTime = time.Minute
+	// maxGraves bounds the memory of that, at about 1 MiB.
+	maxGraves = 16 << 10
+)
+
+// PeerState says whether a peer lives.
+type PeerState int
+
+const (
+	// PeerIsUnknown: it was not heard of yet.
+	PeerIsUnknown PeerState = iota
+	// PeerIsAlive: it was heard within DeadAfter.
+	PeerIsAlive
+	// PeerIsDead: it was not. It is asked all the same, and may come back.
+	PeerIsDead
+)
+
+func (s PeerState) String() string {
+	switch s {
+	case PeerIsAlive:
+		return "alive"
+	case PeerIsDead:
+		return "dead"
+	}
+	return "unknown"
+}
+
+// PeerInfo is what is known of a peer.
+type PeerInfo struct {
+	Name        string
+	State       PeerState
+	Boot        Boot      // zero: not heard of
+	Heard       time.Time // last
+	Sessions    int       // as it said last, and those that were placed there since
+	MaxSessions int
+	Draining    bool
+	Links       int // to it
+}
+
+// peer is another pod.
+type peer struct {
+	name   string
+	listed bool // in the directory
+	links  int
+	state  PeerState
+	boot   Boot
+	lives  []Boot    // earlier boots, oldest first
+	heard  time.Time // zero: never
+	asked  time.Time // since when it is
+	askAt  time.Time // not again before
+
+	count    uint64 // of the last heartbeat
+	load     *Heartbeat
+	reserved int // sessions placed there since
+
+	resets   float64 // that may be sent
+	resetsAt time.Time
+}
+
+func newPeer(now time.Time, name string) *peer {
+	return &peer{name: name, asked: now, resets: resetBurst, resetsAt: now}
+}
+
+// restart begins the peer's next life.
+func (p *peer) restart(boot Boot) {
+	if (p.boot != Boot{}) {
+		p.lives = append(p.lives, p.boot)
+		if len(p.lives) > livesKept {
+			p.lives = slices.Delete(p.lives, 0, 1)
+		}
+	}
+	p.boot, p.count, p.load, p.reserved = boot, 0, nil, 0
+}
+
+// learn takes a heartbeat, unless a newer one has come.
+func (p *peer) learn(h *Heartbeat) {
+	if h.GetCount() > p.count {
+		p.count, p.load, p.reserved = h.GetCount(), h, 0
+	}
+}
+
+func (p *peer) deadAt() time.Time {
+	return p.lastSign().Add(DeadAfter)
+}
+
+// lastSign is when the peer was heard, or began to be asked, whichever is later.
+func (p *peer) lastSign() time.Time {
+	if p.asked.After(p.heard) {
+		return p.asked
+	}
+	return p.heard
+}
+
+// asks reports whether the peer's silence matters: one that is dead has its heartbeats, and answers them.
+func (p *peer) asks() bool { return p.wanted() && p.state != PeerIsDead }
+
+// askDue is when the peer is to be asked for a sign.
+func (p *peer) askDue() time.Time {
+	due := p.lastSign().Add(askAfter)
+	if p.askAt.After(due) {
+		return p.askAt
+	}
+	return due
+}
+
+// wanted reports whether anyone asks for the peer.
+func (p *peer) wanted() bool { return p.listed || p.links > 0 }
+
+// mayReset takes from the allowance.
+func (p *peer) mayReset(now time.Time) bool {
+	p.resets = min(resetBurst, p.resets+now.Sub(p.resetsAt).Seconds()*resetsPerSecond)
+	p.resetsAt = now
+	if p.resets < 1 {
+		return false
+	}
+	p.resets--
+	return true
+}
+
+func (p *peer) room() int {
+	return int(p.load.GetMaxSessions()) - int(p.load.GetSessions()) - p.reserved
+}
+
+// Peer returns what is known of a peer.
+func (t *Table) Peer(name string) PeerInfo {
+	p := t.peers[name]
+	if p == nil {
+		return PeerInfo{Name: name}
+	}
+	return p.info()
+}
+
+func (p *peer) info() PeerInfo {
+	return PeerInfo{
+		Name: p.name, State: p.state, Boot: p.boot, Heard: p.heard, Links: p.links, Draining: p.load.GetDraining(),
+		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
+	}
+}
+
+// Peers returns what is known of all of them, by name.
+func (t *Table) Peers() []PeerInfo {
+	var all []PeerInfo
+	for _, p := range t.sorted() {
+		all = append(all, p.info())
+	}
+	return all
+}
+
+// Reserve counts a session that is about to be placed on a peer, until its next heartbeat.
+func (t *Table) Reserve(name string) {
+	if p := t.peers[name]; p != nil {
+		p.reserved++
+	}
+}
+
+// Placement returns the peers that may have room for a session: those that are not dead and do not
+// drain, in the order of their room, so that those believed to be full, of which none may be, come last.
+func (t *Table) Placement() []string {
+	var all []*peer
+	for _, p := range t.sorted() {
+		if p.listed && p.state == PeerIsAlive && !p.load.GetDraining() {
+			all = append(all, p)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *peer) int { return cmp.Compare(b.room(), a.room()) })
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.name
+	}
+	return names
+}
+
+// graves remembers links that have ended or were refused.
+type graves struct {
+	when  map[LinkID]time.Time // of the last Reset, or zero
+	order []grave              // oldest first
+}
+
+type grave struct {
+	link LinkID
+	dug  time.Time
+}
+
+func (g *graves) add(now time.Time, link LinkID) {
+	g.expire(now)
+	if g.when == nil {
+		g.when = map[LinkID]time.Time{}
+	}
+	if _, ok := g.when[link]; ok {
+		return
+	}
+	g.when[link] = time.Time{}
+	g.order = append(g.order, grave{link, now})
+}
+
+func (g *graves) expire(now time.Time) {
+	n := 0
+	for n < len(g.order) && (now.Sub(g.order[n].dug) > graveTime || len(g.order)-n >= maxGraves) {
+		delete(g.when, g.order[n].link)
+		n++
+	}
+	g.order = g.order[n:]
+}
+
+func (g *graves) has(now time.Time, link LinkID) bool {
+	g.expire(now)
+	_, ok := g.when[link]
+	return ok
+}
+
+// mayReset reports whether the link's other end was not told just now. What was refused once stays so.
+func (g *graves) mayReset(now time.Time, link LinkID) bool {
+	g.add(now, link)
+	last := g.when[link]
+	if !last.IsZero() && now.Sub(last) < resetAgain {
+		return false
+	}
+	g.when[link] = now
+	return true
+}

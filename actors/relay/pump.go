@@ -1,0 +1,125 @@
+package relay
+
+import (
+	"errors"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+)
+
+// pump sends what output there is, the feeds taking turns, as far as the guest's
+// credit and the acknowledgements go. Then, if the engine is done with the client, it says so.
+func (h *Host) pump(now time.Time) {
+	if h.link.ended != "" || h.left {
+		return
+	}
+	full := false
+	for h.link.ended == "" {
+		i := h.nextFeed()
+		if i < 0 {
+			break
+		}
+		if full = h.room() < h.least; full {
+			break
+		}
+		h.sendOutput(now, i)
+	}
+	h.buf = nil
+	if h.leaving == "" || h.link.ended != "" || full && now.Before(h.leaveBy) {
+		return
+	}
+	for len(h.feeds) > 0 {
+		h.drop(len(h.feeds) - 1)
+	}
+	h.left, h.leaveBy = true, now.Add(endPatience)
+	h.link.enqueue(now, &Frame_Disconnect{&Disconnect{Cause: string(h.leaving)}})
+}
+
+// nextFeed returns the index of the one whose turn it is among those that have something, or -1.
+func (h *Host) nextFeed() int {
+	for i := range h.feeds {
+		if at := (h.turn + i) % len(h.feeds); h.feeds[at].ready.Load() {
+			return at
+		}
+	}
+	return -1
+}
+
+// room is how much cost may be sent now.
+func (h *Host) room() int {
+	allowed := int64(h.limit - h.sent)
+	if h.limit < h.sent {
+		allowed = 0 // a mark went over it
+	}
+	return int(min(allowed, int64(h.cfg.Window-h.link.data), maxOutput))
+}
+
+// sendOutput sends one frame of a feed's output, and drops the feed if that was all.
+func (h *Host) sendOutput(now time.Time, i int) {
+	f := h.feeds[i]
+	h.turn = i + 1
+	out := &Output{Feed: f.id}
+	room, used := h.room(), 0
+	if h.buf == nil {
+		h.buf = make([]byte, 0, maxOutput)
+	}
+	h.buf = h.buf[:0]
+	for room-used >= h.least {
+		// Before Next, because the notification may come while it returns.
+		f.ready.Store(false)
+		piece, err := f.cursor.Next(h.buf[len(h.buf):min(cap(h.buf), len(h.buf)+room-used-pieceCost)])
+		if errors.Is(err, transcript.ErrWait) {
+			break
+		}
+		if err != nil {
+			// io.EOF, or the cursor was closed: either way it has no more.
+			out.Eof = true
+			break
+		}
+		f.ready.Store(true)
+		p := h.encode(piece)
+		if p == nil {
+			continue
+		}
+		out.Pieces = append(out.Pieces, p)
+		used += costOf(p)
+	}
+	h.settle(out)
+	if len(out.Pieces) > 0 || out.Eof {
+		h.sent += uint64(used)
+		h.link.enqueue(now, &Frame_Output{out})
+	}
+	if out.Eof && h.link.ended == "" {
+		h.drop(i)
+	}
+}
+
+// encode makes a message of a piece. Its data stays in buf until settle.
+func (h *Host) encode(piece transcript.Piece) *Piece {
+	p := &Piece{Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated}
+	switch {
+	case piece.Mark != nil:
+		if p.Warning, p.Completed = encodeMark(piece.Mark); p.Warning == nil && p.Completed == nil {
+			h.cfg.Counters.Violations.Add(1)
+			return nil
+		}
+	case piece.Gap == 0:
+		h.buf = h.buf[:len(h.buf)+len(piece.Data)]
+		p.Data = piece.Data
+	}
+	return p
+}
+
+// settle gives the pieces memory of their own, of the size they need: they are kept until they are
+// acknowledged, and the transport may read them later still.
+func (h *Host) settle(out *Output) {
+	own := append([]byte(nil), h.buf...)
+	for _, p := range out.Pieces {
+		n := len(p.Data)
+		if n == 0 {
+			continue
+		}
+		p.Data, own = own[:n:n], own[n:]
+		h.cfg.Counters.OutputBytes.Add(uint64(n))
+	}
+}

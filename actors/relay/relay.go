@@ -1,0 +1,98 @@
+package relay
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"sync/atomic"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// Version is what this release writes into its envelopes.
+const Version = 1
+
+// LinkID names a link. It is random, so that no frame of one link is taken for a frame of another.
+type LinkID [16]byte
+
+// NewLinkID returns a random id.
+func NewLinkID() LinkID { return random16() }
+
+func (id LinkID) String() string { return hex.EncodeToString(id[:]) }
+
+// Boot names one life of a pod's process.
+type Boot [16]byte
+
+// NewBoot returns a random one, for the life that begins.
+func NewBoot() Boot { return random16() }
+
+func (b Boot) String() string { return hex.EncodeToString(b[:]) }
+
+func random16() (b [16]byte) {
+	rand.Read(b[:]) // never fails: see crypto/rand
+	return b
+}
+
+// Client is the far side of a connection. Its methods must not block. See actors.Client.
+type Client interface {
+	Reply(id wire.ID, result any, err *wire.Error)
+	Notify(method string, params any)
+	Follow(Feed) bool
+	Disconnect(wire.Cause)
+}
+
+// Feed is the output of one execution, to be pulled by a connection.
+type Feed struct {
+	ExecutionID string
+	Encoding    wire.Encoding
+	// Open makes the cursor. notify is called, at most once for each time the cursor
+	// had nothing to give, when there is more; it must not block.
+	// The caller closes the cursor.
+	Open func(notify func()) (Cursor, error)
+}
+
+// Cursor reads a transcript. Marks in its pieces are *wire.Warning or
+// *wire.Completed, to be sent as notifications at their place. See transcript.Cursor.
+type Cursor interface {
+	Next(buf []byte) (transcript.Piece, error)
+	Offset() int64
+	Close()
+}
+
+// Opening says what a connection wants of the owner.
+type Opening struct {
+	Subject            string // who the client is, as its pod authenticated it
+	Remote             string // the client's address, for the log
+	Session            string // re-attach to this one; empty opens a new one
+	EndsWithConnection bool   // see actors.ConnectRequest
+
+	// With a Session: the first request. A host passes it on as such, after Connect.
+	ResumeID wire.ID
+	Resume   *wire.ResumeParams
+}
+
+const (
+	// DefaultWindow is the cost of output that one link has under way or unread, over all of its
+	// feeds: a client that does not read holds so much memory on its own pod, and an owner whose
+	// frames are not acknowledged as much on its pod. Four frames, so that one can be read while
+	// others travel.
+	DefaultWindow = 256 << 10
+	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of
+	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more.
+	DefaultMaxControl = 8 << 20
+	// MaxEnvelope is more than any envelope has. Transports batch messages and bound the batch:
+	// 64 of these are within the 16 MiB of protoactor's remote.
+	MaxEnvelope = 64 << 10
+)
+
+// Counters count what links do. All links of a pod share one.
+type Counters struct {
+	Frames      atomic.Uint64 // sent, resent ones included
+	Resends     atomic.Uint64 // frames sent again
+	Duplicates  atomic.Uint64 // frames that came again
+	Unknown     atomic.Uint64 // bodies of a newer version, acknowledged and ignored
+	Violations  atomic.Uint64 // envelopes, frames and values that no version sends
+	Stale       atomic.Uint64 // envelopes of an earlier life of their sender
+	Resets      atomic.Uint64 // sent
+	OutputBytes atomic.Uint64 // of commands, sent by hosts; resent ones are not counted again
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/gateway/client"
+	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/internal/peerca"
+)
+
+// startPeers starts three trouped that are one service, with TLS between them, and waits
+// until a session can be placed from the first on the others.
+func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "troupe-load-ca-")
+	if err != nil {
+		return nil, nil, err
+	}
+	stop = func() {
+		var all sync.WaitGroup
+		for _, s := range pods {
+			all.Go(s.stop)
+		}
+		all.Wait()
+		_ = os.RemoveAll(dir)
+	}
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
+	ca, err := peerca.New()
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := ca.Sign(dir, actors.PeerCertName)
+	if err != nil {
+		return nil, nil, err
+	}
+	var addrs, list []string
+	for i := range 3 {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, stop, err
+		}
+		addrs = append(addrs, l.Addr().String())
+		list = append(list, fmt.Sprintf("pod-%d=%s", i, l.Addr()))
+		_ = l.Close() // trouped listens there next
+	}
+	for i, addr := range addrs {
+		s, err := e.start("--pod", fmt.Sprintf("pod-%d", i), "--peers", strings.Join(list, ","), "--peer-listen", addr,
+			"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA)
+		if err != nil {
+			return nil, stop, err
+		}
+		pods = append(pods, s)
+	}
+	time.Sleep(2 * time.Second) // two heartbeats
+	return pods, stop, nil
+}
+
+// measurePeers measures what it costs that a session is on another pod than its client's socket.
+func measurePeers(ctx context.Context, e *env) error {
+	pods, stop, err := e.startPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := measurePlacement(ctx, pods); err != nil {
+		return err
+	}
+	time.Sleep(time.Second) // the sessions end
+	local, err := pods[0].dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = local.Close() }()
+	to := local.Connected()
+	far, err := client.Attach(ctx, pods[1].ws, to.SessionID, to.ResumeToken, map[string]int64{}, client.Options{})
+	if err != nil {
+		return err
+	}
+	defer far.Detach()
+	if err := measureForeignRate(ctx, e, pods[0].dir, local, far); err != nil {
+		return err
+	}
+	if err := measureForeignDelay(ctx, e, local, far); err != nil {
+		return err
+	}
+	return measureRelayMemory(ctx, pods)
+}
+
+// measureForeignRate compares 10 MiB of 80-byte lines through the owner and through another pod.
+func measureForeignRate(ctx context.Context, e *env, dir string, local, far *client.Client) error {
+	file := filepath.Join(dir, "lines")
+	if err := os.WriteFile(file, bytes.Repeat([]byte(strings.Repeat("x", 79)+"\n"), size/80), 0o600); err != nil {
+		return err
+	}
+	rounds := 15
+	if e.quick {
+		rounds = 2
+	}
+	var here, there samples
+	for range rounds {
+		for _, m := range []struct {
+			c  *client.Client
+			to *samples
+		}{{local, &here}, {far, &there}} {
+			n := &counter{}
+			began := time.Now()
+			done, err := m.c.Run(ctx, wire.ExecuteParams{Argv: []string{"/bin/cat", file}}, n, io.Discard)
+			if err != nil {
+				return err
+			}
+			*m.to = append(*m.to, time.Since(began))
+			if n.n != done.OutputBytes || n.n != size {
+				return fmt.Errorf("received %d bytes of %d: %+v", n.n, size, done)
+			}
+		}
+	}
+	rate := func(d time.Duration) string { return fmt.Sprintf("%.0f MB/s", size/d.Seconds()/1e6) }
+	r := ratio(here.median(), there.median())
+	report("10 MiB of 80-byte lines at the owner's pod, median", rate(here.median()), "", true)
+	report("the same through another pod, median", rate(there.median()), "", true)
+	report("share of the local rate", fmt.Sprintf("%.0f %%", 100*r), ">= 50 %", r >= 0.5)
+	return nil
+}
+
+// measureForeignDelay compares the time from execute to the first output.
+func measureForeignDelay(ctx context.Context, e *env, local, far *client.Client) error {
+	rounds := 300
+	if e.quick {
+		rounds = 20
+	}
+	var here, there samples
+	for range rounds {
+		for _, m := range []struct {
+			c  *client.Client
+			to *samples
+		}{{local, &here}, {far, &there}} {
+			began := time.Now()
+			x, err := m.c.Execute(ctx, wire.ExecuteParams{Argv: []string{"/bin/echo", "hello"}})
+			if err != nil {
+				return err
+			}
+			for {
+				event, err := x.Next(ctx)
+				if err != nil {
+					return err
+				}
+				if _, ok := event.(*client.Output); ok {
+					break
+				}
+			}
+			*m.to = append(*m.to, time.Since(began))
+			if _, err := x.Copy(ctx, io.Discard, io.Discard); err != nil {
+				return err
+			}
+		}
+	}
+	added := there.median() - here.median()
+	report("first output of echo at the owner's pod, median", ms(here.median()), "", true)
+	report("added through another pod, median", ms(added), "< 2 ms", added < 2*time.Millisecond)
+	return nil
+}
+
+// measurePlacement opens 300 sessions, all on one pod.
+func measurePlacement(ctx context.Context, pods []*server) error {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	var opened []*client.Client
+	var failed error
+	began := time.Now()
+	for range 300 {
+		all.Go(func() {
+			c, err := pods[0].dial(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = err
+				return
+			}
+			opened = append(opened, c)
+		})
+	}
+	all.Wait()
+	took := time.Since(began)
+	owners := map[string]int{}
+	for _, c := range opened {
+		owners[c.Connected().Pod]++
+		all.Go(func() { _ = c.Close() })
+	}
+	all.Wait()
+	if failed != nil {
+		return failed
+	}
+	if len(owners) != 3 {
+		return fmt.Errorf("the sessions are on %v", owners)
+	}
+	report("300 sessions on 3 pods through one of them", took.Round(time.Millisecond).String(), "< 2 s", took < 2*time.Second)
+	return nil
+}
+
+// measureRelayMemory has the third pod carry 100 streams of the others.
+func measureRelayMemory(ctx context.Context, pods []*server) error {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	for i := range 98 {
+		c, x, err := pods[i%2].started(ctx, wire.ExecuteParams{
+			Argv: []string{"/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do head -c 200000 /dev/zero | tr '\\0' x; sleep 0.1; done"}, Framing: wire.FramingRaw,
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		to := c.Connected()
+		x.Discard()
+		far, err := client.Attach(ctx, pods[2].ws, to.SessionID, to.ResumeToken, map[string]int64{x.ID(): 0}, client.Options{})
+		if err != nil {
+			return err
+		}
+		defer far.Detach()
+		all.Go(func() {
+			if _, err := far.Executions()[x.ID()].Copy(ctx, io.Discard, io.Discard); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = err
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	own, err := pods[2].peakUntil(done, "RssAnon")
+	if err != nil || failed != nil {
+		return errors.Join(err, failed)
+	}
+	peak, err := pods[2].memory("VmHWM")
+	if err != nil {
+		return err
+	}
+	report("a pod that relays 98 streams, memory of its own, peak", mib(own), "< 64 MiB", own < 64<<20)
+	report("the same with the pages of the program itself", mib(peak), "", true)
+	return nil
+}
+
+// peakUntil looks at a field of /proc/PID/status until done, and returns the most that it was.
+func (s *server) peakUntil(done <-chan struct{}, field string) (peak int64, err error) {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		n, err := s.memory(field)
+		if err != nil {
+			return 0, err
+		}
+		peak = max(peak, n)
+		select {
+		case <-done:
+			return peak, nil
+		case <-look.C:
+		}
+	}
+}
