@@ -12,13 +12,16 @@ TOOL    := go tool -modfile=.ci/tools/go.mod
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e
+.PHONY: help run run-3 build test generate lint tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build, then start trouped with its embedded runner (ARGS="--listen ...")
 	@exec bin/trouped $(ARGS)
+
+run-3: build ## Start three trouped that are one service, on loopback, and print their addresses
+	@.ci/run-3
 
 build: ## Build bin/trouped, bin/troupe and bin/troupe-runner: static, reproducible
 	@mkdir -p bin
@@ -29,6 +32,10 @@ test: ## go vet, the model check where spin is installed, and every test under t
 	go vet ./...
 	@if command -v spin >/dev/null; then .ci/verify; else echo "make test: spin is not installed, the model is not checked (see make verify)"; fi
 	CGO_ENABLED=1 go test -race ./...
+	go test -run TestSimulation ./actors/relay # ten times as many seeds as under the race detector
+
+generate: ## Make the code of the messages between pods again (needs protoc)
+	go generate ./actors/relay
 
 lint: ## golangci-lint: defects, style, and the import rules that are the architecture
 	$(TOOL) golangci-lint run ./...

@@ -16,7 +16,7 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/internal/peerca"
+	"github.com/troupe-dev/troupe/actors/peerca"
 )
 
 // startPeers starts three trouped that are one service, with TLS between them, and waits

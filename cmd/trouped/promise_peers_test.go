@@ -21,7 +21,7 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/internal/peerca"
+	"github.com/troupe-dev/troupe/actors/peerca"
 )
 
 // peerPorts finds free ports. Somebody else may take one in between; then trouped says so.
