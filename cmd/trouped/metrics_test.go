@@ -96,20 +96,25 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	}
 }
 
-// TestMetricsAreDocumented holds docs/metrics.md and the server alike: every metric has its row, with its
-// type and its labels, and every row its metric.
-func TestMetricsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/metrics.md")
+// metricsPage returns the rows of a page's tables of metrics: type and labels by name.
+func metricsPage(t *testing.T, path string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented := map[string]string{}
+	rows := map[string]string{}
 	row := regexp.MustCompile("(?m)^\\| `(troupe_[a-z_]+)` \\| (counter|gauge|histogram) \\| ([^|]*) \\| [^|]{10,} \\|$")
 	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
-		documented[m[1]] = m[2] + " " + strings.ReplaceAll(m[3], "`", "")
+		rows[m[1]] = m[2] + " " + strings.ReplaceAll(m[3], "`", "")
 	}
-	served := map[string]string{}
-	for name, f := range launch(t).families() {
+	return rows
+}
+
+// served returns type and labels of every metric of our own.
+func served(families map[string]*dto.MetricFamily) map[string]string {
+	all := map[string]string{}
+	for name, f := range families {
 		if !strings.HasPrefix(name, "troupe_") {
 			continue
 		}
@@ -119,16 +124,35 @@ func TestMetricsAreDocumented(t *testing.T) {
 				labels[l.GetName()] = true
 			}
 		}
-		served[name] = strings.ToLower(f.GetType().String()) + " " + strings.Join(slices.Sorted(maps.Keys(labels)), ", ")
+		all[name] = strings.ToLower(f.GetType().String()) + " " + strings.Join(slices.Sorted(maps.Keys(labels)), ", ")
 	}
+	return all
+}
+
+// TestMetricsAreDocumented holds docs/metrics.md and the server alike: every metric has its row, with its
+// type and its labels, and every row its metric. Those of a server with peers are in docs/peers.md.
+func TestMetricsAreDocumented(t *testing.T) {
+	alone := served(launch(t).families())
+	sameRows(t, "docs/metrics.md", metricsPage(t, "../../docs/metrics.md"), alone)
+
+	peers := served(launch(t, "--peers", "other=127.0.0.1:1", "--peer-listen", "127.0.0.1:0", "--peer-insecure").families())
+	maps.DeleteFunc(peers, func(name, _ string) bool { return alone[name] != "" })
+	if len(peers) == 0 {
+		t.Error("a server with peers has no metrics of its own")
+	}
+	sameRows(t, "docs/peers.md", metricsPage(t, "../../docs/peers.md"), peers)
+}
+
+func sameRows(t *testing.T, page string, documented, served map[string]string) {
+	t.Helper()
 	for name, want := range served {
 		if got, ok := documented[name]; !ok || got != want {
-			t.Errorf("docs/metrics.md has %s as %q, the server as %q", name, got, want)
+			t.Errorf("%s has %s as %q, the server as %q", page, name, got, want)
 		}
 	}
 	for name := range documented {
 		if served[name] == "" {
-			t.Errorf("docs/metrics.md has %s, the server has not", name)
+			t.Errorf("%s has %s, the server has not", page, name)
 		}
 	}
 }
