@@ -361,3 +361,17 @@ func TestGeneratedTokenIsLong(t *testing.T) {
 		t.Error("two installations have the same token")
 	}
 }
+
+// TestVolumesOfTheChartAreReserved reads the names from a rendering with every
+// volume. Protects from: a new volume of the chart's that a command may mount.
+func TestVolumesOfTheChartAreReserved(t *testing.T) {
+	_, spec := container(t, renderNamed(t, "default"), "runner")
+	for _, v := range spec.Volumes {
+		if _, err := render(loadChart(t), parse(t, "runner: {volumeMounts: [{name: "+v.Name+", mountPath: /x}]}")); err == nil {
+			t.Errorf("a command may mount %s", v.Name)
+		}
+	}
+	if len(spec.Volumes) != 7 {
+		t.Errorf("there are %d volumes, want 7, the API token's among them", len(spec.Volumes))
+	}
+}

@@ -52,6 +52,16 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
 		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
 		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
+		// What would undo "restricted", or show commands the tokens.
+		{"runner: {volumes: [{name: host, hostPath: {path: /}}]}", "runner.volumes: hostPath is not among the volumes of restricted pods: configMap, csi"},
+		{"runner: {volumes: [{name: share, nfs: {server: a, path: /}}]}", "runner.volumes: nfs is not among the volumes of restricted pods"},
+		{"runner: {workspace: {volumeSource: {hostPath: {path: /}}}}", "runner.workspace.volumeSource: hostPath is not among the volumes of restricted pods"},
+		{"podAnnotations: {container.apparmor.security.beta.kubernetes.io/runner: unconfined}", "podAnnotations: container.apparmor.security.beta.kubernetes.io/runner can take AppArmor away"},
+		{"runner: {volumeMounts: [{name: config, mountPath: /x}]}", "runner.volumeMounts: config is a volume of the chart's"},
+		{"runner: {volumeMounts: [{name: api-token, mountPath: /x}]}", "runner.volumeMounts: api-token is a volume of the chart's"},
+		{"runner: {volumeMounts: [{name: data, mountPath: /x}]}", "runner.volumeMounts: data is a volume of the chart's"},
+		{"runner: {volumes: [{name: run, emptyDir: {}}]}", "runner.volumes: run is a volume of the chart's"},
+		{"podAnnotations: {checksum/config: a}", "podAnnotations: checksum/config is rendered by the chart"},
 		// What would have no effect, or the wrong one.
 		{"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}", "auth.kubernetes.grantTo has no effect with auth.mode token"},
 		{"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}", "at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'"},

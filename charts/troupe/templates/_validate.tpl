@@ -54,10 +54,48 @@
   {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
 
+{{- $wrong = concat $wrong (include "troupe.validateVolumes" . | fromYamlArray) -}}
 {{- $wrong = concat $wrong (include "troupe.validateScale" . | fromYamlArray) -}}
 {{- if $wrong -}}
   {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* What could undo "restricted", or show a command what is the server's; a YAML list of what is wrong. */}}
+{{- define "troupe.validateVolumes" -}}
+{{- $v := .Values -}}
+{{- $wrong := list -}}
+{{- $own := list "config" "api-token" "bin" "run" "data" "workspace" "tmp" -}}
+{{- $types := list "configMap" "csi" "downwardAPI" "emptyDir" "ephemeral" "persistentVolumeClaim" "projected" "secret" -}}
+{{- range $v.runner.volumes -}}
+  {{- if has .name $own -}}
+    {{- $wrong = append $wrong (printf "runner.volumes: %s is a volume of the chart's: choose another name" .name) -}}
+  {{- end -}}
+  {{- range $type, $_ := omit . "name" -}}
+    {{- if not (has $type $types) -}}
+      {{- $wrong = append $wrong (printf "runner.volumes: %s is not among the volumes of restricted pods: %s" $type (join ", " $types)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- range $type, $_ := $v.runner.workspace.volumeSource -}}
+  {{- if not (has $type $types) -}}
+    {{- $wrong = append $wrong (printf "runner.workspace.volumeSource: %s is not among the volumes of restricted pods: %s" $type (join ", " $types)) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $v.runner.volumeMounts -}}
+  {{- if has .name $own -}}
+    {{- $wrong = append $wrong (printf "runner.volumeMounts: %s is a volume of the chart's, which commands see where the chart mounts it or not at all: mount one of runner.volumes" .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $name, $_ := $v.podAnnotations -}}
+  {{- if hasPrefix "container.apparmor.security.beta.kubernetes.io/" $name -}}
+    {{- $wrong = append $wrong (printf "podAnnotations: %s can take AppArmor away: use appArmorProfile in server.securityContext or runner.securityContext" $name) -}}
+  {{- end -}}
+  {{- if has $name (list "checksum/config" "kubectl.kubernetes.io/default-container") -}}
+    {{- $wrong = append $wrong (printf "podAnnotations: %s is rendered by the chart" $name) -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $wrong -}}
 {{- end -}}
 
 {{/* Replicas, their disruption and their scaling; a YAML list of what is wrong. */}}
