@@ -350,7 +350,7 @@ func TestOneReplicaCanBeDrained(t *testing.T) {
 func TestGeneratedTokenIsLong(t *testing.T) {
 	seen := map[string]bool{}
 	for range 2 {
-		secret := decode[corev1.Secret](t, renderNamed(t, "default"), "Secret")
+		secret := generated(t, renderNamed(t, "default"))
 		line := string(secret.Data["tokens"])
 		if !regexp.MustCompile(`^default [A-Za-z0-9]{43}\n$`).MatchString(line) {
 			t.Errorf("the Secret has %q", base64.StdEncoding.EncodeToString(secret.Data["tokens"]))
@@ -360,6 +360,27 @@ func TestGeneratedTokenIsLong(t *testing.T) {
 	if len(seen) != 2 {
 		t.Error("two installations have the same token")
 	}
+}
+
+// generated returns the Secret that is made, and checks that the one which
+// uninstall makes and removes would not undo it where both are applied.
+func generated(t *testing.T, r *rendering) *corev1.Secret {
+	t.Helper()
+	var made []*corev1.Secret
+	for _, o := range r.find("Secret") {
+		secret := &corev1.Secret{}
+		if err := yaml.UnmarshalStrict([]byte(o.text), secret); err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, secret)
+	}
+	if len(made) != 2 || made[0].Name != made[1].Name || string(made[0].Data["tokens"]) != string(made[1].Data["tokens"]) {
+		t.Fatalf("the Secrets are %v, want the same tokens twice", made)
+	}
+	if strings.Contains(r.manifest, "kind: Secret") {
+		t.Error("the Secret is a part of the release, so a rollback would undo what was edited")
+	}
+	return made[0]
 }
 
 // TestVolumesOfTheChartAreReserved reads the names from a rendering with every

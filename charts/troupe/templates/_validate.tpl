@@ -21,7 +21,7 @@
   {{- $wrong = append $wrong (printf "auth.token.existingSecret has no effect with auth.mode %s: set auth.mode to token" $v.auth.mode) -}}
 {{- end -}}
 {{- if and (eq $v.auth.mode "token") (eq $v.auth.token.existingSecret (printf "%s-tokens" (include "troupe.fullname" .))) -}}
-  {{- $wrong = append $wrong "auth.token.existingSecret names the Secret that this release generates, which helm would now remove: copy it under another name first" -}}
+  {{- $wrong = append $wrong "auth.token.existingSecret names the Secret that this release generates, and helm uninstall removes: copy it under another name first" -}}
 {{- end -}}
 
 {{- if lt (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes) -}}
