@@ -73,6 +73,9 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"autoscaling: {enabled: true, target: 101}", "autoscaling.target (101 sessions) must not be above limits.maxSessions (100)"},
 		{"autoscaling: {enabled: true, metric: cpu}\nrunner: {resources: {requests: null}}", "set requests.cpu in server.resources and runner.resources"},
 		{"podDisruptionBudget: {minAvailable: 1}", "podDisruptionBudget.minAvailable 1 with 1 replicas would block every node drain for ever"},
+		{"podDisruptionBudget: {minAvailable: 50%}", "podDisruptionBudget.minAvailable 50% with 1 replicas would block every node drain for ever"},
+		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 67%}", "podDisruptionBudget.minAvailable 67% with 3 replicas would block"},
+		{"autoscaling: {enabled: true, minReplicas: 2}\npodDisruptionBudget: {minAvailable: 51%}", "podDisruptionBudget.minAvailable 51% with 2 replicas would block"},
 		{"podDisruptionBudget: {maxUnavailable: 0}", "at '/podDisruptionBudget/maxUnavailable'"},
 		{"podDisruptionBudget: {minAvailable: 100%}", "at '/podDisruptionBudget/minAvailable'"},
 		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}", "podDisruptionBudget takes minAvailable or maxUnavailable, not both"},
@@ -82,6 +85,18 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("accepted: %s", c.values)
 		} else if !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s\nis refused with: %v\nwant: %s", c.values, err, c.says)
+		}
+	}
+}
+
+// TestBudgetsThatAllowADrainAreTaken: what is refused begins one pod later.
+func TestBudgetsThatAllowADrainAreTaken(t *testing.T) {
+	for _, text := range []string{
+		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 1}", "replicaCount: 2\npodDisruptionBudget: {minAvailable: 50%}",
+		"replicaCount: 3\npodDisruptionBudget: {minAvailable: 66%}", "replicaCount: 0\npodDisruptionBudget: {minAvailable: 50%}",
+	} {
+		if _, err := render(loadChart(t), parse(t, text)); err != nil {
+			t.Errorf("%s\nis refused with: %v", text, err)
 		}
 	}
 }

@@ -108,8 +108,14 @@
   {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "invalid" $pdb.maxUnavailable)) -}}
     {{- $wrong = append $wrong "podDisruptionBudget takes minAvailable or maxUnavailable, not both" -}}
   {{- end -}}
-  {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "string" $pdb.minAvailable)) (gt $replicas 0) (ge (int $pdb.minAvailable) $replicas) -}}
-    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %d with %d replicas would block every node drain for ever: leave it out, or run more replicas" (int $pdb.minAvailable) $replicas) -}}
+  {{- $kept := 0 -}}{{/* Kubernetes rounds a share up. */}}
+  {{- if kindIs "string" $pdb.minAvailable -}}
+    {{- $kept = div (add (mul (trimSuffix "%" $pdb.minAvailable | int) $replicas) 99) 100 | int -}}
+  {{- else if not (kindIs "invalid" $pdb.minAvailable) -}}
+    {{- $kept = int $pdb.minAvailable -}}
+  {{- end -}}
+  {{- if and (gt $replicas 0) (ge $kept $replicas) -}}
+    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %v with %d replicas would block every node drain for ever: leave it out, or run more replicas" (toString $pdb.minAvailable) $replicas) -}}
   {{- end -}}
 {{- end -}}
 {{- if $v.autoscaling.enabled -}}
