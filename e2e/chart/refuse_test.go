@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 )
@@ -62,6 +63,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"runner: {volumeMounts: [{name: data, mountPath: /x}]}", "runner.volumeMounts: data is a volume of the chart's"},
 		{"runner: {volumes: [{name: run, emptyDir: {}}]}", "runner.volumes: run is a volume of the chart's"},
 		{"podAnnotations: {checksum/config: a}", "podAnnotations: checksum/config is rendered by the chart"},
+		{"tests: {image: {tag: \"1\"}}", "have no effect without tests.image.repository"},
 		// What would have no effect, or the wrong one.
 		{"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}", "auth.kubernetes.grantTo has no effect with auth.mode token"},
 		{"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}", "at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'"},
@@ -85,6 +87,21 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("accepted: %s", c.values)
 		} else if !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s\nis refused with: %v\nwant: %s", c.values, err, c.says)
+		}
+	}
+}
+
+// TestImagesMustBeNamed protects from: pods that pull an image of a stranger's,
+// and an installation that only a pod's events explain.
+func TestImagesMustBeNamed(t *testing.T) {
+	c, err := loader.Load(chartDir) // without the tests' defaults
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = render(c, nil)
+	for _, says := range []string{"image.repository=REGISTRY/troupe/trouped", "runner.image.repository=REGISTRY/troupe/runner", "docs/images.md", c.Metadata.AppVersion} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("without images helm says %v, want %s", err, says)
 		}
 	}
 }
@@ -185,7 +202,7 @@ func TestSchemaIsClosed(t *testing.T) {
 // TestLintIsClean is helm lint --strict, over every file of values.
 func TestLintIsClean(t *testing.T) {
 	for name, text := range values(t) {
-		linter := lint.AllWithKubeVersion(chartDir, parse(t, text), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
+		linter := lint.AllWithKubeVersion(chartDir, chartutil.CoalesceTables(parse(t, text), parse(t, images)), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
 		for _, m := range linter.Messages {
 			if m.Severity > 1 { // 1 is information: an icon is recommended
 				t.Errorf("%s: %v", name, m)

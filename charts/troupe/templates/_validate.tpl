@@ -3,6 +3,17 @@
 {{- $v := .Values -}}
 {{- $wrong := list -}}
 
+{{- $how := "there is no public one: build and push it (docs/images.md), then --set" -}}
+{{- if not $v.image.repository -}}
+  {{- $wrong = append $wrong (printf "image.repository must name the server's image, and %s image.repository=REGISTRY/troupe/trouped; its tag is %s unless image.tag says otherwise" $how .Chart.AppVersion) -}}
+{{- end -}}
+{{- if not $v.runner.image.repository -}}
+  {{- $wrong = append $wrong (printf "runner.image.repository must name the image that commands run in: any, or troupe/runner, and %s runner.image.repository=REGISTRY/troupe/runner; its tag is %s unless runner.image.tag says otherwise" $how .Chart.AppVersion) -}}
+{{- end -}}
+{{- if and (not $v.tests.image.repository) (or $v.tests.image.tag $v.tests.image.digest) -}}
+  {{- $wrong = append $wrong "tests.image.tag and tests.image.digest have no effect without tests.image.repository" -}}
+{{- end -}}
+
 {{- if eq $v.auth.mode "none" -}}
   {{- if $v.ingress.enabled -}}
     {{- $wrong = append $wrong "auth.mode none would let everyone who reaches the ingress run commands: choose token or kubernetes, or set ingress.enabled to false" -}}
