@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/base64"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -283,6 +284,12 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 			dns = dns || slices.ContainsFunc(rule.Ports, func(p networkingv1.NetworkPolicyPort) bool {
 				return p.Port.IntValue() == 53 && *p.Protocol == corev1.ProtocolUDP
 			})
+			if name == "closed-network" && len(rule.Ports) > 0 && rule.Ports[0].Port.IntValue() == 53 {
+				want := map[string]string{"kubernetes.io/metadata.name": "kube-system"}
+				if len(rule.To) != 1 || rule.To[0].IPBlock != nil || !maps.Equal(rule.To[0].NamespaceSelector.MatchLabels, want) {
+					t.Errorf("%s: DNS goes to %v", name, rule.To)
+				}
+			}
 			if len(rule.To) == 0 {
 				t.Errorf("%s: a rule allows every address", name)
 			}

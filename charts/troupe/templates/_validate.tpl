@@ -49,6 +49,27 @@
     {{- $wrong = append $wrong (printf "server.env: %s would win over the value that the chart renders: set that value" .name) -}}
   {{- end -}}
 {{- end -}}
+{{- $env := dict -}}
+{{- range $v.server.env -}}{{- $_ := set $env .name true -}}{{- end -}}
+{{- range $v.commands.passEnv -}}
+  {{- if not (hasKey $env .) -}}
+    {{- $wrong = append $wrong (printf "commands.passEnv: %s is not in server.env" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $v.auth.kubernetes.grantTo -}}
+  {{- if and .namespace (ne .kind "ServiceAccount") -}}
+    {{- $wrong = append $wrong (printf "auth.kubernetes.grantTo: a %s such as %s has no namespace" .kind .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $path, $resources := dict "server.resources" $v.server.resources "runner.resources" $v.runner.resources -}}
+  {{- range $what, $helper := dict "cpu" "troupe.milliCPU" "memory" "troupe.bytes" "ephemeral-storage" "troupe.bytes" -}}
+    {{- $request := dig "requests" $what "" ($resources | default dict) -}}
+    {{- $limit := dig "limits" $what "" ($resources | default dict) -}}
+    {{- if and $request $limit (gt (include $helper $request | int64) (include $helper $limit | int64)) -}}
+      {{- $wrong = append $wrong (printf "%s.requests.%s (%v) must not be above %s.limits.%s (%v)" $path $what $request $path $what $limit) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- range $v.commands.allow -}}
   {{- if ne . (clean .) -}}
     {{- $wrong = append $wrong (printf "commands.allow: %s must be written without . and .., as %s" . (clean .)) -}}
@@ -60,6 +81,12 @@
 
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
   {{- $wrong = append $wrong "httpRoute.parentRefs must name a gateway, such as [{name: my-gateway, namespace: gateways}]" -}}
+{{- end -}}
+{{- with $v.httpRoute.timeouts -}}
+  {{- $request := include "troupe.milliseconds" (.request | default "") | int64 -}}
+  {{- if and $request (gt (include "troupe.milliseconds" (.backendRequest | default "") | int64) $request) -}}
+    {{- $wrong = append $wrong (printf "httpRoute.timeouts.backendRequest (%s) must not be above httpRoute.timeouts.request (%s)" .backendRequest .request) -}}
+  {{- end -}}
 {{- end -}}
 {{- if and $v.podMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.metricsFrom) -}}
   {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
