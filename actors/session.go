@@ -337,7 +337,8 @@ func (s *session) notifyDraining(ctx actor.Context, c *attachedConn) {
 }
 
 // drainIfIdle ends a draining session as soon as nothing runs in it, unless its
-// client is away and has output left to read: it may come back until the deadline.
+// client is away and has output left to read: it may come back until its resume
+// window or the drain has passed, whichever is first.
 func (s *session) drainIfIdle(ctx actor.Context) {
 	if s.drainDeadline.IsZero() || s.live > 0 {
 		return

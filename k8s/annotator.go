@@ -82,7 +82,7 @@ func (a *Annotator) run(ctx context.Context) {
 	defer close(a.done)
 	look := time.NewTicker(lookInterval)
 	defer look.Stop()
-	written := -1      // never
+	written := -1      // unknown
 	var next time.Time // the earliest next patch
 	for {
 		sessions, now := a.cfg.Sessions(), time.Now()
@@ -97,6 +97,7 @@ func (a *Annotator) run(ctx context.Context) {
 				return
 			case err != nil:
 				a.gate.failed(now, err)
+				written = -1 // it may have been written all the same; so it is repeated whatever the number is by then
 			default:
 				a.gate.succeeded()
 				written = sessions

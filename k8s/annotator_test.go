@@ -101,6 +101,9 @@ func TestRefusedAnnotations(t *testing.T) {
 		for i := range hours * 60 {
 			sessions.Store(int64(i))
 			time.Sleep(time.Minute)
+			if api.failing(t, opPatch) != 1 || api.failing(t, opEvent) != 0 {
+				t.Fatalf("after %d minutes it is not said that patches fail, or that events do", i+1)
+			}
 		}
 		if n := len(api.asked("")); n < hours/2 || n > hours {
 			t.Errorf("%d tries in %d hours", n, hours)
@@ -117,6 +120,9 @@ func TestRefusedAnnotations(t *testing.T) {
 		if got := patched(t, asked[len(asked)-1]); got != hours*60-1 || api.said("are reported again") != 1 {
 			t.Errorf("the last patch says %d; the log:\n%s", got, api.logs.String())
 		}
+		if api.failing(t, opPatch) != 0 {
+			t.Error("it is said to fail after the permission was granted")
+		}
 		api.become(status(403, "Forbidden", "pods is forbidden"))
 		for i := range 100 {
 			sessions.Store(int64(i))
@@ -124,6 +130,30 @@ func TestRefusedAnnotations(t *testing.T) {
 		}
 		if api.said("level=WARN") != 2 {
 			t.Errorf("withdrawn again, the log:\n%s", api.logs.String())
+		}
+	})
+}
+
+// TestFailedPatchIsRepeated: though the number is again what was written last. The
+// patch may have been carried out before its answer was lost, and an alert stands
+// until one succeeds.
+func TestFailedPatchIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, sessions := &api{answer: ok}, new(atomic.Int64)
+		annotate(t, api, sessions)
+		synctest.Wait()
+		api.become(status(500, "InternalError", "etcd is gone"))
+		sessions.Store(1)
+		time.Sleep(2 * lookInterval)
+		if api.failing(t, opPatch) != 1 {
+			t.Error("it is not said that patches fail")
+		}
+		sessions.Store(0)
+		api.become(ok)
+		time.Sleep(time.Minute)
+		asked := api.asked("")
+		if got := patched(t, asked[len(asked)-1]); len(asked) != 3 || got != 0 || api.failing(t, opPatch) != 0 {
+			t.Errorf("%d patches, the last says %d, failing %d", len(asked), got, api.failing(t, opPatch))
 		}
 	})
 }

@@ -125,18 +125,29 @@ func (a *api) said(text string) int {
 // failures returns the counter of an operation.
 func (a *api) failures(t testing.TB, op operation) int {
 	t.Helper()
+	return a.exported(t, "troupe_kubernetes_failures_total", op)
+}
+
+// failing returns the gauge of an operation.
+func (a *api) failing(t testing.TB, op operation) int {
+	t.Helper()
+	return a.exported(t, "troupe_kubernetes_failing", op)
+}
+
+func (a *api) exported(t testing.TB, name string, op operation) int {
+	t.Helper()
 	families, err := a.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == "troupe_kubernetes_failures_total" && labelled(m, string(op)) {
-				return int(m.GetCounter().GetValue())
+			if f.GetName() == name && labelled(m, string(op)) {
+				return int(m.GetCounter().GetValue() + m.GetGauge().GetValue()) // it has one of them
 			}
 		}
 	}
-	t.Fatalf("no troupe_kubernetes_failures_total of %s", op)
+	t.Fatalf("no %s of %s", name, op)
 	return 0
 }
 

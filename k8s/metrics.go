@@ -18,9 +18,15 @@ const (
 	opEvent        operation = "event"
 )
 
+// isReport tells requests that are repeated until they succeed from those that a
+// client waits for. A refused report is repeated once an hour, too seldom for a
+// rate to show that it fails.
+func (o operation) isReport() bool { return o == opPatch || o == opEvent }
+
 // Metrics are the package's. All series exist from the start.
 type Metrics struct {
 	failures *prometheus.CounterVec   // operation
+	failing  *prometheus.GaugeVec     // operation, reports only
 	seconds  *prometheus.HistogramVec // operation
 }
 
@@ -31,6 +37,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "troupe_kubernetes_failures_total",
 			Help: "Requests to the Kubernetes API that failed, by operation. A token that is not valid is an answer, not a failure.",
 		}, []string{"operation"}),
+		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "troupe_kubernetes_failing",
+			Help: "1 while the last report on the own pod has failed and is to be repeated, by operation.",
+		}, []string{"operation"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "troupe_kubernetes_request_seconds", Help: "From a request to the Kubernetes API to its answer or failure, by operation.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // 1 ms to 9.5 s
@@ -39,16 +49,27 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, op := range []operation{opTokenReview, opAccessReview, opPatch, opEvent} {
 		m.failures.WithLabelValues(string(op))
 		m.seconds.WithLabelValues(string(op))
+		if op.isReport() {
+			m.failing.WithLabelValues(string(op))
+		}
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.seconds)
+		r.MustRegister(m.failures, m.failing, m.seconds)
 	}
 	return m
 }
 
 func (m *Metrics) observe(op operation, began time.Time, err error) {
 	m.seconds.WithLabelValues(string(op)).Observe(time.Since(began).Seconds())
-	if err != nil && !errors.Is(err, context.Canceled) { // cancelled: by Close
+	if errors.Is(err, context.Canceled) { // by Close
+		return
+	}
+	failing := 0.0
+	if err != nil {
+		failing = 1
 		m.failures.WithLabelValues(string(op)).Inc()
+	}
+	if op.isReport() {
+		m.failing.WithLabelValues(string(op)).Set(failing)
 	}
 }

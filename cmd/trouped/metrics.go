@@ -10,8 +10,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// newRegistry returns the registry of /metrics with what is known of the process itself.
-func newRegistry() *prometheus.Registry {
+// newRegistry returns the registry of /metrics with what is known of the process itself,
+// and the limits that alerts compare with.
+func newRegistry(c *config) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "troupe_build_info",
@@ -20,6 +21,9 @@ func newRegistry() *prometheus.Registry {
 	})
 	build.Set(1)
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	e := exporter{r}
+	e.gauge("limit_cancel_grace_seconds", "From SIGTERM to SIGKILL, as configured.", c.limits.CancelGrace.Seconds)
+	e.gauge("limit_drain_timeout_seconds", "How long executions may finish when the server stops, as configured.", c.limits.DrainTimeout.Seconds)
 	return r
 }
 

@@ -96,6 +96,16 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	}
 }
 
+// TestMetricsHaveTheLimits: alerts compare with what is configured, not with the defaults.
+func TestMetricsHaveTheLimits(t *testing.T) {
+	got := launch(t, "--cancel-grace", "90s", "--drain-timeout", "1.5s").families()
+	for name, want := range map[string]float64{"troupe_limit_cancel_grace_seconds": 90, "troupe_limit_drain_timeout_seconds": 1.5} {
+		if m := got[name].GetMetric(); len(m) != 1 || m[0].GetGauge().GetValue() != want {
+			t.Errorf("%s is %v, want %v", name, m, want)
+		}
+	}
+}
+
 // metricsPage returns the rows of a page's tables of metrics: type and labels by name.
 func metricsPage(t *testing.T, path string) map[string]string {
 	t.Helper()

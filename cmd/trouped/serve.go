@@ -103,7 +103,7 @@ type closer struct {
 // closed again. Whatever can be found wrong without starting a process is looked
 // at before one is started.
 func start(c *config) (*server, error) {
-	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(), failed: make(chan error, 2), goodbye: goodbyeLimit}
+	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(c), failed: make(chan error, 2), goodbye: goodbyeLimit}
 	s.log = s.logs.log
 	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/base64"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -288,6 +289,12 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 			dns = dns || slices.ContainsFunc(rule.Ports, func(p networkingv1.NetworkPolicyPort) bool {
 				return p.Port.IntValue() == 53 && *p.Protocol == corev1.ProtocolUDP
 			})
+			if name == "closed-network" && len(rule.Ports) > 0 && rule.Ports[0].Port.IntValue() == 53 {
+				want := map[string]string{"kubernetes.io/metadata.name": "kube-system"}
+				if len(rule.To) != 1 || rule.To[0].IPBlock != nil || !maps.Equal(rule.To[0].NamespaceSelector.MatchLabels, want) {
+					t.Errorf("%s: DNS goes to %v", name, rule.To)
+				}
+			}
 			if len(rule.To) == 0 {
 				t.Errorf("%s: a rule allows every address", name)
 			}
@@ -355,7 +362,7 @@ func TestOneReplicaCanBeDrained(t *testing.T) {
 func TestGeneratedTokenIsLong(t *testing.T) {
 	seen := map[string]bool{}
 	for range 2 {
-		secret := decode[corev1.Secret](t, renderNamed(t, "default"), "Secret")
+		secret := generated(t, renderNamed(t, "default"))
 		line := string(secret.Data["tokens"])
 		if !regexp.MustCompile(`^default [A-Za-z0-9]{43}\n$`).MatchString(line) {
 			t.Errorf("the Secret has %q", base64.StdEncoding.EncodeToString(secret.Data["tokens"]))
@@ -364,5 +371,42 @@ func TestGeneratedTokenIsLong(t *testing.T) {
 	}
 	if len(seen) != 2 {
 		t.Error("two installations have the same token")
+	}
+}
+
+// generated returns the Secret that is made, and checks that the one which
+// uninstall makes and removes would not undo it where both are applied.
+func generated(t *testing.T, r *rendering) *corev1.Secret {
+	t.Helper()
+	var made []*corev1.Secret
+	for _, o := range r.find("Secret") {
+		secret := &corev1.Secret{}
+		if err := yaml.UnmarshalStrict([]byte(o.text), secret); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(secret.Name, "-tokens") {
+			made = append(made, secret)
+		}
+	}
+	if len(made) != 2 || made[0].Name != made[1].Name || string(made[0].Data["tokens"]) != string(made[1].Data["tokens"]) {
+		t.Fatalf("the Secrets are %v, want the same tokens twice", made)
+	}
+	if strings.Contains(r.manifest, "name: "+made[0].Name+"\n  namespace") {
+		t.Error("the Secret is a part of the release, so a rollback would undo what was edited")
+	}
+	return made[0]
+}
+
+// TestVolumesOfTheChartAreReserved reads the names from a rendering with every
+// volume. Protects from: a new volume of the chart's that a command may mount.
+func TestVolumesOfTheChartAreReserved(t *testing.T) {
+	_, spec := container(t, renderNamed(t, "default"), "runner")
+	for _, v := range spec.Volumes {
+		if _, err := render(loadChart(t), parse(t, "runner: {volumeMounts: [{name: "+v.Name+", mountPath: /x}]}")); err == nil {
+			t.Errorf("a command may mount %s", v.Name)
+		}
+	}
+	if len(spec.Volumes) != 7 {
+		t.Errorf("there are %d volumes, want 7, the API token's among them", len(spec.Volumes))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"text/template"
@@ -58,7 +59,7 @@ func readme(t *testing.T) ([]byte, error) {
 	meta := loadChart(t).Metadata
 	var out bytes.Buffer
 	err = tmpl.Execute(&out, map[string]any{
-		"Version": meta.Version, "Description": meta.Description, "KubeVersion": strings.TrimSuffix(meta.KubeVersion, "-0"), "Values": rows,
+		"Version": meta.Version, "AppVersion": meta.AppVersion, "Description": meta.Description, "KubeVersion": strings.TrimSuffix(meta.KubeVersion, "-0"), "Values": rows,
 	})
 	return out.Bytes(), err
 }
@@ -118,4 +119,22 @@ func defaultOf(node *yaml.Node) (string, error) {
 		return "", err
 	}
 	return "`" + string(b) + "`", nil
+}
+
+// TestDocumentedTagIsTheCharts protects from: an image that is built, pushed
+// and then not found, since the chart asks for the tag of its appVersion.
+func TestDocumentedTagIsTheCharts(t *testing.T) {
+	text, err := os.ReadFile("../../docs/images.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags := regexp.MustCompile(`REGISTRY/troupe/(?:trouped|runner):(\S+?)[ \x60\n]`).FindAllStringSubmatch(string(text), -1)
+	for _, tag := range tags {
+		if tag[1] != loadChart(t).Metadata.AppVersion {
+			t.Errorf("docs/images.md builds the tag %s, the chart asks for %s", tag[1], loadChart(t).Metadata.AppVersion)
+		}
+	}
+	if len(tags) < 4 {
+		t.Errorf("docs/images.md builds and pushes %d images, want two of each", len(tags))
+	}
 }

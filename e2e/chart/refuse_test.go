@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 )
@@ -52,6 +53,31 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
 		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
 		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
+		{"limits: {streamTimeoutSeconds: 99999999999}", "at '/limits/streamTimeoutSeconds': maximum: got"},
+		{"drain: {timeoutSeconds: 99999999999}", "at '/drain/timeoutSeconds': maximum"},
+		{"drain: {preStopSeconds: 1000000}", "at '/drain/preStopSeconds': maximum"},
+		{"server: {resources: {requests: {memory: 1Gi}}}", "server.resources.requests.memory (1Gi) must not be above server.resources.limits.memory (256Mi)"},
+		{"runner: {resources: {requests: {cpu: 1500m}, limits: {cpu: 1}}}", "runner.resources.requests.cpu (1500m) must not be above runner.resources.limits.cpu (1)"},
+		{"auth: {token: {existingSecret: Foo_Bar}}", "at '/auth/token/existingSecret'"},
+		{"serviceAccount: {name: Foo_}", "at '/serviceAccount/name'"},
+		{"networkPolicy: {egress: {except: [999.1.1.1/99]}}", "at '/networkPolicy/egress/except/0'"},
+		{"networkPolicy: {ingressFrom: [{ipBlock: {cidr: 10.0.0.0/33}}]}", "at '/networkPolicy/ingressFrom/0/ipBlock/cidr'"},
+		{"server: {securityContext: {seccompProfile: {type: Localhost}}}", "at '/server/securityContext/seccompProfile': missing property 'localhostProfile'"},
+		{"runner: {securityContext: {appArmorProfile: {type: RuntimeDefault, localhostProfile: a}}}", "at '/runner/securityContext/appArmorProfile'"},
+		{"httpRoute: {timeouts: {request: 1m, backendRequest: 1m1ms}}", "httpRoute.timeouts.backendRequest (1m1ms) must not be above httpRoute.timeouts.request (1m)"},
+		{"commands: {passEnv: [KEY]}", "commands.passEnv: KEY is not in server.env"},
+		{"auth: {mode: kubernetes, kubernetes: {grantTo: [{kind: User, name: a, namespace: b}]}}", "auth.kubernetes.grantTo: a User such as a has no namespace"},
+		// What would undo "restricted", or show commands the tokens.
+		{"runner: {volumes: [{name: host, hostPath: {path: /}}]}", "runner.volumes: hostPath is not among the volumes of restricted pods: configMap, csi"},
+		{"runner: {volumes: [{name: share, nfs: {server: a, path: /}}]}", "runner.volumes: nfs is not among the volumes of restricted pods"},
+		{"runner: {workspace: {volumeSource: {hostPath: {path: /}}}}", "runner.workspace.volumeSource: hostPath is not among the volumes of restricted pods"},
+		{"podAnnotations: {container.apparmor.security.beta.kubernetes.io/runner: unconfined}", "podAnnotations: container.apparmor.security.beta.kubernetes.io/runner can take AppArmor away"},
+		{"runner: {volumeMounts: [{name: config, mountPath: /x}]}", "runner.volumeMounts: config is a volume of the chart's"},
+		{"runner: {volumeMounts: [{name: api-token, mountPath: /x}]}", "runner.volumeMounts: api-token is a volume of the chart's"},
+		{"runner: {volumeMounts: [{name: data, mountPath: /x}]}", "runner.volumeMounts: data is a volume of the chart's"},
+		{"runner: {volumes: [{name: run, emptyDir: {}}]}", "runner.volumes: run is a volume of the chart's"},
+		{"podAnnotations: {checksum/config: a}", "podAnnotations: checksum/config is rendered by the chart"},
+		{"tests: {image: {tag: \"1\"}}", "have no effect without tests.image.repository"},
 		// What would have no effect, or the wrong one.
 		{"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}", "auth.kubernetes.grantTo has no effect with auth.mode token"},
 		{"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}", "at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'"},
@@ -68,6 +94,9 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"autoscaling: {enabled: true, target: 101}", "autoscaling.target (101 sessions) must not be above limits.maxSessions (100)"},
 		{"autoscaling: {enabled: true, metric: cpu}\nrunner: {resources: {requests: null}}", "set requests.cpu in server.resources and runner.resources"},
 		{"podDisruptionBudget: {minAvailable: 1}", "podDisruptionBudget.minAvailable 1 with 1 replicas would block every node drain for ever"},
+		{"podDisruptionBudget: {minAvailable: 50%}", "podDisruptionBudget.minAvailable 50% with 1 replicas would block every node drain for ever"},
+		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 67%}", "podDisruptionBudget.minAvailable 67% with 3 replicas would block"},
+		{"autoscaling: {enabled: true, minReplicas: 2}\npodDisruptionBudget: {minAvailable: 51%}", "podDisruptionBudget.minAvailable 51% with 2 replicas would block"},
 		{"podDisruptionBudget: {maxUnavailable: 0}", "at '/podDisruptionBudget/maxUnavailable'"},
 		{"podDisruptionBudget: {minAvailable: 100%}", "at '/podDisruptionBudget/minAvailable'"},
 		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}", "podDisruptionBudget takes minAvailable or maxUnavailable, not both"},
@@ -77,6 +106,33 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("accepted: %s", c.values)
 		} else if !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s\nis refused with: %v\nwant: %s", c.values, err, c.says)
+		}
+	}
+}
+
+// TestImagesMustBeNamed protects from: pods that pull an image of a stranger's,
+// and an installation that only a pod's events explain.
+func TestImagesMustBeNamed(t *testing.T) {
+	c, err := loader.Load(chartDir) // without the tests' defaults
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = render(c, nil)
+	for _, says := range []string{"image.repository=REGISTRY/troupe/trouped", "runner.image.repository=REGISTRY/troupe/runner", "docs/images.md", c.Metadata.AppVersion} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("without images helm says %v, want %s", err, says)
+		}
+	}
+}
+
+// TestBudgetsThatAllowADrainAreTaken: what is refused begins one pod later.
+func TestBudgetsThatAllowADrainAreTaken(t *testing.T) {
+	for _, text := range []string{
+		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 1}", "replicaCount: 2\npodDisruptionBudget: {minAvailable: 50%}",
+		"replicaCount: 3\npodDisruptionBudget: {minAvailable: 66%}", "replicaCount: 0\npodDisruptionBudget: {minAvailable: 50%}",
+	} {
+		if _, err := render(loadChart(t), parse(t, text)); err != nil {
+			t.Errorf("%s\nis refused with: %v", text, err)
 		}
 	}
 }
@@ -165,7 +221,7 @@ func TestSchemaIsClosed(t *testing.T) {
 // TestLintIsClean is helm lint --strict, over every file of values.
 func TestLintIsClean(t *testing.T) {
 	for name, text := range values(t) {
-		linter := lint.AllWithKubeVersion(chartDir, parse(t, text), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
+		linter := lint.AllWithKubeVersion(chartDir, chartutil.CoalesceTables(parse(t, text), parse(t, images)), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
 		for _, m := range linter.Messages {
 			if m.Severity > 1 { // 1 is information: an icon is recommended
 				t.Errorf("%s: %v", name, m)

@@ -69,6 +69,13 @@ func (h *helm) rollback(t *testing.T, revision int) {
 	}
 }
 
+func (h *helm) uninstall(t *testing.T) {
+	t.Helper()
+	if _, err := action.NewUninstall(h.config).Run(releaseName); err != nil {
+		t.Fatal(err)
+	}
+}
+
 var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 
 // tokens returns the generated Secret's data as it is in the cluster.
@@ -95,7 +102,7 @@ func (h *helm) setTokens(t *testing.T, data string) {
 }
 
 // TestTokensAreKept protects from: an upgrade or a rollback that locks every
-// client out, and one that undoes the lines that somebody added.
+// client out, undoes the lines that somebody added, or brings a revoked token back.
 func TestTokensAreKept(t *testing.T) {
 	h := newHelm(t, "tokens")
 	if err := h.install(t, ""); err != nil {
@@ -114,19 +121,64 @@ func TestTokensAreKept(t *testing.T) {
 	h.upgrade(t, "limits: {maxSessions: 5}\nauth: {token: {subject: somebody}}")
 	kept("after an upgrade", first)
 
-	const added = "YWxpY2UgMDEyMzQ1Njc4OWFiY2RlZgo="
+	const added, revoked = "YWxpY2UgMDEyMzQ1Njc4OWFiY2RlZgo=", "Ym9iIGZlZGNiYTk4NzY1NDMyMTAK"
 	h.setTokens(t, added)
 	h.upgrade(t, "limits: {maxSessions: 6}")
 	kept("after an edit and an upgrade", added)
-	h.upgrade(t, "limits: {maxSessions: 7}")
+	h.setTokens(t, revoked)
+	h.rollback(t, 1)
+	kept("after an edit and a rollback to before both edits", revoked)
 	h.rollback(t, 3)
-	kept("after a rollback", added)
+	kept("after a rollback to between the edits", revoked)
 
-	// A Secret of one's own, and back: the rollback brings the last generated one.
+	// A Secret of one's own, and back: the generated one waits.
 	h.upgrade(t, "auth: {token: {existingSecret: mine}}")
-	kept("with a Secret of one's own", "")
-	h.rollback(t, 4)
-	kept("after the rollback of that", added)
+	h.rollback(t, 5)
+	kept("after a Secret of one's own, and a rollback", revoked)
+	h.upgrade(t, "auth: {mode: kubernetes}")
+	h.uninstall(t)
+	kept("after uninstall", "")
+}
+
+// TestTokensComeLater: the Secret is made by the upgrade that first needs it.
+func TestTokensComeLater(t *testing.T) {
+	h := newHelm(t, "later")
+	if err := h.install(t, "auth: {mode: kubernetes}"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.tokens(t); got != "" {
+		t.Errorf("with auth.mode kubernetes there are tokens: %q", got)
+	}
+	h.upgrade(t, "")
+	if h.tokens(t) == "" {
+		t.Error("there is no token")
+	}
+	h.uninstall(t)
+	if got := h.tokens(t); got != "" {
+		t.Errorf("after uninstall there are tokens: %q", got)
+	}
+}
+
+// TestForeignSecretStays: uninstall would remove it.
+func TestForeignSecretStays(t *testing.T) {
+	h := newHelm(t, "foreign")
+	secret := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "troupe-tokens", "namespace": h.namespace},
+		"data": map[string]any{"tokens": "YWxpY2UgMDEyMzQ1Njc4OWFiY2RlZgo="},
+	}}
+	if _, err := h.api.resource(t, secret).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.install(t, ""); err == nil || !strings.Contains(err.Error(), "is not of this release") {
+		t.Errorf("a Secret of somebody else's is answered with %v", err)
+	}
+	if err := h.install(t, "auth: {mode: kubernetes}"); err != nil {
+		t.Fatal(err)
+	}
+	h.uninstall(t)
+	if h.tokens(t) == "" {
+		t.Error("a Secret of somebody else's is gone")
+	}
 }
 
 // TestUninstallLeavesNothing goes through every rendering on one API server.
@@ -142,9 +194,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 			if left := h.left(t, all[name]); len(left) < 4 {
 				t.Errorf("the release consists of %v", left)
 			}
-			if _, err := action.NewUninstall(h.config).Run(releaseName); err != nil {
-				t.Fatal(err)
-			}
+			h.uninstall(t)
 			// Nothing of it has a finalizer, so what was deleted is gone.
 			if left := h.left(t, all[name]); len(left) > 0 {
 				t.Errorf("left over: %v", left)

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // trouped builds the server once.
@@ -62,7 +60,7 @@ func TestTroupedTakesTheConfiguration(t *testing.T) {
 		if strings.Contains(config, "auth: token\n") {
 			tokens := "alice of-somebody-elses-secret-0123456789\n"
 			if !strings.Contains(name, "existing-secret") {
-				tokens = string(decodeNamed[corev1.Secret](t, r, "Secret", r.fullname(t)+"-tokens").Data["tokens"])
+				tokens = string(generated(t, r).Data["tokens"])
 			}
 			args = append(args, "--token-file", write(t, dir, "tokens", tokens))
 		}

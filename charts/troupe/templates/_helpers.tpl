@@ -91,6 +91,26 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* A quantity of CPU, in thousandths of one. */}}
+{{- define "troupe.milliCPU" -}}
+{{- if hasSuffix "m" (toString .) -}}
+{{- trimSuffix "m" . | float64 | int64 -}}
+{{- else -}}
+{{- mulf (toString . | float64) 1000 | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A duration of the Gateway API, in milliseconds. */}}
+{{- define "troupe.milliseconds" -}}
+{{- $units := dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|h|m|s)" . -1 -}}
+{{- $number := regexFind "^[0-9]+" . -}}
+{{- $sum = add $sum (mul (int64 $number) (get $units (trimPrefix $number .))) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{/* Whether the server talks to the Kubernetes API, and so needs a token: "true" or "". */}}
 {{- define "troupe.needsAPI" -}}
 {{- if or .Values.podReports.enabled (eq .Values.auth.mode "kubernetes") (include "troupe.peers" .) -}}true{{- end -}}

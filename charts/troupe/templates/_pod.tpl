@@ -98,7 +98,7 @@ topologySpreadConstraints:
   # The ingress still sends new clients for a moment; they are served.
   lifecycle:
     preStop:
-      sleep: {seconds: {{ .Values.drain.preStopSeconds }}}
+      sleep: {seconds: {{ .Values.drain.preStopSeconds | int64 }}}
   {{- end }}
   securityContext:
     {{- include "troupe.containerSecurity" .Values.server.securityContext | nindent 4 }}

@@ -3,6 +3,17 @@
 {{- $v := .Values -}}
 {{- $wrong := list -}}
 
+{{- $how := "there is no public one: build and push it (docs/images.md), then --set" -}}
+{{- if not $v.image.repository -}}
+  {{- $wrong = append $wrong (printf "image.repository must name the server's image, and %s image.repository=REGISTRY/troupe/trouped; its tag is %s unless image.tag says otherwise" $how .Chart.AppVersion) -}}
+{{- end -}}
+{{- if not $v.runner.image.repository -}}
+  {{- $wrong = append $wrong (printf "runner.image.repository must name the image that commands run in: any, or troupe/runner, and %s runner.image.repository=REGISTRY/troupe/runner; its tag is %s unless runner.image.tag says otherwise" $how .Chart.AppVersion) -}}
+{{- end -}}
+{{- if and (not $v.tests.image.repository) (or $v.tests.image.tag $v.tests.image.digest) -}}
+  {{- $wrong = append $wrong "tests.image.tag and tests.image.digest have no effect without tests.image.repository" -}}
+{{- end -}}
+
 {{- if eq $v.auth.mode "none" -}}
   {{- if $v.ingress.enabled -}}
     {{- $wrong = append $wrong "auth.mode none would let everyone who reaches the ingress run commands: choose token or kubernetes, or set ingress.enabled to false" -}}
@@ -21,7 +32,7 @@
   {{- $wrong = append $wrong (printf "auth.token.existingSecret has no effect with auth.mode %s: set auth.mode to token" $v.auth.mode) -}}
 {{- end -}}
 {{- if and (eq $v.auth.mode "token") (eq $v.auth.token.existingSecret (printf "%s-tokens" (include "troupe.fullname" .))) -}}
-  {{- $wrong = append $wrong "auth.token.existingSecret names the Secret that this release generates, which helm would now remove: copy it under another name first" -}}
+  {{- $wrong = append $wrong "auth.token.existingSecret names the Secret that this release generates, and helm uninstall removes: copy it under another name first" -}}
 {{- end -}}
 
 {{- if lt (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes) -}}
@@ -38,6 +49,27 @@
     {{- $wrong = append $wrong (printf "server.env: %s would win over the value that the chart renders: set that value" .name) -}}
   {{- end -}}
 {{- end -}}
+{{- $env := dict -}}
+{{- range $v.server.env -}}{{- $_ := set $env .name true -}}{{- end -}}
+{{- range $v.commands.passEnv -}}
+  {{- if not (hasKey $env .) -}}
+    {{- $wrong = append $wrong (printf "commands.passEnv: %s is not in server.env" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $v.auth.kubernetes.grantTo -}}
+  {{- if and .namespace (ne .kind "ServiceAccount") -}}
+    {{- $wrong = append $wrong (printf "auth.kubernetes.grantTo: a %s such as %s has no namespace" .kind .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $path, $resources := dict "server.resources" $v.server.resources "runner.resources" $v.runner.resources -}}
+  {{- range $what, $helper := dict "cpu" "troupe.milliCPU" "memory" "troupe.bytes" "ephemeral-storage" "troupe.bytes" -}}
+    {{- $request := dig "requests" $what "" ($resources | default dict) -}}
+    {{- $limit := dig "limits" $what "" ($resources | default dict) -}}
+    {{- if and $request $limit (gt (include $helper $request | int64) (include $helper $limit | int64)) -}}
+      {{- $wrong = append $wrong (printf "%s.requests.%s (%v) must not be above %s.limits.%s (%v)" $path $what $request $path $what $limit) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- range $v.commands.allow -}}
   {{- if ne . (clean .) -}}
     {{- $wrong = append $wrong (printf "commands.allow: %s must be written without . and .., as %s" . (clean .)) -}}
@@ -50,11 +82,18 @@
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
   {{- $wrong = append $wrong "httpRoute.parentRefs must name a gateway, such as [{name: my-gateway, namespace: gateways}]" -}}
 {{- end -}}
+{{- with $v.httpRoute.timeouts -}}
+  {{- $request := include "troupe.milliseconds" (.request | default "") | int64 -}}
+  {{- if and $request (gt (include "troupe.milliseconds" (.backendRequest | default "") | int64) $request) -}}
+    {{- $wrong = append $wrong (printf "httpRoute.timeouts.backendRequest (%s) must not be above httpRoute.timeouts.request (%s)" .backendRequest .request) -}}
+  {{- end -}}
+{{- end -}}
 {{- if and $v.podMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.metricsFrom) -}}
   {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
 
-{{- $wrong = concat $wrong (include "troupe.validatePeers" . | fromYamlArray) (include "troupe.validateScale" . | fromYamlArray) -}}
+{{- $wrong = concat $wrong (include "troupe.validateVolumes" . | fromYamlArray) (include "troupe.validatePeers" . | fromYamlArray) -}}
+{{- $wrong = concat $wrong (include "troupe.validateScale" . | fromYamlArray) -}}
 {{- if $wrong -}}
   {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
 {{- end -}}
@@ -79,6 +118,43 @@
 {{- toYaml $wrong -}}
 {{- end -}}
 
+{{/* What could undo "restricted", or show a command what is the server's; a YAML list of what is wrong. */}}
+{{- define "troupe.validateVolumes" -}}
+{{- $v := .Values -}}
+{{- $wrong := list -}}
+{{- $own := list "config" "api-token" "bin" "run" "data" "workspace" "tmp" -}}
+{{- $types := list "configMap" "csi" "downwardAPI" "emptyDir" "ephemeral" "persistentVolumeClaim" "projected" "secret" -}}
+{{- range $v.runner.volumes -}}
+  {{- if has .name $own -}}
+    {{- $wrong = append $wrong (printf "runner.volumes: %s is a volume of the chart's: choose another name" .name) -}}
+  {{- end -}}
+  {{- range $type, $_ := omit . "name" -}}
+    {{- if not (has $type $types) -}}
+      {{- $wrong = append $wrong (printf "runner.volumes: %s is not among the volumes of restricted pods: %s" $type (join ", " $types)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- range $type, $_ := $v.runner.workspace.volumeSource -}}
+  {{- if not (has $type $types) -}}
+    {{- $wrong = append $wrong (printf "runner.workspace.volumeSource: %s is not among the volumes of restricted pods: %s" $type (join ", " $types)) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $v.runner.volumeMounts -}}
+  {{- if has .name $own -}}
+    {{- $wrong = append $wrong (printf "runner.volumeMounts: %s is a volume of the chart's, which commands see where the chart mounts it or not at all: mount one of runner.volumes" .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $name, $_ := $v.podAnnotations -}}
+  {{- if hasPrefix "container.apparmor.security.beta.kubernetes.io/" $name -}}
+    {{- $wrong = append $wrong (printf "podAnnotations: %s can take AppArmor away: use appArmorProfile in server.securityContext or runner.securityContext" $name) -}}
+  {{- end -}}
+  {{- if has $name (list "checksum/config" "kubectl.kubernetes.io/default-container") -}}
+    {{- $wrong = append $wrong (printf "podAnnotations: %s is rendered by the chart" $name) -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $wrong -}}
+{{- end -}}
+
 {{/* Replicas, their disruption and their scaling; a YAML list of what is wrong. */}}
 {{- define "troupe.validateScale" -}}
 {{- $v := .Values -}}
@@ -89,8 +165,14 @@
   {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "invalid" $pdb.maxUnavailable)) -}}
     {{- $wrong = append $wrong "podDisruptionBudget takes minAvailable or maxUnavailable, not both" -}}
   {{- end -}}
-  {{- if and (not (kindIs "invalid" $pdb.minAvailable)) (not (kindIs "string" $pdb.minAvailable)) (gt $replicas 0) (ge (int $pdb.minAvailable) $replicas) -}}
-    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %d with %d replicas would block every node drain for ever: leave it out, or run more replicas" (int $pdb.minAvailable) $replicas) -}}
+  {{- $kept := 0 -}}{{/* Kubernetes rounds a share up. */}}
+  {{- if kindIs "string" $pdb.minAvailable -}}
+    {{- $kept = div (add (mul (trimSuffix "%" $pdb.minAvailable | int) $replicas) 99) 100 | int -}}
+  {{- else if not (kindIs "invalid" $pdb.minAvailable) -}}
+    {{- $kept = int $pdb.minAvailable -}}
+  {{- end -}}
+  {{- if and (gt $replicas 0) (ge $kept $replicas) -}}
+    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %v with %d replicas would block every node drain for ever: leave it out, or run more replicas" (toString $pdb.minAvailable) $replicas) -}}
   {{- end -}}
 {{- end -}}
 {{- if $v.autoscaling.enabled -}}

@@ -1,0 +1,84 @@
+package actors
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// TestDrainOfADetachedSession: a session without a client ends with the drain's
+// beginning when there is nothing to read in it. With an end that nobody has read
+// it waits for its client, until the resume window or the drain has passed.
+func TestDrainOfADetachedSession(t *testing.T) {
+	const away = 20 * time.Second // from the client's leaving to the drain
+	read := func(c *testClient, tree *fakeTree) {
+		tree.exit(0)
+		synctest.Wait()
+		c.hangUp(wire.CauseClientGone)
+	}
+	unread := func(c *testClient, tree *fakeTree) {
+		c.hangUp(wire.CauseClientGone)
+		synctest.Wait()
+		tree.exit(0)
+	}
+	for name, tc := range map[string]struct {
+		window time.Duration
+		before func(*testClient, *fakeTree) // nil: nothing was run
+		during func(t *testing.T, h *harness, session, token string)
+		ends   time.Duration // after the drain's beginning
+	}{
+		"nothing was run":             {window: 10 * time.Minute, ends: 0},
+		"read":                        {window: 10 * time.Minute, before: read, ends: 0},
+		"unread, window passes first": {window: time.Minute, before: unread, ends: time.Minute - away},
+		"unread, drain passes first":  {window: 10 * time.Minute, before: unread, ends: 5 * time.Minute},
+		"ends unread in the drain": {
+			window: 4 * time.Minute,
+			before: func(c *testClient, _ *fakeTree) { c.hangUp(wire.CauseClientGone) },
+			during: func(_ *testing.T, h *harness, _, _ string) { h.runner.tree("x").exit(0) },
+			ends:   4*time.Minute - away,
+		},
+		"read in the drain": {
+			window: 10 * time.Minute,
+			before: unread,
+			during: func(t *testing.T, h *harness, session, token string) {
+				back := connect(h.Engine, ConnectRequest{SessionID: session})
+				back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: token})
+				synctest.Wait()
+				if count[wire.Completed](back) != 1 {
+					t.Error("the client came back and was not told of the end")
+				}
+			},
+			ends: 10 * time.Second, // when it comes back
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, newFakeRunner(running), func(c *Config) {
+					c.Limits.ResumeWindow, c.Limits.DrainTimeout = tc.window, 5*time.Minute
+				}, nil)
+				c := connect(h.Engine, ConnectRequest{})
+				synctest.Wait()
+				hello := find[wire.Connected](c)
+				if tc.before == nil {
+					c.hangUp(wire.CauseClientGone)
+				} else {
+					c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+					synctest.Wait()
+					tc.before(c, h.runner.tree("x"))
+				}
+				time.Sleep(away)
+				began := time.Now()
+				if tc.during != nil {
+					time.AfterFunc(10*time.Second, func() { tc.during(t, h, hello.SessionID, hello.ResumeToken) })
+				}
+				h.Drain(nil)
+				if took := time.Since(began); took < tc.ends || took > tc.ends+time.Second {
+					t.Errorf("drained after %s, want %s", took, tc.ends)
+				}
+				h.stop(t)
+			})
+		})
+	}
+}
