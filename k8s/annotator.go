@@ -67,7 +67,7 @@ func NewAnnotator(cfg AnnotatorConfig) (*Annotator, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &Annotator{cfg: cfg, gate: gate{what: "pod annotations", log: cfg.Client.log}, cancel: cancel, done: make(chan struct{})}
+	a := &Annotator{cfg: cfg, gate: reports("pod annotations", cfg.Client.log), cancel: cancel, done: make(chan struct{})}
 	go a.run(ctx)
 	return a, nil
 }

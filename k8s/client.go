@@ -36,6 +36,7 @@ type Client struct {
 	authentication rest.Interface // authentication.k8s.io/v1
 	authorization  rest.Interface // authorization.k8s.io/v1
 	core           rest.Interface // v1; bodies are JSON of our own, no types
+	discovery      rest.Interface // discovery.k8s.io/v1; the same
 	log            *slog.Logger
 	metrics        *Metrics
 }
@@ -90,6 +91,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		{&c.authentication, "/apis", authenticationv1.SchemeGroupVersion},
 		{&c.authorization, "/apis", authorizationv1.SchemeGroupVersion},
 		{&c.core, "/api", schema.GroupVersion{Version: "v1"}},
+		{&c.discovery, "/apis", schema.GroupVersion{Group: "discovery.k8s.io", Version: "v1"}},
 	} {
 		if *group.client, err = restClient(rc, httpClient, group.path, group.version); err != nil {
 			return nil, fmt.Errorf("k8s: %w", err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type api struct {
 	running  int // requests now
 	most     int // of running
 	answer   http.HandlerFunc
+	stream   func(*http.Request) *http.Response // instead of answer, if it returns one
 	logs     bytes.Buffer
 	registry *prometheus.Registry
 }
@@ -41,6 +43,7 @@ type request struct {
 	method, path string
 	body         []byte
 	header       http.Header
+	query        url.Values
 }
 
 func (r request) String() string { return fmt.Sprintf("%s %s %s\n", r.method, r.path, r.body) }
@@ -75,16 +78,21 @@ func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body.Close()
 	}
 	a.mu.Lock()
-	a.requests = append(a.requests, request{time.Now(), r.Method, r.URL.Path, body, r.Header})
+	a.requests = append(a.requests, request{time.Now(), r.Method, r.URL.Path, body, r.Header, r.URL.Query()})
 	a.running++
 	a.most = max(a.most, a.running)
-	answer := a.answer
+	answer, stream := a.answer, a.stream
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
 		a.running--
 		a.mu.Unlock()
 	}()
+	if stream != nil {
+		if response := stream(r); response != nil {
+			return response, nil
+		}
+	}
 	r = r.Clone(r.Context())
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	w := httptest.NewRecorder()

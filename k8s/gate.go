@@ -24,19 +24,36 @@ const (
 // the log once that it fails, and once that it works again. It belongs to one
 // goroutine.
 type gate struct {
-	what string // for the log, such as "pod annotations"
-	log  *slog.Logger
+	words gateWords
+	max   time.Duration // of pauses after failures that are no refusals
+	log   *slog.Logger
+	// patience is how long a refusal is taken for an outage: an API server that starts
+	// refuses everything until it has read who may do what.
+	patience time.Duration
 
 	opens   time.Time     // no request before this
 	pause   time.Duration // after the last of a series of failures; 0: the last request succeeded
 	refused bool          // the last answer was a refusal
+	since   time.Time     // of the first of a series of refusals
+}
+
+// gateWords are what the log says, each once per outage.
+type gateWords struct{ refused, failed, again string }
+
+// reports returns the gate of a kind of report, such as "pod annotations".
+func reports(what string, log *slog.Logger) gate {
+	return gate{log: log, max: maxPause, words: gateWords{
+		refused: what + " are not reported: the API server refuses them",
+		failed:  what + " cannot be reported now",
+		again:   what + " are reported again",
+	}}
 }
 
 func (g *gate) open(now time.Time) bool { return !now.Before(g.opens) }
 
 func (g *gate) succeeded() {
 	if g.pause > 0 {
-		g.log.Info(g.what + " are reported again")
+		g.log.Info(g.words.again)
 	}
 	g.pause, g.refused = 0, false
 }
@@ -44,11 +61,14 @@ func (g *gate) succeeded() {
 func (g *gate) failed(now time.Time, err error) {
 	refused := isRefusal(err)
 	first := g.pause == 0 || refused && !g.refused
+	if refused && !g.refused {
+		g.since = now
+	}
 	g.refused = refused
-	if refused {
+	if refused && now.Sub(g.since) >= g.patience {
 		g.pause = refusedPause
 	} else {
-		g.pause = min(max(2*g.pause, minPause), maxPause)
+		g.pause = min(max(2*g.pause, minPause), g.max)
 		if after, ok := apierrors.SuggestsClientDelay(err); ok {
 			g.pause = min(max(g.pause, time.Duration(after)*time.Second), maxPause)
 		}
@@ -57,9 +77,9 @@ func (g *gate) failed(now time.Time, err error) {
 	g.opens = now.Add(g.pause + rand.N(g.pause/2))
 	switch {
 	case first && refused:
-		g.log.Warn(g.what+" are not reported: the API server refuses them", "err", err, "retry_in", g.pause)
+		g.log.Warn(g.words.refused, "err", err, "retry_in", g.pause)
 	case first:
-		g.log.Warn(g.what+" cannot be reported now", "err", err, "retry_in", g.pause)
+		g.log.Warn(g.words.failed, "err", err, "retry_in", g.pause)
 	}
 }
 

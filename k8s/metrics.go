@@ -16,6 +16,8 @@ const (
 	opAccessReview operation = "subjectaccessreview"
 	opPatch        operation = "patch" // of the own pod's annotations
 	opEvent        operation = "event"
+	opList         operation = "list"  // of EndpointSlices
+	opWatch        operation = "watch" // of EndpointSlices; to its first byte
 )
 
 // isReport tells requests that are repeated until they succeed from those that a
@@ -28,6 +30,9 @@ type Metrics struct {
 	failures *prometheus.CounterVec   // operation
 	failing  *prometheus.GaugeVec     // operation, reports only
 	seconds  *prometheus.HistogramVec // operation
+
+	following prometheus.Gauge // 1 or 0
+	pods      prometheus.Gauge
 }
 
 // NewMetrics registers the metrics with r; nil: they are kept but not exported.
@@ -45,8 +50,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "troupe_kubernetes_request_seconds", Help: "From a request to the Kubernetes API to its answer or failure, by operation.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // 1 ms to 9.5 s
 		}, []string{"operation"}),
+		following: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "troupe_kubernetes_following", Help: "1 while the EndpointSlices of --peer-service are listed and watched, 0 while they are not and what was known last is used.",
+		}),
+		pods: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "troupe_kubernetes_endpoints", Help: "Pods of --peer-service that are known by their EndpointSlices, this one included.",
+		}),
 	}
-	for _, op := range []operation{opTokenReview, opAccessReview, opPatch, opEvent} {
+	for _, op := range []operation{opTokenReview, opAccessReview, opPatch, opEvent, opList, opWatch} {
 		m.failures.WithLabelValues(string(op))
 		m.seconds.WithLabelValues(string(op))
 		if op.isReport() {
@@ -54,7 +65,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.failing, m.seconds)
+		r.MustRegister(m.failures, m.failing, m.seconds, m.following, m.pods)
 	}
 	return m
 }

@@ -78,7 +78,7 @@ func NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Recorder{
-		cfg: cfg, gate: gate{what: "pod events", log: cfg.Client.log},
+		cfg: cfg, gate: reports("pod events", cfg.Client.log),
 		series: make(map[Reason]*series), pending: make(map[Reason]occurrences),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 	}

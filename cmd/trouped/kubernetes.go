@@ -88,10 +88,10 @@ func ptr[T any](v T) *T { return &v }
 var serviceAccountDir = k8s.ServiceAccountDir
 
 // findCluster looks for the cluster that this process may be in. Not to be in one
-// is an error only for --auth kubernetes.
+// is an error only for --auth kubernetes and --peer-service.
 func (c *config) findCluster() error {
 	k := &c.kubernetes
-	if c.auth != authKubernetes && k.reports == kubernetesOff {
+	if !c.needsCluster() && k.reports == kubernetesOff {
 		return nil
 	}
 	k.cluster, k.missing = k8s.InCluster(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"), serviceAccountDir)
@@ -99,18 +99,25 @@ func (c *config) findCluster() error {
 		k.namespace = k.cluster.Namespace
 	}
 	switch {
-	case c.auth != authKubernetes:
+	case !c.needsCluster():
 		return nil
-	case k.missing != nil:
+	case k.missing != nil && c.auth == authKubernetes:
 		return fmt.Errorf("--auth kubernetes: %w", k.missing)
+	case k.missing != nil:
+		return fmt.Errorf("--peer-service %s: %w", c.peers.service, k.missing)
+	case k.namespace == "" && c.auth != authKubernetes:
+		return fmt.Errorf("--peer-service %s needs --namespace, in which the Service is", c.peers.service)
 	case k.namespace == "":
 		return errors.New("--auth kubernetes needs --namespace, in which clients must have the permission to create sessions.troupe.dev")
 	}
 	return nil
 }
 
+// needsCluster reports whether something was asked for that only a cluster has.
+func (c *config) needsCluster() bool { return c.auth == authKubernetes || c.peers.service != "" }
+
 // openCluster makes what talks to the Kubernetes API, if there is one. Nothing is
-// asked yet. What fails here matters to --auth kubernetes only.
+// asked yet. What fails here matters only to those who need the cluster.
 func (s *server) openCluster() error {
 	k := &s.c.kubernetes
 	metrics := k8s.NewMetrics(s.registry)
@@ -125,6 +132,8 @@ func (s *server) openCluster() error {
 	switch {
 	case err != nil && s.c.auth == authKubernetes:
 		return fmt.Errorf("--auth kubernetes: %w", err)
+	case err != nil && s.c.needsCluster():
+		return fmt.Errorf("--peer-service %s: %w", s.c.peers.service, err)
 	case err != nil:
 		s.log.Warn("no reports on the pod", "err", err)
 		return nil

@@ -11,6 +11,7 @@ import (
 // peersConfig is what can be set of a service of many pods.
 type peersConfig struct {
 	list     []string // name=host:port of each
+	service  string   // whose EndpointSlices list them instead; empty: list does
 	listen   string   // empty: alone
 	cert     string
 	key      string
@@ -29,6 +30,10 @@ func peerSettings(c *config) []setting {
 		{
 			name: "peers", value: listValue{&p.list, "name=host:port,...", ","},
 			usage: "the pods of the service with their peer addresses, this one may be among them; any of them serves the sessions of all",
+		},
+		{
+			name: "peer-service", value: textValue{&p.service, "name"},
+			usage: "headless Service in --namespace whose pods, by their EndpointSlices, are the pods of the service; their port is the one named peer",
 		},
 		{
 			name: "peer-listen", value: textValue{&p.listen, "host:port"},
@@ -64,13 +69,16 @@ func (c *config) validatePeers() (err error) {
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	files := p.cert != "" || p.key != "" || p.ca != ""
 	if p.listen == "" {
-		if len(p.list) > 0 || files || p.insecure {
+		if len(p.list) > 0 || p.service != "" || files || p.insecure {
 			refuse("--peer-listen must name the address on which peers connect")
 		}
 		return errors.Join(errs...)
 	}
 	if _, _, err := net.SplitHostPort(p.listen); err != nil {
 		refuse("--peer-listen must be host:port, got %q", p.listen)
+	}
+	if err := p.validateService(); err != nil {
+		errs = append(errs, err)
 	}
 	if p.directory, err = actors.ParsePeers(p.list); err != nil {
 		refuse("--peers: %w", err)
@@ -102,8 +110,12 @@ func (s *server) openPeers() error {
 	if p.listen == "" {
 		return nil
 	}
-	cfg := &actors.PeersConfig{Directory: p.directory}
-	var err error
+	cfg := new(actors.PeersConfig)
+	directory, err := s.openDirectory()
+	if err != nil {
+		return err
+	}
+	cfg.Directory = directory
 	if !p.insecure {
 		if cfg.TLS, err = actors.NewPeerTLS(p.cert, p.key, p.ca, p.certName, s.log); err != nil {
 			return fmt.Errorf("--peer-cert, --peer-key, --peer-ca: %w", err)
@@ -114,6 +126,11 @@ func (s *server) openPeers() error {
 	}
 	s.onClose("peer listener", cfg.Listener.Close)
 	s.peers = cfg
-	s.log.Info("serving with peers", "pod", s.c.pod, "addr", cfg.Listener.Addr().String(), "peers", len(p.directory))
+	log := s.log.With("pod", s.c.pod, "addr", cfg.Listener.Addr().String())
+	if p.service != "" {
+		log.Info("serving with the pods of a Service", "service", p.service, "namespace", s.c.kubernetes.namespace)
+	} else {
+		log.Info("serving with peers", "peers", len(p.directory))
+	}
 	return nil
 }

@@ -99,12 +99,14 @@ func TestServerHasATokenOnlyWhenItNeedsOne(t *testing.T) {
 			return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
 		})
 		config := r.config(t)
-		needs := strings.Contains(config, "auth: kubernetes\n") || strings.Contains(config, "kubernetes: \"auto\"\n")
+		needs := strings.Contains(config, "auth: kubernetes\n") || strings.Contains(config, "kubernetes: \"auto\"\n") || r.hasPeers(t)
 		if mounted != needs {
 			t.Errorf("the token is mounted: %t, needed: %t", mounted, needs)
 		}
-		if reports := strings.Contains(config, "kubernetes: \"auto\"\n"); reports != (role(t, r, "troupe") != nil) {
-			t.Errorf("pods report: %t, and there is a Role for it: %t", reports, !reports)
+		own := role(t, r, r.fullname(t))
+		patches := own != nil && slices.ContainsFunc(own.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "pods") })
+		if reports := strings.Contains(config, "kubernetes: \"auto\"\n"); reports != patches {
+			t.Errorf("pods report: %t, and there is a right for it: %t", reports, patches)
 		}
 	})
 }
@@ -239,7 +241,10 @@ func TestSelectorsChooseServersOnly(t *testing.T) {
 		server, test := labels.Set(deployment.Spec.Template.Labels), labels.Set(decode[corev1.Pod](t, r, "Pod").Labels)
 		selectors := map[string]labels.Selector{
 			"Deployment": selector(t, deployment.Spec.Selector),
-			"Service":    labels.SelectorFromSet(decode[corev1.Service](t, r, "Service").Spec.Selector),
+			"Service":    labels.SelectorFromSet(decodeNamed[corev1.Service](t, r, "Service", deployment.Name).Spec.Selector),
+		}
+		if r.hasPeers(t) {
+			selectors["peers"] = labels.SelectorFromSet(decodeNamed[corev1.Service](t, r, "Service", deployment.Name+"-peers").Spec.Selector)
 		}
 		if len(r.find("NetworkPolicy")) > 0 {
 			selectors["NetworkPolicy"] = selector(t, &decode[networkingv1.NetworkPolicy](t, r, "NetworkPolicy").Spec.PodSelector)

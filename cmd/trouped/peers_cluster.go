@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/k8s"
+)
+
+// peerPort is the name of the port in the Service of --peer-service.
+const peerPort = "peer"
+
+// serviceName is a DNS label that begins with a letter (RFC 1035), as names of Services are.
+var serviceName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (p *peersConfig) validateService() error {
+	switch {
+	case p.service == "":
+		return nil
+	case len(p.list) > 0:
+		return errors.New("--peer-service contradicts --peers: the pods are those of the one or of the other")
+	case !serviceName.MatchString(p.service):
+		return fmt.Errorf("--peer-service must be the name of a Service, got %q", p.service)
+	case p.insecure:
+		return errors.New("--peer-service contradicts --peer-insecure: no pod of a Service has a loopback address")
+	}
+	return nil
+}
+
+// openDirectory returns who the peers are. That of --peer-service is empty at
+// first: whether the API server answers is not waited for.
+func (s *server) openDirectory() (actors.Directory, error) {
+	p := &s.c.peers
+	if p.service == "" {
+		return p.directory, nil
+	}
+	membership, err := k8s.NewMembership(k8s.MembershipConfig{
+		Client: s.cluster, Namespace: s.c.kubernetes.namespace, Service: p.service, Port: peerPort,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose("membership", func() error { membership.Close(); return nil })
+	return serviceDirectory{membership}, nil
+}
+
+// serviceDirectory says in the engine's words what the EndpointSlices say.
+type serviceDirectory struct{ *k8s.Membership }
+
+func (d serviceDirectory) Lookup(pod string) (actors.Peer, actors.PeerKnowledge) {
+	addr, known := d.Membership.Lookup(pod)
+	switch known {
+	case k8s.Known:
+		return actors.Peer{Pod: pod, Addr: addr}, actors.PeerKnown
+	case k8s.Undecided:
+		return actors.Peer{}, actors.PeerUndecided
+	}
+	return actors.Peer{}, actors.PeerUnknown
+}
+
+func (d serviceDirectory) Peers() []actors.Peer {
+	members := d.Members()
+	peers := make([]actors.Peer, len(members))
+	for i, m := range members {
+		peers[i] = actors.Peer(m)
+	}
+	return peers
+}

@@ -1,0 +1,497 @@
+package k8s
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+func (m *Membership) text() string {
+	var all []string
+	for _, x := range m.Members() {
+		all = append(all, x.Pod+"="+strings.TrimSuffix(x.Addr, ":9400"))
+	}
+	return strings.Join(all, " ")
+}
+
+// knows fails unless these are the members, as soon as everything that can happen now has happened.
+func knows(t *testing.T, m *Membership, want string) {
+	t.Helper()
+	synctest.Wait()
+	if got := m.text(); got != want {
+		t.Fatalf("the members are %q, want %q", got, want)
+	}
+}
+
+// says fails unless Lookup says this of a pod.
+func says(t *testing.T, m *Membership, pod string, want Knowledge) {
+	t.Helper()
+	synctest.Wait()
+	if addr, got := m.Lookup(pod); got != want || (addr != "") != (want == Known) {
+		t.Fatalf("%s is %q, %d, want %d", pod, addr, got, want)
+	}
+}
+
+// TestMembershipFollows what the EndpointSlices say, at once, over several slices.
+func TestMembershipFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2", "not ready")))
+		m := a.follow(t)
+		var told atomic.Int64
+		stop := m.Subscribe(func() { m.Members(); m.Lookup("p0"); told.Add(1) })
+		changes := func(n int64) {
+			t.Helper()
+			if synctest.Wait(); told.Swap(0) != n {
+				t.Fatalf("told of %d changes, want %d", told.Load(), n)
+			}
+		}
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+		changes(1)
+		a.put(slice("s2", at("p2", "10.0.0.3", "terminating")))
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2 p2=10.0.0.3")
+		changes(1)
+		for range 10 { // flaps
+			a.put(slice("s1", at("p0", "10.0.0.1", "not ready"), at("p1", "10.0.0.2")))
+			a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2", "not ready")))
+		}
+		changes(0)
+		a.put(slice("s2", at("p2", "10.0.0.3"), at("p1", "10.0.0.2"))) // p1 moves: for a moment it is in both
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2 p2=10.0.0.3")
+		changes(0)
+		a.put(slice("s1", at("p0", "10.0.7.7"))) // it came back
+		knows(t, m, "p0=10.0.7.7 p1=10.0.0.2 p2=10.0.0.3")
+		changes(1)
+		a.remove("s2")
+		knows(t, m, "p0=10.0.7.7")
+		changes(1)
+		stop()
+		a.remove("s1")
+		knows(t, m, "")
+		changes(0)
+		time.Sleep(time.Hour)
+		if lists, watches := a.counted(); lists < 15 || lists > 31 || watches != lists || a.said("WARN") > 0 || a.failures(t, opWatch) > 0 {
+			t.Errorf("%d lists, %d watches, %d failures in an hour; the log:\n%s", lists, watches, a.failures(t, opWatch), &a.logs)
+		}
+	})
+}
+
+// TestMembersOf: which of several endpoints of a pod counts, and which are none.
+func TestMembersOf(t *testing.T) {
+	change := func(s *discoveryv1.EndpointSlice, f func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
+		f(s)
+		return s
+	}
+	v6 := func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeIPv6 }
+	foreign, node, nobody := at("p", "10.0.0.9"), at("p", "10.0.0.9"), at("p", "10.0.0.9")
+	foreign.TargetRef.Namespace, node.TargetRef.Kind, nobody.TargetRef = "other", "Node", nil
+	number := func(n int32) func(*discoveryv1.EndpointSlice) {
+		return func(s *discoveryv1.EndpointSlice) { s.Ports[0].Port = &n }
+	}
+	udp, other := corev1.ProtocolUDP, "http"
+	for _, c := range []struct {
+		name   string
+		slices []*discoveryv1.EndpointSlice // written in this order
+		want   string
+		noPort bool
+	}{
+		{"IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6)}, "[fd00::1]:9400", false},
+		{"both families", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1")), change(slice("b", at("p", "fd00::1")), v6)}, "10.0.0.1:9400", false},
+		{"the later slice", []*discoveryv1.EndpointSlice{slice("b", at("p", "10.0.0.1")), slice("a", at("p", "10.0.0.2"))}, "10.0.0.2:9400", false},
+		{"the one that lives", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1", "not ready")), slice("b", at("p", "10.0.0.2", "terminating"))}, "10.0.0.1:9400", false},
+		{"one that lives in IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6), slice("b", at("p", "10.0.0.2", "terminating"))}, "[fd00::1]:9400", false},
+		{"in one slice", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.2"), at("p", "10.0.0.1", "terminating"))}, "10.0.0.2:9400", false},
+		{"another port", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(1))}, "10.0.0.1:1", false},
+		{"another namespace", []*discoveryv1.EndpointSlice{slice("a", foreign)}, "", false},
+		{"a node", []*discoveryv1.EndpointSlice{slice("a", node)}, "", false},
+		{"nothing", []*discoveryv1.EndpointSlice{slice("a", nobody)}, "", false},
+		{"no name", []*discoveryv1.EndpointSlice{slice("a", at("", "10.0.0.1"))}, "", false},
+		{"no address", []*discoveryv1.EndpointSlice{slice("a", at("p", ""))}, "", false},
+		{"a name for an address", []*discoveryv1.EndpointSlice{slice("a", at("p", "evil.example.com"))}, "", false},
+		{"any address", []*discoveryv1.EndpointSlice{slice("a", at("p", "0.0.0.0"))}, "", false},
+		{"a zone", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fe80::1%eth0")), v6)}, "", false},
+		{"the wrong family", []*discoveryv1.EndpointSlice{slice("a", at("p", "fd00::1"))}, "", false},
+		{"names", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.AddressType = "FQDN" })}, "", false},
+		{"port 0", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(0))}, "", true},
+		{"port 65536", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(65536))}, "", true},
+		{"no number", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Port = nil })}, "", true},
+		{"UDP", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Protocol = &udp })}, "", true},
+		{"another name", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = &other })}, "", true},
+		{"no name of a port", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = nil })}, "", true},
+		{"no endpoint and no port", []*discoveryv1.EndpointSlice{change(slice("a"), func(s *discoveryv1.EndpointSlice) { s.Ports = nil })}, "", false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newSliceAPI()
+			for _, s := range c.slices {
+				a.put(s)
+			}
+			m := a.follow(t)
+			synctest.Wait()
+			if addr, _ := m.Lookup("p"); addr != c.want || len(m.Members()) > 1 {
+				t.Errorf("%s: got %q of %q, want %q", c.name, addr, m.text(), c.want)
+			}
+			if (a.said("no port of the name") > 0) != c.noPort {
+				t.Errorf("%s: the log:\n%s", c.name, &a.logs)
+			}
+		})
+	}
+}
+
+// TestNothingIsWaitedFor: with an API server that is down from the start everything
+// answers at once, and what it knows is known soon after it is back.
+func TestNothingIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		a.down(hang)
+		began := time.Now()
+		m := a.follow(t)
+		says(t, m, "p0", Undecided)
+		if m.text() != "" || time.Since(began) > 0 {
+			t.Fatalf("knows %q after %v", m.text(), time.Since(began))
+		}
+		time.Sleep(10 * time.Minute)
+		says(t, m, "p0", Undecided)
+		a.down(nil)
+		time.Sleep(maxMembershipPause*3/2 + callTimeout)
+		knows(t, m, "p0=10.0.0.1")
+		says(t, m, "p0", Known)
+		m.Lookup("p1") // causes a list, if the last was over 5 s ago
+		says(t, m, "p1", Unknown)
+		a.down(hang)
+		time.Sleep(time.Second)
+		began = time.Now()
+		m.Close()
+		m.Close()
+		if time.Since(began) > 0 || a.running != 0 {
+			t.Errorf("Close took %v, %d requests are left", time.Since(began), a.running)
+		}
+	})
+}
+
+// faults are ways to be down.
+var faults = map[string]http.HandlerFunc{
+	"500":       status(500, "InternalError", "etcd is gone"),
+	"401":       status(401, "Unauthorized", "Unauthorized"),
+	"429":       status(429, "TooManyRequests", "too many requests"),
+	"no answer": hang,
+	"a page": func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "<html>no upstream", http.StatusBadGateway)
+	},
+	"200, page": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>sign in")) },
+	"200, {}":   func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("{}")) },
+	"200, null": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("null")) },
+	"no names": func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"kind":"EndpointSliceList","metadata":{"resourceVersion":"9"},"items":[{}]}`))
+	},
+	"null item": func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"kind":"EndpointSliceList","metadata":{"resourceVersion":"9"},"items":[null]}`))
+	},
+	"other list": func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, 200, map[string]any{"kind": "PodList", "apiVersion": "v1", "metadata": map[string]string{"resourceVersion": "9"}, "items": []any{}})
+	},
+}
+
+// TestMembersOutlastTheAPIServer: an outage of minutes takes nobody away, says nothing
+// wrong of others, and is warned of once.
+func TestMembersOutlastTheAPIServer(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newSliceAPI()
+				a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+				m := a.follow(t)
+				knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+				var told atomic.Int64
+				m.Subscribe(func() { told.Add(1) })
+				time.Sleep(time.Minute)
+				a.down(fault)
+				a.put(slice("s1", at("p0", "10.0.0.1"), at("p2", "10.0.0.3"))) // which nobody is told of
+				time.Sleep(sureFor + time.Second)
+				before, _ := a.counted()
+				for range 20 * 60 {
+					time.Sleep(time.Second)
+					says(t, m, "p1", Known)
+					says(t, m, "p2", Undecided)
+					says(t, m, "none", Undecided)
+				}
+				after, _ := a.counted()
+				if n := after - before; n < 60 || n > 150 || told.Load() > 0 { // every 10 to 15 s, and 4 s more if there is no answer
+					t.Errorf("%d requests in 20 minutes, told of %d changes", n, told.Load())
+				}
+				if a.said("level=WARN") != 1 || a.said("those known stay") != 1 || a.failures(t, opList) < after-before {
+					t.Errorf("%d failures; the log:\n%s", a.failures(t, opList), &a.logs)
+				}
+				a.down(nil)
+				time.Sleep(maxMembershipPause*3/2 + callTimeout)
+				knows(t, m, "p0=10.0.0.1 p2=10.0.0.3")
+				if told.Load() != 1 {
+					t.Errorf("told of %d changes", told.Load())
+				}
+				time.Sleep(steady)
+				synctest.Wait()
+				if a.said("level=WARN") != 1 || a.said("followed again") != 1 {
+					t.Errorf("the log:\n%s", &a.logs)
+				}
+			})
+		})
+	}
+}
+
+// TestExpiredWatch: when what the watch would go on from is forgotten, all is listed
+// again, at once and without a warning.
+func TestExpiredWatch(t *testing.T) {
+	gone := `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":410,"reason":"Expired","message":"too old resource version"}}` + "\n"
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.say(gone)
+		synctest.Wait()
+		a.put(slice("s2", at("p1", "10.0.0.2"))) // told to no watch
+		knows(t, m, "p0=10.0.0.1")
+		time.Sleep(spread)
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+		if a.said("WARN") > 0 {
+			t.Errorf("the log:\n%s", &a.logs)
+		}
+	})
+	// An API server that forgets at once what it has just said: it is asked less and less often.
+	for _, asStatus := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newSliceAPI()
+			a.put(slice("s1", at("p0", "10.0.0.1")))
+			a.expired, a.expiring = 1_000_000, asStatus
+			m := a.follow(t)
+			time.Sleep(time.Hour)
+			if lists, _ := a.counted(); lists < 200 || lists > 400 || a.said("level=WARN") != 1 {
+				t.Errorf("%d lists in an hour, the log:\n%s", lists, &a.logs)
+			}
+			a.put(slice("s2", at("p1", "10.0.0.2")))
+			time.Sleep(maxMembershipPause * 3 / 2)
+			knows(t, m, "p0=10.0.0.1 p1=10.0.0.2") // lists work
+		})
+	}
+}
+
+// TestBrokenWatch: what a watch must not say ends it, costs nobody his place and is
+// made up for by a list.
+func TestBrokenWatch(t *testing.T) {
+	for name, line := range map[string]string{
+		"no JSON":          "<html>",
+		"half":             `{"type":"ADDED","object":{"kind":"EndpointSlice","metadata":{"na` + "\n\x00",
+		"no type":          "{}\n",
+		"a type":           `{"type":"GARBLED","object":{}}`,
+		"no object":        `{"type":"ADDED"}`,
+		"null":             `{"type":"DELETED","object":null}`,
+		"a pod":            `{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"s1"}}}`,
+		"no name":          `{"type":"DELETED","object":{"kind":"EndpointSlice","metadata":{}}}`,
+		"wrong types":      `{"type":"MODIFIED","object":{"kind":"EndpointSlice","metadata":{"name":"s1"},"endpoints":7}}`,
+		"a status":         `{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcdserver: request timed out"}}`,
+		"no status":        `{"type":"ERROR","object":[]}`,
+		"without an end":   `{"type":"ADDED","object":{"kind":"` + strings.Repeat("x", maxEvent+1),
+		"spaces and pages": strings.Repeat(" ", maxEvent+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newSliceAPI()
+				a.put(slice("s1", at("p0", "10.0.0.1")))
+				m := a.follow(t)
+				for range 3 {
+					time.Sleep(steady + time.Second)
+					a.say(line)
+					synctest.Wait()
+					before, _ := a.counted()
+					a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+					knows(t, m, "p0=10.0.0.1")
+					time.Sleep(spread)
+					knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+					if after, _ := a.counted(); after != before+1 {
+						t.Fatalf("%d lists", after-before)
+					}
+					a.put(slice("s1", at("p0", "10.0.0.1")))
+					knows(t, m, "p0=10.0.0.1")
+				}
+				time.Sleep(steady)
+				before, _ := a.counted()
+				for range 60 { // as soon as it begins
+					a.say(line)
+					time.Sleep(time.Second)
+				}
+				if after, _ := a.counted(); after-before > 12 || a.said("level=WARN") != 1 {
+					t.Errorf("%d lists in a minute, the log:\n%s", after-before, &a.logs)
+				}
+				knows(t, m, "p0=10.0.0.1")
+			})
+		})
+	}
+}
+
+// TestBookmarks are heard and change nothing.
+func TestBookmarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","metadata":{"resourceVersion":"500"}}}` + "\n")
+		knows(t, m, "p0=10.0.0.1")
+		time.Sleep(sureFor)
+		says(t, m, "none", Unknown) // without a list
+		if lists, _ := a.counted(); lists != 1 {
+			t.Errorf("%d lists", lists)
+		}
+	})
+}
+
+// TestSilentWatch: a connection that died without a word hides a new pod from
+// nobody who asks for it, and from others for four minutes at most.
+func TestSilentWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.state.Lock()
+		a.silent = true
+		a.state.Unlock()
+		a.put(slice("s2", at("p1", "10.0.0.2")))
+		knows(t, m, "p0=10.0.0.1")
+		if _, known := m.Lookup("p1"); known != Undecided {
+			t.Errorf("p1 is %d before anybody was asked", known)
+		}
+		says(t, m, "p1", Known)
+		a.put(slice("s3", at("p2", "10.0.0.3")))
+		time.Sleep(2*watchFor + watchSlack + spread)
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2 p2=10.0.0.3")
+		if a.said("WARN") > 0 {
+			t.Errorf("the log:\n%s", &a.logs)
+		}
+	})
+}
+
+// TestQuestionsAreBounded: whoever makes names up does not have the API server asked
+// for each of them.
+func TestQuestionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		before, _ := a.counted()
+		for i := range 60_000 {
+			m.Lookup(fmt.Sprintf("made-up-%d", i))
+			time.Sleep(time.Millisecond)
+		}
+		after, _ := a.counted()
+		if n := after - before; n < 10 || n > 13 {
+			t.Errorf("%d lists in a minute of questions", n)
+		}
+	})
+}
+
+// TestLostPodIsUndecidedFirst: a pod that leaves and comes back within three seconds
+// was never Unknown; one that stays away is then.
+func TestLostPodIsUndecidedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+		m := a.follow(t)
+		says(t, m, "p1", Known)
+		for range 5 {
+			a.put(slice("s1", at("p0", "10.0.0.1")))
+			says(t, m, "p1", Undecided)
+			time.Sleep(lostGrace - time.Millisecond)
+			says(t, m, "p1", Undecided)
+			a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+			says(t, m, "p1", Known)
+			time.Sleep(time.Millisecond)
+			says(t, m, "p1", Known)
+		}
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		time.Sleep(lostGrace)
+		says(t, m, "p1", Unknown)
+		says(t, m, "p0", Known)
+		for i := range 1000 { // a rollout after the other
+			a.put(slice("s1", at("p0", "10.0.0.1"), at(fmt.Sprint("q", i), "10.0.0.3")))
+			time.Sleep(time.Second)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.lost) > 5 {
+			t.Errorf("%d lost pods are remembered", len(m.lost))
+		}
+	})
+}
+
+// TestRefusedMembership: without the permission there is one warning and, after two
+// minutes, a try an hour at most; once it is granted, or again after it was withdrawn, all is known.
+func TestRefusedMembership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		forbidden := status(403, "Forbidden", "endpointslices is forbidden")
+		a.down(forbidden)
+		m := a.follow(t)
+		const hours = 24
+		for range hours * 60 {
+			says(t, m, "p0", Undecided)
+			time.Sleep(time.Minute)
+		}
+		lists, _ := a.counted()
+		if lists < hours/2+10 || lists > hours+30 || a.failures(t, opList) != lists {
+			t.Errorf("%d tries in %d hours, %d failures", lists, hours, a.failures(t, opList))
+		}
+		if a.said("level=WARN") != 1 || a.said("refuses to list and watch EndpointSlices") != 1 {
+			t.Errorf("the log:\n%s", &a.logs)
+		}
+		a.down(nil)
+		time.Sleep(2 * time.Hour)
+		knows(t, m, "p0=10.0.0.1")
+		a.down(forbidden)
+		time.Sleep(time.Minute)
+		knows(t, m, "p0=10.0.0.1")
+		if a.said("level=WARN") != 2 || a.said("followed again") != 1 {
+			t.Errorf("withdrawn, the log:\n%s", &a.logs)
+		}
+	})
+}
+
+// TestShortRefusal: an API server that starts refuses what it will permit.
+func TestShortRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.down(status(403, "Forbidden", "endpointslices is forbidden"))
+		time.Sleep(refusalPatience / 2)
+		a.put(slice("s2", at("p1", "10.0.0.2")))
+		a.down(nil)
+		time.Sleep(maxMembershipPause * 3 / 2)
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+	})
+}
+
+func TestMembershipConfigIsChecked(t *testing.T) {
+	c := new(api).client(t)
+	for _, cfg := range []MembershipConfig{
+		{Namespace: "n", Service: "s", Port: "p"},
+		{Client: c, Service: "s", Port: "p"},
+		{Client: c, Namespace: "n", Port: "p"},
+		{Client: c, Namespace: "n", Service: "s"},
+	} {
+		if _, err := NewMembership(cfg); err == nil {
+			t.Errorf("%+v was accepted", cfg)
+		}
+	}
+}
