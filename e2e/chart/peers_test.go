@@ -35,7 +35,7 @@ func (r *rendering) hasPeers(t testing.TB) bool {
 // sessions are out of reach while they drain.
 func TestPeersAreFoundAndReached(t *testing.T) {
 	want := map[string]bool{"placement": true, "autoscaling-sessions": true, "autoscaling-cpu": true, "bare": true,
-		"peers": true, "peers-one": true, "peers-cert-manager": true, "peers-issuer": true}
+		"peers": true, "peers-one": true, "peers-cert-manager": true, "peers-issuer": true, "largest": true}
 	forEach(t, func(t *testing.T, name string, r *rendering) {
 		config := r.config(t)
 		if got := r.hasPeers(t); got != want[name] {
