@@ -58,7 +58,7 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 		wait string // what has to have shown before the next step; "": nothing in particular
 	}{
 		{"commands that go wrong", s.commandsGoWrong, "TroupeProcessesEscaped"},
-		{"a cancel that takes its time", s.cancelSlowly, ""},
+		{"a cancel that takes its time", s.cancelSlowly, "TroupeCancelSlow"},
 		{"output without room", s.outputWithoutRoom, "TroupeOutputLost"},
 		{"clients that go and come back", s.clientsComeBack, ""},
 		{"a log that nobody reads", s.logUnread, "TroupeLogLinesDropped"},
@@ -66,7 +66,6 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 		{"a runner that stands still", s.runnerStandsStill, "TroupeStartSlow"},
 		{"a runner that ends again and again", s.runnerEnds, "TroupeRunnerDown"},
 		{"every session in use", s.everySession, "TroupeSessionsRefused"},
-		{"nothing more is needed but time", func() {}, "TroupeCancelSlow"},
 		{"a drain of all", s.drainAll, "TroupeDrainCutsOff"},
 		{"a drain of all, still", func() {}, "TroupeNotReady"},
 	} {
@@ -93,7 +92,7 @@ func start(t *testing.T) *scenario {
 	bin := build(t)
 	s := &scenario{t: t, api: newAPIServer(t)}
 	s.a = startServer(t, bin, serverConfig{pod: "troupe-a", token: "token-of-troupe-a-0123456789"})
-	s.b = startServer(t, bin, serverConfig{pod: "troupe-b", token: "token-of-troupe-b-0123456789", args: []string{"--cancel-grace", "17s"}})
+	s.b = startServer(t, bin, serverConfig{pod: "troupe-b", token: "token-of-troupe-b-0123456789"})
 	s.c = startServer(t, bin, serverConfig{pod: "troupe-c", token: "token-of-troupe-c-0123456789", cluster: s.api})
 	rules, err := filepath.Abs(rulesFile)
 	if err != nil {
@@ -258,7 +257,7 @@ func (s *scenario) commandsGoWrong() {
 	}
 }
 
-// cancelSlowly leaves an execution to die after the grace of its server, which is longer than it should be.
+// cancelSlowly has a runner stand still while an execution should be killed that ignores SIGTERM.
 func (s *scenario) cancelSlowly() {
 	c := s.b.dial()
 	s.held = append(s.held, c)
@@ -274,6 +273,12 @@ func (s *scenario) cancelSlowly() {
 		_, printed = event.(*client.Output)
 	}
 	if err := e.Cancel(s.t.Context()); err != nil {
+		s.t.Error(err)
+	}
+	goOn := s.b.freezeRunner()
+	time.Sleep(17 * time.Second) // the fault itself: longer than the alert has patience
+	goOn()
+	if _, err := e.Wait(s.t.Context()); err != nil {
 		s.t.Error(err)
 	}
 }
@@ -379,9 +384,9 @@ func (s *scenario) runnerEnds() {
 			s.t.Errorf("%+v, %v", done, err)
 		}
 		s.a.startRunner()
-		s.until("TroupeRunnerRestarting")
 		s.run(c, wire.ExecuteParams{Command: "true"})
 	}
+	s.until("TroupeRunnerRestarting")
 	s.a.killRunner()
 	s.until("TroupeRunnerDown")
 	s.a.startRunner()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,7 +54,6 @@ type server struct {
 // serverConfig says how one differs from the others.
 type serverConfig struct {
 	pod     string
-	args    []string
 	cluster *apiServer // it is in this cluster
 	token   string     // of its clients
 }
@@ -63,11 +63,11 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{t: t, pod: cfg.pod, bin: bin, token: cfg.token, socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1)}
-	args := append([]string{
+	args := []string{
 		filepath.Join(bin, "trouped"), "--pod", cfg.pod, "--namespace", namespace, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 		"--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", s.socket,
 		"--max-sessions", "4", "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget", "2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
-	}, cfg.args...)
+	}
 	if cfg.cluster != nil {
 		args = cfg.cluster.pod(t, args)
 	} else {
@@ -133,6 +133,31 @@ func (s *server) killRunner() {
 	_ = s.runner.Process.Kill()
 	_ = s.runner.Wait() // killed: of no interest
 	s.runner = nil
+}
+
+// freezeRunner stops the runner and the inits of its executions, either of which could kill them.
+func (s *server) freezeRunner() (goOn func()) {
+	s.t.Helper()
+	pids := []int{s.runner.Process.Pid}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread that has gone has none
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	signal := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig) // an init may have ended by itself
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
 }
 
 func (s *server) kill() {
