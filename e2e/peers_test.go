@@ -39,6 +39,7 @@ func TestManyPodsAreOneService(t *testing.T) {
 		{"commands are not peers", commandsAreNotPeers},
 		{"all sockets on one pod", allSocketsOnOnePod},
 		{"newcomers everywhere at once", newcomersEverywhere},
+		{"the autoscaler sees each pod", autoscalerSeesEachPod},
 		{"a slow pod is not a dead one", slowPodIsNotDead},
 		{"a killed server is told of", killedServerIsToldOf},
 		{"a deleted pod is told of", deletedPodIsToldOf},
