@@ -127,7 +127,7 @@ func (l *load) execution(ctx context.Context, c *client.Client, number, steps in
 	e, err := c.Execute(ctx, wire.ExecuteParams{
 		Command: fmt.Sprintf(`i=0; while [ $i -lt %d ]; do seq -f "%s $i %%g" %d; i=$((i+1)); sleep 0.25; done`, steps, tag, lines),
 	})
-	if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionEnded) {
+	if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionEnded) || errors.Is(err, client.ErrSessionLost) {
 		return fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	if err != nil {

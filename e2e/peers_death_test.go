@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,7 +176,8 @@ func darkNodeIsToldOf(t *testing.T, r *release) {
 	}
 	followers := r.follow(t, owner, lit)
 	bystander := r.follow(t, lit[0], lit[:1])[0]
-	t.Cleanup(func() { lightUp(t, dark) })
+	light := sync.OnceFunc(func() { lightUp(t, dark) })
+	t.Cleanup(light)
 	if err := dark.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +197,6 @@ func darkNodeIsToldOf(t *testing.T, r *release) {
 		}
 		return err
 	})
-	lightUp(t, dark)
+	light()
 	r.readyPods(t, replicas)
 }

@@ -119,6 +119,7 @@ func NewMembership(cfg MembershipConfig) (*Membership, error) {
 		},
 		lost: make(map[string]time.Time), changed: make(map[*func()]struct{}),
 	}
+	cfg.Client.metrics.exportMembership()
 	go m.run(ctx)
 	return m, nil
 }
@@ -189,14 +190,15 @@ func (m *Membership) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil: // only to list again, for who asked
+			continue
 		case now.Sub(began) >= steady && m.gate.pause == 0:
-			m.cfg.Client.log.Debug("peers are listed again", "err", err)
 			m.next = now.Add(rand.N(spread))
 		default:
 			following.Set(0)
 			m.gate.failed(now, err)
 			m.next = m.gate.opens
 		}
+		m.cfg.Client.log.Debug("peers are listed again", "err", err, "in", m.next.Sub(now))
 	}
 }
 

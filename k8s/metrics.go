@@ -31,13 +31,16 @@ type Metrics struct {
 	failing  *prometheus.GaugeVec     // operation, reports only
 	seconds  *prometheus.HistogramVec // operation
 
-	following prometheus.Gauge // 1 or 0
-	pods      prometheus.Gauge
+	// Of a Membership, and exported with one only.
+	following  prometheus.Gauge // 1 or 0
+	pods       prometheus.Gauge
+	registerer prometheus.Registerer // nil: none
 }
 
 // NewMetrics registers the metrics with r; nil: they are kept but not exported.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		registerer: r,
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "troupe_kubernetes_failures_total",
 			Help: "Requests to the Kubernetes API that failed, by operation. A token that is not valid is an answer, not a failure.",
@@ -65,9 +68,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.failing, m.seconds, m.following, m.pods)
+		r.MustRegister(m.failures, m.failing, m.seconds)
 	}
 	return m
+}
+
+// exportMembership exports what only who follows a Service has.
+func (m *Metrics) exportMembership() {
+	if m.registerer != nil {
+		m.registerer.MustRegister(m.following, m.pods)
+	}
 }
 
 func (m *Metrics) observe(op operation, began time.Time, err error) {

@@ -34,8 +34,10 @@ func (r *rendering) hasPeers(t testing.TB) bool {
 // that listen where nobody connects, that may not ask who is there, or whose
 // sessions are out of reach while they drain.
 func TestPeersAreFoundAndReached(t *testing.T) {
-	want := map[string]bool{"placement": true, "autoscaling-sessions": true, "autoscaling-cpu": true, "bare": true,
-		"peers": true, "peers-one": true, "peers-cert-manager": true, "peers-issuer": true, "largest": true}
+	want := map[string]bool{
+		"placement": true, "autoscaling-sessions": true, "autoscaling-cpu": true, "bare": true,
+		"peers": true, "peers-one": true, "peers-cert-manager": true, "peers-issuer": true, "largest": true,
+	}
 	forEach(t, func(t *testing.T, name string, r *rendering) {
 		config := r.config(t)
 		if got := r.hasPeers(t); got != want[name] {
@@ -123,7 +125,7 @@ func TestGeneratedCertificatesAreThoseOfPeers(t *testing.T) {
 	r := renderNamed(t, "peers")
 	secret := decodeNamed[corev1.Secret](t, r, "Secret", peersSecret)
 	leaf := verifyPeer(t, secret.Data, setting(t, r.config(t), "peer-cert-name"))
-	if life := leaf.NotAfter.Sub(time.Now()); life < 89*24*time.Hour || life > 90*24*time.Hour {
+	if life := time.Until(leaf.NotAfter); life < 89*24*time.Hour || life > 90*24*time.Hour {
 		t.Errorf("the certificate lives for %s, want 90 days", life)
 	}
 	_, spec := container(t, r, "server")

@@ -57,7 +57,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(scratch)
 	bin = filepath.Join(scratch, "bin")
 	server = &envtest.Environment{BinaryAssetsDirectory: programs, ControlPlaneStartTimeout: time.Minute}
-	defer func() { _ = server.Stop() }()
+	defer func() { restarted(); _ = server.Stop() }()
 	if admin, err = server.Start(); err == nil {
 		admin.QPS, admin.Burst = 100, 200
 		kube, err = kubernetes.NewForConfig(admin)
@@ -68,6 +68,9 @@ func run(m *testing.M) int {
 	}
 	return m.Run()
 }
+
+// restarted ends the API server if a test has started it anew: see restart.
+var restarted = func() {}
 
 // programDir is where etcd and kube-apiserver are, or "".
 func programDir() string {

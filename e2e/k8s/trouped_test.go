@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +42,9 @@ const asPod = `mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io/
 mount --bind "$1" /run/secrets/kubernetes.io/serviceaccount && shift && exec "$@"`
 
 // launch starts a trouped in the namespace, as the pod troupe-0.
-func (s *space) launch(args ...string) *process {
+func (s *space) launch(args ...string) *process { return s.launchAs("troupe-0", args...) }
+
+func (s *space) launchAs(name string, args ...string) *process {
 	s.t.Helper()
 	if os.Geteuid() != 0 {
 		s.t.Skip("needs root, for a mount namespace")
@@ -52,7 +53,7 @@ func (s *space) launch(args ...string) *process {
 	dir := s.t.TempDir()
 	p := &process{t: s.t, ended: make(chan error, 1)}
 	host, port := address()
-	pod := s.pod("troupe-0", "troupe")
+	pod := s.pod(name, "troupe")
 	p.cmd = exec.Command("unshare", append([]string{
 		"--mount", "sh", "-c", asPod, "sh", s.dir, filepath.Join(bin, "trouped"),
 		"--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir,
@@ -330,29 +331,4 @@ func TestAPIServerFreezes(t *testing.T) {
 	if took := p.drain(); took > 10*time.Second {
 		t.Errorf("the drain took %v", took)
 	}
-}
-
-// freeze stops the API server's process until the returned function is called, at
-// the latest at the test's end.
-func freeze(t *testing.T) (thaw func()) {
-	t.Helper()
-	pid := 0
-	children, err := filepath.Glob("/proc/[0-9]*")
-	must(t, err)
-	for _, dir := range children {
-		command, _ := os.ReadFile(dir + "/cmdline")
-		stat, _ := os.ReadFile(dir + "/stat")
-		_, rest, _ := bytes.Cut(stat, []byte(") "))
-		fields := strings.Fields(string(rest))
-		if bytes.Contains(command, []byte("kube-apiserver\x00")) && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
-			pid, _ = strconv.Atoi(filepath.Base(dir))
-		}
-	}
-	if pid == 0 {
-		t.Fatal("the API server is not a child of this process")
-	}
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
-	thaw = sync.OnceFunc(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-	t.Cleanup(thaw)
-	return thaw
 }
