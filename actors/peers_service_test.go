@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
 	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // load makes of certificate files what an engine wants.

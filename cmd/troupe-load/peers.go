@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peerca"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/actors/peerca"
 )
 
 // startPeers starts three trouped that are one service, with TLS between them, and waits

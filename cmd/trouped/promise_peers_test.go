@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peerca"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
-	"github.com/troupe-dev/troupe/actors/peerca"
 )
 
 // peerPorts finds free ports. Somebody else may take one in between; then trouped says so.
