@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
 	"github.com/troupe-dev/troupe/gateway"
@@ -86,6 +87,7 @@ func TestLossesAreToldInWords(t *testing.T) {
 		"it was reset":                      &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
 		"it timed out":                      &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
 		"nothing was heard from the server": fmt.Errorf("%w for 45s", client.ErrSilent),
+		"output was not read fast enough":   fmt.Errorf("failed to read: %w", websocket.CloseError{Code: 4011, Reason: "r"}),
 	} {
 		if got := whyLost(err); got != want {
 			t.Errorf("%v is told as %q, want %q", err, got, want)
