@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,14 +26,12 @@ func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	before := r.pod(t)
 	l := startLoad(t, r, loadClients, loadNewcomers)
 	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
-	explained := r.runsThrough(t)
 	began := time.Now()
 	if err := r.upgrade(t.Context(), fmt.Sprintf("podAnnotations: {e2e.troupe.dev/rollout: %q}", began.String())); err != nil {
 		t.Error(err)
 	}
 	gone(t, before)
 	t.Logf("the old pod was gone %s after helm upgrade began", time.Since(began).Round(100*time.Millisecond))
-	explained()
 	after := r.pod(t)
 	if after.UID == before.UID {
 		t.Error("the pod is the same")
@@ -45,46 +40,6 @@ func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	l.end(t)
 	eventOn(t, before, "Draining")
 	eventOn(t, before, "Drained")
-}
-
-// runsThrough starts a command with the troupe program and lets it end once its
-// user was told of the drain. The function that it returns waits for the end and
-// checks what else the user has read. Protects from: an alarm after a command
-// that the drain let finish.
-func (r *release) runsThrough(t *testing.T) (explained func()) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	t.Cleanup(cancel)
-	cmd := r.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c", "echo begun; read line; echo done")
-	stdin, stdout := pipes(t, cmd)
-	stderr, err := cmd.StderrPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines, notes := bufio.NewReader(stdout), bufio.NewReader(stderr)
-	if line, err := lines.ReadString('\n'); line != "begun\n" {
-		t.Fatalf("the first line is %q (%v)", line, err)
-	}
-	var told string
-	var alarm, rest []byte
-	done := make(chan error, 1)
-	go func() {
-		told, _ = notes.ReadString('\n')
-		_, _ = io.WriteString(stdin, "line\n")
-		alarm, _ = io.ReadAll(notes) // ends with the program
-		rest, _ = io.ReadAll(lines)
-		done <- cmd.Wait()
-	}()
-	return func() {
-		if err := <-done; err != nil || string(rest) != "done\n" {
-			t.Errorf("a command that the drain let finish: %v, after %q", err, rest)
-		}
-		if !strings.HasPrefix(told, "troupe: the server is stopping, running commands have ") || len(alarm) > 0 {
-			t.Errorf("its user was told %q and then %q, want the drain alone", told, alarm)
-		}
-	}
 }
 
 // gone waits until a pod is gone, for as long as its grace allows.

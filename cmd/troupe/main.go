@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 )
 
@@ -33,7 +32,6 @@ type app struct {
 	signals    <-chan os.Signal
 
 	settings settings
-	over     atomic.Bool // all that was followed has ended: what becomes of the connection is no news
 }
 
 // run executes a command line and returns the exit code.

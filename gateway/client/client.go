@@ -41,7 +41,6 @@ type Client struct {
 	calls     []*call // unanswered, in order
 	execs     map[string]*Execution
 	link      *link // the current one
-	draining  bool  // the server said that it is stopping
 	end       error
 }
 
