@@ -226,8 +226,8 @@ func (c *muteConn) Write(p []byte) (int, error) {
 // A quiet server that answers WebSocket pings is kept.
 func TestQuietServerIsKept(t *testing.T) {
 	s := &fakeServer{hang: true}
-	c := dial(t, s.start(t), client.Options{Silence: 60 * time.Millisecond})
-	time.Sleep(300 * time.Millisecond) // several times Silence: nothing must happen in it
+	c := dial(t, s.start(t), client.Options{Silence: 400 * time.Millisecond})
+	time.Sleep(1600 * time.Millisecond) // several times Silence: nothing must happen in it
 	if _, err := c.Status(t.Context()); err != nil || s.conns.Load() != 1 {
 		t.Errorf("%v on %d connections", err, s.conns.Load())
 	}
