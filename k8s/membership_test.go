@@ -105,7 +105,7 @@ func TestMembersOf(t *testing.T) {
 	}{
 		{"IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6)}, "[fd00::1]:9400", false},
 		{"both families", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1")), change(slice("b", at("p", "fd00::1")), v6)}, "10.0.0.1:9400", false},
-		{"the later slice", []*discoveryv1.EndpointSlice{slice("b", at("p", "10.0.0.1")), slice("a", at("p", "10.0.0.2"))}, "10.0.0.2:9400", false},
+		{"the later slice", []*discoveryv1.EndpointSlice{slice("b", at("p", "10.0.0.2")), slice("a", at("p", "10.0.0.1"))}, "10.0.0.1:9400", false},
 		{"the one that lives", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1", "not ready")), slice("b", at("p", "10.0.0.2", "terminating"))}, "10.0.0.1:9400", false},
 		{"one that lives in IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6), slice("b", at("p", "10.0.0.2", "terminating"))}, "[fd00::1]:9400", false},
 		{"in one slice", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.2"), at("p", "10.0.0.1", "terminating"))}, "10.0.0.2:9400", false},
