@@ -25,6 +25,7 @@ func TestFirstCommand(t *testing.T) {
 	}
 	t.Run("RunsAsTheNotesPrintIt", r.runsNotes)
 	t.Run("StreamsAndReturnsTheExitCode", r.streams)
+	t.Run("EndsQuietlyWhenTheServerDrains", r.endsQuietly)
 }
 
 // runsNotes pastes the lines that the chart prints into a shell, in a network in
@@ -98,6 +99,56 @@ func (r *release) streams(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 7 || stderr.String() != "err\n" {
 		t.Errorf("exit code %d and stderr %q, want 7 and err", code, stderr.String())
 	}
+}
+
+// endsQuietly starts a command, lets it end once its user was told of a drain, and
+// looks at all that the user has read. Protects from: an alarm after a command that
+// the drain let finish.
+func (r *release) endsQuietly(t *testing.T) {
+	before := r.pod(t)
+	ctx, cancel := context.WithTimeout(t.Context(), commandBound+installBound)
+	defer cancel()
+	cmd := r.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c", "echo begun; read line; echo done")
+	stdin, stdout := pipes(t, cmd)
+	stderr, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, notes := bufio.NewReader(stdout), bufio.NewReader(stderr)
+	if line, err := lines.ReadString('\n'); line != "begun\n" {
+		t.Fatalf("the first line is %q (%v)", line, err)
+	}
+	ended := make(chan error, 1)
+	go func() { // helm waits for the new pod, and the old one for this command
+		ended <- func() error {
+			told, err := notes.ReadString('\n')
+			if !strings.HasPrefix(told, "troupe: the server is stopping, running commands have ") {
+				return fmt.Errorf("the user was told %q (%v), want the drain", told, err)
+			}
+			if _, err := io.WriteString(stdin, "line\n"); err != nil {
+				return err
+			}
+			rest, err := io.ReadAll(lines)
+			if err != nil || string(rest) != "done\n" {
+				return fmt.Errorf("after the drain began the command printed %q (%v)", rest, err)
+			}
+			alarm, err := io.ReadAll(notes)
+			if err != nil || len(alarm) > 0 {
+				return fmt.Errorf("after the command's end the user was told %q (%v)", alarm, err)
+			}
+			return cmd.Wait()
+		}()
+	}()
+	if err := r.upgrade(t.Context(), "podAnnotations: {e2e.troupe.dev/rollout: again}"); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	gone(t, before)
 }
 
 // cli prepares the troupe program as a user of the release has it.

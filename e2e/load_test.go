@@ -22,6 +22,7 @@ import (
 type load struct {
 	r    *release
 	stop chan struct{}
+	left <-chan struct{} // the test has ended, perhaps without a call of end
 	wg   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -38,8 +39,9 @@ type load struct {
 // leave one that takes them.
 func startLoad(t *testing.T, r *release, clients, newcomers int) *load {
 	t.Helper()
-	l := &load{r: r, stop: make(chan struct{}), finished: map[string]int{}, problems: map[string]int{}}
 	ctx := t.Context()
+	l := &load{r: r, stop: make(chan struct{}), left: ctx.Done(), finished: map[string]int{}, problems: map[string]int{}}
+	t.Cleanup(l.wg.Wait) // no test after a failed one has this load beside its own
 	for i := range clients {
 		l.wg.Go(func() { l.client(ctx, i) })
 	}
@@ -156,6 +158,8 @@ func (l *load) execution(ctx context.Context, c *client.Client, number, steps in
 func (l *load) stopped() bool {
 	select {
 	case <-l.stop:
+		return true
+	case <-l.left:
 		return true
 	default:
 		return false

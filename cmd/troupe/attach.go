@@ -86,6 +86,7 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 		}
 		p.gap = 0
 	}
+	a.over.Store(true)
 	return a.endAttach(ctx, c, st, r, result)
 }
 
@@ -134,6 +135,10 @@ func (a *app) endAttach(ctx context.Context, c *client.Client, st store, r recor
 		if c.Close() == nil {
 			st.remove(r.ID)
 		}
+		return result
+	}
+	if c.Err() != nil { // it ended under us, as when the server drains
+		st.remove(r.ID)
 		return result
 	}
 	r.Session = c.Detach()

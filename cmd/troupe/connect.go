@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/troupe-dev/troupe/gateway/client"
@@ -44,12 +45,12 @@ func (a *app) options() (client.Options, error) {
 
 // notice tells about the connection, one line for each loss and each resumption.
 func (a *app) notice(n client.Notice) {
-	if a.settings.quiet {
+	if a.settings.quiet || a.over.Load() {
 		return
 	}
 	switch n.Kind {
 	case client.NoticeLost:
-		a.notef("connection lost (%v), resuming", innermost(n.Err))
+		a.notef("connection lost: %s; resuming", whyLost(n.Err))
 	case client.NoticeResumed:
 		a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
 	case client.NoticeDraining:
@@ -58,15 +59,33 @@ func (a *app) notice(n client.Notice) {
 	}
 }
 
-// innermost is the end of an error's chain: the layers around it name libraries.
-func innermost(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
+// lostBecause says what the server's close codes mean to whoever reads stderr.
+// Codes that end the session are told by explain.
+var lostBecause = map[int]string{
+	1001:                          "the server, or a proxy before it, went away",
+	1009:                          "a message was larger than the server accepts",
+	wire.CauseInternal.Code():     "the server failed",
+	wire.CauseDraining.Code():     "the server is restarting",
+	wire.CausePingTimeout.Code():  "the server did not hear from us",
+	wire.CauseSlowConsumer.Code(): "output was not read fast enough",
+}
+
+// whyLost says why a connection was lost. The errors under it name libraries,
+// so none of their texts is passed on.
+func whyLost(err error) string {
+	because, known := lostBecause[client.CloseCode(err)]
+	var network net.Error
+	switch {
+	case known:
+		return because
+	case errors.Is(err, client.ErrSilent):
+		return "nothing was heard from the server"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "it was reset"
+	case errors.As(err, &network) && network.Timeout():
+		return "it timed out"
 	}
+	return "it broke"
 }
 
 // dial opens a session.
@@ -119,6 +138,8 @@ func explain(url string, err error) error {
 	switch {
 	case errors.Is(err, client.ErrSessionLost):
 		return say("the session is lost: the pod that ran it is gone, and its commands with it")
+	case errors.Is(err, client.ErrSessionEnded):
+		return say("the server has ended the session: it is stopping, or the session was closed or idle")
 	case errors.Is(err, client.ErrNoSession):
 		return say("no such session at %s, or the wrong resume token; a session ends when nobody is attached for its resume window", url)
 	case wire.CodeOf(err) == wire.CodeSessionLimit:

@@ -41,6 +41,8 @@ type execution struct {
 	params wire.ExecuteParams
 	kill   chan string // CANCEL or KILL
 	input  chan wire.InputParams
+	// resumed has capacity 1: a client has come back.
+	resumed chan struct{}
 
 	mu     sync.Mutex
 	pieces []transcript.Piece
@@ -167,6 +169,10 @@ func (c *engineConn) resume(id wire.ID, p *wire.ResumeParams) {
 	for xid, x := range s.all() {
 		if after, ok := p.Executions[xid]; ok || p.Executions == nil {
 			c.client.Follow(x.feed(after))
+			select {
+			case x.resumed <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
@@ -176,13 +182,33 @@ func (c *engineConn) execute(id wire.ID, p wire.ExecuteParams) {
 		c.client.Reply(id, nil, &wire.Error{Code: wire.CodeStartFailed, Message: "missing: command not found", Data: &wire.ErrorData{ExitCode: 127}})
 		return
 	}
-	x := &execution{id: p.ExecutionID, params: p, kill: make(chan string, 4), input: make(chan wire.InputParams, 64)}
+	x := &execution{id: p.ExecutionID, params: p, kill: make(chan string, 4), input: make(chan wire.InputParams, 64), resumed: make(chan struct{}, 1)}
 	c.s.mu.Lock()
 	c.s.execs[x.id] = x
 	c.s.mu.Unlock()
 	c.client.Reply(id, &wire.ExecuteResult{Status: "started", ExecutionID: x.id}, nil)
 	c.client.Follow(x.feed(0))
-	go x.run()
+	go c.run(x)
+}
+
+// run runs the command, as on a server that is stopping if it is so called: its
+// session ends with it. A "broken" one's connection ends as in a restart, and
+// the session waits for the client.
+func (c *engineConn) run(x *execution) {
+	switch x.params.Argv[0] {
+	case "drained":
+		c.client.Notify(wire.MethodDraining, &wire.Draining{DeadlineSeconds: 300})
+		x.run()
+		c.e.endSession(c.id)
+		c.client.Disconnect(wire.CauseDraining)
+	case "broken":
+		c.client.Disconnect(wire.CauseDraining)
+		<-x.resumed
+		x.write(transcript.Stdout, "whole\n")
+		x.run()
+	default:
+		x.run()
+	}
 }
 
 // run is the command.

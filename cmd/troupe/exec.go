@@ -180,6 +180,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	}
 	p := &printer{a: a, json: f.json, encoding: params.Encoding}
 	done, err := p.follow(ctx, e)
+	a.over.Store(err == nil)
 	return a.finish(ctx, c, st, r, p, done, err)
 }
 

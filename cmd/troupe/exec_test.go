@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -14,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
@@ -55,6 +58,38 @@ func TestExecExitsAsTheCommandDid(t *testing.T) {
 	}
 	if left, _ := (store{f.state + "/sessions"}).list(); len(left) != 0 {
 		t.Errorf("remembered: %v", left)
+	}
+}
+
+// TestRestartsAreToldInWords: no alarm at the end of a drain that let the command
+// finish, and no library's text when the connection is really lost.
+func TestRestartsAreToldInWords(t *testing.T) {
+	f := start(t, nil)
+	// The fake server's word of the drain may come after the command's end: then it is not passed on.
+	r := f.run("exec", "--", "drained")
+	if alarm := strings.TrimPrefix(r.stderr.String(), "troupe: the server is stopping, running commands have 5m0s\n"); r.code != 0 || alarm != "" {
+		t.Errorf("drained: code %d, stderr %q", r.code, r.stderr)
+	}
+	if left, _ := (store{f.state + "/sessions"}).list(); len(left) != 0 {
+		t.Errorf("the drained session is remembered: %v", left)
+	}
+	r = f.run("exec", "--", "broken")
+	said, resumed, _ := strings.Cut(r.stderr.String(), "\n")
+	if r.code != 0 || r.stdout.String() != "whole\n" || said != "troupe: connection lost: the server is restarting; resuming" || !strings.HasPrefix(resumed, "troupe: resumed after ") {
+		t.Errorf("lost: code %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+}
+
+func TestLossesAreToldInWords(t *testing.T) {
+	for want, err := range map[string]error{
+		"it broke":                          errors.New("failed to get reader: received header with unexpected rsv bits set"),
+		"it was reset":                      &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+		"it timed out":                      &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
+		"nothing was heard from the server": fmt.Errorf("%w for 45s", client.ErrSilent),
+	} {
+		if got := whyLost(err); got != want {
+			t.Errorf("%v is told as %q, want %q", err, got, want)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -32,6 +33,7 @@ type app struct {
 	signals    <-chan os.Signal
 
 	settings settings
+	over     atomic.Bool // all that was followed has ended: what becomes of the connection is no news
 }
 
 // run executes a command line and returns the exit code.

@@ -41,6 +41,7 @@ type Client struct {
 	calls     []*call // unanswered, in order
 	execs     map[string]*Execution
 	link      *link // the current one
+	draining  bool  // the server said that it is stopping
 	end       error
 }
 

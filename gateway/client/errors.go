@@ -45,10 +45,20 @@ var (
 
 // Causes of a lost connection, seen in Notice.Err.
 var (
-	errSilent  = errors.New("nothing heard from the server")
+	// ErrSilent means that nothing was heard from the server for Options.Silence.
+	ErrSilent  = errors.New("nothing heard from the server")
 	errHole    = errors.New("output is not contiguous")
 	errRefetch = errors.New("output must be fetched again")
 )
+
+// errDrained is what ended a session whose server was told to stop.
+var errDrained = errors.New("it is stopping")
+
+// CloseCode is the WebSocket close code with which the server ended the
+// connection whose loss err tells, as in Notice.Err; 0: it ended without one.
+func CloseCode(err error) int {
+	return max(0, int(websocket.CloseStatus(err)))
+}
 
 // HandshakeError is an HTTP answer to the WebSocket handshake other than 101.
 type HandshakeError struct {

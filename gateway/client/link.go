@@ -176,7 +176,7 @@ func (l *link) watch() {
 		switch {
 		case l.blocked.Load(): // by the consumer, not by the server
 		case quiet >= silence:
-			l.fail(fmt.Errorf("%w for %s", errSilent, silence))
+			l.fail(fmt.Errorf("%w for %s", ErrSilent, silence))
 			return
 		case quiet >= silence/3:
 			ctx, cancel := context.WithTimeout(l.ctx, silence/3)

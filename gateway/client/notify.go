@@ -19,6 +19,9 @@ func (c *Client) routeNotification(l *link, m wire.Message) error {
 		if err := json.Unmarshal(m.Params, &d); err != nil {
 			return err
 		}
+		c.mu.Lock()
+		c.draining = true
+		c.mu.Unlock()
 		left := time.Duration(d.DeadlineSeconds * float64(time.Second))
 		c.log.Info("server is draining", "deadline", left)
 		c.opt.OnNotice(Notice{Kind: NoticeDraining, Delay: left})

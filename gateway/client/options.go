@@ -122,7 +122,7 @@ func setDefault[T int | time.Duration](v *T, def T) {
 type NoticeKind string
 
 const (
-	NoticeLost     NoticeKind = "lost"     // the connection ended; Err says why
+	NoticeLost     NoticeKind = "lost"     // the connection ended and is made again; Err says why, CloseCode(Err) with which code
 	NoticeRetry    NoticeKind = "retry"    // an attempt failed; the next follows after Delay
 	NoticeResumed  NoticeKind = "resumed"  // the session goes on; Delay is the time without a connection
 	NoticeDraining NoticeKind = "draining" // the server is stopping; Delay is what running executions have left

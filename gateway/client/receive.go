@@ -200,6 +200,14 @@ func (e *Execution) unpark(sameLink bool) {
 	e.mu.Unlock()
 }
 
+// whole reports whether all that the server has of e is here: its end
+// and what came before, or nothing because it was never started.
+func (e *Execution) whole() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.started || e.err != nil || e.lastQueued && !e.parked
+}
+
 // position is where resume goes on; follow is false if resume must not name e.
 func (e *Execution) position() (offset int64, follow bool) {
 	e.mu.Lock()

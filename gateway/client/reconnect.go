@@ -32,6 +32,11 @@ func (c *Client) run(l *link) {
 			c.finish(end)
 			return
 		}
+		if c.drained(err) {
+			c.log.Info("server has drained the session", "session", c.ID())
+			c.finish(&sessionEnd{ErrSessionEnded, errDrained})
+			return
+		}
 		if time.Since(begun) >= settled {
 			attempt = 0
 		}
@@ -44,6 +49,23 @@ func (c *Client) run(l *link) {
 			return
 		}
 	}
+}
+
+// drained reports whether the end of a connection is the announced end of a
+// session in which nothing was left to do: then there is nothing to resume.
+func (c *Client) drained(err error) bool {
+	c.mu.Lock()
+	draining := c.draining
+	c.mu.Unlock()
+	if !draining || websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		return false
+	}
+	for _, e := range c.Executions() {
+		if !e.whole() {
+			return false
+		}
+	}
+	return true
 }
 
 // reconnect resumes the session, trying until the resume window has passed.
