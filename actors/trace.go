@@ -2,13 +2,12 @@ package actors
 
 import (
 	"context"
-	"encoding/hex"
-	"strings"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/troupe-dev/troupe/gateway/wire"
@@ -167,28 +166,6 @@ func (t *executionTrace) completed(c *wire.Completed) {
 // section 3.2). One that is malformed is no parent, as that document demands: a
 // command is not refused for it.
 func traceparent(s string) trace.SpanContext {
-	version, rest, _ := strings.Cut(s, "-")
-	traceID, rest, _ := strings.Cut(rest, "-")
-	spanID, flags, _ := strings.Cut(rest, "-")
-	v, err := hex.DecodeString(version)
-	if err != nil || len(v) != 1 || v[0] == 0xff {
-		return trace.SpanContext{}
-	}
-	if v[0] > 0 { // a later version may have more after the flags
-		flags, _, _ = strings.Cut(flags, "-")
-	}
-	var cfg trace.SpanContextConfig
-	if cfg.TraceID, err = trace.TraceIDFromHex(traceID); err != nil {
-		return trace.SpanContext{}
-	}
-	if cfg.SpanID, err = trace.SpanIDFromHex(spanID); err != nil {
-		return trace.SpanContext{}
-	}
-	f, err := hex.DecodeString(flags)
-	if err != nil || len(f) != 1 {
-		return trace.SpanContext{}
-	}
-	cfg.TraceFlags = trace.TraceFlags(f[0]) & trace.FlagsSampled
-	cfg.Remote = true
-	return trace.NewSpanContext(cfg)
+	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{"traceparent": s})
+	return trace.SpanContextFromContext(ctx)
 }
