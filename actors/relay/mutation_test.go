@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +16,11 @@ var mutations = []struct{ name, file, old, new string }{
 	{"duplicates are not acknowledged", "link.go", "l.counters.Duplicates.Add(1)\n\t\tl.owe(now, 0)", "l.counters.Duplicates.Add(1)"},
 	{"gaps are not seen", "link.go", "case f.Seq > l.received+1:", "case false:"},
 	{"nothing is acknowledged by itself", "link.go", "func (l *link) postAck() {", "func (l *link) postAck() { l.ackDue = time.Time{}; return;"},
-	{"nothing is sent again", "link.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 1; seq < l.gone; seq++ {"},
-	{"the first of what is missing is not sent again", "link.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 2; seq <= l.out; seq++ {"},
+	{"nothing is sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 1; seq < l.gone; seq++ {"},
+	{"the first of what is missing is not sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 2; seq <= l.out; seq++ {"},
 	{"one frame too many is forgotten", "link.go", "\tl.gone = ack\n", "\tl.gone = min(ack+1, l.out)\n\tn = int(min(uint64(n)+1, uint64(len(l.unacked))))\n"},
-	{"idle links are not asked about", "link.go", "return due.Add(keepAlive)", "return due.Add(1000 * time.Hour)"},
-	{"nothing is asked", "link.go", "return l.armed.Add(l.retry)", "return l.armed.Add(1000 * time.Hour)"},
+	{"idle links are not asked about", "resend.go", "return due.Add(keepAlive)", "return due.Add(1000 * time.Hour)"},
+	{"nothing is asked", "resend.go", "return l.armed.Add(l.retry)", "return l.armed.Add(1000 * time.Hour)"},
 	{"requests overtake the opening", "link.go", "(!l.first || l.out == 0)", "true"},
 	{"the end does not stop what comes", "link.go", "l.frozen, l.parts = true, nil", "l.parts = nil"},
 	{"more credit than the window", "guest.go", "limit := g.window.done.Load() + uint64(g.cfg.Window)", "limit := g.window.done.Load() + 2*uint64(g.cfg.Window)"},
@@ -44,6 +45,27 @@ var mutations = []struct{ name, file, old, new string }{
 	{"a Reset answers a Reset", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe && false {"},
 }
 
+// TestMutationsApply: a mutation whose text the code no longer has would be missed only by who runs TestMutations.
+func TestMutationsApply(t *testing.T) {
+	for _, m := range mutations {
+		if _, err := mutate(m.file, m.old, m.new); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+	}
+}
+
+// mutate returns a file with one text, which must be there once, replaced.
+func mutate(file, old, replacement string) (string, error) {
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(source), old); n != 1 {
+		return "", fmt.Errorf("%s has %q %d times", file, old, n)
+	}
+	return strings.Replace(string(source), old, replacement, 1), nil
+}
+
 // TestMutations shows that the tests can fail: each mutation is found, nearly all by the simulation within TROUPE_MUTATIONS
 // seeds. It builds the package once for each of them, so it runs only when that variable is set, e.g. to 2000.
 func TestMutations(t *testing.T) {
@@ -57,16 +79,12 @@ func TestMutations(t *testing.T) {
 	}
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
-			source, err := os.ReadFile(m.file)
+			broken, err := mutate(m.file, m.old, m.new)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if strings.Count(string(source), m.old) != 1 {
-				t.Fatalf("%s has %q %d times", m.file, m.old, strings.Count(string(source), m.old))
-			}
 			tmp := t.TempDir()
 			mutant := filepath.Join(tmp, m.file)
-			broken := strings.Replace(string(source), m.old, m.new, 1)
 			if err := os.WriteFile(mutant, []byte(broken), 0o600); err != nil {
 				t.Fatal(err)
 			}
