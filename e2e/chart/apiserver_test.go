@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
+
+	"github.com/troupe-dev/troupe/e2e/cluster"
 )
 
 // apiServer is an API server to test against: of the cluster that E2E_KUBECONFIG
@@ -93,7 +95,7 @@ var sharedKubeconfig = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("E2E_KUBECONFIG"); path != "" {
 		return path, nil
 	}
-	programs := programDir()
+	programs := cluster.ControlPlane()
 	if programs == "" {
 		return "", nil
 	}
@@ -117,22 +119,6 @@ var sharedKubeconfig = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(dir, "kubeconfig")
 	return path, os.WriteFile(path, env.KubeConfig, 0o600)
 })
-
-// programDir is where etcd and kube-apiserver are, or "".
-func programDir() string {
-	cluster := os.Getenv("TROUPE_CLUSTER")
-	if home, err := os.UserHomeDir(); cluster == "" && err == nil {
-		cluster = filepath.Join(home, ".cache", "troupe-cluster")
-	}
-	for _, dir := range []string{os.Getenv("KUBEBUILDER_ASSETS"), filepath.Join(cluster, "bin")} {
-		_, noServer := os.Stat(filepath.Join(dir, "kube-apiserver"))
-		_, noStore := os.Stat(filepath.Join(dir, "etcd"))
-		if dir != "" && noServer == nil && noStore == nil {
-			return dir
-		}
-	}
-	return ""
-}
 
 // namespace makes a namespace for one test in which restricted pods are asked for.
 func (s *apiServer) namespace(t *testing.T, name string) string {

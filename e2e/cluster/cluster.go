@@ -115,6 +115,24 @@ func (c *Cluster) AuditLog() string { return c.run(nodeName(1), "varlog", "audit
 // Program is the path of one of the cluster's programs, kubectl for example.
 func (c *Cluster) Program(name string) string { return filepath.Join(c.dir, "bin", name) }
 
+// ControlPlane is the directory that has etcd and kube-apiserver, for tests that
+// start an API server without nodes: $KUBEBUILDER_ASSETS, or else that of the
+// programs of the default cluster. It is "" where neither has both.
+func ControlPlane() string {
+	dirs := []string{os.Getenv("KUBEBUILDER_ASSETS")}
+	if c, err := Open(Config{}); err == nil {
+		dirs = append(dirs, c.Program(""))
+	}
+	for _, dir := range dirs {
+		_, noServer := os.Stat(filepath.Join(dir, "kube-apiserver"))
+		_, noStore := os.Stat(filepath.Join(dir, "etcd"))
+		if dir != "" && noServer == nil && noStore == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
 func (c *Cluster) image(name string) string { return filepath.Join(c.dir, "images", name+".tar") }
 
 func (c *Cluster) run(elem ...string) string {

@@ -59,6 +59,32 @@ func TestDirectoryComesFromTheEnvironment(t *testing.T) {
 	}
 }
 
+// TestControlPlaneHasBothPrograms: with one of the two an API server does not start.
+func TestControlPlaneHasBothPrograms(t *testing.T) {
+	assets, dir := t.TempDir(), t.TempDir()
+	t.Setenv("KUBEBUILDER_ASSETS", assets)
+	t.Setenv("TROUPE_CLUSTER", dir)
+	touch := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	touch(filepath.Join(assets, "etcd"))
+	if got := ControlPlane(); got != "" {
+		t.Errorf("without an API server it is %q", got)
+	}
+	touch(filepath.Join(dir, "bin", "etcd"))
+	touch(filepath.Join(dir, "bin", "kube-apiserver"))
+	if got := ControlPlane(); got != filepath.Join(dir, "bin") {
+		t.Errorf("with a cluster's programs it is %q", got)
+	}
+	touch(filepath.Join(assets, "kube-apiserver"))
+	if got := ControlPlane(); got != assets {
+		t.Errorf("with both in KUBEBUILDER_ASSETS it is %q", got)
+	}
+}
+
 // The name in a stat file is whatever the program likes.
 func TestParseStatOfHostileName(t *testing.T) {
 	fields := "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21"

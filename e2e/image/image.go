@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/e2e/cluster"
 )
 
 // Names of the images. The domain is reserved for tests (RFC 6761), so no pull
@@ -28,8 +30,8 @@ type Config struct {
 	// directory is in.
 	Root string
 	// Dir gets the archives, the base's root file system and buildah's store,
-	// about 1.5 GB in all. Empty means images in $TROUPE_CLUSTER, or else in
-	// troupe-cluster in the user's cache directory.
+	// about 1.5 GB in all. Empty means images in the test cluster's directory,
+	// where a node that starts finds them: see cluster.Config.
 	Dir string
 	// Tag is the tag of both images. Empty means e2e.
 	Tag string
@@ -151,16 +153,13 @@ func (b *builder) archive(name string) string {
 	return filepath.Join(b.dir, name+".tar")
 }
 
+// defaultDir is where a cluster looks for images.
 func defaultDir() (string, error) {
-	dir := os.Getenv("TROUPE_CLUSTER")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("image: no directory for images: set TROUPE_CLUSTER: %w", err)
-		}
-		dir = filepath.Join(cache, "troupe-cluster")
+	c, err := cluster.Open(cluster.Config{})
+	if err != nil {
+		return "", fmt.Errorf("image: no directory for images: %w", err)
 	}
-	return filepath.Join(dir, "images"), nil
+	return filepath.Join(c.Dir(), "images"), nil
 }
 
 // findRoot looks upwards for the Dockerfile beside a go.mod.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/troupe-dev/troupe/e2e/cluster"
 )
 
 // TestKeyFollowsWhatIsBuilt: a change of anything that the build reads changes
@@ -74,5 +76,19 @@ func TestIgnorePatternsAreUnderstood(t *testing.T) {
 		if _, err := readIgnore(path); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
+	}
+}
+
+// TestImagesGoWhereAClusterLooks protects from: images of the tree as it is that a
+// cluster which starts with them does not find, since its cache is elsewhere.
+func TestImagesGoWhereAClusterLooks(t *testing.T) {
+	t.Setenv("TROUPE_CLUSTER", "")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	c, err := cluster.Open(cluster.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir, err := defaultDir(); err != nil || dir != filepath.Join(c.Dir(), "images") {
+		t.Errorf("images go to %s, %v; the cluster is in %s", dir, err, c.Dir())
 	}
 }

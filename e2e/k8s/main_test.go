@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/troupe-dev/troupe/e2e/cluster"
 	product "github.com/troupe-dev/troupe/k8s"
 )
 
@@ -40,7 +41,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	programs := programDir()
+	programs := cluster.ControlPlane()
 	if programs == "" {
 		const why = "no etcd and kube-apiserver: set KUBEBUILDER_ASSETS, or build the test cluster's programs (go run ./cmd/cluster build)"
 		if os.Getenv("E2E") == "1" {
@@ -71,22 +72,6 @@ func run(m *testing.M) int {
 
 // restarted ends the API server if a test has started it anew: see restart.
 var restarted = func() {}
-
-// programDir is where etcd and kube-apiserver are, or "".
-func programDir() string {
-	cluster := os.Getenv("TROUPE_CLUSTER")
-	if home, err := os.UserHomeDir(); cluster == "" && err == nil {
-		cluster = filepath.Join(home, ".cache", "troupe-cluster")
-	}
-	for _, dir := range []string{os.Getenv("KUBEBUILDER_ASSETS"), filepath.Join(cluster, "bin")} {
-		_, noServer := os.Stat(filepath.Join(dir, "kube-apiserver"))
-		_, noStore := os.Stat(filepath.Join(dir, "etcd"))
-		if dir != "" && noServer == nil && noStore == nil {
-			return dir
-		}
-	}
-	return ""
-}
 
 // binaries builds the product's programs, once.
 var binaries = sync.OnceValue(func() error {
