@@ -224,18 +224,10 @@ func (p *peers) route(e *relay.Envelope) {
 		if verdict != relay.OpenHost {
 			return
 		}
-		if p.leaving {
+		if !p.enter(t, now, link, newHostLink(p, link, e.GetFrom())) {
 			verdict = relay.Ignore
 			return
 		}
-		h := newHostLink(p, link, e.GetFrom())
-		p.links.Store(link, h)
-		if !t.Add(now, link, e.GetFrom()) {
-			p.links.Delete(link)
-			verdict = relay.Ignore
-			return
-		}
-		p.open.Add(1)
 		p.metrics.hosts.Inc()
 	})
 	if verdict == relay.Ignore {
@@ -252,18 +244,24 @@ func (p *peers) sender(peer string) func(*relay.Frame) {
 }
 
 // join makes a guest's link known. It returns false if the peer is dead.
-func (p *peers) join(link relay.LinkID, peer string, end linkEnd) (ok bool) {
-	p.links.Store(link, end)
+func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {
-		if ok = !p.leaving && t.Add(now, link, peer); ok {
-			p.open.Add(1)
+		if ok = p.enter(t, now, link, end); ok {
 			p.metrics.guests.Inc()
 		}
 	})
-	if !ok {
-		p.links.Delete(link)
-	}
 	return ok
+}
+
+// enter makes a link known, unless its peer is dead or there are to be no more. What is
+// not entered hears of nothing, so it need not be ready to. Called with mu held.
+func (p *peers) enter(t *relay.Table, now time.Time, link relay.LinkID, end linkEnd) bool {
+	if p.leaving || !t.Add(now, link, end.peerName()) {
+		return false
+	}
+	p.links.Store(link, end)
+	p.open.Add(1)
+	return true
 }
 
 // leave forgets a link. It may be called once for each that was joined or opened.

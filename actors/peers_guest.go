@@ -34,7 +34,7 @@ const guestWindow = 256 << 10
 // join makes a link to a peer. It returns nil if the peer is dead.
 func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	g := &guestLink{conn: c, peers: c.engine.peers, id: relay.NewLinkID(), peer: peer}
-	if !g.peers.join(g.id, peer, g) {
+	if !g.peers.join(g.id, g) {
 		return nil
 	}
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
@@ -239,4 +240,39 @@ func TestPodFlaps(t *testing.T) {
 		t.Errorf("resume: %v", r.err)
 	}
 	s.stop(owner, far, late)
+}
+
+// deafEnd is a link's end that is not ready to hear of anything.
+type deafEnd struct {
+	linkEnd
+	peer  string
+	heard int
+}
+
+func (d *deafEnd) peerName() string { return d.peer }
+func (d *deafEnd) reconnected()     { d.heard++ }
+
+// TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for it. The link that
+// is refused, because no heartbeat came yet, has no guest, so it must not be told of the connection.
+func TestLinkToADeadPeerHearsNothing(t *testing.T) {
+	p := &peers{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
+		Send: func(string, *relay.Envelope) {}, Load: func() *relay.Heartbeat { return nil },
+	})}
+	now := time.Now()
+	p.table.SetPeers(now, []string{"pod-1"})
+	p.table.Tick(now.Add(relay.DeadAfter))
+	end := &deafEnd{peer: "pod-1"}
+	joined := make(chan bool)
+	p.mu.Lock() // the table is busy
+	go func() { joined <- p.join(relay.NewLinkID(), end) }()
+	for until := time.Now().Add(50 * time.Millisecond); time.Now().Before(until); {
+		p.reached("pod-1")
+	}
+	p.mu.Unlock()
+	if <-joined {
+		t.Error("a link to a dead peer")
+	}
+	if n := end.heard; n != 0 {
+		t.Errorf("a link that was refused heard of a connection %d times", n)
+	}
 }
