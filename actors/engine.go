@@ -15,6 +15,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // Config says what an Engine works with.
@@ -31,7 +32,7 @@ type Config struct {
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
 	Tracer        trace.Tracer          // records the life of each execution; nil: nobody does
 	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
-	Refused       func(reason string)   // called for each session that was not opened, after its client was told; must not block; nil: none. The reasons are those of troupe_sessions_refused_total
+	Refused       func(wire.Cause)      // called for each session that was not opened, after its client was told; must not block; nil: none. The causes are the reasons of troupe_sessions_refused_total
 }
 
 // Engine runs sessions. It is safe for concurrent use.
@@ -49,7 +50,7 @@ type Engine struct {
 	metrics *metrics
 	tracer  trace.Tracer
 	audit   func(AuditRecord)
-	refused func(reason string)
+	refused func(wire.Cause)
 	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
 	system      *actor.ActorSystem
@@ -91,7 +92,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
 	}
 	if e.refused == nil {
-		e.refused = func(string) {}
+		e.refused = func(wire.Cause) {}
 	}
 	if e.pod == "" {
 		e.pod = "local"

@@ -70,13 +70,13 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
 		ctx.Send(msg.conn, placeElsewhere{})
 	case m.draining:
-		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining, "draining", "the server is stopping and opens no new sessions: connect again to reach another")
+		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining, "the server is stopping and opens no new sessions: connect again to reach another")
 	case len(ctx.Children()) < m.engine.limits.MaxSessions:
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestYieldable(ctx)
 		if pid == nil {
-			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "session_limit", "all sessions of this server are in use: try again later")
+			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}
 		delete(m.yieldable, victim)
@@ -112,21 +112,21 @@ func (m *manager) spawn(ctx actor.Context, msg openSession) {
 	s := newSession(m.engine, id, msg)
 	_, err := ctx.SpawnNamed(m.engine.props("session", s.receive, s.cleanup), id)
 	if err != nil { // 128 random bits met themselves
-		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "internal", "cannot open a session: "+err.Error())
+		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "cannot open a session: "+err.Error())
 		return
 	}
 	m.engine.metrics.opened.Inc()
 }
 
-func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, reason, text string) {
-	m.engine.metrics.refused.WithLabelValues(reason).Inc()
+func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, text string) {
+	m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
 	err := wire.Errorf(code, "%s", text)
 	if code == wire.CodeSessionLimit {
 		err.Data = &wire.ErrorData{Limit: "max-sessions", Value: float64(m.engine.limits.MaxSessions), RetryAfterSeconds: 5}
 	}
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
-	m.engine.refused(reason)
+	m.engine.refused(cause)
 }
 
 func (m *manager) find(ctx actor.Context, msg findSession) {
@@ -181,7 +181,7 @@ func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 func (m *manager) survive(ctx actor.Context, msg any) {
 	switch msg := msg.(type) {
 	case openSession:
-		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "internal", "the server failed while it opened a session")
+		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "the server failed while it opened a session")
 	case findSession:
 		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
 		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseInternal})

@@ -63,7 +63,8 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	slow := prometheus.ExponentialBuckets(0.01, 4, 10)   // 10 ms to 45 min
 
 	m.opened = counter("sessions_opened_total", "Sessions opened.")
-	m.refused = vec("sessions_refused_total", "Sessions refused, by reason.", "reason", "session_limit", "draining", "internal")
+	m.refused = vec("sessions_refused_total", "Sessions refused, by reason.", "reason",
+		string(wire.CauseSessionLimit), string(wire.CauseDraining), string(wire.CauseInternal))
 	m.resumed = counter("sessions_resumed_total", "Connections that took a session up again.")
 	m.ended = vec("sessions_ended_total", "Sessions ended, by cause.", "cause", sessionEnds()...)
 	m.started = counter("executions_started_total", "Commands that began to run.")

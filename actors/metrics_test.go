@@ -86,10 +86,10 @@ func TestRefusedExecutionsAreCountedByReason(t *testing.T) {
 // TestRefusedSessionsAreReported to who asked to hear of them, by the metric's reasons.
 func TestRefusedSessionsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var reasons []string // written by the manager's goroutine only
+		var causes []wire.Cause // written by the manager's goroutine only
 		h := newHarness(t, newFakeRunner(running), func(c *Config) {
 			c.Limits.MaxSessions = 1
-			c.Refused = func(reason string) { reasons = append(reasons, reason) }
+			c.Refused = func(cause wire.Cause) { causes = append(causes, cause) }
 		}, nil)
 		first := connect(h.Engine, ConnectRequest{})
 		first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
@@ -107,7 +107,7 @@ func TestRefusedSessionsAreReported(t *testing.T) {
 		h.runner.tree("x").exit(0)
 		<-drained
 		h.stop(t, first, second, third)
-		if got := fmt.Sprint(reasons); got != "[session_limit draining]" {
+		if got := fmt.Sprint(causes); got != "[session_limit draining]" {
 			t.Errorf("heard of %s", got)
 		}
 	})

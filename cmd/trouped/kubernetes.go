@@ -10,6 +10,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/gateway/wire"
 	"github.com/troupe-dev/troupe/k8s"
 )
 
@@ -77,12 +78,10 @@ func (c *config) validateKubernetes() error {
 		errs = append(errs, errors.New("--auth-audience must name the audience of clients' tokens"))
 	}
 	if k.cache < 0 || k.cache > maxAuthCache {
-		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", durationValue{ptr(maxAuthCache)}, durationValue{&k.cache}))
+		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", durationValue{new(maxAuthCache)}, durationValue{&k.cache}))
 	}
 	return errors.Join(errs...)
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // serviceAccountDir is replaced by tests.
 var serviceAccountDir = k8s.ServiceAccountDir
@@ -204,8 +203,8 @@ func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, er
 }
 
 // sessionRefused is the engine's: it must not block.
-func (s *server) sessionRefused(reason string) {
-	if reason == "session_limit" {
+func (s *server) sessionRefused(cause wire.Cause) {
+	if cause == wire.CauseSessionLimit {
 		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all sessions are in use (--max-sessions is %d)", s.c.limits.MaxSessions))
 	}
 }
