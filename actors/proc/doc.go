@@ -2,8 +2,8 @@
 //
 // It holds both sides of one small protocol. trouped's side is [Runner] and
 // [Tree]. The other side is the process troupe-runner ([Main]): a supervisor
-// (serve.go) that keeps a pool of inits, and the init (init.go) that owns one
-// command's process tree. trouped talks to each init directly over two
+// (serve.go) that keeps a pool of inits, and the init (init.go, exit.go) that
+// owns one command's process tree. trouped talks to each init directly over two
 // socketpairs; the supervisor only makes inits, and cleans up after those that
 // were killed.
 //

@@ -28,7 +28,7 @@ import (
 //
 // Three things win against processes that fork faster than they are found:
 // the command's own process group is killed in one system call, which the
-// kernel makes atomic against fork (init.go); passes go from the highest pid
+// kernel makes atomic against fork (requests.go); passes go from the highest pid
 // down and shoot direct children as they are read, so that in a chain of
 // processes that fork and exit the living end is hit first; and when passes
 // keep finding new processes, everything is stopped before it is killed, so

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,14 +96,7 @@ func cgroupDir(own, mounts, controller string) (dir, mountpoint string, err erro
 }
 
 // has says whether a list with commas has a word.
-func has(list, word string) bool {
-	for w := range strings.SplitSeq(list, ",") {
-		if w == word {
-			return true
-		}
-	}
-	return false
-}
+func has(list, word string) bool { return slices.Contains(strings.Split(list, ","), word) }
 
 // kills is how many processes the kernel has killed, or 0.
 func (m *memoryEvents) kills() uint64 {
