@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/troupe-dev/troupe/e2e/filelock"
 )
 
 // Where things answer inside the cluster's network.
@@ -164,34 +163,11 @@ func (c *Cluster) step(what string, do func() error) error {
 }
 
 // lock keeps other processes from changing the cluster until it is released.
-// The kernel releases it too when this process dies.
 func (c *Cluster) lock(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(c.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	waiting := false
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
-		}
-		if !waiting {
-			waiting = true
-			c.say("waiting for another command that changes this cluster")
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			f.Close()
-			return nil, err
-		}
-	}
+	return filelock.Lock(ctx, filepath.Join(c.dir, "lock"), func() { c.say("waiting for another command that changes this cluster") })
 }
 
 // pause waits between two looks at something that nothing announces.

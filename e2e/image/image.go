@@ -12,9 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/troupe-dev/troupe/e2e/cluster"
+	"github.com/troupe-dev/troupe/e2e/filelock"
 )
 
 // Names of the images. The domain is reserved for tests (RFC 6761), so no pull
@@ -63,7 +62,7 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	unlock, err := lock(filepath.Join(b.dir, "lock"))
+	unlock, err := filelock.Lock(ctx, filepath.Join(b.dir, "lock"), func() { fmt.Fprintln(b.log, "waiting for another build of images") })
 	if err != nil {
 		return Images{}, fmt.Errorf("image: %w", err)
 	}
@@ -178,23 +177,4 @@ func findRoot() (string, error) {
 			return "", fmt.Errorf("image: no Dockerfile beside a go.mod in %s or above", dir)
 		}
 	}
-}
-
-// lock waits until this process alone has path.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
 }
