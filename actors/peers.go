@@ -351,3 +351,10 @@ func (e *Engine) ofEarlierLife(session string) bool {
 func sessionLost() *wire.Error {
 	return wire.Errorf(wire.CodeSessionLost, "the pod that owned the session is gone, and the session with it")
 }
+
+// ownerNotFound refuses what would succeed if the directory knew its pods.
+func ownerNotFound() *wire.Error {
+	err := wire.Errorf(wire.CodeInternal, "the pod that owns the session cannot be found now: try again")
+	err.Data = &wire.ErrorData{RetryAfterSeconds: 1}
+	return err
+}

@@ -178,12 +178,15 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	if !c.mayPlace() || !ok || pod == c.engine.pod {
 		return false
 	}
+	stopTimer(c.patience) // resume has come
 	var g *guestLink
-	_, knowledge := c.engine.peers.directory.Lookup(pod)
-	switch {
+	refusal, cause := sessionLost(), wire.CauseSessionLost
+	switch _, knowledge := c.engine.peers.directory.Lookup(pod); {
 	case knowledge == PeerUndecided && time.Now().Before(msg.until):
 		c.patience = c.engine.after(undecidedRetry, ctx.Self(), msg)
 		return true
+	case knowledge == PeerUndecided: // the session may live, so the client is to come again
+		refusal, cause = ownerNotFound(), wire.CauseClientGone
 	case knowledge == PeerKnown:
 		g = c.join(pod, relay.Opening{
 			Subject: c.req.Subject, Remote: c.req.Remote, Session: c.req.SessionID, EndsWithConnection: c.req.EndsWithConnection,
@@ -192,8 +195,8 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	}
 	if g == nil {
 		c.attaching = false
-		c.client.Reply(msg.request.id, nil, sessionLost())
-		c.client.Disconnect(wire.CauseSessionLost)
+		c.client.Reply(msg.request.id, nil, refusal)
+		c.client.Disconnect(cause)
 		return true
 	}
 	c.far = g

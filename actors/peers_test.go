@@ -239,7 +239,19 @@ func TestPodFlaps(t *testing.T) {
 	if r := late.reply("1"); r.err != nil {
 		t.Errorf("resume: %v", r.err)
 	}
-	s.stop(owner, far, late)
+
+	// A directory that does not get to know says nothing of the session: the client is to try again.
+	s.dir.set(PeerUndecided)
+	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+		t.Errorf("resume while nobody knows where the owner is: %+v", r)
+	}
+	eventually(t, 5*time.Second, "the end of the connection", func() bool { _, ended := retry.hasEnded(); return ended })
+	if cause, _ := retry.hasEnded(); cause != wire.CauseClientGone {
+		t.Errorf("the connection ended with %q", cause)
+	}
+	s.stop(owner, far, late, retry)
 }
 
 // deafEnd is a link's end that is not ready to hear of anything.
