@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 // metadata is where clouds answer with a node's credentials.
-const metadata = "169.254.169.254/32"
+var metadata = netip.MustParseAddr("169.254.169.254")
 
 // TestNetworkPolicyCoversThePod: the policy is there, chooses the pod, and lets
 // no command reach the cloud's metadata. The cluster of these tests has a
@@ -61,11 +62,12 @@ func keepsMetadataOut(rule networkingv1.NetworkPolicyEgressRule) error {
 	if len(rule.To) == 0 {
 		return errors.New("a rule allows every address")
 	}
+	holds := func(cidr string) bool {
+		prefix, err := netip.ParsePrefix(cidr)
+		return err == nil && prefix.Contains(metadata)
+	}
 	for _, to := range rule.To {
-		if to.IPBlock == nil || to.IPBlock.CIDR != "0.0.0.0/0" {
-			continue
-		}
-		if !slices.ContainsFunc(to.IPBlock.Except, func(except string) bool { return except == metadata || strings.HasPrefix(except, "169.254.0.0/") }) {
+		if to.IPBlock != nil && holds(to.IPBlock.CIDR) && !slices.ContainsFunc(to.IPBlock.Except, holds) {
 			return fmt.Errorf("%s is allowed but for %v, which leaves %s", to.IPBlock.CIDR, to.IPBlock.Except, metadata)
 		}
 	}

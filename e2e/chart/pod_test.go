@@ -2,12 +2,14 @@ package chart
 
 import (
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -252,6 +254,9 @@ func TestSelectorsChooseServersOnly(t *testing.T) {
 		if len(r.find("PodDisruptionBudget")) > 0 {
 			selectors["PodDisruptionBudget"] = selector(t, decode[policyv1.PodDisruptionBudget](t, r, "PodDisruptionBudget").Spec.Selector)
 		}
+		if len(r.find("PodMonitor")) > 0 {
+			selectors["PodMonitor"] = selector(t, &decode[monitoringv1.PodMonitor](t, r, "PodMonitor").Spec.Selector)
+		}
 		for what, s := range selectors {
 			if !s.Matches(server) || s.Matches(test) || s.Empty() {
 				t.Errorf("%s chooses the server: %t, the test: %t", what, s.Matches(server), s.Matches(test))
@@ -277,6 +282,9 @@ func selector(t *testing.T, s *metav1.LabelSelector) labels.Selector {
 	return made
 }
 
+// metadata is where clouds answer with a node's credentials.
+var metadata = []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254")}
+
 // TestMetadataIsOutOfReach protects from: an egress rule, DNS included, through
 // which a command gets the node's credentials; and from a closed network in
 // which no name resolves.
@@ -298,8 +306,14 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 				t.Errorf("%s: a rule allows every address", name)
 			}
 			for _, to := range rule.To {
-				if to.IPBlock != nil && to.IPBlock.CIDR == "0.0.0.0/0" && !slices.Contains(to.IPBlock.Except, "169.254.169.254/32") {
-					t.Errorf("%s: %v leaves the metadata address", name, to.IPBlock)
+				for _, address := range metadata {
+					holds := func(cidr string) bool {
+						prefix, err := netip.ParsePrefix(cidr)
+						return err == nil && prefix.Contains(address)
+					}
+					if to.IPBlock != nil && holds(to.IPBlock.CIDR) && !slices.ContainsFunc(to.IPBlock.Except, holds) {
+						t.Errorf("%s: %v leaves %s", name, to.IPBlock, address)
+					}
 				}
 			}
 		}
