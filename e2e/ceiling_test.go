@@ -35,7 +35,8 @@ func (r *release) hasSessions(n int) func(context.Context) error {
 
 // attempt is one of many clients that come at once.
 type attempt struct {
-	conn *raw // nil when it was refused
+	conn *raw   // nil when it was refused
+	pod  string // where the session is
 	err  error
 }
 
@@ -44,7 +45,7 @@ type attempt struct {
 // without its code, a close that a client cannot tell from a failure, a slot
 // that does not come back, and an operator who is not told.
 func TestHundredSessionsAndNotOneMore(t *testing.T) {
-	const ceiling, clients = 100, 105
+	const clients = ceiling + 5
 	r := suite.shared
 	pod := r.pod(t)
 	eventually(t, time.Minute, "the sessions of earlier tests are gone", r.hasSessions(0))
@@ -89,7 +90,7 @@ func (r *release) storm(t *testing.T, n int) (accepted []*raw, refused []error) 
 	attempts := make([]attempt, n)
 	var wg sync.WaitGroup
 	for i := range attempts {
-		wg.Go(func() { attempts[i] = r.attempt(ctx) })
+		wg.Go(func() { attempts[i] = r.attempt(ctx, throughIngress) })
 	}
 	wg.Wait()
 	for _, a := range attempts {
@@ -104,14 +105,17 @@ func (r *release) storm(t *testing.T, n int) (accepted []*raw, refused []error) 
 }
 
 // attempt opens a session. A refusal is read to its end: the error, then the close.
-func (r *release) attempt(ctx context.Context) attempt {
-	c, status, err := r.dialRaw(ctx, throughIngress)
+func (r *release) attempt(ctx context.Context, dial dialer) attempt {
+	c, status, err := r.dialRaw(ctx, dial)
 	if err != nil {
 		return attempt{err: fmt.Errorf("handshake, status %d: %w", status, err)}
 	}
 	m, err := c.next(ctx)
 	if err == nil && m.Method == wire.MethodConnected {
-		return attempt{conn: c}
+		var greeting wire.Connected
+		if err = json.Unmarshal(m.Params, &greeting); err == nil {
+			return attempt{conn: c, pod: greeting.Pod}
+		}
 	}
 	if err == nil && m.Err != nil {
 		_, end := c.next(ctx)
@@ -127,7 +131,7 @@ func isRefusal(err error) error {
 	if !errors.As(err, &refusal) || refusal.Code != wire.CodeSessionLimit {
 		return fmt.Errorf("refused with %w, want %d", err, wire.CodeSessionLimit)
 	}
-	if refusal.Data == nil || refusal.Data.Value != 100 || refusal.Data.RetryAfterSeconds <= 0 {
+	if refusal.Data == nil || refusal.Data.Value != ceiling || refusal.Data.RetryAfterSeconds <= 0 {
 		return fmt.Errorf("the refusal's data is %s, want the limit and when to retry", compact(refusal.Data))
 	}
 	if closeCode(err) != wire.CauseSessionLimit.Code() {

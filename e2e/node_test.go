@@ -73,13 +73,19 @@ func containerProcess(t *testing.T, pod *corev1.Pod, args ...string) process {
 // kill sends SIGKILL from the node, as its kernel would.
 func (p process) kill(t *testing.T) {
 	t.Helper()
+	p.signal(t, "KILL")
+}
+
+// signal sends a signal from the node.
+func (p process) signal(t *testing.T, name string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	cmd, err := p.node.Command(ctx, "kill", "-KILL", strconv.Itoa(p.PID))
+	cmd, err := p.node.Command(ctx, "kill", "-"+name, strconv.Itoa(p.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("killing %s: %v: %s", p, err, out)
+		t.Fatalf("SIG%s to %s: %v: %s", name, p, err, out)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -103,20 +102,6 @@ func slowPodIsNotDead(t *testing.T, r *release) {
 		if err := f.c.Close(); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// signal sends a signal from the node.
-func (p process) signal(t *testing.T, name string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	cmd, err := p.node.Command(ctx, "kill", "-"+name, strconv.Itoa(p.PID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("SIG%s to %s: %v: %s", name, p, err, out)
 	}
 }
 

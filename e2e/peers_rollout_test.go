@@ -76,12 +76,12 @@ func (ro *roamers) session(ctx context.Context, number int) error {
 		err := ro.execution(ctx, c, number, 4+rand.IntN(8))
 		running.Store(false)
 		switch {
-		case err == nil, draining.Load() && (wire.CodeOf(err) == wire.CodeDraining || errors.Is(err, errNotStarted)):
-		case wire.CodeOf(err) == wire.CodeDraining || errors.Is(err, client.ErrUnknownOutcome):
-			// Refused by a drain whose announcement a cut has swallowed, or the cut came between request and answer.
-			if wire.CodeOf(err) == wire.CodeDraining {
-				return nil
-			}
+		case err == nil:
+		case wire.CodeOf(err) == wire.CodeDraining: // a cut may have swallowed the announcement
+			return nil
+		case draining.Load() && errors.Is(err, errNotStarted):
+			return nil
+		case errors.Is(err, client.ErrUnknownOutcome): // the cut came between request and answer
 		default:
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -236,8 +235,7 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	began := time.Now()
-	command := fmt.Sprintf(streamCommand, streamPieces, streamPerPiece, streamPerPiece, streamPerPiece-1)
-	done, err := c.Run(ctx, wire.ExecuteParams{Command: command}, got, nil)
+	done, err := c.Run(ctx, wire.ExecuteParams{Command: streamCommand()}, got, nil)
 	if err != nil {
 		t.Fatalf("seed %d: after %d of %d bytes: %v\n%s", seed, got.n, size, err, seen.String())
 	}
@@ -316,19 +314,18 @@ func (r *release) fill(t *testing.T, pods []corev1.Pod, through func(i int) *cor
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	attempts := make([]attempt, clients)
-	where := make([]string, clients)
 	began := time.Now()
 	var wg sync.WaitGroup
 	for i := range attempts {
-		wg.Go(func() { attempts[i], where[i] = r.attemptAt(ctx, through(i)) })
+		wg.Go(func() { attempts[i] = r.attempt(ctx, to(through(i))) })
 	}
 	wg.Wait()
 	took := time.Since(began)
 	accepted, byPod := 0, map[string]int{}
-	for i, a := range attempts {
+	for _, a := range attempts {
 		if a.conn != nil {
 			accepted++
-			byPod[where[i]]++
+			byPod[a.pod]++
 			defer a.conn.ws.CloseNow()
 			continue
 		}
@@ -355,27 +352,6 @@ func (r *release) fill(t *testing.T, pods []corev1.Pod, through func(i int) *cor
 		}
 	}
 	eventually(t, time.Minute, "all slots are free", func(context.Context) error { return sessionsAre(t, pods, 0) })
-}
-
-// attemptAt opens a session through a pod and says where it is.
-func (r *release) attemptAt(ctx context.Context, pod *corev1.Pod) (attempt, string) {
-	c, status, err := r.dialRaw(ctx, to(pod))
-	if err != nil {
-		return attempt{err: fmt.Errorf("handshake, status %d: %w", status, err)}, ""
-	}
-	m, err := c.next(ctx)
-	if err == nil && m.Method == wire.MethodConnected {
-		var greeting wire.Connected
-		if err = json.Unmarshal(m.Params, &greeting); err == nil {
-			return attempt{conn: c}, greeting.Pod
-		}
-	}
-	if err == nil && m.Err != nil {
-		_, end := c.next(ctx)
-		err = errors.Join(m.Err, end)
-	}
-	_ = c.ws.CloseNow()
-	return attempt{err: errors.Join(errors.New("no session"), err)}, ""
 }
 
 // sessionsAre checks how many sessions all pods have together, and that none has too many.

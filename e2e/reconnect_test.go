@@ -22,9 +22,12 @@ import (
 const (
 	streamPieces   = 80
 	streamPerPiece = 16_000 // lines of 8 bytes
-	streamCommand  = `i=0; while [ $i -lt %d ]; do seq -f %%07.0f $((i*%d)) $((i*%d+%d)); i=$((i+1)); sleep 0.05; done`
+	streamLoop     = `i=0; while [ $i -lt %d ]; do seq -f %%07.0f $((i*%[2]d)) $((i*%[2]d+%[2]d-1)); i=$((i+1)); sleep 0.05; done`
 )
 
+func streamCommand() string { return fmt.Sprintf(streamLoop, streamPieces, streamPerPiece) }
+
+// streamBytes is the size and the SHA-256 of what streamCommand prints.
 func streamBytes() (sum []byte, size int64) {
 	h := sha256.New()
 	for i := range streamPieces * streamPerPiece {
@@ -102,8 +105,7 @@ func TestLostConnectionsLoseNoByte(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	command := fmt.Sprintf(streamCommand, streamPieces, streamPerPiece, streamPerPiece, streamPerPiece-1)
-	done, err := c.Run(ctx, wire.ExecuteParams{Command: command}, got, nil)
+	done, err := c.Run(ctx, wire.ExecuteParams{Command: streamCommand()}, got, nil)
 	if err != nil {
 		t.Fatalf("after %d of %d bytes: %v\n%s", got.n, size, err, seen.String())
 	}
