@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -224,5 +223,3 @@ func TestAPIServerRefuses(t *testing.T) {
 		t.Errorf("a pod in the host's network gets the warnings %v", said)
 	}
 }
-
-var _ rest.WarningHandler = (*warnings)(nil)

@@ -49,10 +49,6 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"auth: {mode: password}", "at '/auth/mode': value must be one of 'token', 'kubernetes', 'none'"},
 		{"service: {port: 70000}", "at '/service/port': maximum: got 70,000, want 65,535"},
 		{"tracing: {endpoint: otel:4318}", "at '/tracing/endpoint'"},
-		// What would let everyone in.
-		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
-		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
-		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
 		{"limits: {streamTimeoutSeconds: 99999999999}", "at '/limits/streamTimeoutSeconds': maximum: got"},
 		{"drain: {timeoutSeconds: 99999999999}", "at '/drain/timeoutSeconds': maximum"},
 		{"drain: {preStopSeconds: 1000000}", "at '/drain/preStopSeconds': maximum"},
@@ -67,6 +63,10 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"httpRoute: {timeouts: {request: 1m, backendRequest: 1m1ms}}", "httpRoute.timeouts.backendRequest (1m1ms) must not be above httpRoute.timeouts.request (1m)"},
 		{"commands: {passEnv: [KEY]}", "commands.passEnv: KEY is not in server.env"},
 		{"auth: {mode: kubernetes, kubernetes: {grantTo: [{kind: User, name: a, namespace: b}]}}", "auth.kubernetes.grantTo: a User such as a has no namespace"},
+		// What would let everyone in.
+		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
+		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
+		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
 		// What would undo "restricted", or show commands the tokens.
 		{"runner: {volumes: [{name: host, hostPath: {path: /}}]}", "runner.volumes: hostPath is not among the volumes of restricted pods: configMap, csi"},
 		{"runner: {volumes: [{name: share, nfs: {server: a, path: /}}]}", "runner.volumes: nfs is not among the volumes of restricted pods"},

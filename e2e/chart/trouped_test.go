@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +49,10 @@ func buildTrouped(t *testing.T) string {
 const troupedBound = 30 * time.Second
 
 // TestTroupedTakesTheConfiguration starts the real server with each rendered
-// file; only addresses and directories are of this machine. Protects from: a
-// key, a value or a combination of them that only a pod in a crash loop shows.
+// file; only addresses and directories are of this machine. One that needs the
+// Kubernetes API gets as far as to miss it, which is after its settings were
+// taken. Protects from: a key, a value or a combination of them that only a pod
+// in a crash loop shows.
 func TestTroupedTakesTheConfiguration(t *testing.T) {
 	binary := buildTrouped(t)
 	forEach(t, func(t *testing.T, name string, r *rendering) {
@@ -110,7 +113,7 @@ func peerArgs(t *testing.T, dir, certName string) []string {
 }
 
 // waitReady reads the log to its end, and calls then once when the server is ready.
-func waitReady(stderr interface{ Read([]byte) (int, error) }, then func()) (ready bool, log string) {
+func waitReady(stderr io.Reader, then func()) (ready bool, log string) {
 	var all bytes.Buffer
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		all.WriteString(lines.Text() + "\n")
