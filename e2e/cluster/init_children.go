@@ -3,8 +3,8 @@ package cluster
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,8 +20,8 @@ const restartPause = 500 * time.Millisecond
 
 // children starts and reaps processes. As the first process of its namespace
 // an init inherits orphans (every containerd-shim is one) and has to reap them
-// too, so one loop waits for all and os/exec cannot be used: its Wait would
-// lose the race.
+// too, so one loop waits for all and exec.Cmd cannot be used: its Wait would lose
+// the race.
 type children struct {
 	mu    sync.Mutex
 	waits map[int]chan unix.WaitStatus
@@ -64,7 +64,7 @@ func (c *children) reapDead() {
 // spawn starts a program with its output in a log file. The channel gets its
 // status once.
 func (c *children) spawn(log string, argv ...string) (<-chan unix.WaitStatus, error) {
-	path, err := lookPath(argv[0])
+	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return nil, err
 	}
@@ -140,18 +140,4 @@ func describe(s unix.WaitStatus) string {
 		return s.Signal().String()
 	}
 	return fmt.Sprintf("exit code %d", s.ExitStatus())
-}
-
-// lookPath is exec.LookPath without its rule about the current directory.
-func lookPath(name string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, nil
-	}
-	for dir := range strings.SplitSeq(os.Getenv("PATH"), ":") {
-		file := filepath.Join(dir, name)
-		if unix.Access(file, unix.X_OK) == nil {
-			return file, nil
-		}
-	}
-	return "", fmt.Errorf("%s: not found in %s", name, os.Getenv("PATH"))
 }

@@ -208,8 +208,5 @@ func (c *Cluster) removeState() error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(c.run()); err != nil {
-		return err
-	}
-	return nil
+	return os.RemoveAll(c.run())
 }
