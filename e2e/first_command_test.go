@@ -121,33 +121,33 @@ func (r *release) endsQuietly(t *testing.T) {
 	if line, err := lines.ReadString('\n'); line != "begun\n" {
 		t.Fatalf("the first line is %q (%v)", line, err)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() { // helm waits for the new pod, and the old one for this command
-		ended <- func() error {
-			told, err := notes.ReadString('\n')
-			if !strings.HasPrefix(told, "troupe: the server is stopping, running commands have ") {
-				return fmt.Errorf("the user was told %q (%v), want the drain", told, err)
-			}
-			if _, err := io.WriteString(stdin, "line\n"); err != nil {
-				return err
-			}
-			rest, err := io.ReadAll(lines)
-			if err != nil || string(rest) != "done\n" {
-				return fmt.Errorf("after the drain began the command printed %q (%v)", rest, err)
-			}
-			alarm, err := io.ReadAll(notes)
-			if err != nil || len(alarm) > 0 {
-				return fmt.Errorf("after the command's end the user was told %q (%v)", alarm, err)
-			}
-			return cmd.Wait()
-		}()
+		defer close(ended)
+		told, err := notes.ReadString('\n')
+		if !strings.HasPrefix(told, "troupe: the server is stopping, running commands have ") {
+			t.Errorf("the user was told %q (%v), want the drain", told, err)
+			return
+		}
+		if _, err := io.WriteString(stdin, "line\n"); err != nil {
+			t.Error(err)
+		}
+		rest, err := io.ReadAll(lines)
+		if err != nil || string(rest) != "done\n" {
+			t.Errorf("after the drain began the command printed %q (%v)", rest, err)
+		}
+		alarm, err := io.ReadAll(notes)
+		if err != nil || len(alarm) > 0 {
+			t.Errorf("after the command's end the user was told %q (%v)", alarm, err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
 	}()
 	if err := r.upgrade(t.Context(), "podAnnotations: {e2e.troupe.dev/rollout: again}"); err != nil {
 		t.Error(err)
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	<-ended
 	gone(t, before)
 }
 
