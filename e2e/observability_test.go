@@ -23,27 +23,14 @@ import (
 // TestDashboardShowsThePods asks for every panel and every query of the runbooks, those about containers included, while a
 // Prometheus scrapes a pod at work and the kubelet below it. What only a fault brings about is provoked in e2e/observability.
 func TestDashboardShowsThePods(t *testing.T) {
-	if _, err := exec.LookPath("prometheus"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("prometheus is missing: apt-get install prometheus")
-		}
-		t.Skip("prometheus is missing: apt-get install prometheus")
-	}
+	needPrometheus(t)
 	t.Parallel()
 	r := install(t, "observed", `
 networkPolicy: {enabled: false} # the API server is not among those that may scrape
 runner: {resources: {limits: {memory: 512Mi, cpu: "1"}}}
 `)
 	pod := r.pod(t)
-	prom, err := observability.StartPrometheus(t.Context(), observability.PrometheusConfig{Dir: t.TempDir(), Scrape: scrapeConfig(t, pod)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if said := prom.Stop(); t.Failed() {
-			t.Logf("prometheus said:\n%s", said)
-		}
-	})
+	prom := startPrometheus(t, scrapeConfig(t, pod))
 	check, err := observability.NewChecker(prom, observability.Files{
 		Dashboard: filepath.Join(suite.chart, "files", "dashboard.json"), Runbooks: filepath.Join("..", "docs", "runbooks"),
 	}, r.namespace)
@@ -66,6 +53,33 @@ runner: {resources: {limits: {memory: 512Mi, cpu: "1"}}}
 		}
 		return fmt.Errorf("%d expressions:\n%s", len(problems), strings.Join(problems, "\n"))
 	})
+}
+
+// needPrometheus skips a test that needs one, but not in CI.
+func needPrometheus(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("prometheus"); err != nil {
+		const why = "prometheus is missing: apt-get install prometheus"
+		if os.Getenv("CI") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+}
+
+// startPrometheus starts one that runs until the test is over.
+func startPrometheus(t *testing.T, scrape string) *observability.Prometheus {
+	t.Helper()
+	prom, err := observability.StartPrometheus(t.Context(), observability.PrometheusConfig{Dir: t.TempDir(), Scrape: scrape})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if said := prom.Stop(); t.Failed() {
+			t.Logf("prometheus said:\n%s", said)
+		}
+	})
+	return prom
 }
 
 // onlyAbout reports whether all problems are with expressions that contain the text.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,8 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
-
-	"github.com/troupe-dev/troupe/e2e/observability"
 )
 
 // adapterRule is a rule of prometheus-adapter.
@@ -51,12 +48,7 @@ func (a adapterRule) query(pods []corev1.Pod) string {
 // adapter's rule asks. Protects from: an autoscaler that adds pods for sessions
 // of others, or has no metric to look at.
 func autoscalerSeesEachPod(t *testing.T, r *release) {
-	if _, err := exec.LookPath("prometheus"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("prometheus is missing: apt-get install prometheus")
-		}
-		t.Skip("prometheus is missing: apt-get install prometheus")
-	}
+	needPrometheus(t)
 	pods := r.readyPods(t, replicas)
 	rule := readAdapterRule(t)
 	want := map[string]float64{}
@@ -73,15 +65,7 @@ func autoscalerSeesEachPod(t *testing.T, r *release) {
 		job, _, _ := strings.Cut(scrapeConfig(t, &pods[i]), "- job_name: cadvisor")
 		scrape.WriteString(strings.Replace(job, "job_name: pods", fmt.Sprintf("job_name: pod%d", i), 1))
 	}
-	prom, err := observability.StartPrometheus(t.Context(), observability.PrometheusConfig{Dir: t.TempDir(), Scrape: scrape.String()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if said := prom.Stop(); t.Failed() {
-			t.Logf("prometheus said:\n%s", said)
-		}
-	})
+	prom := startPrometheus(t, scrape.String())
 	query := rule.query(pods)
 	eventually(t, 30*time.Second, query, func(ctx context.Context) error {
 		for _, q := range []string{rule.SeriesQuery, query} {
