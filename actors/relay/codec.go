@@ -7,17 +7,10 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// resumeParams tells an empty map from none, which wire.ResumeParams does not when it is
-// encoded: no execution is followed, or every one is.
-type resumeParams struct {
-	ResumeToken string           `json:"resume_token"`
-	Executions  map[string]int64 `json:"executions"`
-}
-
 // encodeRequest makes a message of a request. It returns nil for params that are none of wire's.
 func encodeRequest(id wire.ID, params any) *Request {
 	r := &Request{Id: id}
-	switch p := params.(type) {
+	switch params.(type) {
 	case *wire.ExecuteParams:
 		r.Method = wire.MethodExecute
 	case *wire.ControlParams:
@@ -34,7 +27,6 @@ func encodeRequest(id wire.ID, params any) *Request {
 		r.Method = wire.MethodPong
 	case *wire.ResumeParams:
 		r.Method = wire.MethodResume
-		params = resumeParams{p.ResumeToken, p.Executions}
 	default:
 		return nil
 	}

@@ -23,20 +23,6 @@ type resumeRequest struct {
 	attach  bool // the first connection of an Attach: executions are new to this Client
 }
 
-// resumeParams is wire.ResumeParams with a map that is sent even when it is
-// empty: a missing one would replay every execution of the session.
-type resumeParams struct {
-	ResumeToken string           `json:"resume_token"`
-	Executions  map[string]int64 `json:"executions"`
-}
-
-func (r *resumeRequest) params() any {
-	if r.offsets == nil {
-		return wire.ResumeParams{ResumeToken: r.token}
-	}
-	return resumeParams{r.token, r.offsets}
-}
-
 // open makes the first connection, trying for Options.DialRetry, and starts to serve it.
 func (c *Client) open(ctx context.Context, r *resumeRequest) error {
 	var deadline time.Time
@@ -146,7 +132,7 @@ func (l *link) greeted() error {
 // resume sends r and reads up to its answer, before which the server sends no output.
 func (l *link) resume(r *resumeRequest) error {
 	const id = "0" // call ids begin at 1
-	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, r.params())
+	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets})
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (c *Client) resumeRequest() *resumeRequest {
 // refetch asks, on the live connection, for what a parked execution threw away.
 func (c *Client) refetch(e *Execution) {
 	offset, _ := e.position()
-	params := resumeParams{c.Connected().ResumeToken, map[string]int64{e.id: offset}}
+	params := wire.ResumeParams{ResumeToken: c.Connected().ResumeToken, Executions: map[string]int64{e.id: offset}}
 	k, err := c.newCall(wire.MethodResume, params, repeatMoot)
 	if err != nil {
 		return // it is small, so it always encodes

@@ -252,7 +252,7 @@ func (doc *openRPC) matchMembers(t *testing.T, where string, s schema, typ refle
 		}
 		seen++
 		doc.match(t, where+"."+name, property, typ.Field(i).Type)
-		if optional := options == "omitempty"; slices.Contains(s.Required, name) == optional {
+		if optional := options == "omitempty" || options == "omitzero"; slices.Contains(s.Required, name) == optional {
 			t.Errorf("%s.%s: required %v", where, name, !optional)
 		}
 	}

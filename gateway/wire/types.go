@@ -169,10 +169,10 @@ type SignalParams struct {
 
 // ResumeParams re-attaches to a session. Executions maps each execution the
 // client wants to follow to the offset after the last byte it has.
-// A nil map follows every execution from its beginning.
+// A nil map follows every execution from its beginning, an empty one follows none.
 type ResumeParams struct {
 	ResumeToken string           `json:"resume_token"`
-	Executions  map[string]int64 `json:"executions,omitempty"`
+	Executions  map[string]int64 `json:"executions,omitzero"`
 }
 
 // ResumeResult answers resume. Executions that the session does not know are
