@@ -27,10 +27,6 @@ type guestLink struct {
 	left    bool // it has ended and is forgotten
 }
 
-// guestWindow is how much output of a session elsewhere is held here for a client that does not read:
-// 100 of them together 12.5 MiB. Four messages of it are under way at a time, which fills a connection of 1 Gbit/s at 1 ms.
-const guestWindow = 256 << 10
-
 // join makes a link to a peer. It returns nil if the peer is dead.
 func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	g := &guestLink{conn: c, peers: c.engine.peers, id: relay.NewLinkID(), peer: peer}
@@ -38,7 +34,7 @@ func (c *connection) join(peer string, o relay.Opening) *guestLink {
 		return nil
 	}
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
-		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters, Window: guestWindow,
+		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
 		Opened:  func(string) { c.far = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})

@@ -32,7 +32,7 @@
 //
 // The host pulls the transcript with a cursor and sends pieces with their offsets; marks travel in their place. It may send
 // as much as the guest's Credit allows. The credit counts bytes, and 256 for each piece, over all feeds since the link began. The guest keeps
-// what came until the client's writer has read it, and grants more each quarter of the window. Its feed is a cursor
+// what came until the client's writer has read it, and grants more each half of the window. Its feed is a cursor
 // like the transcript's. It checks that each piece begins where the last one ended. A second Follow of an execution
 // replaces the first: the host closes the old cursor before it announces the new one.
 //
@@ -55,8 +55,8 @@
 // stood still begins to wait anew. A pod that leaves the directory is not dead by that. A peer that is slow but answers is
 // not dead either.
 //
-// One end forgets the link: a frame or probe for an unknown link is answered by a Reset, once in 200 ms for a link and 200 in a second
-// for a peer. Resets and acknowledgements are never answered, so two pods cannot go on about a link that neither has. A link whose
+// One end forgets the link: a frame or probe for an unknown link is answered by a Reset, once in 200 ms for a link and 200 in a second,
+// or 400 at once, for a peer. Resets and acknowledgements are never answered, so two pods cannot go on about a link that neither has. A link whose
 // other end is gone without a word is probed after 10 s of silence and ends by the Reset, or after 30 s without an answer
 // as [EndedSilent]. The owner lives in these cases, so the client is disconnected and may resume. An Open of a link that has
 // ended, or was refused, opens nothing for a minute, by when nothing late is under way.

@@ -73,9 +73,9 @@ type Opening struct {
 
 const (
 	// DefaultWindow is the cost of output that one link has under way or unread, over all of its
-	// feeds: a client that does not read holds so much memory on its own pod, and an owner whose
-	// frames are not acknowledged as much on its pod. Four frames, so that one can be read while
-	// others travel.
+	// feeds: a client that does not read holds so much memory on its own pod, 100 of them 25 MiB, and
+	// an owner whose frames are not acknowledged as much on its pod. Five full frames, so that some
+	// can be read while others travel.
 	DefaultWindow = 256 << 10
 	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of
 	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more.
