@@ -25,7 +25,8 @@ type answer struct {
 
 // answers keeps answers for a time. Since all are kept for the same time, the
 // oldest are also the first to go, whether for their age or for room. It is used
-// under a lock.
+// under a lock. apimachinery's LRUExpireCache drops what is too old only when it is asked
+// for the same token, or for room: names would be kept for longer than is said.
 type answers struct {
 	keep  time.Duration // 0: nothing is kept
 	max   int

@@ -15,7 +15,8 @@ const (
 	// the permission, so it is rare, and still makes up for one granted later.
 	refusedPause = time.Hour
 	// minPause and maxPause bound the growing pauses of an outage. A hundred pods
-	// that lost the API server together are ten requests a minute then.
+	// that lost the API server together are twenty requests a minute at most then, of
+	// each kind of report.
 	minPause = 2 * time.Second
 	maxPause = 5 * time.Minute
 )
