@@ -118,15 +118,19 @@ func (m *manager) spawn(ctx actor.Context, msg openSession) {
 	m.engine.metrics.opened.Inc()
 }
 
+// refuse answers a newcomer. That a client got no session is told by the pod that has
+// it: the others it asked have refused a peer, which asks on.
 func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, text string) {
-	m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
 	err := wire.Errorf(code, "%s", text)
 	if code == wire.CodeSessionLimit {
 		err.Data = &wire.ErrorData{Limit: "max-sessions", Value: float64(m.engine.limits.MaxSessions), RetryAfterSeconds: 5}
 	}
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
-	m.engine.refused(cause)
+	if !msg.relayed {
+		m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
+		m.engine.refused(cause)
+	}
 }
 
 func (m *manager) find(ctx actor.Context, msg findSession) {
