@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,13 +49,10 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 	}
 	var addrs, list []string
 	for i := range 3 {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, stop, err
-		}
-		addrs = append(addrs, l.Addr().String())
-		list = append(list, fmt.Sprintf("pod-%d=%s", i, l.Addr()))
-		_ = l.Close() // trouped listens there next
+		// A loopback address of its own: a free port of 127.0.0.1 could be given to some connection first.
+		addr := fmt.Sprintf("127.%d.%d.%d:9400", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		addrs = append(addrs, addr)
+		list = append(list, fmt.Sprintf("pod-%d=%s", i, addr))
 	}
 	for i, addr := range addrs {
 		s, err := e.start("--pod", fmt.Sprintf("pod-%d", i), "--peers", strings.Join(list, ","), "--peer-listen", addr,

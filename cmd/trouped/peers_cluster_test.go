@@ -43,7 +43,7 @@ func peerServiceArgs(t *testing.T) []string {
 	t.Helper()
 	files := sign(t, newAuthority(t), t.TempDir(), actors.PeerCertName)
 	return []string{
-		"--peer-service", "troupe-peers", "--peer-listen", peerPorts(t, 1)[0],
+		"--peer-service", "troupe-peers", "--peer-listen", peerAddrs(1)[0],
 		"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA,
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,17 +23,13 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// peerPorts finds free ports. Somebody else may take one in between; then trouped says so.
-func peerPorts(t testing.TB, n int) []string {
-	t.Helper()
-	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
+// peerAddrs returns addresses that are nobody else's, also while a pod is away: each
+// has a loopback address of its own. A free port of 127.0.0.1 could be given to some
+// connection before trouped listens there.
+func peerAddrs(n int) []string {
+	addrs := make([]string, n)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("127.%d.%d.%d:9400", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 	}
 	return addrs
 }
@@ -49,7 +44,7 @@ type fleet struct {
 func launchFleet(t *testing.T, args ...string) *fleet {
 	t.Helper()
 	const n = 3
-	addrs, list := peerPorts(t, n), []string(nil)
+	addrs, list := peerAddrs(n), []string(nil)
 	for i, addr := range addrs {
 		list = append(list, fmt.Sprintf("pod-%d=%s", i, addr))
 	}
