@@ -62,8 +62,12 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 		}
 		pods = append(pods, s)
 	}
-	time.Sleep(2 * time.Second) // two heartbeats
-	return pods, stop, nil
+	select {
+	case <-time.After(2 * time.Second): // two heartbeats
+		return pods, stop, nil
+	case <-ctx.Done():
+		return nil, stop, ctx.Err()
+	}
 }
 
 // measurePeers measures what it costs that a session is on another pod than its client's socket.

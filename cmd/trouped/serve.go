@@ -217,7 +217,7 @@ func (s *server) openRunner() (err error) {
 func (s *server) openTraces() error {
 	counts := new(spanCounts)
 	registerTraces(s.registry, counts)
-	tracer, flush, err := counts.open(s.c, s.log)
+	tracer, flush, err := counts.openTracer(s.c, s.log)
 	if err != nil || tracer == nil {
 		return err
 	}

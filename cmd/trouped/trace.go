@@ -31,9 +31,9 @@ type spanCounts struct {
 	failed   atomic.Int64 // not taken by it
 }
 
-// open returns the tracer of executions, nil if nobody is to hear of them,
+// openTracer returns the tracer of executions, nil if nobody is to hear of them,
 // and the function that sends what is queued, for traceFlush at most.
-func (t *spanCounts) open(c *config, log *slog.Logger) (oteltrace.Tracer, func() error, error) {
+func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, func() error, error) {
 	if c.traceEndpoint == "" {
 		return nil, nil, nil
 	}
