@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -28,7 +29,14 @@ const (
 	// The pause between two attempts to connect doubles from the first to the second.
 	redialFirst = 50 * time.Millisecond
 	redialLast  = time.Second
+	// connectionAge is how old a connection may become: it holds what its handshake found, certificates that have
+	// been withdrawn since included. Whoever dialled it makes another in good time, which loses
+	// nothing; the other end insists at twice this age, which loses what is under way.
+	connectionAge = time.Hour
 )
+
+// errRenewed ends a connection that has reached its age, with all that was sent on it received.
+var errRenewed = errors.New("renewed")
 
 // endpoint sends to one peer: a bounded queue, and a goroutine that empties it
 // into a stream and connects again when that breaks. Order is kept; what was
@@ -43,7 +51,7 @@ type endpoint struct {
 	mu     sync.Mutex
 	queue  []mem.Buffer
 	bytes  int
-	more   chan struct{}      // buffered, 1: the queue is not empty
+	more   chan struct{}      // buffered, 1: the queue is not empty, perhaps
 	cutNow context.CancelFunc // ends the connection in use
 }
 
@@ -63,11 +71,16 @@ func (ep *endpoint) post(envelope mem.Buffer) bool {
 	}
 	ep.queue = append(ep.queue, envelope)
 	ep.bytes += envelope.Len()
+	ep.wake()
+	return true
+}
+
+// wake has pump look again.
+func (ep *endpoint) wake() {
 	select {
 	case ep.more <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 // take returns the next envelopes for one message, nil if there are none.
@@ -118,6 +131,9 @@ func (ep *endpoint) run(ctx context.Context) {
 		connected, err := ep.connection(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errRenewed) {
+			continue
 		}
 		if connected {
 			pause = redialFirst
@@ -219,10 +235,17 @@ func (ep *endpoint) awaitConnection(ctx context.Context, conn *grpc.ClientConn) 
 	return nil
 }
 
-// pump sends what is queued until the stream breaks. It is where a peer that does not
+// pump sends what is queued until the stream breaks or is old. It is where a peer that does not
 // read holds this goroutine, and nothing else.
 func (ep *endpoint) pump(ctx context.Context, stream remote.Remoting_ReceiveClient, broken chan error) error {
+	// Not all at the same time: a rollout makes many connections at once.
+	age := ep.t.age/2 + rand.N(ep.t.age/2)
+	old := time.Now().Add(age)
+	defer time.AfterFunc(age, ep.wake).Stop()
 	for {
+		if !time.Now().Before(old) {
+			return ep.renew(ctx, stream, broken)
+		}
 		batch := ep.take()
 		if batch == nil {
 			select {
@@ -242,5 +265,26 @@ func (ep *endpoint) pump(ctx context.Context, stream remote.Remoting_ReceiveClie
 			return err
 		}
 		ep.t.metrics.bytes.WithLabelValues("sent").Add(float64(size))
+	}
+}
+
+// renew ends a stream and waits until the peer has read what was sent on it, so that nothing
+// of it comes after what the next one brings.
+func (ep *endpoint) renew(ctx context.Context, stream remote.Remoting_ReceiveClient, broken chan error) error {
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	late := time.NewTimer(dialPatience)
+	defer late.Stop()
+	select {
+	case err := <-broken:
+		if errors.Is(err, io.EOF) {
+			return errRenewed
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return context.DeadlineExceeded
 	}
 }

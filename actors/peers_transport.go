@@ -37,6 +37,7 @@ import (
 // peer's queue is full. Links send that again.
 type transport struct {
 	self    string
+	age     time.Duration // of connections, at most
 	log     *slog.Logger
 	metrics *peerMetrics
 	deliver func(*relay.Envelope) // in the order of one connection; must not block
@@ -69,9 +70,9 @@ const (
 	maxStreams = 4
 )
 
-// newTransport prepares to serve l, which close closes. Without security it is plain text.
-func newTransport(self string, l net.Listener, security *PeerTLS, log *slog.Logger, m *peerMetrics) *transport {
-	t := &transport{self: self, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
+// newTransport prepares to serve l, which close closes. Without security it is plain text. age is connectionAge, but for tests.
+func newTransport(self string, l net.Listener, security *PeerTLS, age time.Duration, log *slog.Logger, m *peerMetrics) *transport {
+	t := &transport{self: self, age: age, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
 	serverCreds, clientCreds := insecure.NewCredentials(), insecure.NewCredentials()
 	if security != nil {
 		serverCreds, clientCreds = security.server(t.refused), security.client(t.refused)
@@ -103,7 +104,9 @@ func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Serv
 		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
 		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionAge: 2 * t.age, MaxConnectionAgeGrace: dialPatience,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 	)
 	remote.RegisterRemotingServer(s, &receiver{t: t})
