@@ -147,8 +147,10 @@ func TestContainerEndsWithItsConnection(t *testing.T) {
 	for i := range soak(3, 20) {
 		box := startContainer(t, path)
 		c := run(t, r, stubborn)
-		forks := run(t, r, `f() { (f &); (f &); }; ulimit -u 300; exec -a MARK bash -c 'f() { (f &); (f &); }; f; sleep 1000'`)
+		// The command itself does not fork under the limit: it would end where it cannot.
+		forks := run(t, r, `(ulimit -u 300; exec -a MARK bash -c 'f() { (f &); (f &); }; f') & exec -a MARK sleep 1000`)
 		c.waitFound(2)
+		forks.waitFound(10)
 		outside := newMarker()
 		guest := box.enter("65534", "echo ready; exec -a "+outside+" sleep 1000")
 		if s := r.Status(); s.PID != 1 || s.Restarts != i {
