@@ -61,8 +61,11 @@ var envelopeType = string((&relay.Envelope{}).ProtoReflect().Descriptor().FullNa
 const (
 	// streamWindow is what gRPC takes in for a reader that does not read. Fixed, since it would grow by itself.
 	streamWindow = 1 << 20
-	// socketBuffer is what one system call takes: a batch.
-	socketBuffer = maxBatchBytes
+	// What one system call takes: a batch is written at once. The buffers for reading are held for each connection, as
+	// long as it lives, and whoever dialled reads signs only.
+	writeBuffer     = maxBatchBytes
+	readBuffer      = 64 << 10
+	signsReadBuffer = 4 << 10
 	// A connection over which nothing comes for the sum of these is given up, by both ends.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
@@ -81,7 +84,7 @@ func newTransport(self string, l net.Listener, security *PeerTLS, age time.Durat
 		grpc.WithTransportCredentials(clientCreds), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
-		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(socketBuffer), grpc.WithWriteBufferSize(socketBuffer),
+		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(signsReadBuffer), grpc.WithWriteBufferSize(writeBuffer),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	}
 	t.server = t.newServer(serverCreds)
@@ -103,7 +106,7 @@ func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Serv
 	s := grpc.NewServer(
 		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
-		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionAge: 2 * t.age, MaxConnectionAgeGrace: dialPatience,
 		}),
