@@ -13,7 +13,7 @@ const (
 	CodeInvalidRequest   Code = -32600 // the JSON is not a request
 	CodeMethodNotFound   Code = -32601 // the method is unknown
 	CodeInvalidParams    Code = -32602 // the params are wrong; the message says which and what is right
-	CodeInternal         Code = -32603 // a defect in troupe
+	CodeInternal         Code = -32603 // a defect in troupe, unless Data says when to retry
 	CodeSessionLimit     Code = -32001 // no session is free; the connection closes with 1013
 	CodeNotAllowed       Code = -32002 // the command is not on the allow-list
 	CodeNoProcess        Code = -32003 // no such execution, or it has ended
