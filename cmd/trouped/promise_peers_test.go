@@ -43,14 +43,21 @@ type fleet struct {
 
 func launchFleet(t *testing.T, args ...string) *fleet {
 	t.Helper()
+	return launchFleetThrough(t, func(_, _ int, addr string) string { return addr }, args...)
+}
+
+// launchFleetThrough has pods reach each other's addresses through others.
+func launchFleetThrough(t *testing.T, through func(from, to int, addr string) string, args ...string) *fleet {
+	t.Helper()
 	const n = 3
-	addrs, list := peerAddrs(n), []string(nil)
-	for i, addr := range addrs {
-		list = append(list, fmt.Sprintf("pod-%d=%s", i, addr))
-	}
+	addrs := peerAddrs(n)
 	ca := newAuthority(t)
 	f := &fleet{t: t}
 	for i, addr := range addrs {
+		var list []string
+		for to, addr := range addrs {
+			list = append(list, fmt.Sprintf("pod-%d=%s", to, through(i, to, addr)))
+		}
 		files := sign(t, ca, t.TempDir(), actors.PeerCertName)
 		f.args = append(f.args, append([]string{
 			"--pod", fmt.Sprintf("pod-%d", i), "--peers", strings.Join(list, ","), "--peer-listen", addr,
