@@ -236,3 +236,35 @@ func TestOverflowEndsTheLink(t *testing.T) {
 		t.Errorf("the guest ended %q and told %v", p.guest.Ended(), p.client.causes)
 	}
 }
+
+// TestDisconnectHasPatience: a guest that was told to end, acknowledges everything and does not say that
+// its client is gone, is not waited for beyond endPatience.
+func TestDisconnectHasPatience(t *testing.T) {
+	p := newPair(t, 0)
+	p.settle()
+	p.host.Disconnect(p.now, wire.CauseDraining)
+	p.settle()
+	if len(p.client.causes) != 1 || p.client.causes[0] != wire.CauseDraining {
+		t.Fatalf("the client was told %v", p.client.causes)
+	}
+	told := p.now
+	for !p.host.Done() {
+		next := p.host.Next()
+		if g := p.guest.Next(); !g.IsZero() && g.Before(next) {
+			next = g
+		}
+		if next.IsZero() || next.Sub(told) > 2*endPatience {
+			t.Fatalf("waits until %v", next)
+		}
+		p.now = next
+		p.host.Tick(p.now)
+		p.guest.Tick(p.now)
+		p.settle()
+	}
+	if waited := p.now.Sub(told); waited != endPatience || p.host.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
+		t.Errorf("after %v the link ended as %q, and the owner was told %v", waited, p.host.Ended(), p.closed)
+	}
+	if !p.guest.Done() {
+		t.Error("the guest was not told")
+	}
+}
