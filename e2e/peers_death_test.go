@@ -69,6 +69,7 @@ func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 	told := time.Since(gone)
 	if !errors.Is(err, client.ErrSessionLost) || told > lossBound {
 		t.Errorf("through %s: %v after %s, want %v within %s\n%s", f.pod.Name, err, told, client.ErrSessionLost, lossBound, f.seen.String())
+		t.Logf("%s says\n%s", f.pod.Name, kubectl(t, "logs", "-n", r.namespace, f.pod.Name, "-c", "server", "--since=30s"))
 	}
 	began := time.Now()
 	again, err := client.Attach(t.Context(), r.url(), f.session.ID, f.session.ResumeToken, nil, r.optionsTo(f.pod))
