@@ -67,7 +67,7 @@ type linkEnd interface {
 func (e *Engine) joinPeers(cfg *PeersConfig) {
 	p := &peers{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
 	e.peers = p
-	p.metrics = newPeerMetrics(e.metrics, &p.counters, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
+	p.metrics = newPeerMetrics(e.metrics, &p.counters, cfg.TLS, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
 	p.transport = newTransport(e.pod, cfg.Listener, cfg.TLS, connectionAge, e.log, p.metrics)
 	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
 		Send: p.transport.send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,

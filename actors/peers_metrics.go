@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/troupe-dev/troupe/actors/relay"
@@ -32,7 +34,8 @@ const (
 	roleHost  = "host"  // this pod has the session
 )
 
-func newPeerMetrics(m *metrics, c *relay.Counters, state func() (alive, dead int)) *peerMetrics {
+// newPeerMetrics makes them; those of the certificate if there is one.
+func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, state func() (alive, dead int)) *peerMetrics {
 	p := &peerMetrics{}
 	add := func(c prometheus.Collector) {
 		m.all = append(m.all, c)
@@ -79,6 +82,19 @@ func newPeerMetrics(m *metrics, c *relay.Counters, state func() (alive, dead int
 			}
 			return float64(dead)
 		}))
+	}
+	if security != nil {
+		gauge := func(name, help string, f func() float64) {
+			add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, f))
+		}
+		gauge("peer_certificate_expiry_timestamp_seconds", "When peers begin to refuse the certificate in force, in seconds since the epoch.", func() float64 {
+			until, _ := security.validity(time.Now())
+			return float64(until.UnixMilli()) / 1e3
+		})
+		gauge("peer_certificate_lifetime_seconds", "For how long the certificate in force was made.", func() float64 {
+			_, lifetime := security.validity(time.Now())
+			return lifetime.Seconds()
+		})
 	}
 	counter("link_frames_total", "Frames sent over links.", c.Frames.Load)
 	counter("link_resends_total", "Frames sent again because the peer did not acknowledge them.", c.Resends.Load)

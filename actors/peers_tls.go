@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,20 +123,46 @@ func (p *PeerTLS) current() (*tls.Certificate, *x509.CertPool) {
 	return p.cert, p.roots
 }
 
+// validity returns when peers begin to refuse the certificate that is in force, because it or
+// an authority above it expires, and for how long it was made. If they refuse it already, and not
+// for its age, that is now.
+func (p *PeerTLS) validity(now time.Time) (until time.Time, lifetime time.Duration) {
+	cert, roots := p.current()
+	chains, err := p.chains(roots, cert.Leaf, cert.Certificate[1:], x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		until = cert.Leaf.NotAfter
+		if now.Before(until) {
+			until = now
+		}
+	}
+	for _, chain := range chains { // any one will do, and each is as good as the first of it to expire
+		first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+		if first.NotAfter.After(until) {
+			until = first.NotAfter
+		}
+	}
+	return until, cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
+}
+
 // verify checks a certificate for one side's use. It replaces the standard
 // verification, which would be that of the roots and host name of one moment.
 func (p *PeerTLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) error {
 	_, roots := p.current()
+	_, err := p.chains(roots, leaf, others, use)
+	return err
+}
+
+// chains are the ways from a certificate to one of the roots.
+func (p *PeerTLS) chains(roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, der := range others {
 		if cert, err := x509.ParseCertificate(der); err == nil {
 			intermediates.AddCert(cert)
 		}
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
+	return leaf.Verify(x509.VerifyOptions{
 		DNSName: p.name, Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{use},
 	})
-	return err
 }
 
 // config is what handshakes use, with use the one that the other side's certificate must allow.

@@ -27,6 +27,7 @@ func TestDashboardShowsThePods(t *testing.T) {
 	t.Parallel()
 	r := install(t, "observed", `
 networkPolicy: {enabled: false} # the API server is not among those that may scrape
+peers: {enabled: true} # one pod knows nobody, and has the metrics
 runner: {resources: {limits: {memory: 512Mi, cpu: "1"}}}
 `)
 	pod := r.pod(t)

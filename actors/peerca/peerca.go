@@ -17,12 +17,14 @@ import (
 
 // Authority signs certificates of peers.
 type Authority struct {
+	Lifetime time.Duration // of what it signs from now on
+
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pem  []byte
 }
 
-// lifetime is of everything made here.
+// lifetime is of everything made here, unless an Authority is told otherwise.
 const lifetime = 24 * time.Hour
 
 // New makes an authority.
@@ -43,7 +45,7 @@ func New() (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	return &Authority{lifetime, cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
 }
 
 func serial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
@@ -61,7 +63,7 @@ func (a *Authority) Sign(dir, name string, trusted ...*Authority) (Files, error)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial(), DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(a.Lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)

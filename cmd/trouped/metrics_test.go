@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/gateway/client"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
@@ -145,7 +146,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	alone := served(launch(t).families())
 	sameRows(t, "docs/metrics.md", metricsPage(t, "../../docs/metrics.md"), alone)
 
-	peers := served(launch(t, "--peers", "other=127.0.0.1:1", "--peer-listen", "127.0.0.1:0", "--peer-insecure").families())
+	files := sign(t, newAuthority(t), t.TempDir(), actors.PeerCertName)
+	peers := served(launch(t, "--peers", "other=127.0.0.1:1", "--peer-listen", "127.0.0.1:0",
+		"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA).families())
 	maps.DeleteFunc(peers, func(name, _ string) bool { return alone[name] != "" })
 	if len(peers) == 0 {
 		t.Error("a server with peers has no metrics of its own")

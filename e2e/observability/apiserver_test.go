@@ -23,11 +23,12 @@ import (
 type apiServer struct {
 	srv     *httptest.Server
 	failing atomic.Bool
+	peers   *sliceAPI
 }
 
 func newAPIServer(t *testing.T) *apiServer {
 	t.Helper()
-	a := &apiServer{}
+	a := &apiServer{peers: newSliceAPI()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", func(w http.ResponseWriter, r *http.Request) {
 		var review authenticationv1.TokenReview
@@ -55,6 +56,7 @@ func newAPIServer(t *testing.T) *apiServer {
 		w.WriteHeader(http.StatusCreated)
 		_, _ = w.Write([]byte(`{"kind":"Event","apiVersion":"v1"}`))
 	})
+	mux.HandleFunc("GET /apis/discovery.k8s.io/v1/namespaces/"+namespace+"/endpointslices", a.peers.serve)
 	a.srv = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.failing.Load() {
 			http.Error(w, "etcd is gone", http.StatusInternalServerError)
@@ -64,6 +66,13 @@ func newAPIServer(t *testing.T) *apiServer {
 	}))
 	t.Cleanup(a.srv.Close)
 	return a
+}
+
+// fail makes it fail from now on, until goOn is called. What was open has ended.
+func (a *apiServer) fail() (goOn func()) {
+	a.failing.Store(true)
+	a.peers.cut()
+	return func() { a.failing.Store(false) }
 }
 
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {

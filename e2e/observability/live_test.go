@@ -18,20 +18,23 @@ import (
 // patience is how long the effect of one step may take to show in Prometheus.
 const patience = 40 * time.Second
 
-// scenario is a troupe of three servers on loopback, and the Prometheus that watches it.
+// scenario is some servers on loopback, and the Prometheus that watches them. a, b and c are each
+// alone, d and e are peers.
 type scenario struct {
 	t       *testing.T
 	a, b, c *server
+	d, e    *server
 	api     *apiServer
 	prom    *Prometheus
 	check   *Checker
 	held    []*client.Client // until the end
+	crowd   []*client.Client // of d; those that came last have their sessions on e
 	began   time.Time
 	events  []render.Event // the steps
 }
 
 // TestEveryExpressionShowsSomething runs every expression of the dashboard, the alerts and the runbooks against a
-// Prometheus that scrapes three servers at work and in trouble.
+// Prometheus that scrapes five servers at work and in trouble.
 func TestEveryExpressionShowsSomething(t *testing.T) {
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		missing(t, "prometheus")
@@ -54,14 +57,21 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 		do   func()
 		wait string // what has to have shown before the next step; "": nothing in particular
 	}{
+		{"sessions on another pod", s.sessionsElsewhere, ""},
+		{"strangers at the peers' door", s.strangersKnock, "TroupePeersRefused"},
+		{"a way between pods that is closed", s.closeWay, "TroupePeersUnreachable"},
+		// While few commands have run: later, its slow starts are no hundredth of all on a slow machine.
+		{"a runner that stands still", s.runnerStandsStill, "TroupeStartSlow"},
 		{"commands that go wrong", s.commandsGoWrong, "TroupeProcessesEscaped"},
 		{"a cancel that takes its time", s.cancelSlowly, "TroupeCancelSlow"},
 		{"output without room", s.outputWithoutRoom, "TroupeOutputLost"},
 		{"clients that go and come back", s.clientsComeBack, ""},
 		{"a log that nobody reads", s.logUnread, "TroupeLogLinesDropped"},
+		{"a way that stays closed", func() {}, "TroupeLinksBreaking"},
+		{"a way that is open again", s.openWay, ""},
 		{"an API server that fails", s.apiServerFails, "TroupeAuthUnavailable"},
-		{"a runner that stands still", s.runnerStandsStill, "TroupeStartSlow"},
 		{"a runner that ends again and again", s.runnerEnds, "TroupeRunnerDown"},
+		{"a certificate that nobody renews", s.certificateAges, "TroupePeerCertificateExpiring"},
 		{"every session in use", s.everySession, "TroupeSessionsRefused"},
 		{"a drain of all", s.drainAll, "TroupeDrainCutsOff"},
 		{"a drain of all, still", func() {}, "TroupeNotReady"},
@@ -91,13 +101,14 @@ func start(t *testing.T) *scenario {
 	s.a = startServer(t, bin, serverConfig{pod: "troupe-a", token: "token-of-troupe-a-0123456789"})
 	s.b = startServer(t, bin, serverConfig{pod: "troupe-b", token: "token-of-troupe-b-0123456789"})
 	s.c = startServer(t, bin, serverConfig{pod: "troupe-c", token: "token-of-troupe-c-0123456789", cluster: s.api})
+	s.startPeers(bin)
 	rules, err := filepath.Abs(rulesFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s.prom, err = StartPrometheus(ctx, PrometheusConfig{Dir: t.TempDir(), Scrape: scrape(s.a, s.b, s.c), Rules: rules})
+	s.prom, err = StartPrometheus(ctx, PrometheusConfig{Dir: t.TempDir(), Scrape: scrape(s.all()...), Rules: rules})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +124,8 @@ func start(t *testing.T) *scenario {
 	return s
 }
 
+func (s *scenario) all() []*server { return []*server{s.a, s.b, s.c, s.d, s.e} }
+
 // settle waits until every server has been scraped twice: an increase before that is none.
 func (s *scenario) settle() {
 	s.t.Helper()
@@ -121,7 +134,7 @@ func (s *scenario) settle() {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if len(seen) == 3 {
+		if len(seen) == len(s.all()) {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -149,7 +162,7 @@ func (s *scenario) until(alert string) {
 	}
 }
 
-// work keeps all servers busy with ordinary commands until it is told to stop.
+// work keeps the servers without peers busy with ordinary commands until it is told to stop.
 func (s *scenario) work() (stop func()) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var all sync.WaitGroup
@@ -222,7 +235,7 @@ func (s *scenario) end() {
 	for _, c := range s.held {
 		_ = c.Close()
 	}
-	for _, server := range []*server{s.a, s.b, s.c} {
+	for _, server := range s.all() {
 		select {
 		case err := <-server.ended:
 			if err != nil {

@@ -20,6 +20,7 @@ var drawn = []string{
 	"Sessions", "Executions running", "Start",
 	"Executions ended by reason", "Executions that failed", "Cancel to dead",
 	"Output dropped by cause", "Budget used by running commands", "Requests with an error",
+	"Peers dead", "Sessions placed on peers", "Links ended, not by the client",
 }
 
 // TestDrawnPanelsAreInTheDashboard, or the picture would be of another one.
@@ -51,7 +52,7 @@ func (s *scenario) render() {
 	d := readDashboard(s.t)
 	now := time.Now()
 	p := render.Picture{
-		Title: "Three servers of troupe, at work and in trouble",
+		Title: "Five servers of troupe, at work and in trouble",
 		Note: fmt.Sprintf("%.0f seconds of TestEveryExpressionShowsSomething: the dashboard's queries, as Prometheus answered them. Drawn by e2e/observability/render, not by Grafana.",
 			now.Sub(s.began).Seconds()),
 		From: s.began, To: now, Step: time.Second, Events: s.events,

@@ -22,6 +22,9 @@ import (
 // namespace is the label that the servers of the test are scraped with.
 const namespace = "demo"
 
+// maxSessions is what each server has of slots.
+const maxSessions = 4
+
 // build makes the programs of the product, and returns the directory they are in.
 func build(t *testing.T) string {
 	t.Helper()
@@ -41,6 +44,7 @@ type server struct {
 	bin    string
 	socket string
 	token  string
+	peers  *peerFiles // nil: it is alone
 
 	ws, http, admin string // URLs
 
@@ -56,17 +60,21 @@ type serverConfig struct {
 	pod     string
 	cluster *apiServer // it is in this cluster
 	token   string     // of its clients
+	peers   *peerFiles // it is one of the pods of a Service of that cluster; nil: it is alone
 }
 
 // startServer returns when the server is ready for clients.
 func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, pod: cfg.pod, bin: bin, token: cfg.token, socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1)}
+	s := &server{t: t, pod: cfg.pod, bin: bin, token: cfg.token, peers: cfg.peers, socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1)}
 	args := []string{
 		filepath.Join(bin, "trouped"), "--pod", cfg.pod, "--namespace", namespace, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 		"--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", s.socket,
-		"--max-sessions", "4", "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget", "2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
+		"--max-sessions", strconv.Itoa(maxSessions), "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget", "2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
+	}
+	if cfg.peers != nil {
+		args = append(args, cfg.peers.args()...)
 	}
 	if cfg.cluster != nil {
 		args = cfg.cluster.pod(t, args)

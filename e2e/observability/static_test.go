@@ -22,6 +22,7 @@ const (
 	rulesFile     = "../../charts/troupe/files/rules.yaml"
 	runbooks      = "../../docs/runbooks"
 	metricsPage   = "../../docs/metrics.md"
+	peersPage     = "../../docs/peers.md"
 	runbookURL    = "https://github.com/troupe-dev/troupe/blob/main/docs/runbooks/"
 )
 
@@ -107,7 +108,7 @@ func TestDashboardReadsAtThreeInTheMorning(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"Service", "Pods", "Sessions and executions", "Output", "Failures", "Resources"}
+	want := []string{"Service", "Pods", "Sessions and executions", "Output", "Failures", "Peers", "Resources"}
 	if !slices.Equal(rows, want) {
 		t.Errorf("rows %q, want %q", rows, want)
 	}
@@ -239,16 +240,23 @@ func TestRunbooksQuoteTheLog(t *testing.T) {
 	}
 }
 
-// documentedMetrics returns the metrics of docs/metrics.md, which a test of trouped holds to the server.
+// documentedMetrics returns the metrics of docs/metrics.md and docs/peers.md, whose tables a test of trouped holds
+// to the server. The second names some in its text, too: those that need a cluster.
 func documentedMetrics(t *testing.T) map[string]bool {
 	t.Helper()
-	text, err := os.ReadFile(metricsPage)
-	if err != nil {
-		t.Fatal(err)
-	}
 	names := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(troupe_[a-z_]+)` \\|").FindAllStringSubmatch(string(text), -1) {
-		names[m[1]] = true
+	for page, metric := range map[string]string{metricsPage: "(?m)^\\| `(troupe_[a-z_]+)` \\|", peersPage: "`(troupe_[a-z_]+)`"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(metric).FindAllStringSubmatch(string(text), -1)
+		if len(found) < 10 {
+			t.Errorf("%s names %d metrics", page, len(found))
+		}
+		for _, m := range found {
+			names[m[1]] = true
+		}
 	}
 	return names
 }

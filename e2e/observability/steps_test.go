@@ -12,7 +12,7 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// The steps of the scenario: what is done to the three servers.
+// The steps of the scenario: what is done to the servers.
 
 func (s *scenario) commandsGoWrong() {
 	c := s.a.dial()
@@ -134,13 +134,13 @@ func (s *scenario) logUnread() {
 
 // apiServerFails: clients with tokens that were not seen before cannot be checked, and the pod cannot report.
 func (s *scenario) apiServerFails() {
-	s.api.failing.Store(true)
-	defer s.api.failing.Store(false)
+	defer s.api.fail()()
 	for _, token := range []string{"new", "newer", "newest"} {
 		if got := s.c.knock(http.DefaultClient, token); got != http.StatusServiceUnavailable {
 			s.t.Errorf("status %d", got)
 		}
 	}
+	s.until("TroupePeersNotFollowed")
 }
 
 // runnerStandsStill while more commands come than there are inits ready: the others wait for it.
@@ -189,18 +189,10 @@ func (s *scenario) runnerEnds() {
 
 // everySession takes all slots, and asks for one more.
 func (s *scenario) everySession() {
-	for _, server := range []*server{s.a, s.b, s.c} {
-		held := 0
-		for _, c := range s.held {
-			if strings.HasPrefix(c.ID(), server.pod+".") {
-				held++
-			}
-		}
-		var c *client.Client
-		for ; c == nil || held < c.Limits().MaxSessions; held++ {
-			c = server.dial() // waits while sessions of earlier steps end
-			s.held = append(s.held, c)
-		}
+	for _, server := range s.all() {
+		s.fill(server)
+	}
+	for _, server := range s.all() {
 		if _, err := client.Dial(s.t.Context(), server.ws, client.Options{Token: server.token}); wire.CodeOf(err) != wire.CodeSessionLimit {
 			s.t.Errorf("one too many at %s: %v", server.pod, err)
 		}
@@ -208,9 +200,34 @@ func (s *scenario) everySession() {
 	s.until("TroupeSessionsNearLimit")
 }
 
+// fill takes what a server has of slots. It waits while sessions of earlier steps end.
+func (s *scenario) fill(server *server) {
+	s.t.Helper()
+	held := 0
+	for _, c := range s.held {
+		if strings.HasPrefix(c.ID(), server.pod+".") {
+			held++
+		}
+	}
+	for deadline := time.Now().Add(patience); held < maxSessions; {
+		c := server.dial()
+		if strings.HasPrefix(c.ID(), server.pod+".") {
+			s.held = append(s.held, c)
+			held++
+			continue
+		}
+		if err := c.Close(); err != nil { // it was placed on a peer
+			s.t.Error(err)
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s has no slot free", server.pod)
+		}
+	}
+}
+
 // drainAll: each has a command that it waits for.
 func (s *scenario) drainAll() {
-	for _, server := range []*server{s.a, s.b, s.c} {
+	for _, server := range s.all() {
 		s.begin(s.last(server), "sleep 1000")
 		server.drain()
 	}
