@@ -154,7 +154,7 @@ func (t *transport) send(pod string, e *relay.Envelope) {
 		return
 	}
 	*buf = data
-	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope) {
+	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope, cap(data)) {
 		envelope.Free()
 		t.metrics.lost.WithLabelValues("queue_full").Inc()
 	}
