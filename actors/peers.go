@@ -243,6 +243,9 @@ func (p *peers) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
 }
 
+// maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
+func (p *peers) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
+
 // join makes a guest's link known. It returns false if the peer is dead.
 func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {

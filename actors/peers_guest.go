@@ -35,6 +35,7 @@ func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	}
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
 		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
+		MaxControl: g.peers.maxControl(),
 		Opened:  func(string) { c.far = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,38 @@ func TestResumeOnAnotherPod(t *testing.T) {
 		t.Errorf("a wrong token was answered %v", r.err)
 	}
 	s.stop(second, wrong)
+}
+
+// TestLargestRequestsReachAnotherPod: what the gateway lets through reaches the session, whatever it consists of and
+// however large a message may be.
+func TestLargestRequestsReachAnotherPod(t *testing.T) {
+	for name, tc := range map[string]struct {
+		largest int64
+		data    string
+		n       int
+	}{
+		"what JSON may be escaped in": {1 << 20, strings.Repeat("<", 1<<20), 2},
+		"a message of over 8 MiB":     {16 << 20, strings.Repeat("x", 9<<20), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, 2, func(c *Config) { c.Limits.MaxMessage = tc.largest })
+			first := connect(s.pods[0].Engine, ConnectRequest{})
+			connected, _ := first.settled(t)
+			far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+			far.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+			far.answered(t, "0")
+			for i := range tc.n {
+				far.conn.Request(wire.ID(strconv.Itoa(i+1)), &wire.InputParams{ExecutionID: "x", Data: tc.data})
+			}
+			for i := range tc.n {
+				far.answered(t, strconv.Itoa(i+1)) // that there is no such execution
+			}
+			if cause, ended := far.hasEnded(); ended {
+				t.Errorf("the connection ended with %q", cause)
+			}
+			s.stop(first, far)
+		})
+	}
 }
 
 // TestCloseCodeDecidesAcrossPods: 1000 at another pod ends the session, as it does at its own.
