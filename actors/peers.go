@@ -286,6 +286,22 @@ func (p *peers) candidates() (pods []string) {
 	return pods
 }
 
+// whereIs says what is known of the pod that owns a session: what the directory knows, and what the peers do
+// themselves. One that answers exists, though the directory has lost sight of it. One that was never
+// heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstPatience.
+func (p *peers) whereIs(pod string) (k PeerKnowledge) {
+	_, k = p.directory.Lookup(pod)
+	p.locked(func(t *relay.Table, _ time.Time) {
+		switch state := t.Peer(pod).State; {
+		case state == relay.PeerIsAlive && p.known[pod] != "":
+			k = PeerKnown
+		case state == relay.PeerIsUnknown && k == PeerKnown:
+			k = PeerUndecided
+		}
+	})
+	return k
+}
+
 // reserve notes that a session is about to be asked for on a peer.
 func (p *peers) reserve(pod string) {
 	p.locked(func(t *relay.Table, _ time.Time) { t.Reserve(pod) })

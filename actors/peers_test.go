@@ -261,12 +261,23 @@ func TestPodFlaps(t *testing.T) {
 		t.Error("the connection has ended")
 	}
 
-	// While it is out of sight, what exists goes on. A newcomer waits until the directory knows.
-	s.dir.set(PeerUndecided)
+	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod answers is the better proof.
+	s.dir.set(PeerUnknown)
 	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
 	if r := far.answered(t, "4"); r.err != nil {
 		t.Errorf("status while the owner is out of sight: %v", r.err)
 	}
+	other := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	other.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	if r := other.answered(t, "1"); r.err != nil {
+		t.Errorf("resume while the owner answers, and the directory has lost it: %v", r.err)
+	}
+	other.hangUp(wire.CauseClientGone)
+	far.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
+
+	// Without links it is forgotten. A newcomer waits until the directory knows.
+	s.dir.set(PeerUndecided)
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	var once sync.Once
@@ -279,6 +290,8 @@ func TestPodFlaps(t *testing.T) {
 	}
 
 	// A directory that does not get to know says nothing of the session: the client is to try again.
+	late.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
 	s.dir.set(PeerUndecided)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
@@ -289,7 +302,43 @@ func TestPodFlaps(t *testing.T) {
 	if cause, _ := retry.hasEnded(); cause != wire.CauseClientGone {
 		t.Errorf("the connection ended with %q", cause)
 	}
-	s.stop(owner, far, late, retry)
+	s.stop(owner, retry)
+}
+
+// TestOwnerThatDoesNotKnowThisPodYet: a pod that has just come up is in its own directory before it is in the owner's. The
+// owner's silence is no death: it has nowhere to send its answers.
+func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
+	s := newService(t, 1, nil)
+	owner := connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := owner.settled(t)
+	l := listenLoopback(t, "127.0.0.1:0")
+	all := append(s.dir.Peers(), Peer{Pod: "pod-1", Addr: l.Addr().String()})
+	early := &testDirectory{peers: all}
+	files := sign(t, s.ca, t.TempDir(), PeerCertName)
+	s.pods = append(s.pods, newHarness(t, newFakeRunner(running), func(cfg *Config) {
+		cfg.Pod = "pod-1"
+		cfg.Peers = &PeersConfig{Directory: early, Listener: l, TLS: load(t, files)}
+	}, nil))
+	resume := func() (*testClient, *wire.Error) {
+		far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+		far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+		return far, far.answered(t, "1").err
+	}
+	var clients []*testClient
+	for began := time.Now(); time.Since(began) < relay.DeadAfter+time.Second; {
+		c, err := resume()
+		if err == nil || err.Code != wire.CodeInternal || err.Data == nil || err.Data.RetryAfterSeconds == 0 {
+			t.Errorf("resume while the owner cannot answer: %v", err)
+		}
+		clients = append(clients, c)
+	}
+	s.dir.set(PeerUnknown, all...)
+	s.meet()
+	c, err := resume()
+	if err != nil {
+		t.Errorf("resume when the owner knows this pod: %v", err)
+	}
+	s.stop(append(clients, owner, c)...)
 }
 
 // deafEnd is a link's end that is not ready to hear of anything.
@@ -310,7 +359,7 @@ func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	})}
 	now := time.Now()
 	p.table.SetPeers(now, []string{"pod-1"})
-	p.table.Tick(now.Add(relay.DeadAfter))
+	p.table.Tick(now.Add(relay.FirstPatience))
 	end := &deafEnd{peer: "pod-1"}
 	joined := make(chan bool)
 	p.mu.Lock() // the table is busy
