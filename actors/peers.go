@@ -155,10 +155,10 @@ func (p *peers) tick() {
 	})
 }
 
-// load is what the next heartbeat says of this pod.
+// load is what the next heartbeat says of this pod. One that can start nothing has room that is of no use.
 func (p *peers) load() *relay.Heartbeat {
 	s := p.engine.Stats()
-	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: s.Draining}
+	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: !p.engine.Ready()}
 }
 
 // stateChanged is called by the table, with mu held.

@@ -58,6 +58,29 @@ func TestServiceCeilingIsExact(t *testing.T) {
 	}
 }
 
+// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get every newcomer that others have none for.
+func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
+	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
+	s.pods[1].runner.down.Store(true)
+	eventually(t, 5*time.Second, "the others have heard of it", func() (told bool) {
+		s.pods[0].peers.locked(func(table *relay.Table, _ time.Time) { told = table.Peer("pod-1").Draining })
+		return told
+	})
+	var clients []*testClient
+	for i := range 5 {
+		c := connect(s.pods[0].Engine, ConnectRequest{})
+		clients = append(clients, c)
+		connected, err := c.settled(t)
+		if i < 4 && (connected == nil || connected.Pod == "pod-1") {
+			t.Errorf("client %d got %v, %v", i, connected, err)
+		}
+		if i == 4 && (err == nil || err.Code != wire.CodeSessionLimit) {
+			t.Errorf("the last client got %v, %v", connected, err)
+		}
+	}
+	s.stop(clients...)
+}
+
 // TestResumeOnAnotherPod: everything works from a pod that does not own the session.
 func TestResumeOnAnotherPod(t *testing.T) {
 	s := newService(t, 2, nil)
