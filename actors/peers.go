@@ -286,6 +286,17 @@ func (p *peers) candidates() (pods []string) {
 	return pods
 }
 
+// roomBut reports whether a peer other than guest, which asks because it has none, is believed to have room for a session.
+func (p *peers) roomBut(guest string) (room bool) {
+	p.locked(func(t *relay.Table, _ time.Time) {
+		for _, pod := range t.Placement() {
+			info := t.Peer(pod)
+			room = room || pod != guest && info.Sessions < info.MaxSessions
+		}
+	})
+	return room
+}
+
 // whereIs says what is known of the pod that owns a session: what the directory knows, and what the peers do
 // themselves. One that answers exists, though the directory has lost sight of it. One that was never
 // heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstPatience.

@@ -136,7 +136,7 @@ func (c *connection) opened() {
 
 // mayPlace reports whether a session may be opened on another pod. What came
 // from another pod is decided here, so that no pod sends a client in circles.
-func (c *connection) mayPlace() bool { return c.engine.peers != nil && !c.req.relayed }
+func (c *connection) mayPlace() bool { return c.engine.peers != nil && c.req.guest == "" }
 
 // placeElsewhere asks the peers for a session, those with most room first.
 func (c *connection) placeElsewhere(ctx actor.Context) {

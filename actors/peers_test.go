@@ -58,6 +58,34 @@ func TestServiceCeilingIsExact(t *testing.T) {
 	}
 }
 
+// TestNoSessionGivesWayWhileThereIsRoom: a pod that is asked because it was believed to have room keeps its detached sessions
+// when another has. When none has, one gives way, wherever it is.
+func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
+	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 1 })
+	full := connect(s.pods[0].Engine, ConnectRequest{})
+	full.settled(t)
+	idle := connect(s.pods[1].Engine, ConnectRequest{})
+	idle.settled(t)
+	idle.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "the session is detached", func() bool { return s.pods[1].detached.Load() == 1 })
+	ask := func() *testClient { return connect(s.pods[1].Engine, ConnectRequest{guest: "pod-0"}) }
+	asked := ask()
+	if _, err := asked.settled(t); err == nil || err.Code != wire.CodeSessionLimit {
+		t.Errorf("asked while pod-2 has room: %v", err)
+	}
+	if n := s.pods[1].detached.Load(); n != 1 {
+		t.Error("the detached session is gone, though pod-2 has room")
+	}
+	last := connect(s.pods[2].Engine, ConnectRequest{})
+	last.settled(t)
+	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].peers.roomBut("pod-0") })
+	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
+	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
+		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
+	}
+	s.stop(full, idle, asked, last, newcomer)
+}
+
 // TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get every newcomer that others have none for.
 func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
