@@ -213,6 +213,10 @@ func (ep *endpoint) greet(ctx context.Context, conn *grpc.ClientConn) (remote.Re
 	if !ok || res.ConnectResponse.GetBlocked() {
 		return nil, fmt.Errorf("the peer answered the greeting with %T", answer.MessageType)
 	}
+	// All pods have the same certificate, and addresses of pods are used again.
+	if id := res.ConnectResponse.GetMemberId(); id != ep.pod {
+		return nil, fmt.Errorf("the pod at this address is %q", id)
+	}
 	return stream, nil
 }
 

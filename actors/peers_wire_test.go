@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -270,6 +271,18 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	server.Stop()
 }
 
+// TestAnotherPodAtTheAddress: the address of a pod that is gone may be another's by now, which is not to be given what was for the first.
+func TestAnotherPodAtTheAddress(t *testing.T) {
+	s := newService(t, 2, nil)
+	ep := &endpoint{t: s.pods[1].peers.transport, pod: "gone", addr: s.dir.peers[0].Addr, more: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(t.Context(), dialPatience)
+	defer cancel()
+	if connected, err := ep.connection(ctx); connected || err == nil || !strings.Contains(err.Error(), "pod-0") {
+		t.Errorf("connected: %v, %v", connected, err)
+	}
+	s.stop()
+}
+
 // TestNothingWaitsForAPeerThatIsNotThere: a pod that does not come up for days is not kept the heartbeats of days.
 func TestNothingWaitsForAPeerThatIsNotThere(t *testing.T) {
 	s := newService(t, 1, nil)
@@ -299,7 +312,7 @@ func (d *deafPeer) Receive(stream remote.Remoting_ReceiveServer) error {
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
-	err := stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{ConnectResponse: &remote.ConnectResponse{}}})
+	err := stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{ConnectResponse: &remote.ConnectResponse{MemberId: "deaf"}}})
 	d.greeted <- struct{}{}
 	<-stream.Context().Done()
 	return err
