@@ -38,7 +38,6 @@ type endpoint struct {
 	t    *transport
 	pod  string
 	addr string
-	done chan struct{} // closed when its goroutine has ended
 	stop context.CancelFunc
 
 	mu     sync.Mutex
@@ -56,8 +55,8 @@ type queued struct {
 
 func (t *transport) newEndpoint(pod, addr string) *endpoint {
 	ctx, stop := context.WithCancel(context.Background())
-	ep := &endpoint{t: t, pod: pod, addr: addr, done: make(chan struct{}), stop: stop, more: make(chan struct{}, 1)}
-	go ep.run(ctx)
+	ep := &endpoint{t: t, pod: pod, addr: addr, stop: stop, more: make(chan struct{}, 1)}
+	t.running.Go(func() { ep.run(ctx) })
 	return ep
 }
 
@@ -123,7 +122,6 @@ func (ep *endpoint) cut() {
 }
 
 func (ep *endpoint) run(ctx context.Context) {
-	defer close(ep.done)
 	pause := redialFirst
 	for ctx.Err() == nil {
 		connected, err := ep.connection(ctx)

@@ -50,6 +50,7 @@ type transport struct {
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by pod
 	closed    bool
+	running   sync.WaitGroup // endpoints' goroutines, also of those that were replaced
 }
 
 // peersID is the actor that envelopes are addressed to, and envelopeType the only type that there is.
@@ -181,9 +182,7 @@ func (t *transport) close() {
 	for _, ep := range endpoints {
 		ep.stop()
 	}
-	for _, ep := range endpoints {
-		<-ep.done
-	}
+	t.running.Wait()
 	t.server.Stop()
 	<-t.served
 }
