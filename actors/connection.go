@@ -119,7 +119,7 @@ func (c *connection) receive(ctx actor.Context) {
 func (c *connection) openSession(ctx actor.Context, mayPlace bool) openSession {
 	return openSession{
 		asked: c.since, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection,
-		relayed: c.req.relayed, mayPlace: mayPlace,
+		guest: c.req.guest, mayPlace: mayPlace,
 	}
 }
 

@@ -23,6 +23,7 @@ type fakeRunner struct {
 	trees map[string]*fakeTree                // by execution id
 	auto  func(*fakeTree)                     // runs for each tree that was started
 	stdin func(io.WriteCloser) io.WriteCloser // stands before the stdin of trees; nil: nothing does
+	down  atomic.Bool                         // it cannot start anything
 }
 
 func newFakeRunner(auto func(*fakeTree)) *fakeRunner {
@@ -66,7 +67,7 @@ func (r *fakeRunner) OwnerDone(owner string) <-chan struct{} {
 	return done
 }
 
-func (r *fakeRunner) Up() bool            { return true }
+func (r *fakeRunner) Up() bool            { return !r.down.Load() }
 func (r *fakeRunner) Containment() string { return "tree" }
 
 // alive counts the trees that were started and are not dead.

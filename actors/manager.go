@@ -64,7 +64,8 @@ func (m *manager) handle(ctx actor.Context) {
 	}
 }
 
-// open gives a newcomer a slot, at once or when an idle detached session has given way.
+// open gives a newcomer a slot, at once or when an idle detached session has given way. For a client of another pod none
+// gives way while a third has room: who asked did not know how full this one is, and asks there next.
 func (m *manager) open(ctx actor.Context, msg openSession) {
 	switch {
 	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
@@ -75,7 +76,7 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestYieldable(ctx)
-		if pid == nil {
+		if pid == nil || msg.guest != "" && m.engine.peers.roomBut(msg.guest) {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}
@@ -127,7 +128,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cau
 	}
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
-	if !msg.relayed {
+	if msg.guest == "" {
 		m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
 		m.engine.refused(cause)
 	}

@@ -62,8 +62,8 @@ type (
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool
-		relayed            bool // a peer asks for a client of its own, which it may yet take elsewhere
-		mayPlace           bool // answered with placeElsewhere rather than refused, or that another session gives way
+		guest              string // the pod that asks for a client of its own, which it may yet take elsewhere; empty: this one
+		mayPlace           bool   // answered with placeElsewhere rather than refused, or that another session gives way
 	}
 	// placeElsewhere: manager → connection. There is no room here.
 	placeElsewhere struct{}

@@ -155,10 +155,10 @@ func (p *peers) tick() {
 	})
 }
 
-// load is what the next heartbeat says of this pod.
+// load is what the next heartbeat says of this pod. One that can start nothing has room that is of no use.
 func (p *peers) load() *relay.Heartbeat {
 	s := p.engine.Stats()
-	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: s.Draining}
+	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: !p.engine.Ready()}
 }
 
 // stateChanged is called by the table, with mu held.
@@ -243,6 +243,9 @@ func (p *peers) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
 }
 
+// maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
+func (p *peers) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
+
 // join makes a guest's link known. It returns false if the peer is dead.
 func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {
@@ -281,6 +284,33 @@ func (p *peers) leave(link relay.LinkID, role string, cause relay.Ended) {
 func (p *peers) candidates() (pods []string) {
 	p.locked(func(t *relay.Table, _ time.Time) { pods = t.Placement() })
 	return pods
+}
+
+// roomBut reports whether a peer other than guest, which asks because it has none, is believed to have room for a session.
+func (p *peers) roomBut(guest string) (room bool) {
+	p.locked(func(t *relay.Table, _ time.Time) {
+		for _, pod := range t.Placement() {
+			info := t.Peer(pod)
+			room = room || pod != guest && info.Sessions < info.MaxSessions
+		}
+	})
+	return room
+}
+
+// whereIs says what is known of the pod that owns a session: what the directory knows, and what the peers do
+// themselves. One that answers exists, though the directory has lost sight of it. One that was never
+// heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstPatience.
+func (p *peers) whereIs(pod string) (k PeerKnowledge) {
+	_, k = p.directory.Lookup(pod)
+	p.locked(func(t *relay.Table, _ time.Time) {
+		switch state := t.Peer(pod).State; {
+		case state == relay.PeerIsAlive && p.known[pod] != "":
+			k = PeerKnown
+		case state == relay.PeerIsUnknown && k == PeerKnown:
+			k = PeerUndecided
+		}
+	})
+	return k
 }
 
 // reserve notes that a session is about to be asked for on a peer.

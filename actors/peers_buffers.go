@@ -9,17 +9,22 @@ import (
 // bufferPool gives gRPC the buffers that messages of streams are put together in.
 // Its own take 1 MiB for whatever is over 32 KiB, or clear each buffer before use,
 // which was a seventh of what relaying costs.
-type bufferPool struct{ sizes [4]sync.Pool }
+type bufferPool struct{ sizes [len(bufferSizes)]sync.Pool }
 
 var _ mem.BufferPool = (*bufferPool)(nil)
 
-// bufferSizes: control frames, one full frame of output, half a batch and a batch.
-var bufferSizes = [4]int{4 << 10, 36 << 10, 80 << 10, maxBatchBytes + 16<<10}
+// bufferSizes: what is too large not to be pooled, some output, one full frame of it, half a batch and a batch.
+// What waits in a queue holds a whole buffer, so none is much larger than the one before.
+var bufferSizes = [...]int{4 << 10, 12 << 10, 36 << 10, 80 << 10, maxBatchBytes + 16<<10}
 
 var streamBuffers = new(bufferPool)
 
 // Get implements mem.BufferPool. What is in the buffer is undefined.
 func (p *bufferPool) Get(length int) *[]byte {
+	if mem.IsBelowBufferPoolingThreshold(length) { // an acknowledgement has 60 bytes, and may wait for long
+		b := make([]byte, length)
+		return &b
+	}
 	for i, size := range bufferSizes {
 		if length > size {
 			continue

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,9 +16,11 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes wait for one peer. Links send no more than their windows,
+	// maxQueued is how many bytes of memory wait for one peer. Links send no more than their windows,
 	// so a peer that reads never lets it come to this; what is over it is dropped, and its link sends it again.
 	maxQueued = 8 << 20
+	// queuedCost is added for each envelope: its place in the queue and its headers.
+	queuedCost = 128
 	// maxBatch and maxBatchBytes bound one message of the stream, far below what gRPC refuses. Larger
 	// ones carried no more per second, and every one is held as a whole at both ends.
 	maxBatch      = 64
@@ -45,32 +46,38 @@ type endpoint struct {
 	t    *transport
 	pod  string
 	addr string
-	done chan struct{} // closed when its goroutine has ended
 	stop context.CancelFunc
 
 	mu     sync.Mutex
-	queue  []mem.Buffer
-	bytes  int
-	more   chan struct{}      // buffered, 1: the queue is not empty, perhaps
+	queue  []queued
+	held   int                // memory of queue
+	more   chan struct{}      // buffered, 1: pump is to look again
 	cutNow context.CancelFunc // ends the connection in use
+}
+
+// queued is an envelope that waits, and the memory that it holds.
+type queued struct {
+	mem.Buffer
+	held int
 }
 
 func (t *transport) newEndpoint(pod, addr string) *endpoint {
 	ctx, stop := context.WithCancel(context.Background())
-	ep := &endpoint{t: t, pod: pod, addr: addr, done: make(chan struct{}), stop: stop, more: make(chan struct{}, 1)}
-	go ep.run(ctx)
+	ep := &endpoint{t: t, pod: pod, addr: addr, stop: stop, more: make(chan struct{}, 1)}
+	t.running.Go(func() { ep.run(ctx) })
 	return ep
 }
 
-// post queues one envelope. It never blocks. It returns false if the queue is full.
-func (ep *endpoint) post(envelope mem.Buffer) bool {
+// post queues one envelope, whose buffer has that size. It never blocks. It returns false if the queue is full.
+func (ep *endpoint) post(envelope mem.Buffer, size int) bool {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	if ep.bytes+envelope.Len() > maxQueued {
+	held := size + queuedCost
+	if ep.held+held > maxQueued {
 		return false
 	}
-	ep.queue = append(ep.queue, envelope)
-	ep.bytes += envelope.Len()
+	ep.queue = append(ep.queue, queued{envelope, held})
+	ep.held += held
 	ep.wake()
 	return true
 }
@@ -92,13 +99,16 @@ func (ep *endpoint) take() []mem.Buffer {
 		size += ep.queue[n].Len()
 		n++
 	}
-	batch := slices.Clone(ep.queue[:n])
-	clear(ep.queue[:n])
-	ep.queue = ep.queue[n:]
-	ep.bytes -= size
 	if n == 0 {
 		return nil
 	}
+	batch := make([]mem.Buffer, n)
+	for i, e := range ep.queue[:n] {
+		batch[i] = e.Buffer
+		ep.held -= e.held
+	}
+	clear(ep.queue[:n])
+	ep.queue = ep.queue[n:]
 	if len(ep.queue) == 0 {
 		ep.queue = nil // a burst's array is not kept
 	}
@@ -112,7 +122,7 @@ func (ep *endpoint) forget() {
 	for _, e := range ep.queue {
 		e.Free()
 	}
-	ep.queue, ep.bytes = nil, 0
+	ep.queue, ep.held = nil, 0
 }
 
 // cut ends the connection in use, if there is one, and whatever waits for it.
@@ -125,7 +135,6 @@ func (ep *endpoint) cut() {
 }
 
 func (ep *endpoint) run(ctx context.Context) {
-	defer close(ep.done)
 	pause := redialFirst
 	for ctx.Err() == nil {
 		connected, err := ep.connection(ctx)
@@ -140,6 +149,7 @@ func (ep *endpoint) run(ctx context.Context) {
 			ep.t.log.Info("connection to peer lost", "peer", ep.pod, "addr", ep.addr, "err", err)
 		} else {
 			ep.t.log.Debug("peer not reached", "peer", ep.pod, "addr", ep.addr, "err", err)
+			ep.forget() // or the heartbeats of days would wait for a pod that does not come up
 		}
 		select {
 		case <-ctx.Done():
@@ -216,6 +226,10 @@ func (ep *endpoint) greet(ctx context.Context, conn *grpc.ClientConn) (remote.Re
 	res, ok := answer.MessageType.(*remote.RemoteMessage_ConnectResponse)
 	if !ok || res.ConnectResponse.GetBlocked() {
 		return nil, fmt.Errorf("the peer answered the greeting with %T", answer.MessageType)
+	}
+	// All pods have the same certificate, and addresses of pods are used again.
+	if id := res.ConnectResponse.GetMemberId(); id != ep.pod {
+		return nil, fmt.Errorf("the pod at this address is %q", id)
 	}
 	return stream, nil
 }

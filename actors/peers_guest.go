@@ -35,8 +35,9 @@ func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	}
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
 		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
-		Opened:  func(string) { c.far = g },
-		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
+		MaxControl: g.peers.maxControl(),
+		Opened:     func(string) { c.far = g },
+		Refused:    func(*wire.Error, wire.Cause) { g.refused = true },
 	})
 	c.links = append(c.links, g)
 	return g
@@ -135,7 +136,7 @@ func (c *connection) opened() {
 
 // mayPlace reports whether a session may be opened on another pod. What came
 // from another pod is decided here, so that no pod sends a client in circles.
-func (c *connection) mayPlace() bool { return c.engine.peers != nil && !c.req.relayed }
+func (c *connection) mayPlace() bool { return c.engine.peers != nil && c.req.guest == "" }
 
 // placeElsewhere asks the peers for a session, those with most room first.
 func (c *connection) placeElsewhere(ctx actor.Context) {
@@ -160,8 +161,8 @@ func (c *connection) askNext(ctx actor.Context) {
 	ctx.Send(c.engine.manager, c.openSession(ctx, false))
 }
 
-// undecidedPatience is how long resume waits for a directory that does not know yet, and
-// undecidedRetry how often it is asked.
+// undecidedPatience is how long resume waits for a directory that does not know yet, or for a first sign of
+// the owner, and undecidedRetry how often it looks.
 const (
 	undecidedPatience = 3 * time.Second
 	undecidedRetry    = 100 * time.Millisecond
@@ -177,7 +178,7 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	stopTimer(c.patience) // resume has come
 	var g *guestLink
 	refusal, cause := sessionLost(), wire.CauseSessionLost
-	switch _, knowledge := c.engine.peers.directory.Lookup(pod); {
+	switch knowledge := c.engine.peers.whereIs(pod); {
 	case knowledge == PeerUndecided && time.Now().Before(msg.until):
 		c.patience = c.engine.after(undecidedRetry, ctx.Self(), msg)
 		return true

@@ -28,10 +28,10 @@ type hostLink struct {
 func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 	h := &hostLink{peers: p, id: id, peer: peer}
 	h.host = relay.NewHost(time.Now(), relay.HostConfig{
-		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters,
+		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(),
 		Connect: func(o relay.Opening) {
 			h.conn = p.engine.Connect(ConnectRequest{
-				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection, relayed: true,
+				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection, guest: peer,
 			}, h)
 		},
 		Request: func(id wire.ID, params any) { h.conn.Request(id, params) },

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +58,57 @@ func TestServiceCeilingIsExact(t *testing.T) {
 	}
 }
 
+// TestNoSessionGivesWayWhileThereIsRoom: a pod that is asked because it was believed to have room keeps its detached sessions
+// when another has. When none has, one gives way, wherever it is.
+func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
+	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 1 })
+	full := connect(s.pods[0].Engine, ConnectRequest{})
+	full.settled(t)
+	idle := connect(s.pods[1].Engine, ConnectRequest{})
+	idle.settled(t)
+	idle.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "the session is detached", func() bool { return s.pods[1].detached.Load() == 1 })
+	ask := func() *testClient { return connect(s.pods[1].Engine, ConnectRequest{guest: "pod-0"}) }
+	asked := ask()
+	if _, err := asked.settled(t); err == nil || err.Code != wire.CodeSessionLimit {
+		t.Errorf("asked while pod-2 has room: %v", err)
+	}
+	if n := s.pods[1].detached.Load(); n != 1 {
+		t.Error("the detached session is gone, though pod-2 has room")
+	}
+	last := connect(s.pods[2].Engine, ConnectRequest{})
+	last.settled(t)
+	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].peers.roomBut("pod-0") })
+	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
+	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
+		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
+	}
+	s.stop(full, idle, asked, last, newcomer)
+}
+
+// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get every newcomer that others have none for.
+func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
+	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
+	s.pods[1].runner.down.Store(true)
+	eventually(t, 5*time.Second, "the others have heard of it", func() (told bool) {
+		s.pods[0].peers.locked(func(table *relay.Table, _ time.Time) { told = table.Peer("pod-1").Draining })
+		return told
+	})
+	var clients []*testClient
+	for i := range 5 {
+		c := connect(s.pods[0].Engine, ConnectRequest{})
+		clients = append(clients, c)
+		connected, err := c.settled(t)
+		if i < 4 && (connected == nil || connected.Pod == "pod-1") {
+			t.Errorf("client %d got %v, %v", i, connected, err)
+		}
+		if i == 4 && (err == nil || err.Code != wire.CodeSessionLimit) {
+			t.Errorf("the last client got %v, %v", connected, err)
+		}
+	}
+	s.stop(clients...)
+}
+
 // TestResumeOnAnotherPod: everything works from a pod that does not own the session.
 func TestResumeOnAnotherPod(t *testing.T) {
 	s := newService(t, 2, nil)
@@ -97,6 +149,38 @@ func TestResumeOnAnotherPod(t *testing.T) {
 		t.Errorf("a wrong token was answered %v", r.err)
 	}
 	s.stop(second, wrong)
+}
+
+// TestLargestRequestsReachAnotherPod: what the gateway lets through reaches the session, whatever it consists of and
+// however large a message may be.
+func TestLargestRequestsReachAnotherPod(t *testing.T) {
+	for name, tc := range map[string]struct {
+		largest int64
+		data    string
+		n       int
+	}{
+		"what JSON may be escaped in": {1 << 20, strings.Repeat("<", 1<<20), 2},
+		"a message of over 8 MiB":     {16 << 20, strings.Repeat("x", 9<<20), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, 2, func(c *Config) { c.Limits.MaxMessage = tc.largest })
+			first := connect(s.pods[0].Engine, ConnectRequest{})
+			connected, _ := first.settled(t)
+			far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+			far.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+			far.answered(t, "0")
+			for i := range tc.n {
+				far.conn.Request(wire.ID(strconv.Itoa(i+1)), &wire.InputParams{ExecutionID: "x", Data: tc.data})
+			}
+			for i := range tc.n {
+				far.answered(t, strconv.Itoa(i+1)) // that there is no such execution
+			}
+			if cause, ended := far.hasEnded(); ended {
+				t.Errorf("the connection ended with %q", cause)
+			}
+			s.stop(first, far)
+		})
+	}
 }
 
 // TestCloseCodeDecidesAcrossPods: 1000 at another pod ends the session, as it does at its own.
@@ -228,12 +312,23 @@ func TestPodFlaps(t *testing.T) {
 		t.Error("the connection has ended")
 	}
 
-	// While it is out of sight, what exists goes on. A newcomer waits until the directory knows.
-	s.dir.set(PeerUndecided)
+	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod answers is the better proof.
+	s.dir.set(PeerUnknown)
 	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
 	if r := far.answered(t, "4"); r.err != nil {
 		t.Errorf("status while the owner is out of sight: %v", r.err)
 	}
+	other := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	other.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	if r := other.answered(t, "1"); r.err != nil {
+		t.Errorf("resume while the owner answers, and the directory has lost it: %v", r.err)
+	}
+	other.hangUp(wire.CauseClientGone)
+	far.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
+
+	// Without links it is forgotten. A newcomer waits until the directory knows.
+	s.dir.set(PeerUndecided)
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	var once sync.Once
@@ -246,6 +341,8 @@ func TestPodFlaps(t *testing.T) {
 	}
 
 	// A directory that does not get to know says nothing of the session: the client is to try again.
+	late.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
 	s.dir.set(PeerUndecided)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
@@ -256,7 +353,43 @@ func TestPodFlaps(t *testing.T) {
 	if cause, _ := retry.hasEnded(); cause != wire.CauseClientGone {
 		t.Errorf("the connection ended with %q", cause)
 	}
-	s.stop(owner, far, late, retry)
+	s.stop(owner, retry)
+}
+
+// TestOwnerThatDoesNotKnowThisPodYet: a pod that has just come up is in its own directory before it is in the owner's. The
+// owner's silence is no death: it has nowhere to send its answers.
+func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
+	s := newService(t, 1, nil)
+	owner := connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := owner.settled(t)
+	l := listenLoopback(t, "127.0.0.1:0")
+	all := append(s.dir.Peers(), Peer{Pod: "pod-1", Addr: l.Addr().String()})
+	early := &testDirectory{peers: all}
+	files := sign(t, s.ca, t.TempDir(), PeerCertName)
+	s.pods = append(s.pods, newHarness(t, newFakeRunner(running), func(cfg *Config) {
+		cfg.Pod = "pod-1"
+		cfg.Peers = &PeersConfig{Directory: early, Listener: l, TLS: load(t, files)}
+	}, nil))
+	resume := func() (*testClient, *wire.Error) {
+		far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+		far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+		return far, far.answered(t, "1").err
+	}
+	var clients []*testClient
+	for began := time.Now(); time.Since(began) < relay.DeadAfter+time.Second; {
+		c, err := resume()
+		if err == nil || err.Code != wire.CodeInternal || err.Data == nil || err.Data.RetryAfterSeconds == 0 {
+			t.Errorf("resume while the owner cannot answer: %v", err)
+		}
+		clients = append(clients, c)
+	}
+	s.dir.set(PeerUnknown, all...)
+	s.meet()
+	c, err := resume()
+	if err != nil {
+		t.Errorf("resume when the owner knows this pod: %v", err)
+	}
+	s.stop(append(clients, owner, c)...)
 }
 
 // deafEnd is a link's end that is not ready to hear of anything.
@@ -277,7 +410,7 @@ func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	})}
 	now := time.Now()
 	p.table.SetPeers(now, []string{"pod-1"})
-	p.table.Tick(now.Add(relay.DeadAfter))
+	p.table.Tick(now.Add(relay.FirstPatience))
 	end := &deafEnd{peer: "pod-1"}
 	joined := make(chan bool)
 	p.mu.Lock() // the table is busy

@@ -51,6 +51,7 @@ type transport struct {
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by pod
 	closed    bool
+	running   sync.WaitGroup // endpoints' goroutines, also of those that were replaced
 }
 
 // peersID is the actor that envelopes are addressed to, and envelopeType the only type that there is.
@@ -160,7 +161,7 @@ func (t *transport) send(pod string, e *relay.Envelope) {
 		return
 	}
 	*buf = data
-	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope) {
+	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope, cap(data)) {
 		envelope.Free()
 		t.metrics.lost.WithLabelValues("queue_full").Inc()
 	}
@@ -187,9 +188,7 @@ func (t *transport) close() {
 	for _, ep := range endpoints {
 		ep.stop()
 	}
-	for _, ep := range endpoints {
-		<-ep.done
-	}
+	t.running.Wait()
 	t.server.Stop()
 	<-t.served
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -30,11 +31,13 @@ func encodeRequest(id wire.ID, params any) *Request {
 	default:
 		return nil
 	}
-	b, err := json.Marshal(params)
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // or a page of HTML were six times as long as it came
+	if e.Encode(params) != nil {
 		return nil
 	}
-	r.Params = b
+	r.Params = b.Bytes()
 	return r
 }
 

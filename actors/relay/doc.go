@@ -52,7 +52,8 @@
 // A pod dies: nothing is heard for [DeadAfter], although heartbeats are sent each second and, after 1.5 s of silence,
 // ask for an answer twice a second. Or its boot changes. All links to it end at once. The guest answers every open request with
 // -32007 and disconnects with session_lost; the host says client_gone, and the resume window begins. A pod that itself
-// stood still begins to wait anew. A pod that leaves the directory is not dead by that. A peer that is slow but answers is
+// stood still begins to wait anew. A pod that was never heard is given [FirstPatience], in which it gets no links: it may not know
+// yet where to send its answers. A pod that leaves the directory is not dead by that. A peer that is slow but answers is
 // not dead either.
 //
 // One end forgets the link: a frame or probe for an unknown link is answered by a Reset, once in 200 ms for a link and 200 in a second,

@@ -12,6 +12,10 @@ const (
 	// DeadAfter is how long nothing may be heard of a peer that is asked: four heartbeats. A client learns
 	// of its owner's death within 5 s, and a pod that stands still for 2 s is not dead.
 	DeadAfter = 4 * time.Second
+	// FirstPatience is the same for a peer that was never heard. That it lives shows only when it knows where this
+	// pod is, and what it reads the directory from may be late: by 15 s after an API server was down, by 45 s
+	// if its watch is dead.
+	FirstPatience = time.Minute
 	// askAfter is how long a peer may be silent before it is asked for a sign at once, and again every askEvery: the
 	// first heartbeat after an outage may be late by HeartbeatEvery, which would make an outage of 2 s look like death.
 	askAfter = 1500 * time.Millisecond
@@ -42,7 +46,7 @@ const (
 	PeerIsUnknown PeerState = iota
 	// PeerIsAlive: it was heard within DeadAfter.
 	PeerIsAlive
-	// PeerIsDead: it was not. It is asked all the same, and may come back.
+	// PeerIsDead: it was not, or not within FirstPatience if it never was before. It is asked all the same, and may come back.
 	PeerIsDead
 )
 
@@ -111,6 +115,9 @@ func (p *peer) learn(h *Heartbeat) {
 }
 
 func (p *peer) deadAt() time.Time {
+	if p.heard.IsZero() {
+		return p.asked.Add(FirstPatience)
+	}
 	return p.lastSign().Add(DeadAfter)
 }
 

@@ -78,7 +78,8 @@ const (
 	// can be read while others travel.
 	DefaultWindow = 256 << 10
 	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of
-	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more.
+	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more: where messages may
+	// be large, a link needs more.
 	DefaultMaxControl = 8 << 20
 	// MaxEnvelope is more than any envelope has. Transports batch messages and bound the batch:
 	// 64 of these are within the 16 MiB of protoactor's remote.

@@ -60,6 +60,10 @@ func TestSilentPeerIsDead(t *testing.T) {
 	if a.lost[link] != EndedPeerDead || a.Peer("b").State != PeerIsDead || a.Add(a.now, NewLinkID(), "b") {
 		t.Errorf("after %v: lost %v, state %v", DeadAfter, a.lost, a.Peer("b").State)
 	}
+	if a.Peer("c").State != PeerIsUnknown {
+		t.Error("a peer that may not know yet where this pod is, is dead")
+	}
+	a.pass(FirstPatience - DeadAfter)
 	if a.Peer("c").State != PeerIsDead {
 		t.Error("a peer that was never heard of is not dead")
 	}
