@@ -229,8 +229,10 @@ func TestGuestsOfAContainer(t *testing.T) {
 	box.enter("0", leave(foreign)).Wait()
 	guest := box.enter("65534", "echo ready; exec -a "+alive+" sleep 1000")
 	defer guest.Wait()
-	if !lives(orphan) || !lives(foreign) || !lives(alive) {
-		t.Fatalf("orphans: %v %v, guest: %v", find(orphan), find(foreign), find(alive))
+	defer box.kill()
+	eventually(t, "the guest", func() bool { return lives(alive) }) // it said ready, and then became what it is
+	if !lives(orphan) || !lives(foreign) {
+		t.Fatalf("orphans: %v %v", find(orphan), find(foreign))
 	}
 	before := r.Status().Escaped
 	for range 3 {
@@ -246,7 +248,6 @@ func TestGuestsOfAContainer(t *testing.T) {
 	if n := r.Status().Escaped - before; n < 1 {
 		t.Errorf("%d escaped", n)
 	}
-	box.kill()
 }
 
 // A dying runner closes its connection before it is dead. Until then nobody can
