@@ -9,9 +9,14 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
+// maxWaiting is how many frames wait for one link here. An honest peer that has heard of nothing
+// for so long sends fewer; what is over it is dropped, and sent again.
+const maxWaiting = 256
+
 // hostLink is the owner's end of a link: the client of a connection actor here, whose socket is
-// elsewhere. It has a mutex rather than a mailbox, so that Follow can answer and
-// output is read on the goroutine that asks for it.
+// elsewhere. Its host has a mutex rather than a mailbox, so that Follow can answer. The
+// host reads transcripts, and a disk may take its time: what comes from the peer waits in an inbox,
+// so that only this link and its connection's actor wait for that.
 type hostLink struct {
 	peers *peers
 	id    relay.LinkID
@@ -23,7 +28,14 @@ type hostLink struct {
 	timer *time.Timer
 	woken atomic.Bool
 	left  bool
+
+	waiting  sync.Mutex // for what follows; held for no longer than it takes to append
+	inbox    []hostEvent
+	handling bool // a goroutine is emptying inbox
 }
+
+// hostEvent is something that a host is to hear of.
+type hostEvent func(*relay.Host, time.Time)
 
 func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 	h := &hostLink{peers: p, id: id, peer: peer}
@@ -41,7 +53,7 @@ func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 }
 
 // do runs f with the host, and looks after what it leaves: a timer, or the end.
-func (h *hostLink) do(f func(*relay.Host, time.Time)) {
+func (h *hostLink) do(f hostEvent) {
 	h.mu.Lock()
 	now := time.Now()
 	f(h.host, now)
@@ -72,16 +84,48 @@ func (h *hostLink) wake() {
 	}
 }
 
+// post has the host hear of something, after what was posted before. It does not wait for the
+// host, and drops what is too much, unless that must not be lost.
+func (h *hostLink) post(f hostEvent, must bool) {
+	h.waiting.Lock()
+	defer h.waiting.Unlock()
+	if len(h.inbox) >= maxWaiting && !must {
+		return
+	}
+	h.inbox = append(h.inbox, f)
+	if !h.handling {
+		h.handling = true
+		h.peers.engine.dispatch.Schedule(h.handle)
+	}
+}
+
+// handle empties the inbox.
+func (h *hostLink) handle() {
+	for {
+		h.waiting.Lock()
+		events := h.inbox
+		h.inbox = nil
+		h.handling = len(events) > 0
+		h.waiting.Unlock()
+		if len(events) == 0 {
+			return
+		}
+		for _, f := range events {
+			h.do(f)
+		}
+	}
+}
+
 func (h *hostLink) peerName() string { return h.peer }
-func (h *hostLink) tick()            { h.do((*relay.Host).Tick) }
-func (h *hostLink) reconnected()     { h.do((*relay.Host).Reconnected) }
+func (h *hostLink) tick()            { h.do((*relay.Host).Tick) } // on its timer's goroutine
+func (h *hostLink) reconnected()     { h.post((*relay.Host).Reconnected, false) }
 
 func (h *hostLink) frame(f *relay.Frame) {
-	h.do(func(x *relay.Host, now time.Time) { x.Receive(now, f) })
+	h.post(func(x *relay.Host, now time.Time) { x.Receive(now, f) }, false)
 }
 
 func (h *hostLink) peerLost(end relay.Ended) {
-	h.do(func(x *relay.Host, now time.Time) { x.PeerLost(now, end) })
+	h.post(func(x *relay.Host, now time.Time) { x.PeerLost(now, end) }, true)
 }
 
 // Reply implements Client.
