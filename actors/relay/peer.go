@@ -21,7 +21,7 @@ const (
 	askAfter = 1500 * time.Millisecond
 	askEvery = 500 * time.Millisecond
 
-	// livesKept is how many earlier boots of a peer are remembered, whose late envelopes are ignored.
+	// livesKept is how many earlier boots of a peer are remembered, whose late envelopes are ignored while the last one lives.
 	livesKept = 8
 	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's
 	// other end is told once, and a peer that goes on all the same costs no more than this.
@@ -96,8 +96,9 @@ func newPeer(now time.Time, name string) *peer {
 	return &peer{name: name, asked: now, resets: resetBurst, resetsAt: now}
 }
 
-// restart begins the peer's next life.
+// restart begins the peer's next life, or one that was buried alive.
 func (p *peer) restart(boot Boot) {
+	p.lives = slices.DeleteFunc(p.lives, func(b Boot) bool { return b == boot })
 	if (p.boot != Boot{}) {
 		p.lives = append(p.lives, p.boot)
 		if len(p.lives) > livesKept {

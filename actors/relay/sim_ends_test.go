@@ -37,7 +37,7 @@ func (g *simGuest) checkEnded() {
 	switch why := g.guest.Ended(); {
 	case why == EndedPeerDead:
 		w.checkMayBeDead(p, g.owner)
-	case why == EndedPeerRestarted && g.owner.up && g.owner.boot == g.boot:
+	case why == EndedPeerRestarted && g.owner.up && g.owner.boot == g.boot && !w.now.Before(p.misled[g.owner.index]):
 		w.failf("%s takes %s for restarted", p.name, g.owner.name)
 	case why == EndedReset && g.owner.life == g.life && w.ends[g.id] == "":
 		w.failf("a guest was reset, and its host did not end")
@@ -187,6 +187,7 @@ func (h *simHost) settle() {
 // takes handles an envelope.
 func (p *simPod) takes(e *Envelope) {
 	w := p.w
+	p.hears(e)
 	verdict, id, f := p.table.Route(w.now, e)
 	p.armTable()
 	switch verdict {

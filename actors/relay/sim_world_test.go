@@ -150,6 +150,8 @@ type simPod struct {
 
 	table     *Table
 	tableDue  time.Time
+	heard     map[Boot]time.Time // last, from each life of the others
+	misled    []time.Time        // until then, by pod, it may take the last life for over
 	guests    map[LinkID]*simGuest
 	hosts     map[LinkID]*simHost
 	sockets   []*socket
@@ -170,7 +172,7 @@ func (p *simPod) boots() {
 	p.up, p.boot, p.life = true, w.random16(), p.life+1
 	p.guests, p.hosts = map[LinkID]*simGuest{}, map[LinkID]*simHost{}
 	p.sockets, p.sessions, p.paused, p.mailUntil = nil, map[string]*simSession{}, time.Time{}, time.Time{}
-	p.tableDue = time.Time{}
+	p.tableDue, p.heard, p.misled = time.Time{}, map[Boot]time.Time{}, make([]time.Time, 8)
 	p.table = NewTable(Self{p.name, p.boot}, TableConfig{
 		Send:     func(peer string, e *Envelope) { p.sends(w.pod(peer), e) },
 		Load:     func() *Heartbeat { return &Heartbeat{Sessions: uint32(len(p.sessions)), MaxSessions: maxSimSessions} },
@@ -274,7 +276,7 @@ func (p *simPod) expectLost(owner *simPod) {
 		if s.guest == nil || s.guest.owner != owner || s.ended() {
 			continue
 		}
-		died := p.w.now
+		died, life := p.w.now, owner.boot
 		var check func()
 		check = func() {
 			if s.ended() || s.guest.owner != owner {
@@ -285,10 +287,27 @@ func (p *simPod) expectLost(owner *simPod) {
 				p.after(5*time.Second, check)
 				return
 			}
+			if heard := p.heard[life]; heard.After(died) { // late
+				died = heard
+				p.after(died.Add(5*time.Second).Sub(p.w.now), check)
+				return
+			}
 			p.w.failf("%s: a client has not heard for 5 s that %s died", p.name, owner.name)
 		}
 		p.after(5*time.Second, check)
 	}
+}
+
+// hears notes whose envelope comes, and whether it cannot be told from a restart: the first that is
+// heard of a life that is over.
+func (p *simPod) hears(e *Envelope) {
+	w, from, boot := p.w, p.w.pod(e.GetFrom()), Boot(e.GetBoot())
+	if p.heard[boot].IsZero() && boot != from.boot {
+		p.misled[from.index] = w.now.Add(DeadAfter + HeartbeatEvery)
+		w.upset = append(w.upset, upset{from.index, p.index, w.now, p.misled[from.index]})
+		w.logf("%s hears %s for the first time from a life that is over", p.name, from.name)
+	}
+	p.heard[boot] = w.now
 }
 
 func (p *simPod) stoodStillSince(t time.Time) bool {

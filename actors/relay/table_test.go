@@ -129,6 +129,26 @@ func TestRestartEndsLinksOnce(t *testing.T) {
 	}
 }
 
+// TestBuriedAliveIsHeardAgain: the first that is heard of a life may be late, and come when the next one is known. That one, which looks as if it were over,
+// is heard again when the other is silent; and late envelopes of the other do not count any more.
+func TestBuriedAliveIsHeardAgain(t *testing.T) {
+	a := newTableAt("b")
+	over, lives := NewBoot(), NewBoot()
+	a.Route(a.now, from("b", lives, nil))
+	a.Route(a.now, from("b", over, nil)) // cannot be told from a restart
+	for range 2 * int(DeadAfter/HeartbeatEvery) {
+		a.pass(HeartbeatEvery)
+		a.Route(a.now, from("b", lives, nil))
+	}
+	if info := a.Peer("b"); info.State != PeerIsAlive || info.Boot != lives {
+		t.Errorf("the peer is %v", info)
+	}
+	a.Route(a.now, from("b", over, nil))
+	if info := a.Peer("b"); info.Boot != lives {
+		t.Errorf("a life that is over counts: %v", info)
+	}
+}
+
 // TestUnknownLinksAreRefusedWithoutEnd: frames of a link that is not here are answered, but never so that two pods go on about it.
 func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
 	a, boot, link := newTableAt("b"), NewBoot(), NewLinkID()
