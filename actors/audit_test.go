@@ -19,7 +19,7 @@ import (
 // TestEveryEndIsAccountedOnce: in the metrics and in the audit log, also when
 // something in the server fails.
 func TestEveryEndIsAccountedOnce(t *testing.T) {
-	for _, how := range []string{"exit", "start failed", "process panic", "session panic", "close", "kept, session panic", "kept, close", "kept, process panic", "kept, gone"} {
+	for _, how := range []string{"exit", "start failed", "process panic", "session panic", "session panic, overtaken", "close", "close, overtaken", "kept, session panic", "kept, close", "kept, process panic", "kept, gone"} {
 		t.Run(how, func(t *testing.T) {
 			panics := ""
 			probe := func(kind string, msg any) {
@@ -47,6 +47,8 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 				c.execute("1", p)
 				synctest.Wait()
 				tree := h.runner.tree("x")
+				how, overtaken := strings.CutSuffix(how, ", overtaken")
+				tree.overtaken = overtaken
 				if how != "start failed" {
 					tree.run()
 				}

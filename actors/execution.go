@@ -23,7 +23,8 @@ type execution struct {
 	tree       Tree
 	transcript *transcript.Transcript
 	trace      *executionTrace
-	accounted  atomic.Bool    // see Engine.account
+	accounted  atomic.Bool // see Engine.account
+	doom       atomic.Pointer[doom]
 	readers    sync.WaitGroup // of its pipes
 
 	pid       *actor.PID // the process actor; nil once it has stopped
@@ -35,6 +36,13 @@ type execution struct {
 	read      bool // some connection was sent all of it
 
 	waiting []waiter // requests to be answered when it has started, or not
+}
+
+// doom is why a session that stops kills the tree, and when. Its process actor may be the one that
+// reports the end, and would call it the command's own.
+type doom struct {
+	reason wire.Reason
+	at     time.Time
 }
 
 // waiter is an execute request that waits for the command to run, or a connection
@@ -64,6 +72,7 @@ func (x *execution) feed(after int64) Feed {
 // abandon ends a record whose session stops: the tree dies, and the transcript
 // is removed. For an execution that ended in order the tree is dead already.
 func (x *execution) abandon(e *Engine, reason wire.Reason) {
+	x.doom.Store(&doom{reason, time.Now()})
 	x.tree.Kill()
 	if !x.dead {
 		x.dead = true
@@ -85,13 +94,17 @@ func (x *execution) killed(reason wire.Reason) *wire.Completed {
 		ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command, ExitCode: -9, Signal: "SIGKILL", Reason: reason,
 	}
 	if reason == wire.ReasonInternal {
-		c.Error = wire.Errorf(wire.CodeInternal, "the execution failed inside the server; its processes were killed")
+		c.Error = failedInside()
 	}
 	if !x.started.IsZero() {
 		c.ExecutionTime = time.Since(x.started).Seconds()
 	}
 	x.count(c)
 	return c
+}
+
+func failedInside() *wire.Error {
+	return wire.Errorf(wire.CodeInternal, "the execution failed inside the server; its processes were killed")
 }
 
 // count fills in what became of the output.

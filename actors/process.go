@@ -188,6 +188,9 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
 	p.x.trace.event("exited")
+	if ev.Signal != 0 {
+		p.doomed()
+	}
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
 	if p.pausing || p.plan.keep && p.state == wire.StatePaused {
@@ -220,6 +223,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 // read, unless a process of another execution was given one of them.
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
+	p.doomed()
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
 	p.x.trace.dead(ev.SurvivorCount)
 	p.closeInput(ctx)
@@ -278,6 +282,13 @@ func (p *process) sweep() {
 func (p *process) decide(r wire.Reason) {
 	if p.reason == "" {
 		p.reason, p.endedAt = r, time.Now()
+	}
+}
+
+// doomed decides for the reason of a session that stops, if this was its doing.
+func (p *process) doomed() {
+	if d := p.x.doom.Load(); d != nil && p.reason == "" {
+		p.reason, p.endedAt = d.reason, d.at
 	}
 }
 

@@ -124,6 +124,8 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 		err := wire.Errorf(wire.CodeStreamTimeout, "the command was silent for %v", p.plan.streamTimeout)
 		err.Data = &wire.ErrorData{Limit: "stream-timeout", Value: p.plan.streamTimeout.Seconds()}
 		return err
+	case wire.ReasonInternal:
+		return failedInside()
 	case wire.ReasonRunnerLost:
 		return wire.Errorf(wire.CodeInternal, "the runner died, and the command with it")
 	default:
