@@ -44,6 +44,7 @@ type peers struct {
 	links       sync.Map // relay.LinkID → linkEnd
 	open        sync.WaitGroup
 	alive, dead atomic.Int64
+	held        linksHeld
 
 	mu    sync.Mutex
 	table *relay.Table
@@ -63,11 +64,21 @@ type linkEnd interface {
 	reconnected()
 }
 
+// linksHeld is how many links there are, by this pod's role in them.
+type linksHeld struct{ guests, hosts atomic.Int64 }
+
+func (h *linksHeld) of(role string) *atomic.Int64 {
+	if role == roleGuest {
+		return &h.guests
+	}
+	return &h.hosts
+}
+
 // joinPeers makes the Engine part of the service. cfg is valid.
 func (e *Engine) joinPeers(cfg *PeersConfig) {
 	p := &peers{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
 	e.peers = p
-	p.metrics = newPeerMetrics(e.metrics, &p.counters, cfg.TLS, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
+	p.metrics = newPeerMetrics(e.metrics, &p.counters, cfg.TLS, &p.held, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
 	p.transport = newTransport(e.pod, cfg.Listener, cfg.TLS, connectionAge, e.log, p.metrics)
 	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
 		Send: p.transport.send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
@@ -228,7 +239,7 @@ func (p *peers) route(e *relay.Envelope) {
 			verdict = relay.Ignore
 			return
 		}
-		p.metrics.hosts.Inc()
+		p.held.hosts.Add(1)
 	})
 	if verdict == relay.Ignore {
 		return
@@ -243,6 +254,12 @@ func (p *peers) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
 }
 
+// window returns what bounds the output of one of the links in a role: the fewer there are, the more it is.
+func (p *peers) window(role string) func() int {
+	held := p.held.of(role)
+	return func() int { return relay.WindowFor(int(held.Load())) }
+}
+
 // maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
 func (p *peers) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
 
@@ -250,7 +267,7 @@ func (p *peers) maxControl() int { return relay.DefaultMaxControl + int(p.engine
 func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {
 		if ok = p.enter(t, now, link, end); ok {
-			p.metrics.guests.Inc()
+			p.held.guests.Add(1)
 		}
 	})
 	return ok
@@ -272,11 +289,7 @@ func (p *peers) leave(link relay.LinkID, role string, cause relay.Ended) {
 	p.locked(func(t *relay.Table, now time.Time) { t.Remove(now, link) })
 	p.links.Delete(link)
 	p.metrics.ended.WithLabelValues(role, string(cause)).Inc()
-	if role == roleGuest {
-		p.metrics.guests.Dec()
-	} else {
-		p.metrics.hosts.Dec()
-	}
+	p.held.of(role).Add(-1)
 	p.open.Done()
 }
 

@@ -35,9 +35,9 @@ func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	}
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
 		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
-		MaxControl: g.peers.maxControl(),
-		Opened:     func(string) { c.far = g },
-		Refused:    func(*wire.Error, wire.Cause) { g.refused = true },
+		MaxControl: g.peers.maxControl(), Window: g.peers.window(roleGuest),
+		Opened:  func(string) { c.far = g },
+		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})
 	c.links = append(c.links, g)
 	return g

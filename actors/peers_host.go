@@ -40,7 +40,7 @@ type hostEvent func(*relay.Host, time.Time)
 func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 	h := &hostLink{peers: p, id: id, peer: peer}
 	h.host = relay.NewHost(time.Now(), relay.HostConfig{
-		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(),
+		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(), Window: p.window(roleHost),
 		Connect: func(o relay.Opening) {
 			h.conn = p.engine.Connect(ConnectRequest{
 				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection, guest: peer,

@@ -16,8 +16,6 @@ type peerMetrics struct {
 	malformed prometheus.Counter
 	ended     *prometheus.CounterVec // role, cause
 	placed    *prometheus.CounterVec // outcome
-	guests    prometheus.Gauge
-	hosts     prometheus.Gauge
 }
 
 // Outcomes of asking a peer for a session. The set is closed.
@@ -35,7 +33,7 @@ const (
 )
 
 // newPeerMetrics makes them; those of the certificate if there is one.
-func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, state func() (alive, dead int)) *peerMetrics {
+func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, held *linksHeld, state func() (alive, dead int)) *peerMetrics {
 	p := &peerMetrics{}
 	add := func(c prometheus.Collector) {
 		m.all = append(m.all, c)
@@ -69,9 +67,11 @@ func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, state func
 	p.placed = vec("placements_total", "Attempts to open a session on a peer, by outcome.", []string{"outcome"},
 		[]string{placedThere}, []string{placedRefused}, []string{placedLost}, []string{placedNowhere})
 
-	links := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse."}, []string{"role"})
-	p.guests, p.hosts = links.WithLabelValues(roleGuest), links.WithLabelValues(roleHost)
-	add(links)
+	for _, role := range []string{roleGuest, roleHost} {
+		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse.", ConstLabels: prometheus.Labels{"role": role},
+		}, func() float64 { return float64(held.of(role).Load()) }))
+	}
 	for _, s := range []string{"alive", "dead"} {
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "troupe_peers", Help: "Other pods of the service, by whether they answer.", ConstLabels: prometheus.Labels{"state": s},

@@ -325,7 +325,7 @@ func TestPodFlaps(t *testing.T) {
 	}
 	other.hangUp(wire.CauseClientGone)
 	far.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].peers.held.guests.Load() == 0 })
 
 	// Without links it is forgotten. A newcomer waits until the directory knows.
 	s.dir.set(PeerUndecided)
@@ -342,7 +342,7 @@ func TestPodFlaps(t *testing.T) {
 
 	// A directory that does not get to know says nothing of the session: the client is to try again.
 	late.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return metricValue(t, s.pods[1].peers.metrics.guests) == 0 })
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].peers.held.guests.Load() == 0 })
 	s.dir.set(PeerUndecided)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})

@@ -34,7 +34,7 @@ func TestCertificateExpiryIsTold(t *testing.T) {
 	ca.Lifetime = 3 * time.Hour
 	security := load(t, sign(t, ca, dir, PeerCertName))
 	reg := prometheus.NewRegistry()
-	newPeerMetrics(&metrics{registerer: reg}, new(relay.Counters), security, func() (int, int) { return 0, 0 })
+	newPeerMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld), func() (int, int) { return 0, 0 })
 	for _, c := range []struct {
 		name           string
 		change         func()

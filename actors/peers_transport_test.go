@@ -17,7 +17,7 @@ import (
 func newAgedTransport(t *testing.T, pod string, age time.Duration, deliver func(*relay.Envelope), reached func(string)) (tr *transport, addr string) {
 	t.Helper()
 	l := listenLoopback(t, "127.0.0.1:0")
-	m := newPeerMetrics(new(metrics), new(relay.Counters), nil, func() (int, int) { return 0, 0 })
+	m := newPeerMetrics(new(metrics), new(relay.Counters), nil, new(linksHeld), func() (int, int) { return 0, 0 })
 	tr = newTransport(pod, l, nil, age, slog.New(slog.DiscardHandler), m)
 	tr.start(deliver, reached)
 	t.Cleanup(tr.close)

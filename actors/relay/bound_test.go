@@ -7,14 +7,20 @@ import (
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// memoryPerLink is what one stalled link may cost either pod, in heap: the window, what structs cost beyond
-// pieceCost, and size classes. TestStalledLinksCostBoundedMemory measures it.
-const memoryPerLink = DefaultWindow + DefaultWindow/4
-
 // TestStalledLinksCostBoundedMemory: clients that do not read, and guests that do not answer, under commands that never
-// stop, with pieces of one byte, which cost most, and with large ones.
+// stop, with pieces of one byte, which cost most, and with large ones. Each link is opened when there are no more before it, so that
+// windows are as large as they can be.
 func TestStalledLinksCostBoundedMemory(t *testing.T) {
-	const links = 32
+	const links = 100
+	windows := 0
+	for n := range links {
+		windows += WindowFor(n + 1)
+	}
+	if windows > 36<<20 {
+		t.Errorf("%d links have windows of %d bytes", links, windows)
+	}
+	// Beside the windows there is what structs cost beyond pieceCost, and size classes.
+	bound := windows + windows/4
 	for _, c := range []struct {
 		name  string
 		piece int
@@ -31,7 +37,8 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 			before := heapInUse()
 			pairs := make([]*pair, links)
 			for i := range pairs {
-				p := newPair(t, 0)
+				window := fixed(WindowFor(i + 1))
+				p := newPairOf(t, window, window)
 				p.codec = true
 				p.settle()
 				p.deaf = c.deaf
@@ -52,14 +59,56 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 				}
 				pairs[i] = p
 			}
-			each := (heapInUse() - before) / links
-			t.Logf("%d KiB for each of %d links, both ends", each>>10, links)
-			if each > memoryPerLink {
-				t.Errorf("a stalled link costs %d bytes, more than %d", each, memoryPerLink)
+			held := heapInUse() - before
+			t.Logf("%d KiB for %d links, both ends, with windows of %d KiB", held>>10, links, windows>>10)
+			if held > bound {
+				t.Errorf("stalled links cost %d bytes, more than %d", held, bound)
 			}
 			runtime.KeepAlive(pairs)
 		})
 	}
+}
+
+// TestWindowFollowsTheNumberOfLinks: credit that is granted is not taken back, but no more is granted before the client has read so much that
+// the new window holds; and a link with less of it than it had goes on.
+func TestWindowFollowsTheNumberOfLinks(t *testing.T) {
+	links := 1
+	window := func() int { return WindowFor(links) }
+	p := newPairOf(t, window, window)
+	p.settle()
+	p.host.Follow(p.now, feedOf(&stream{end: -1, piece: 8 << 10}))
+	p.settle()
+	cursor, err := p.client.feeds[0].Open(func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 8<<10)
+	unread := func() int { return int(p.guest.came - p.guest.window.done.Load()) }
+	full := func() {
+		t.Helper()
+		if u, w := unread(), WindowFor(links); u > w || u < w/2-leastRoom {
+			t.Errorf("%d bytes are unread, of a window of %d", u, w)
+		}
+	}
+	read := func(n int) {
+		t.Helper()
+		for end := cursor.Offset() + int64(n); cursor.Offset() < end; {
+			if _, err := cursor.Next(buf); err != nil {
+				t.Fatalf("after %d bytes: %v", cursor.Offset(), err)
+			}
+			p.guest.Wake(p.now)
+			p.settle()
+		}
+	}
+	full()
+	links = 100
+	read(MostWindow - LeastWindow)
+	full()
+	read(10 * MostWindow)
+	full()
+	links = 4
+	read(2 * LeastWindow)
+	full()
 }
 
 func heapInUse() int {

@@ -36,7 +36,7 @@
 // like the transcript's. It checks that each piece begins where the last one ended. A second Follow of an execution
 // replaces the first: the host closes the old cursor before it announces the new one.
 //
-// What one link may cost in memory: at the guest [DefaultWindow] of unread output; at the host as much output that is not
+// What one link may cost in memory: at the guest its window of unread output; at the host as much output that is not
 // acknowledged; at each end [DefaultMaxControl] of other frames that are not acknowledged, above which the link ends as
 // [EndedOverflow]. TestStalledLinksCostBoundedMemory measures it.
 //

@@ -15,10 +15,11 @@ const (
 	// maxOutput is the most cost of pieces in one frame, unless a mark makes it more.
 	maxOutput = 48 << 10
 	// leastRoom is how much may be sent at least when a frame is begun or a piece added, so that a truncated
-	// line of the default length is never cut in two: only its end says so. It is less for small windows.
+	// line of the default length is never cut in two: only its end says so. It is less for small windows: an eighth of
+	// the first one, since a later one may be a quarter of that, and half of it may not be granted yet.
 	leastRoom = 16 << 10
-	// leastWindow lets a window move with pieces of one byte.
-	leastWindow = 4 << 10
+	// tinyWindow lets a window move with pieces of one byte.
+	tinyWindow = 4 << 10
 	// markSlack is how far a mark may exceed the credit, since its size shows only when it was read.
 	markSlack = MaxEnvelope
 )

@@ -46,9 +46,9 @@ func FuzzEnvelope(f *testing.F) {
 		table.Add(now, link, "peer")
 		send := func(*Frame) {}
 		client := &recorder{}
-		guest := NewGuest(now, GuestConfig{Link: link, Client: client, Send: send, Wake: func() {}, Window: leastWindow, MaxControl: 1 << 16})
+		guest := NewGuest(now, GuestConfig{Link: link, Client: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
 		host := NewHost(now, HostConfig{
-			Link: link, Send: send, Wake: func() {}, Window: leastWindow, MaxControl: 1 << 16,
+			Link: link, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16,
 			Connect: func(Opening) {}, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},
 		})
 		for _, b := range [][]byte{first, second, first} {
@@ -77,7 +77,7 @@ func FuzzEnvelope(f *testing.F) {
 			}
 			cursor.Close()
 		}
-		if host.link.data > leastWindow+maxOutput || len(host.link.parts) > 1<<16+MaxEnvelope {
+		if host.link.data > tinyWindow+maxOutput || len(host.link.parts) > 1<<16+MaxEnvelope {
 			t.Errorf("a host holds %d", host.link.data)
 		}
 	})

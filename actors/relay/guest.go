@@ -24,8 +24,9 @@ type GuestConfig struct {
 	// Refused is called once instead, when no session was opened: the owner refused, or was lost first.
 	// The client has been told nothing. If it is nil, the client is told.
 	Refused func(*wire.Error, wire.Cause)
-	// Window bounds the cost of output that the client has not read. 0: DefaultWindow.
-	Window int
+	// Window returns what bounds the cost of output that the client has not read. It is asked whenever credit is granted,
+	// and may return less than at first, but no less than a quarter of that. nil: always LeastWindow.
+	Window func() int
 	// MaxControl bounds the bytes of requests that are not acknowledged. It must exceed the largest request. 0: DefaultMaxControl.
 	MaxControl int
 	// Counters may be nil.
@@ -61,8 +62,7 @@ type executionAt struct {
 
 // NewGuest makes a guest and sends its first frame.
 func NewGuest(now time.Time, cfg GuestConfig) *Guest {
-	setDefault(&cfg.Window, DefaultWindow)
-	cfg.Window = max(cfg.Window, leastWindow)
+	cfg.Window = windowOf(cfg.Window)
 	setDefault(&cfg.MaxControl, DefaultMaxControl)
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
@@ -72,8 +72,8 @@ func NewGuest(now time.Time, cfg GuestConfig) *Guest {
 	g.link.send, g.link.counters, g.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
 	g.link.deliver, g.link.onEnded, g.link.acked = g.deliver, g.linkEnded, g.acked
 	g.window.wake = cfg.Wake
-	g.granted = uint64(cfg.Window)
-	g.window.alarm.Store(uint64(cfg.Window / 2))
+	g.granted = uint64(cfg.Window())
+	g.window.alarm.Store(g.granted / 2)
 
 	o := &Open{
 		Subject: []byte(cfg.Open.Subject), Remote: []byte(cfg.Open.Remote), Session: []byte(cfg.Open.Session),
@@ -163,14 +163,14 @@ func (g *Guest) Wake(now time.Time) {
 		return
 	}
 	for {
-		limit := g.window.done.Load() + uint64(g.cfg.Window)
-		if limit < g.granted+uint64(g.cfg.Window/2) {
-			return
+		window := uint64(g.cfg.Window())
+		if limit := g.window.done.Load() + window; limit >= g.granted+window/2 {
+			g.granted = limit
+			g.link.enqueue(now, &Frame_Credit{&Credit{Limit: limit}})
 		}
-		g.granted = limit
-		g.window.alarm.Store(limit - uint64(g.cfg.Window) + uint64(g.cfg.Window/2))
-		g.link.enqueue(now, &Frame_Credit{&Credit{Limit: limit}})
-		if g.window.done.Load() < g.window.alarm.Load() {
+		alarm := g.granted - window/2
+		g.window.alarm.Store(alarm)
+		if g.window.done.Load() < alarm {
 			return
 		}
 	}

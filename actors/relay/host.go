@@ -29,8 +29,9 @@ type HostConfig struct {
 	// Send and Wake: see GuestConfig. Wake is called when a transcript has more.
 	Send func(*Frame)
 	Wake func()
-	// Window bounds the cost of output that is not acknowledged, whatever the guest allows. 0: DefaultWindow.
-	Window int
+	// Window returns what bounds the cost of output that is not acknowledged, whatever the guest allows. It is asked before each frame
+	// of output, and may return less than at first, but no less than a quarter of that. nil: always LeastWindow.
+	Window func() int
 	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0: DefaultMaxControl.
 	MaxControl int
 	// LeaveTimeout is how long Disconnect waits for output to be pulled. 0: DefaultLeaveTimeout.
@@ -80,8 +81,7 @@ type followed struct {
 
 // NewHost makes a host. Pass it the frame that opened it.
 func NewHost(now time.Time, cfg HostConfig) *Host {
-	setDefault(&cfg.Window, DefaultWindow)
-	cfg.Window = max(cfg.Window, leastWindow)
+	cfg.Window = windowOf(cfg.Window)
 	setDefault(&cfg.MaxControl, DefaultMaxControl)
 	if cfg.LeaveTimeout <= 0 {
 		cfg.LeaveTimeout = DefaultLeaveTimeout
@@ -240,7 +240,7 @@ func (h *Host) deliver(now time.Time, f *Frame) {
 
 func (h *Host) open(now time.Time, m *Open) {
 	h.connected, h.limit = true, m.GetWindow()
-	h.least = int(min(leastRoom, m.GetWindow()/4, uint64(h.cfg.Window/4)))
+	h.least = int(min(leastRoom, m.GetWindow()/8, uint64(h.cfg.Window()/8)))
 	h.least = max(h.least, pieceCost+1)
 	o := Opening{
 		Subject: string(m.GetSubject()), Remote: string(m.GetRemote()), Session: string(m.GetSession()),

@@ -23,7 +23,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"nothing is asked", "resend.go", "return l.armed.Add(l.retry)", "return l.armed.Add(1000 * time.Hour)"},
 	{"requests overtake the opening", "link.go", "(!l.first || l.out == 0)", "true"},
 	{"the end does not stop what comes", "link.go", "l.frozen, l.parts = true, nil", "l.parts = nil"},
-	{"more credit than the window", "guest.go", "limit := g.window.done.Load() + uint64(g.cfg.Window)", "limit := g.window.done.Load() + 2*uint64(g.cfg.Window)"},
+	{"more credit than the window", "guest.go", "limit := g.window.done.Load() + window;", "limit := g.window.done.Load() + 2*window;"},
 	{"credit is off by one for each frame", "pump.go", "h.sent += uint64(used)", "h.sent += uint64(used) - 1"},
 	{"credit is not heeded", "pump.go", "allowed := int64(h.limit - h.sent)", "allowed := int64(h.limit-h.sent) + 1<<20"},
 	{"what is closed unread is not given back", "feed.go", "f.window.release(held)", "_ = held"},

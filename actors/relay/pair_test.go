@@ -52,11 +52,23 @@ func (r *recorder) Follow(f Feed) bool {
 }
 func (r *recorder) Disconnect(cause wire.Cause) { r.causes = append(r.causes, cause) }
 
+// fixed is a window that stays as it is; 0 is the default.
+func fixed(window int) func() int {
+	if window == 0 {
+		return nil
+	}
+	return func() int { return window }
+}
+
 func newPair(t testing.TB, window int) *pair {
+	return newPairOf(t, fixed(window), fixed(window))
+}
+
+func newPairOf(t testing.TB, host, guest func() int) *pair {
 	p := &pair{t: t, now: simStart, client: &recorder{}}
 	link := NewLinkID()
 	p.host = NewHost(p.now, HostConfig{
-		Link: link, Window: window,
+		Link: link, Window: host,
 		Send: func(f *Frame) { p.toGuest = append(p.toGuest, f) }, Wake: func() {},
 		Connect: func(o Opening) { p.opening = o },
 		Request: func(_ wire.ID, params any) { p.requests = append(p.requests, params) },
@@ -65,7 +77,7 @@ func newPair(t testing.TB, window int) *pair {
 		},
 	})
 	p.guest = NewGuest(p.now, GuestConfig{
-		Link: link, Window: window, Client: p.client, Open: Opening{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
+		Link: link, Window: guest, Client: p.client, Open: Opening{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
 		Send: func(f *Frame) { p.toHost = append(p.toHost, f) }, Wake: func() {},
 	})
 	return p

@@ -51,7 +51,7 @@ func (h *Host) room() int {
 	if h.limit < h.sent {
 		allowed = 0 // a mark went over it
 	}
-	return int(min(allowed, int64(h.cfg.Window-h.link.data), maxOutput))
+	return int(min(allowed, int64(h.cfg.Window()-h.link.data), maxOutput))
 }
 
 // sendOutput sends one frame of a feed's output, and drops the feed if that was all.

@@ -21,7 +21,7 @@ func TestReaderOnAnotherGoroutine(t *testing.T) {
 			}
 		}
 	}
-	p := newPair(t, leastWindow)
+	p := newPair(t, tinyWindow)
 	p.guest.cfg.Wake = post(wake)
 	p.guest.window.wake = p.guest.cfg.Wake
 	p.settle()

@@ -72,11 +72,14 @@ type Opening struct {
 }
 
 const (
-	// DefaultWindow is the cost of output that one link has under way or unread, over all of its
-	// feeds: a client that does not read holds so much memory on its own pod, 100 of them 25 MiB, and
-	// an owner whose frames are not acknowledged as much on its pod. Five full frames, so that some
-	// can be read while others travel.
-	DefaultWindow = 256 << 10
+	// LeastWindow and MostWindow bound the window of a link: the cost of output that it has under way or unread, over
+	// all of its feeds. A client that does not read holds so much memory on its own pod, and an
+	// owner whose frames are not acknowledged as much on its pod. LeastWindow is five full
+	// frames, so that some can be read while others travel. See WindowFor.
+	LeastWindow = 256 << 10
+	MostWindow  = 4 * LeastWindow
+	// sharedWindows is what the links of a pod divide among themselves while that is more than LeastWindow for each.
+	sharedWindows = 8 * MostWindow
 	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of
 	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more: where messages may
 	// be large, a link needs more.
@@ -85,6 +88,28 @@ const (
 	// 64 of these are within the 16 MiB of protoactor's remote.
 	MaxEnvelope = 64 << 10
 )
+
+// WindowFor returns the window of a link on a pod that has so many in the same role, the link itself
+// included: a few are carried at two thirds of what a client at the owner's pod gets, where the least window gives half.
+//
+// However links come and go, n of them have the windows for 1, 2, ..., n links in all, 36 MiB if there are 100: put them in the order in which
+// credit was last granted to them; there were r links at least when the r-th got its own.
+func WindowFor(links int) int {
+	return share(sharedWindows, LeastWindow, MostWindow, links)
+}
+
+// share divides total among n, who get no less than least and no more than most each.
+func share(total, least, most, n int) int {
+	return min(max(total/max(n, 1), least), most)
+}
+
+// windowOf completes a configured window.
+func windowOf(window func() int) func() int {
+	if window == nil {
+		return func() int { return LeastWindow }
+	}
+	return func() int { return max(window(), tinyWindow) }
+}
 
 // Counters count what links do. All links of a pod share one.
 type Counters struct {

@@ -55,7 +55,7 @@ func (p *simPod) newGuest(owner *simPod, s *socket, o Opening) *simGuest {
 	}
 	p.guests[g.id] = g
 	g.guest = NewGuest(w.now, GuestConfig{
-		Link: g.id, Open: o, Client: s, Window: w.window, MaxControl: w.maxControl, Counters: &w.counters,
+		Link: g.id, Open: o, Client: s, Window: func() int { return w.share(len(p.guests)) }, MaxControl: w.maxControl, Counters: &w.counters,
 		Send:    func(f *Frame) { p.sends(owner, p.table.Wrap(f)) },
 		Wake:    func() { p.after(w.upTo(100*time.Microsecond), func() { g.call(func() { g.guest.Wake(w.now) }) }) },
 		Opened:  s.opened,
@@ -83,8 +83,12 @@ func (g *simGuest) settle() {
 		}
 		return
 	}
-	if unread := int(g.guest.came - g.guest.window.done.Load()); unread > w.window+2000 {
-		w.failf("a guest holds %d for a window of %d", unread, w.window)
+	unread := 0
+	for _, g := range p.guests {
+		unread += int(g.guest.came - g.guest.window.done.Load())
+	}
+	if bound := w.shares(len(p.guests), 2000); unread > bound {
+		w.failf("%d guests hold %d, more than %d", len(p.guests), unread, bound)
 	}
 	next := g.guest.Next()
 	if next.IsZero() || next.Equal(g.due) {
@@ -97,6 +101,16 @@ func (g *simGuest) settle() {
 			g.call(func() { g.guest.Tick(w.now) })
 		}
 	})
+}
+
+// share is the window of one of n links of a pod, and shares what all may hold, each that much over.
+func (w *world) share(n int) int { return share(w.mostWindow, w.window, w.mostWindow, n) }
+
+func (w *world) shares(n, over int) (bound int) {
+	for r := range n {
+		bound += w.share(r+1) + over
+	}
+	return bound
 }
 
 func (w *world) checkMayBeDead(p, owner *simPod) {
@@ -119,7 +133,7 @@ func (p *simPod) newHost(peer *simPod, id LinkID) *simHost {
 	w := p.w
 	h := &simHost{pod: p, peer: peer, id: id}
 	h.host = NewHost(w.now, HostConfig{
-		Link: id, Window: w.window, MaxControl: w.maxControl, Counters: &w.counters,
+		Link: id, Window: func() int { return w.share(len(p.hosts)) }, MaxControl: w.maxControl, Counters: &w.counters,
 		Send: func(f *Frame) { p.sends(peer, p.table.Wrap(f)) },
 		Wake: func() { p.after(w.upTo(100*time.Microsecond), func() { h.call(func() { h.host.Wake(w.now) }) }) },
 		Connect: func(o Opening) {
@@ -159,8 +173,12 @@ func (h *simHost) settle() {
 		}
 		return
 	}
-	if data := h.host.link.data; data > w.window+4000+maxOutput/w.maxBody*frameCost {
-		w.failf("a host holds %d for a window of %d", data, w.window)
+	data := 0
+	for _, h := range p.hosts {
+		data += h.host.link.data
+	}
+	if bound := w.shares(len(p.hosts), 4000+maxOutput/w.maxBody*frameCost); data > bound {
+		w.failf("%d hosts hold %d, more than %d", len(p.hosts), data, bound)
 	}
 	if over := int64(h.host.sent - h.host.limit); over > 1000 {
 		w.failf("a host sent %d more than it may", over)

@@ -52,14 +52,15 @@ type world struct {
 	wires map[[2]int]*simWire
 	upset []upset // what may make a peer seem dead
 
-	window, maxControl, maxBody int
-	counters                    Counters
-	frames                      int // envelopes sent that are no heartbeats
-	executed                    map[string]bool
-	connects                    map[LinkID]Boot  // hosts that opened a connection
-	ends                        map[LinkID]Ended // of hosts
-	healed                      bool
-	events                      int
+	window, mostWindow  int // one link has the latter, four have the former each
+	maxControl, maxBody int
+	counters            Counters
+	frames              int // envelopes sent that are no heartbeats
+	executed            map[string]bool
+	connects            map[LinkID]Boot  // hosts that opened a connection
+	ends                map[LinkID]Ended // of hosts
+	healed              bool
+	events              int
 }
 
 // upset is a time in which a pod could not be heard by another; -1: by nobody.
@@ -76,7 +77,8 @@ func newWorld(seed uint64) *world {
 		wires: map[[2]int]*simWire{}, executed: map[string]bool{},
 		connects: map[LinkID]Boot{}, ends: map[LinkID]Ended{},
 	}
-	w.window = []int{leastWindow, 2 * leastWindow, 64 << 10}[w.rng.IntN(3)]
+	w.window = []int{tinyWindow, 2 * tinyWindow, 64 << 10}[w.rng.IntN(3)]
+	w.mostWindow = w.window << (2 * w.rng.IntN(2))
 	w.maxBody = []int{200, 2000, maxBody}[w.rng.IntN(3)]
 	w.maxControl = DefaultMaxControl
 	if w.rng.IntN(20) == 0 {
