@@ -32,7 +32,8 @@
 //
 // The host pulls the transcript with a cursor and sends pieces with their offsets; marks travel in their place. It may send
 // as much as the guest's Credit allows. The credit counts bytes, and 256 for each piece, over all feeds since the link began. The guest keeps
-// what came until the client's writer has read it, and grants more each half of the window. Its feed is a cursor
+// what came until the client's writer has read it, and grants more each half of the window, which is less the more links its pod
+// has: see [WindowFor]. Its feed is a cursor
 // like the transcript's. It checks that each piece begins where the last one ended. A second Follow of an execution
 // replaces the first: the host closes the old cursor before it announces the new one.
 //
@@ -50,7 +51,7 @@
 // [DefaultLeaveTimeout] for credit, and 15 s for End. When both end at once, End decides.
 //
 // A pod dies: nothing is heard for [DeadAfter], although heartbeats are sent each second and, after 1.5 s of silence,
-// ask for an answer twice a second. Or its boot changes. All links to it end at once. The guest answers every open request with
+// ask for an answer twice a second. Or its boot changes, to one that is not known to be over. All links to it end at once. The guest answers every open request with
 // -32007 and disconnects with session_lost; the host says client_gone, and the resume window begins. A pod that itself
 // stood still begins to wait anew. A pod that was never heard is given [FirstPatience], in which it gets no links: it may not know
 // yet where to send its answers. A pod that leaves the directory is not dead by that. A peer that is slow but answers is
