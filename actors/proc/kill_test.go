@@ -55,23 +55,26 @@ func TestKillOutrunsForkLoops(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/perl"); err != nil {
 		t.Skip("no perl")
 	}
+	// They begin when all are there, and when the parent has said so: it would get to nothing afterwards.
+	const start = `pipe R, W; use POSIX; sub start { close W; <R> } sub ready { close R; print "ready\n"; close W; sleep 1000 } `
 	for name, script := range map[string]string{
 		// 200 processes, each forking children that exit.
-		"wide": `for (1..200) { unless (fork) { while (1) { my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p } } } print "ready\n"; sleep 1000`,
+		"wide": `for (1..200) { unless (fork) { start; while (1) { my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p } } } ready`,
 		// 200 that fork, leave the group and the parent, and so on.
-		"setsid": `use POSIX; for (1..200) { unless (fork) { while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.05 } } } print "ready\n"; sleep 1000`,
+		"setsid": `for (1..200) { unless (fork) { start; while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.05 } } } ready`,
 		// One whose only living process is always a new one.
-		"chain": `use POSIX; unless (fork) { while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() } } print "ready\n"; sleep 1000`,
+		"chain": `unless (fork) { start; while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() } } ready`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := open(t)
 			for range soak(1, 20) {
 				marker := newMarker()
 				c := runSpec(t, r, marker, Spec{
-					Argv: []string{"/usr/bin/perl", "-e", "$|=1; # " + marker + "\n" + script},
+					Argv: []string{"/usr/bin/perl", "-e", "$|=1; # " + marker + "\n" + start + script},
 					Env:  environ(),
 				})
 				c.waitOutput("ready")
+				time.Sleep(200 * time.Millisecond) // of forking
 				began := time.Now()
 				c.tree.Kill()
 				d := c.waitDead()
