@@ -6,10 +6,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/troupe-dev/troupe/actors/proc"
@@ -99,6 +102,73 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 				}
 				if total != 1 {
 					t.Errorf("counted %v times", total)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnEndsKeepTheirReason: an end that the process actor has not heard of when its session fails is what it was, unless
+// the session's kill was it.
+func TestOwnEndsKeepTheirReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		events []proc.Event
+		reason wire.Reason
+	}{
+		"crash":               {[]proc.Event{proc.Exited{Signal: syscall.SIGSEGV}}, wire.ReasonSignaled},
+		"memory, at exit":     {[]proc.Event{proc.Exited{Signal: syscall.SIGKILL, OutOfMemory: true}}, wire.ReasonOutOfMemory},
+		"memory, at death":    {[]proc.Event{proc.Dead{OutOfMemory: true}}, wire.ReasonOutOfMemory},
+		"runner":              {[]proc.Event{proc.Dead{RunnerLost: true}}, wire.ReasonRunnerLost},
+		"start":               {[]proc.Event{proc.StartFailed{Err: &proc.StartError{}}}, wire.ReasonStartFailed},
+		"killed":              {[]proc.Event{proc.Exited{Signal: syscall.SIGKILL}}, wire.ReasonInternal},
+		"killed while starts": {[]proc.Event{proc.StartFailed{Err: proc.ErrKilled}}, wire.ReasonInternal},
+		"killed before":       {nil, wire.ReasonInternal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const late = time.Microsecond // less than Kill takes
+				var reasons []wire.Reason
+				var panics atomic.Bool
+				h := newHarness(t, newFakeRunner(nil), func(c *Config) {
+					c.Audit = func(r AuditRecord) { reasons = append(reasons, r.Completed.Reason) }
+				}, func(kind string, msg any) {
+					_, started := msg.(*actor.Started)
+					_, event := msg.(treeEvent)
+					switch {
+					case kind == "process" && (event || started && c.events == nil):
+						time.Sleep(late)
+					case kind == "session" && panics.CompareAndSwap(true, false):
+						panic("injected")
+					}
+				})
+				client := connect(h.Engine, ConnectRequest{})
+				client.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: []string{"prog"}})
+				if c.events != nil {
+					synctest.Wait()
+				}
+				time.Sleep(late / 2) // the session has made it, and its actor is about to begin
+				tree := h.runner.tree("x")
+				tree.overtaken = true
+				if len(c.events) > 0 {
+					if _, failed := c.events[0].(proc.StartFailed); !failed {
+						tree.run()
+						time.Sleep(time.Second)
+					}
+				}
+				for _, e := range c.events {
+					if dead, ok := e.(proc.Dead); ok {
+						tree.die(dead)
+					} else {
+						tree.emit(e)
+					}
+				}
+				panics.Store(true)
+				client.control("2", wire.ControlPause, "x")
+				time.Sleep(moment)
+				synctest.Wait()
+				h.stop(t, client)
+				if len(reasons) != 1 || reasons[0] != c.reason {
+					t.Errorf("accounted as %v, want %s", reasons, c.reason)
 				}
 			})
 		})

@@ -168,7 +168,7 @@ func (t *fakeTree) Kill() {
 		t.die(proc.Dead{})
 	}
 	if t.overtaken {
-		time.Sleep(time.Nanosecond) // in a bubble
+		time.Sleep(time.Millisecond) // in a bubble
 	}
 }
 

@@ -1,7 +1,9 @@
 package actors
 
 import (
+	"errors"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -119,6 +121,9 @@ func (p *process) start(ctx actor.Context) {
 		p.failed = err
 		p.ended = [2]bool{true, true}
 		p.dead = &proc.Dead{}
+		if errors.Is(err, proc.ErrKilled) {
+			p.doomed()
+		}
 		p.finish(ctx)
 		return
 	}
@@ -188,7 +193,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
 	p.x.trace.event("exited")
-	if ev.Signal != 0 {
+	if ev.Signal == syscall.SIGKILL && !ev.OutOfMemory {
 		p.doomed()
 	}
 	p.decide(exitReason(ev))
@@ -223,7 +228,9 @@ func exitReason(ev proc.Exited) wire.Reason {
 // read, unless a process of another execution was given one of them.
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
-	p.doomed()
+	if !ev.OutOfMemory && !ev.RunnerLost && (p.failed == nil || errors.Is(p.failed, proc.ErrKilled)) {
+		p.doomed()
+	}
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
 	p.x.trace.dead(ev.SurvivorCount)
 	p.closeInput(ctx)
@@ -285,7 +292,7 @@ func (p *process) decide(r wire.Reason) {
 	}
 }
 
-// doomed decides for the reason of a session that stops, if this was its doing.
+// doomed decides for the reason of a session that stops, if it did. It is called at an end that may be its doing.
 func (p *process) doomed() {
 	if d := p.x.doom.Load(); d != nil && p.reason == "" {
 		p.reason, p.endedAt = d.reason, d.at
