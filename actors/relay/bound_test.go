@@ -26,19 +26,27 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 		piece int
 		mixed bool
 		deaf  bool
+		limit int // of the guest, where it is not what the host's is
 	}{
-		{"client does not read, large pieces", 64 << 10, false, false},
-		{"client does not read, lines of 80", 80, true, false},
-		{"client does not read, single bytes", 1, true, false},
-		{"guest does not answer, large pieces", 64 << 10, false, true},
-		{"guest does not answer, single bytes", 1, true, true},
+		{"client does not read, large pieces", 64 << 10, false, false, 0},
+		{"client does not read, lines of 80", 80, true, false, 0},
+		{"client does not read, single bytes", 1, true, false, 0},
+		{"guest does not answer, large pieces", 64 << 10, false, true, 0},
+		{"guest does not answer, single bytes", 1, true, true, 0},
+		{"guest with few links does not answer, lines of 80", 80, true, true, MostWindow},
+		{"guest with few links does not answer, single bytes", 1, true, true, MostWindow},
+		{"guest that allows anything does not answer, single bytes", 1, true, true, 1 << 40},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := heapInUse()
 			pairs := make([]*pair, links)
 			for i := range pairs {
 				window := fixed(WindowFor(i + 1))
-				p := newPairOf(t, window, window)
+				guest := window
+				if c.limit > 0 {
+					guest = fixed(c.limit)
+				}
+				p := newPairOf(t, window, guest)
 				p.codec = true
 				p.settle()
 				p.deaf = c.deaf

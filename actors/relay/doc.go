@@ -39,7 +39,7 @@
 //
 // What one link may cost in memory: at the guest its window of unread output; at the host as much output that is not
 // acknowledged; at each end [DefaultMaxControl] of other frames that are not acknowledged, above which the link ends as
-// [EndedOverflow]. TestStalledLinksCostBoundedMemory measures it.
+// [EndedOverflow]. TestStalledLinksCostBoundedMemory measures it. Who drives a host may let as much of the guest's frames wait for it.
 //
 // # Ends
 //
@@ -72,5 +72,5 @@
 // A frame with a body that this release does not know is acknowledged, counted and ignored, as are unknown members and kinds of
 // envelopes. A method that the owner does not know is refused as any unknown method. What the code of the guest's pod does not look
 // into (results, most notifications) passes as JSON, with members that it does not know. Envelopes from an earlier boot of their
-// sender are dropped.
+// sender are dropped, while there is a later one.
 package relay

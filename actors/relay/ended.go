@@ -16,7 +16,7 @@ const (
 	EndedReset Ended = "reset"
 	// EndedOverflow: too many control bytes were unacknowledged.
 	EndedOverflow Ended = "overflow"
-	// EndedProtocol: the other end did what no version does.
+	// EndedProtocol: the other end did what no version does, or this one failed at it.
 	EndedProtocol Ended = "protocol"
 	// EndedSilent: the peer lives, and the link's other end did not answer.
 	EndedSilent Ended = "silent"

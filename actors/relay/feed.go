@@ -48,6 +48,13 @@ func costOf(p *Piece) int {
 	return pieceCost + len(p.GetData()) + len(p.GetWarning()) + len(p.GetCompleted())
 }
 
+func costOfAll(pieces []*Piece) (cost int) {
+	for _, p := range pieces {
+		cost += costOf(p)
+	}
+	return cost
+}
+
 // feed is the output of one execution as it arrived, and the cursor that reads it.
 type feed struct {
 	execution string

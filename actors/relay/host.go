@@ -105,6 +105,9 @@ func (h *Host) Receive(now time.Time, f *Frame) {
 // PeerLost says that the peer is gone.
 func (h *Host) PeerLost(now time.Time, why Ended) { h.link.end(now, why) }
 
+// Fail ends the link because this end cannot go on. The guest is told, so that its client may come again.
+func (h *Host) Fail(now time.Time) { h.link.fail(now, EndedProtocol, Reset_PROTOCOL) }
+
 // Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
 func (h *Host) Reconnected(now time.Time) { h.link.reconnected(now) }
 

@@ -27,8 +27,8 @@ const (
 
 	// maxBody is the most bytes of a body in one frame; what is larger is cut into fragments.
 	maxBody = 48 << 10
-	// frameCost is added for each frame to the bytes of its body when they are bounded: its structs' size.
-	frameCost = 256
+	// FrameCost is added for each frame to the bytes of its body when they are bounded: its structs' size.
+	FrameCost = 256
 )
 
 // link is one end of a link: frames go out in order, are kept until they are
@@ -89,10 +89,14 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	if l.ended != "" {
 		return
 	}
-	_, output := body.(*Frame_Output)
+	out, output := body.(*Frame_Output)
 	size := proto.Size(&Frame{Body: body})
 	if size <= l.maxBody {
-		l.push(now, pending{body, size + frameCost, !output})
+		cost := size
+		if output { // pieces of one byte hold more than they have
+			cost = max(size, costOfAll(out.Output.GetPieces()))
+		}
+		l.push(now, pending{body, cost + FrameCost, !output})
 		return
 	}
 	whole, err := proto.Marshal(&Frame{Body: body})
@@ -103,7 +107,7 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	}
 	for len(whole) > 0 && l.ended == "" {
 		n := min(len(whole), l.maxBody)
-		l.push(now, pending{&Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n + frameCost, !output})
+		l.push(now, pending{&Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n + FrameCost, !output})
 		whole = whole[n:]
 	}
 }
@@ -244,7 +248,7 @@ func (l *link) sequenced(now time.Time, f *Frame) {
 
 // bodySize is what a frame's sender keeps of it, as far as acknowledging early is about that.
 func bodySize(f *Frame) int {
-	n := frameCost
+	n := FrameCost
 	switch body := f.Body.(type) {
 	case *Frame_Output:
 		for _, p := range body.Output.GetPieces() {

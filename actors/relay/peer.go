@@ -79,7 +79,7 @@ type peer struct {
 	links  int
 	state  PeerState
 	boot   Boot
-	lives  []Boot    // earlier boots, oldest first
+	lives  []life    // earlier ones, oldest first
 	heard  time.Time // zero: never
 	asked  time.Time // since when it is
 	askAt  time.Time // not again before
@@ -92,15 +92,31 @@ type peer struct {
 	resetsAt time.Time
 }
 
+// life is an earlier boot of a peer.
+type life struct {
+	boot  Boot
+	spoke time.Time // last, since it is over; zero: never
+}
+
+// earlier returns the earlier life with that boot, or nil.
+func (p *peer) earlier(boot Boot) *life {
+	for i := range p.lives {
+		if p.lives[i].boot == boot {
+			return &p.lives[i]
+		}
+	}
+	return nil
+}
+
 func newPeer(now time.Time, name string) *peer {
 	return &peer{name: name, asked: now, resets: resetBurst, resetsAt: now}
 }
 
 // restart begins the peer's next life, or one that was buried alive.
 func (p *peer) restart(boot Boot) {
-	p.lives = slices.DeleteFunc(p.lives, func(b Boot) bool { return b == boot })
+	p.lives = slices.DeleteFunc(p.lives, func(l life) bool { return l.boot == boot })
 	if (p.boot != Boot{}) {
-		p.lives = append(p.lives, p.boot)
+		p.lives = append(p.lives, life{boot: p.boot})
 		if len(p.lives) > livesKept {
 			p.lives = slices.Delete(p.lives, 0, 1)
 		}

@@ -90,7 +90,7 @@ const (
 )
 
 // WindowFor returns the window of a link on a pod that has so many in the same role, the link itself
-// included: a few are carried at two thirds of what a client at the owner's pod gets, where the least window gives half.
+// included: a few are carried at up to three fifths of the rate that a client at the owner's pod gets, where the least window gives half.
 //
 // However links come and go, n of them have the windows for 1, 2, ..., n links in all, 36 MiB if there are 100: put them in the order in which
 // credit was last granted to them; there were r links at least when the r-th got its own.

@@ -177,7 +177,7 @@ func (h *simHost) settle() {
 	for _, h := range p.hosts {
 		data += h.host.link.data
 	}
-	if bound := w.shares(len(p.hosts), 4000+maxOutput/w.maxBody*frameCost); data > bound {
+	if bound := w.shares(len(p.hosts), 4000+maxOutput/w.maxBody*FrameCost); data > bound {
 		w.failf("%d hosts hold %d, more than %d", len(p.hosts), data, bound)
 	}
 	if over := int64(h.host.sent - h.host.limit); over > 1000 {

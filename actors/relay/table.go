@@ -193,10 +193,14 @@ func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
 // heard notes a sign of life. It returns false for one from a life that is over.
 //
 // Boots have no order. A late envelope of a life that was never heard of before looks like a restart, and buries
-// the life that goes on; which is heard again when nothing more has come from the dead one.
+// the life that goes on; which is heard again when nothing more has come from the dead one, and it has gone on since.
 func (t *Table) heard(now time.Time, p *peer, boot Boot) bool {
-	if slices.Contains(p.lives, boot) && p.state != PeerIsDead {
-		return false
+	if l := p.earlier(boot); l != nil {
+		goesOn := l.spoke.After(p.heard)
+		l.spoke = now
+		if !goesOn || p.state != PeerIsDead {
+			return false
+		}
 	}
 	if p.boot != boot {
 		restarted := p.boot != Boot{}

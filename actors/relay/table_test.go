@@ -144,6 +144,8 @@ func TestBuriedAliveIsHeardAgain(t *testing.T) {
 		t.Errorf("the peer is %v", info)
 	}
 	a.Route(a.now, from("b", over, nil))
+	a.pass(DeadAfter + HeartbeatEvery)
+	a.Route(a.now, from("b", over, nil)) // later than anything comes, and alone
 	if info := a.Peer("b"); info.Boot != lives {
 		t.Errorf("a life that is over counts: %v", info)
 	}
