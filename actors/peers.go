@@ -45,6 +45,7 @@ type peers struct {
 	open        sync.WaitGroup
 	alive, dead atomic.Int64
 	held        linksHeld
+	reading     atomic.Int64 // clients here of sessions elsewhere: what they have not read outlives their links
 
 	mu    sync.Mutex
 	table *relay.Table
@@ -254,10 +255,17 @@ func (p *peers) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
 }
 
-// window returns what bounds the output of one of the links in a role: the fewer there are, the more it is.
-func (p *peers) window(role string) func() int {
-	held := p.held.of(role)
-	return func() int { return relay.WindowFor(int(held.Load())) }
+// guestWindow is what a client here may leave unread of a session elsewhere.
+func (p *peers) guestWindow() int { return relay.WindowFor(int(p.reading.Load())) }
+
+// hostWindow returns what bounds the output that is on its way to a peer, of one link.
+func (p *peers) hostWindow(peer string) func() int {
+	return func() int {
+		if p.transport.crowded(peer) {
+			return relay.LeastWindow
+		}
+		return relay.WindowFor(int(p.held.hosts.Load()))
+	}
 }
 
 // maxControl leaves room for one request of the largest size behind those that the gateway lets wait.

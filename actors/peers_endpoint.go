@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes of memory wait for one peer. Links send no more than their windows,
-	// so a peer that reads never lets it come to this; what is over it is dropped, and its link sends it again.
+	// maxQueued is how many bytes of memory wait for one peer; what is over it is dropped, and its link sends it again.
+	// Links send no more than their windows, so 24 of them never let it come to this: see crowded.
 	maxQueued = 8 << 20
+	// crowded is how much may wait for a peer before links to it have the least window.
+	crowded = 1 << 20
 	// queuedCost is added for each envelope: its place in the queue and its headers.
 	queuedCost = 128
 	// maxBatch and maxBatchBytes bound one message of the stream, far below what gRPC refuses. Larger
@@ -80,6 +82,13 @@ func (ep *endpoint) post(envelope mem.Buffer, size int) bool {
 	ep.held += held
 	ep.wake()
 	return true
+}
+
+// waiting returns how many bytes of memory wait.
+func (ep *endpoint) waiting() int {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	return ep.held
 }
 
 // wake has pump look again.

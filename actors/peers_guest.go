@@ -25,6 +25,7 @@ type guestLink struct {
 	woken   atomic.Bool
 	refused bool // it opened no session
 	left    bool // it has ended and is forgotten
+	reads   bool // it counts among those whose client may have output to read
 }
 
 // join makes a link to a peer. It returns nil if the peer is dead.
@@ -33,9 +34,11 @@ func (c *connection) join(peer string, o relay.Opening) *guestLink {
 	if !g.peers.join(g.id, g) {
 		return nil
 	}
+	g.reads = true
+	g.peers.reading.Add(1)
 	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
 		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
-		MaxControl: g.peers.maxControl(), Window: g.peers.window(roleGuest),
+		MaxControl: g.peers.maxControl(), Window: g.peers.guestWindow,
 		Opened:  func(string) { c.far = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})
@@ -100,6 +103,17 @@ func (g *guestLink) leave() {
 	g.left = true
 	stopTimer(g.timer)
 	g.peers.leave(g.id, roleGuest, g.guest.Ended())
+	if g.refused {
+		g.forget()
+	}
+}
+
+// forget is called when the client has nothing of the link to read any more, once at least.
+func (g *guestLink) forget() {
+	if g.reads {
+		g.reads = false
+		g.peers.reading.Add(-1)
+	}
 }
 
 // linkEvent handles what came for a link, and what follows from it for the connection.
@@ -221,11 +235,12 @@ func (c *connection) stopIfDone(ctx actor.Context) {
 	}
 }
 
-// abandonLinks is part of cleanup: after a panic links are left that nobody looks after any
+// abandonLinks is part of cleanup: the socket is gone. After a panic links are left that nobody looks after any
 // more. A peer that does not get the farewell learns it from its next probe.
 func (c *connection) abandonLinks() {
 	for _, g := range c.links {
 		g.do(func(x *relay.Guest, now time.Time) { x.Closed(now, wire.CauseInternal, nil) })
 		g.leave()
+		g.forget()
 	}
 }

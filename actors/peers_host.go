@@ -1,22 +1,23 @@
 package actors
 
 import (
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
-// maxWaiting is how many frames wait for one link here. An honest peer that has heard of nothing
-// for so long sends fewer; what is over it is dropped, and sent again.
-const maxWaiting = 256
-
 // hostLink is the owner's end of a link: the client of a connection actor here, whose socket is
 // elsewhere. Its host has a mutex rather than a mailbox, so that Follow can answer. The
 // host reads transcripts, and a disk may take its time: what comes from the peer waits in an inbox,
-// so that only this link and its connection's actor wait for that.
+// so that only this link and its connection's actor wait for that. The inbox takes what a guest may have unacknowledged;
+// what is over that is dropped, and sent again.
 type hostLink struct {
 	peers *peers
 	id    relay.LinkID
@@ -31,16 +32,20 @@ type hostLink struct {
 
 	waiting  sync.Mutex // for what follows; held for no longer than it takes to append
 	inbox    []hostEvent
+	cost     int  // of inbox
 	handling bool // a goroutine is emptying inbox
 }
 
 // hostEvent is something that a host is to hear of.
-type hostEvent func(*relay.Host, time.Time)
+type hostEvent struct {
+	do   func(*relay.Host, time.Time)
+	cost int // in bytes
+}
 
 func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 	h := &hostLink{peers: p, id: id, peer: peer}
 	h.host = relay.NewHost(time.Now(), relay.HostConfig{
-		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(), Window: p.window(roleHost),
+		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(), Window: p.hostWindow(peer),
 		Connect: func(o relay.Opening) {
 			h.conn = p.engine.Connect(ConnectRequest{
 				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection, guest: peer,
@@ -53,11 +58,19 @@ func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
 }
 
 // do runs f with the host, and looks after what it leaves: a timer, or the end.
-func (h *hostLink) do(f hostEvent) {
+func (h *hostLink) do(f func(*relay.Host, time.Time)) {
+	if h.locked(f) {
+		h.peers.leave(h.id, roleHost, h.host.Ended())
+	}
+}
+
+// locked reports whether the link has just ended.
+func (h *hostLink) locked(f func(*relay.Host, time.Time)) (ended bool) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := time.Now()
-	f(h.host, now)
-	ended := h.host.Done() && !h.left
+	h.guarded(f, now)
+	ended = h.host.Done() && !h.left
 	h.left = h.left || ended
 	next := h.host.Next()
 	switch {
@@ -68,10 +81,19 @@ func (h *hostLink) do(f hostEvent) {
 	default:
 		h.timer.Reset(next.Sub(now))
 	}
-	h.mu.Unlock()
-	if ended {
-		h.peers.leave(h.id, roleHost, h.host.Ended())
-	}
+	return ended
+}
+
+// guarded runs f with the host. A panic ends the link, and not the pod: what a peer sends is handled here.
+func (h *hostLink) guarded(f func(*relay.Host, time.Time), now time.Time) {
+	defer func() {
+		if r := recover(); r != nil {
+			h.peers.engine.metrics.panics.WithLabelValues("connection").Inc()
+			h.peers.log.Error("panic in a link", "peer", h.peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			h.host.Fail(now)
+		}
+	}()
+	f(h.host, now)
 }
 
 // wake is called from transcripts, on any goroutine, and perhaps from within do.
@@ -85,47 +107,53 @@ func (h *hostLink) wake() {
 }
 
 // post has the host hear of something, after what was posted before. It does not wait for the
-// host, and drops what is too much, unless that must not be lost.
-func (h *hostLink) post(f hostEvent, must bool) {
+// host, and drops what is too much, unless it costs nothing.
+func (h *hostLink) post(cost int, do func(*relay.Host, time.Time)) {
 	h.waiting.Lock()
 	defer h.waiting.Unlock()
-	if len(h.inbox) >= maxWaiting && !must {
+	if h.cost+cost > h.peers.maxControl() && cost > 0 {
 		return
 	}
-	h.inbox = append(h.inbox, f)
+	h.inbox = append(h.inbox, hostEvent{do, cost})
+	h.cost += cost
 	if !h.handling {
 		h.handling = true
 		h.peers.engine.dispatch.Schedule(h.handle)
 	}
 }
 
+// next takes what came first out of the inbox, nil if nothing is there.
+func (h *hostLink) next() func(*relay.Host, time.Time) {
+	h.waiting.Lock()
+	defer h.waiting.Unlock()
+	if h.handling = len(h.inbox) > 0; !h.handling {
+		h.inbox = nil // its array keeps the size of the longest queue there was
+		return nil
+	}
+	e := h.inbox[0]
+	h.inbox[0] = hostEvent{}
+	h.inbox = h.inbox[1:]
+	h.cost -= e.cost
+	return e.do
+}
+
 // handle empties the inbox.
 func (h *hostLink) handle() {
-	for {
-		h.waiting.Lock()
-		events := h.inbox
-		h.inbox = nil
-		h.handling = len(events) > 0
-		h.waiting.Unlock()
-		if len(events) == 0 {
-			return
-		}
-		for _, f := range events {
-			h.do(f)
-		}
+	for f := h.next(); f != nil; f = h.next() {
+		h.do(f)
 	}
 }
 
 func (h *hostLink) peerName() string { return h.peer }
 func (h *hostLink) tick()            { h.do((*relay.Host).Tick) } // on its timer's goroutine
-func (h *hostLink) reconnected()     { h.post((*relay.Host).Reconnected, false) }
+func (h *hostLink) reconnected()     { h.post(relay.FrameCost, (*relay.Host).Reconnected) }
 
 func (h *hostLink) frame(f *relay.Frame) {
-	h.post(func(x *relay.Host, now time.Time) { x.Receive(now, f) }, false)
+	h.post(relay.FrameCost+proto.Size(f), func(x *relay.Host, now time.Time) { x.Receive(now, f) })
 }
 
 func (h *hostLink) peerLost(end relay.Ended) {
-	h.post(func(x *relay.Host, now time.Time) { x.PeerLost(now, end) }, true)
+	h.post(0, func(x *relay.Host, now time.Time) { x.PeerLost(now, end) })
 }
 
 // Reply implements Client.

@@ -25,26 +25,32 @@ func (c *stuckCursor) Next([]byte) (transcript.Piece, error) {
 func (c *stuckCursor) Offset() int64 { return 0 }
 func (c *stuckCursor) Close()        {}
 
+// served opens a session on the first pod, and attaches a client through the second.
+func (s *service) served(t *testing.T) (near, far *testClient) {
+	t.Helper()
+	near = connect(s.pods[0].Engine, ConnectRequest{})
+	connected, _ := near.settled(t)
+	far = connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	far.answered(t, "1")
+	return near, far
+}
+
+// hosts returns the first pod's.
+func (s *service) hosts() (all []*hostLink) {
+	for _, l := range s.pods[0].peers.ends() {
+		all = append(all, l.(*hostLink))
+	}
+	return all
+}
+
 // TestSlowDiskHoldsUpItsLinkOnly: while the output of one link is read, heartbeats and the frames of all others are taken from the
 // same peer, which would be called dead otherwise. What comes for that link meanwhile is bounded, and heard of afterwards.
 func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	s := newService(t, 2, nil)
-	join := func(c *testClient, connected *wire.Connected) *testClient {
-		far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-		far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-		far.answered(t, "1")
-		return far
-	}
-	first := connect(s.pods[0].Engine, ConnectRequest{})
-	connected, _ := first.settled(t)
-	far := join(first, connected)
-	var slow *hostLink
-	for _, l := range s.pods[0].peers.ends() {
-		slow = l.(*hostLink)
-	}
-	second := connect(s.pods[0].Engine, ConnectRequest{})
-	connected, _ = second.settled(t)
-	other := join(second, connected)
+	first, far := s.served(t)
+	slow := s.hosts()[0]
+	second, other := s.served(t)
 
 	reading, answer := make(chan struct{}, 1), make(chan struct{})
 	go slow.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) {
@@ -59,13 +65,15 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	})
 	other.conn.Request(wire.ID("3"), &wire.StatusParams{})
 	other.answered(t, "3")
-	for range 10 * maxWaiting {
-		slow.frame(&relay.Frame{})
+	const size = 40 << 10
+	most := s.pods[0].peers.maxControl()
+	for range 2 * most / size {
+		slow.frame(&relay.Frame{Seq: 1 << 40, Body: &relay.Frame_Request{Request: &relay.Request{Params: make([]byte, size)}}}) // too early
 		slow.reconnected()
 	}
 	slow.waiting.Lock()
-	if n := len(slow.inbox); n > maxWaiting {
-		t.Errorf("%d events wait", n)
+	if slow.cost > most || slow.cost < most-2*size {
+		t.Errorf("%d events of %d bytes wait, of at most %d", len(slow.inbox), slow.cost, most)
 	}
 	slow.waiting.Unlock()
 
@@ -73,4 +81,76 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	far.answered(t, "2")
 	s.meet()
 	s.stop(first, second, far, other)
+}
+
+// endlessCursor always has more.
+type endlessCursor struct{ offset int64 }
+
+func (c *endlessCursor) Next(buf []byte) (transcript.Piece, error) {
+	c.offset += int64(len(buf))
+	return transcript.Piece{Data: buf, Offset: c.offset}, nil
+}
+
+func (c *endlessCursor) Offset() int64 { return c.offset }
+func (c *endlessCursor) Close()        {}
+
+// TestStandstillOfAPeerLosesNothing: what two dozen commands print while the pod of their clients stands still for two seconds waits for it.
+func TestStandstillOfAPeerLosesNothing(t *testing.T) {
+	s := newService(t, 2, nil)
+	var clients []*testClient
+	for range 24 {
+		near, far := s.served(t)
+		far.mute = true
+		clients = append(clients, near, far)
+	}
+	still := s.pods[1].peers
+	still.mu.Lock() // no envelope is taken
+	for _, h := range s.hosts() {
+		h.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return new(endlessCursor), nil }})
+	}
+	time.Sleep(2 * time.Second)
+	owner := s.pods[0].peers
+	waited := owner.transport.endpoints["pod-1"].waiting()
+	still.mu.Unlock()
+	t.Logf("%d KiB waited", waited>>10)
+	if waited < 4<<20 {
+		t.Errorf("%d bytes waited: too few to show anything", waited)
+	}
+	s.meet()
+	if n := metricValue(t, owner.metrics.lost.WithLabelValues("queue_full")); n != 0 {
+		t.Errorf("%v envelopes were lost", n)
+	}
+	if n := owner.counters.Resends.Load(); n != 0 {
+		t.Errorf("%d frames were sent again", n)
+	}
+	s.stop(clients...)
+}
+
+// TestPanicInALinkEndsTheLink: and nothing else, since what peers send leads there.
+func TestPanicInALinkEndsTheLink(t *testing.T) {
+	s := newService(t, 2, nil)
+	near, far := s.served(t)
+	h := s.hosts()[0]
+	h.post(0, func(*relay.Host, time.Time) { panic("injected") })
+	eventually(t, 5*time.Second, "the client is disconnected", func() bool { _, ended := far.hasEnded(); return ended })
+	eventually(t, 5*time.Second, "the link is gone", func() bool { return len(s.hosts()) == 0 })
+	other, again := s.served(t)
+	s.meet()
+	s.stop(near, far, other, again)
+}
+
+// TestUnreadOutputCountsWhileThereIsASocket: the client of a link that has ended may have all of its window unread, while others come.
+func TestUnreadOutputCountsWhileThereIsASocket(t *testing.T) {
+	s := newService(t, 2, nil)
+	near, far := s.served(t)
+	far.pulls.Add(1) // its socket is still being written to
+	p := s.pods[1].peers
+	p.ends()[0].peerLost(relay.EndedPeerDead)
+	eventually(t, 5*time.Second, "the link is gone", func() bool { return p.held.guests.Load() == 0 })
+	if n := p.reading.Load(); n != 1 {
+		t.Errorf("%d clients read", n)
+	}
+	far.pulls.Done()
+	eventually(t, 5*time.Second, "nobody reads", func() bool { return p.reading.Load() == 0 })
+	s.stop(near, far)
 }

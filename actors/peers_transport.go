@@ -167,6 +167,14 @@ func (t *transport) send(pod string, e *relay.Envelope) {
 	}
 }
 
+// crowded reports whether much waits for a peer, because it does not read or not as fast.
+func (t *transport) crowded(pod string) bool {
+	t.mu.Lock()
+	ep := t.endpoints[pod]
+	t.mu.Unlock()
+	return ep != nil && ep.waiting() > crowded
+}
+
 // cut gives up the connection to a peer that is dead, and what waits for it.
 func (t *transport) cut(pod string) {
 	t.mu.Lock()
