@@ -100,7 +100,9 @@ func (s *session) receive(ctx actor.Context) {
 			s.end(ctx, wire.ReasonSessionClosed, causeExpired)
 		}
 	case lingerOver:
-		ctx.Stop(s.self)
+		if s.saidGoodbye {
+			ctx.Stop(s.self)
+		}
 	case *actor.Terminated:
 		s.terminated(ctx, msg)
 	}
@@ -126,13 +128,16 @@ func (s *session) started(ctx actor.Context) {
 // attach adds a connection, or takes an attached one back to earlier offsets.
 func (s *session) attach(ctx actor.Context, msg attach) {
 	token := sha256.Sum256([]byte(msg.params.ResumeToken))
-	if subtle.ConstantTimeCompare(token[:], s.token[:]) != 1 || msg.subject != s.subject || s.ending != "" || s.ephemeral && s.conns[msg.conn.Id] == nil {
+	if subtle.ConstantTimeCompare(token[:], s.token[:]) != 1 || msg.subject != s.subject || s.ending != "" && !s.mayReturn() || s.ephemeral && s.conns[msg.conn.Id] == nil {
 		refuseAttach(ctx, msg)
 		return
 	}
 	if err := s.checkOffsets(msg.params.Executions); err != nil {
 		ctx.Send(msg.conn, reply{id: msg.id, err: err})
 		return
+	}
+	if s.saidGoodbye {
+		s.unsay() // it has not heard it
 	}
 	s.lastActivity = time.Now()
 	c := s.conns[msg.conn.Id]
@@ -164,15 +169,18 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	for id := range c.follows {
 		_, unread := msg.delivered[id]
 		unread = unread || msg.delivered == nil || slices.Contains(msg.missed, id)
-		if x := s.executions[id]; !unread && x != nil && x.completed != nil {
-			x.read = true
+		if x := s.executions[id]; x != nil && x.completed != nil {
+			x.read = x.read || !unread
+			x.unheard = unread && s.saidGoodbye
 		}
 	}
 	switch {
+	case s.saidGoodbye && len(s.conns) > 0:
+	case s.saidGoodbye && s.mayReturn() && s.unheard():
+		s.unsay()
+		s.detached(ctx)
 	case s.saidGoodbye:
-		if len(s.conns) == 0 {
-			ctx.Stop(s.self)
-		}
+		ctx.Stop(s.self)
 	case msg.cause == wire.CauseClientDone:
 		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
 	case s.ephemeral:
@@ -295,6 +303,29 @@ func (s *session) finishIfDead(ctx actor.Context) {
 		ctx.Send(c.pid, disconnect{cause: cause})
 	}
 	s.lingerTimer = s.engine.after(lingerTime, s.self, lingerOver{})
+}
+
+// mayReturn reports whether a goodbye can be taken back. One that is said because a drain found
+// nothing running can: a client whose socket broke meanwhile was not told the end of its
+// commands, and may come back for it until the drain has passed.
+func (s *session) mayReturn() bool {
+	return s.saidGoodbye && s.endCause == wire.CauseDraining && time.Now().Before(s.drainDeadline)
+}
+
+// unheard reports whether an end got lost with the goodbye.
+func (s *session) unheard() bool {
+	for _, x := range s.executions {
+		if x.unheard && !x.read {
+			return true
+		}
+	}
+	return false
+}
+
+// unsay takes the goodbye back. No command was ended for it.
+func (s *session) unsay() {
+	s.ending, s.endCause, s.saidGoodbye = "", "", false
+	stopTimer(s.lingerTimer)
 }
 
 // cleanup runs when the actor stops, in order or by a panic. Its process actors

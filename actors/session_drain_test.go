@@ -82,3 +82,58 @@ func TestDrainOfADetachedSession(t *testing.T) {
 		})
 	}
 }
+
+// TestGoodbyeThatIsNotHeard: a client's socket breaks while a drain ends its session, since nothing runs in it. It comes back for the end of its command, also
+// before the server knows that the old socket is gone.
+func TestGoodbyeThatIsNotHeard(t *testing.T) {
+	for name, early := range map[string]bool{"after the socket is known to be gone": false, "before": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, newFakeRunner(running), func(c *Config) {
+					c.Limits.ResumeWindow, c.Limits.DrainTimeout = time.Minute, 5*time.Minute
+				}, nil)
+				c := connect(h.Engine, ConnectRequest{})
+				synctest.Wait()
+				hello := find[wire.Connected](c)
+				c.mute = true  // nothing gets through any more
+				c.pulls.Add(1) // nor is that known
+				known := c.pulls.Done
+				c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+				synctest.Wait()
+				drained := make(chan struct{})
+				go func() {
+					h.Drain(nil)
+					close(drained)
+				}()
+				synctest.Wait()
+				h.runner.tree("x").exit(0)
+				synctest.Wait()
+				if _, ended := c.hasEnded(); !ended {
+					t.Fatal("no goodbye was said")
+				}
+				if !early {
+					known()
+				}
+				time.Sleep(time.Second)
+				back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
+				back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 0}})
+				synctest.Wait()
+				if r := back.reply("r"); r == nil || r.err != nil {
+					t.Fatalf("resume was answered with %+v", r)
+				}
+				if count[wire.Completed](back) != 1 {
+					t.Error("the client came back and was not told of the end")
+				}
+				if early {
+					known()
+				}
+				began := time.Now()
+				<-drained
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("the drain went on for %v when all was read", took)
+				}
+				h.stop(t)
+			})
+		})
+	}
+}
