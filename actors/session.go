@@ -16,6 +16,10 @@ import (
 // default write timeout, after which such a client is cut off anyway.
 const lingerTime = 12 * time.Second
 
+// returnTime is how long a session that a drain ends can be resumed after the last end of a command. That it was written to
+// the socket does not say that it arrived: a client whose network failed at that moment comes back for it.
+const returnTime = 5 * time.Second
+
 // session is the actor that owns what one client has: its executions, their
 // transcripts, and the connections that follow them. Nothing else changes them.
 type session struct {
@@ -43,7 +47,8 @@ type session struct {
 	drainDeadline time.Time   // zero: not draining
 	ending        wire.Reason // empty: not ending; else the reason its executions are given
 	endCause      wire.Cause
-	saidGoodbye   bool // disconnect has been sent to the connections
+	saidGoodbye   bool      // disconnect has been sent to the connections
+	lastEnd       time.Time // of a command
 }
 
 // attachedConn is a connection and the executions it follows.
@@ -180,7 +185,7 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 		s.unsay()
 		s.detached(ctx)
 	case s.saidGoodbye:
-		ctx.Stop(s.self)
+		s.leave(ctx)
 	case msg.cause == wire.CauseClientDone:
 		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
 	case s.ephemeral:
@@ -292,7 +297,7 @@ func (s *session) finishIfDead(ctx actor.Context) {
 	}
 	s.saidGoodbye = true
 	if len(s.conns) == 0 {
-		ctx.Stop(s.self)
+		s.leave(ctx)
 		return
 	}
 	cause := wire.CauseSessionEnded
@@ -310,6 +315,16 @@ func (s *session) finishIfDead(ctx actor.Context) {
 // commands, and may come back for it until the drain has passed.
 func (s *session) mayReturn() bool {
 	return s.saidGoodbye && s.endCause == wire.CauseDraining && time.Now().Before(s.drainDeadline)
+}
+
+// leave stops the session, as soon as nobody can be on the way back for the end of a command.
+func (s *session) leave(ctx actor.Context) {
+	stopTimer(s.lingerTimer)
+	if wait := time.Until(s.lastEnd.Add(returnTime)); wait > 0 && s.mayReturn() {
+		s.lingerTimer = s.engine.after(wait, s.self, lingerOver{})
+		return
+	}
+	ctx.Stop(s.self)
 }
 
 // unheard reports whether an end got lost with the goodbye.
