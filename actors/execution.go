@@ -34,7 +34,6 @@ type execution struct {
 	completed *wire.Completed
 	dead      bool // nothing of it lives
 	read      bool // some connection was sent all of it
-	unheard   bool // its end was lost with the session's goodbye
 
 	waiting []waiter // requests to be answered when it has started, or not
 }

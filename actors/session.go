@@ -174,14 +174,13 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	for id := range c.follows {
 		_, unread := msg.delivered[id]
 		unread = unread || msg.delivered == nil || slices.Contains(msg.missed, id)
-		if x := s.executions[id]; x != nil && x.completed != nil {
-			x.read = x.read || !unread
-			x.unheard = unread && s.saidGoodbye
+		if x := s.executions[id]; !unread && x != nil && x.completed != nil {
+			x.read = true
 		}
 	}
 	switch {
 	case s.saidGoodbye && len(s.conns) > 0:
-	case s.saidGoodbye && s.mayReturn() && s.unheard():
+	case s.mayReturn() && s.unread(): // it broke before it was sent the end
 		s.unsay()
 		s.detached(ctx)
 	case s.saidGoodbye:
@@ -317,24 +316,15 @@ func (s *session) mayReturn() bool {
 	return s.saidGoodbye && s.endCause == wire.CauseDraining && time.Now().Before(s.drainDeadline)
 }
 
-// leave stops the session, as soon as nobody can be on the way back for the end of a command.
+// leave stops the session: while a drain lasts, not before a client can have come back for the end of a command.
 func (s *session) leave(ctx actor.Context) {
 	stopTimer(s.lingerTimer)
-	if wait := time.Until(s.lastEnd.Add(returnTime)); wait > 0 && s.mayReturn() {
-		s.lingerTimer = s.engine.after(wait, s.self, lingerOver{})
+	wait := time.Until(s.lastEnd.Add(returnTime))
+	if wait <= 0 || !s.mayReturn() {
+		ctx.Stop(s.self)
 		return
 	}
-	ctx.Stop(s.self)
-}
-
-// unheard reports whether an end got lost with the goodbye.
-func (s *session) unheard() bool {
-	for _, x := range s.executions {
-		if x.unheard && !x.read {
-			return true
-		}
-	}
-	return false
+	s.lingerTimer = s.engine.after(min(wait, time.Until(s.drainDeadline)), s.self, lingerOver{})
 }
 
 // unsay takes the goodbye back. No command was ended for it.

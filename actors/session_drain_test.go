@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,24 +84,36 @@ func TestDrainOfADetachedSession(t *testing.T) {
 	}
 }
 
-// TestGoodbyeThatIsNotHeard: a client's socket breaks while a drain ends its session, since nothing runs in it. It comes back for the end of its command, also
-// before the server knows that the old socket is gone.
-func TestGoodbyeThatIsNotHeard(t *testing.T) {
-	for name, early := range map[string]bool{"after the socket is known to be gone": false, "before": true} {
-		t.Run(name, func(t *testing.T) {
+// TestEndThatDidNotArrive: the socket of a client breaks while a drain ends its session, in which nothing runs any more. The client comes back
+// for the end of its command, whatever the server knows of the socket by then.
+func TestEndThatDidNotArrive(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		sent bool // the socket took the end, and the network lost it
+		gone bool // the server knows that the socket is gone when the client comes back
+		late time.Duration
+		left time.Duration // of the drain: the session does not go on beyond it
+	}{
+		{"not sent, socket gone", false, true, time.Second, 5 * time.Minute},
+		{"not sent, socket gone, much later", false, true, 10 * returnTime, 5 * time.Minute},
+		{"not sent, socket there", false, false, time.Second, 5 * time.Minute},
+		{"sent", true, true, returnTime / 2, 5 * time.Minute},
+		{"sent, drain about to pass", true, true, time.Second, 2 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHarness(t, newFakeRunner(running), func(c *Config) {
-					c.Limits.ResumeWindow, c.Limits.DrainTimeout = time.Minute, 5*time.Minute
+					c.Limits.ResumeWindow, c.Limits.DrainTimeout = 2*time.Minute, tc.left
 				}, nil)
 				c := connect(h.Engine, ConnectRequest{})
 				synctest.Wait()
 				hello := find[wire.Connected](c)
-				c.mute = true  // nothing gets through any more
-				c.pulls.Add(1) // nor is that known
-				known := c.pulls.Done
+				c.mute = !tc.sent
+				known := sync.OnceFunc(c.pulls.Done)
+				c.pulls.Add(1)
 				c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
 				synctest.Wait()
-				drained := make(chan struct{})
+				deadline, drained := time.Now().Add(tc.left), make(chan struct{})
 				go func() {
 					h.Drain(nil)
 					close(drained)
@@ -108,68 +121,27 @@ func TestGoodbyeThatIsNotHeard(t *testing.T) {
 				synctest.Wait()
 				h.runner.tree("x").exit(0)
 				synctest.Wait()
-				if _, ended := c.hasEnded(); !ended {
-					t.Fatal("no goodbye was said")
+				if _, ended := c.hasEnded(); !ended || tc.sent != (count[wire.Completed](c) == 1) {
+					t.Fatal("no goodbye was said, or the end is not where it should be")
 				}
-				if !early {
+				if tc.gone {
 					known()
 				}
-				time.Sleep(time.Second)
+				time.Sleep(tc.late)
 				back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
 				back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 0}})
 				synctest.Wait()
-				if r := back.reply("r"); r == nil || r.err != nil {
-					t.Fatalf("resume was answered with %+v", r)
+				if r := back.reply("r"); r == nil || r.err != nil || count[wire.Completed](back) != 1 {
+					t.Errorf("resume was answered with %+v", r)
 				}
-				if count[wire.Completed](back) != 1 {
-					t.Error("the client came back and was not told of the end")
-				}
-				if early {
-					known()
-				}
+				known()
 				began := time.Now()
 				<-drained
-				if took := time.Since(began); took > returnTime+time.Second {
-					t.Errorf("the drain went on for %v when all was read", took)
+				if took := time.Since(began); took > returnTime || time.Now().After(deadline) {
+					t.Errorf("the drain went on for %v when all was read, %v beyond its deadline", took, time.Since(deadline))
 				}
 				h.stop(t)
 			})
 		})
 	}
-}
-
-// TestEndThatWasWrittenAndLost: the socket took the end of a command, and the network lost it. During a drain too the client may come back for it.
-func TestEndThatWasWrittenAndLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, newFakeRunner(running), func(c *Config) { c.Limits.DrainTimeout = 5 * time.Minute }, nil)
-		c := connect(h.Engine, ConnectRequest{})
-		synctest.Wait()
-		hello := find[wire.Connected](c)
-		c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
-		synctest.Wait()
-		drained := make(chan struct{})
-		go func() {
-			h.Drain(nil)
-			close(drained)
-		}()
-		synctest.Wait()
-		h.runner.tree("x").exit(0)
-		synctest.Wait()
-		if _, ended := c.hasEnded(); !ended || count[wire.Completed](c) != 1 {
-			t.Fatal("the end and the goodbye were not sent")
-		}
-		time.Sleep(returnTime / 2)
-		back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
-		back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 0}})
-		synctest.Wait()
-		if r := back.reply("r"); r == nil || r.err != nil || count[wire.Completed](back) != 1 {
-			t.Errorf("resume was answered with %+v", r)
-		}
-		began := time.Now()
-		<-drained
-		if took := time.Since(began); took > returnTime {
-			t.Errorf("the drain went on for %v", took)
-		}
-		h.stop(t)
-	})
 }
