@@ -24,6 +24,8 @@ type fakeRunner struct {
 	auto  func(*fakeTree)                     // runs for each tree that was started
 	stdin func(io.WriteCloser) io.WriteCloser // stands before the stdin of trees; nil: nothing does
 	down  atomic.Bool                         // it cannot start anything
+
+	stdout func(net.Conn) Pipe // stands before the stdout of trees; nil: a fakePipe does
 }
 
 func newFakeRunner(auto func(*fakeTree)) *fakeRunner {
@@ -121,6 +123,9 @@ func (t *fakeTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error
 		go t.runner.auto(t)
 	}
 	stdio := &Stdio{Stdout: fakePipe{out}, Stderr: fakePipe{errR}}
+	if t.runner.stdout != nil {
+		stdio.Stdout = t.runner.stdout(out)
+	}
 	if spec.Stdin {
 		r, w := net.Pipe()
 		t.typed, stdio.Stdin = r, w

@@ -72,6 +72,9 @@ func (o *output) run() {
 			if o.quiet.CompareAndSwap(true, false) && !o.drainNow(buf) {
 				return
 			}
+			if left, err := o.pipe.Pending(); err == nil && left > 0 {
+				continue // it was this goroutine that was late, not the command
+			}
 			o.writer.Flush()
 		default:
 			return

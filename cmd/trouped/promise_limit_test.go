@@ -12,23 +12,32 @@ import (
 )
 
 // loud is a command that prints more than the limit on both streams, and what it prints.
+//
+// On a busy machine it may stand still between any two pages of a pipe, and the beginning of a line that is not
+// whole then is delivered as a prompt would be, which no limit takes back. So each page ends with a line. What is printed
+// first and by itself lets the limit fall within a page nevertheless.
 func loud(t *testing.T) (command string, stdout, stderr string) {
 	t.Helper()
+	const page = 4096
 	lines := func(name string, total int) string {
 		var b strings.Builder
 		for i := 0; b.Len() < total; i++ {
-			fmt.Fprintf(&b, "%s %d %s\n", name, i, strings.Repeat("x", i%113))
+			line := fmt.Sprintf("%s %d %s\n", name, i, strings.Repeat("x", i%113))
+			if left := page - b.Len()%page; left < len(line)+len("\n") {
+				line = strings.Repeat("x", left-1) + "\n"
+			}
+			b.WriteString(line)
 		}
 		return b.String()
 	}
-	stdout, stderr = lines("out", outputLimit+3<<20), lines("err", 2<<20)
+	first, out, stderr := "what is printed first\n", lines("out", outputLimit+3<<20), lines("err", 2<<20)
 	dir := t.TempDir()
-	for name, text := range map[string]string{"out": stdout, "err": stderr} {
+	for name, text := range map[string]string{"first": first, "out": out, "err": stderr} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return fmt.Sprintf("cat %s/err >&2 & cat %s/out; wait; exit 7", dir, dir), stdout, stderr
+	return fmt.Sprintf("cd %s; cat first; sleep 0.2; cat err >&2 & cat out; wait; exit 7", dir), first + out, stderr
 }
 
 // accounted checks that whole lines are missing at the end, that they were counted to

@@ -1,0 +1,51 @@
+package actors
+
+import (
+	"net"
+	"os"
+	"testing"
+	"testing/synctest"
+
+	"github.com/troupe-dev/troupe/gateway/wire"
+)
+
+// latePipe has one Read fail as if its goroutine had not run since before the deadline: there is something to read.
+type latePipe struct {
+	fakePipe
+	reads int
+	left  int // what is in the pipe
+}
+
+func (p *latePipe) Pending() (int, error) { return p.left, nil }
+
+func (p *latePipe) Read(b []byte) (int, error) {
+	if p.reads++; p.reads == 2 {
+		p.left = 1
+		return 0, os.ErrDeadlineExceeded
+	}
+	p.left = 0
+	return p.fakePipe.Read(b)
+}
+
+// TestLateReaderBreaksNoLine: what a line begins with is delivered as a prompt when the command pauses, not when this process does. It
+// would stay when the rest of its line is over the limit.
+func TestLateReaderBreaksNoLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFakeRunner(running)
+		r.stdout = func(c net.Conn) Pipe { return &latePipe{fakePipe: fakePipe{c}} }
+		h := newHarness(t, r, nil, nil)
+		c := connect(h.Engine, ConnectRequest{})
+		c.execute("1", wire.ExecuteParams{ExecutionID: "x", OutputLimit: 8})
+		synctest.Wait()
+		tree := r.tree("x")
+		tree.print("half")
+		tree.print(" a line\n")
+		synctest.Wait()
+		tree.exit(0)
+		synctest.Wait()
+		if done := find[wire.Completed](c); done.OutputBytes != 0 || done.DroppedLines != 1 || done.DroppedBytes != 12 {
+			t.Errorf("%+v", done)
+		}
+		h.stop(t, c)
+	})
+}
