@@ -3,7 +3,7 @@ package actors
 import (
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // AuditRecord tells who ran what and how it ended. It is the only place where a

@@ -15,7 +15,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // benchEngine is an Engine with the real runner.

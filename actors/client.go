@@ -2,7 +2,7 @@ package actors
 
 import (
 	"github.com/troupe-dev/troupe/actors/relay"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Client is the far side of a connection: the socket, implemented by the

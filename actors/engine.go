@@ -16,7 +16,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // protoactor finds actors by name in 1024 maps, each with a lock for every one of its shards. With the 32 shards that they

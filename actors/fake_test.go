@@ -13,7 +13,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // fakeRunner is a Runner whose trees do what a test tells them. Its pipes are

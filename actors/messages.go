@@ -7,7 +7,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/relay"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Every message between actors. Requests are imperative, facts are in the past

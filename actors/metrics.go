@@ -3,7 +3,7 @@ package actors
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // metrics are the engine's. Labels come from closed sets; ids are never labels.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // stuckCursor is a transcript on a disk that does not answer.

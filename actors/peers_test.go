@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/relay"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // TestServiceCeilingIsExact: whichever pods clients come to, the service takes as many

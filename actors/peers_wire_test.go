@@ -21,7 +21,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/peerca"
 	"github.com/troupe-dev/troupe/actors/relay"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // stranger connects to a pod's peer listener as somebody else's program would.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // process is the actor of one execution: it starts the tree, keeps its time,

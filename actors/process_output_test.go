@@ -6,7 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // latePipe has one Read fail as if its goroutine had not run since before the deadline: there is something to read.

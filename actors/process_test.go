@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/proc"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // TestPauseBesideTheExitDoesNotFreezeWhatIsKept: a survivor that stands still

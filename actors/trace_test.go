@@ -15,7 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/troupe-dev/troupe/actors/proc"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 const parentSpan = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // refusedWith fails the test unless a client with the token gets this HTTP status.
@@ -31,12 +30,12 @@ func (r *release) isRefused(ctx context.Context, token string, status int) error
 	defer cancel()
 	opt := r.options()
 	opt.Token, opt.DialRetry = token, 0
-	c, err := client.Dial(ctx, r.url(), opt)
+	c, err := troupe.Dial(ctx, r.url(), opt)
 	if err == nil {
 		_ = c.Close()
 		return fmt.Errorf("a session was opened, want status %d", status)
 	}
-	var refused *client.HandshakeError
+	var refused *troupe.HandshakeError
 	if !errors.As(err, &refused) || refused.StatusCode != status {
 		return fmt.Errorf("refused with %w, want status %d", err, status)
 	}
@@ -138,19 +137,19 @@ auth:
 
 // cannotBeTaken leaves a session and lets another subject try to resume it with
 // the right resume token; then its owner does.
-func (r *release) cannotBeTaken(t *testing.T, c *client.Client, thief string) {
+func (r *release) cannotBeTaken(t *testing.T, c *troupe.Client, thief string) {
 	t.Helper()
 	s := c.Detach()
 	opt := r.options()
 	opt.Token, opt.DialRetry = thief, 0
-	stolen, err := client.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, nil, opt)
+	stolen, err := troupe.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, nil, opt)
 	if err == nil {
 		stolen.Detach()
 		t.Error("a session was resumed by another subject")
 	} else if wire.CodeOf(err) != wire.CodeNoSession {
 		t.Errorf("another subject was refused with %v, want code %d", err, wire.CodeNoSession)
 	}
-	owned, err := client.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, nil, r.options())
+	owned, err := troupe.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, nil, r.options())
 	if err != nil {
 		t.Errorf("the owner cannot resume its session: %v", err)
 		return

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // hasSessions is a check for eventually: the pod that the ingress leads to has n sessions.

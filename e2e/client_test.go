@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"golang.org/x/sys/unix"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // commandBound is how long a command of a test may take that ends by itself at once.
@@ -45,19 +44,19 @@ func httpClient(dial dialer) *http.Client {
 
 // options are those of a client of the release: it waits for a pod that is
 // being replaced, as a program of a user would.
-func (r *release) options() client.Options {
-	return client.Options{Token: r.token, HTTPClient: httpClient(throughIngress), DialRetry: time.Minute}
+func (r *release) options() troupe.Options {
+	return troupe.Options{Token: r.token, HTTPClient: httpClient(throughIngress), DialRetry: time.Minute}
 }
 
 // dial opens a session and closes it when the test is over.
-func (r *release) dial(t *testing.T) *client.Client {
+func (r *release) dial(t *testing.T) *troupe.Client {
 	t.Helper()
 	return r.dialWith(t, r.options())
 }
 
-func (r *release) dialWith(t *testing.T, opt client.Options) *client.Client {
+func (r *release) dialWith(t *testing.T, opt troupe.Options) *troupe.Client {
 	t.Helper()
-	c, err := client.Dial(t.Context(), r.url(), opt)
+	c, err := troupe.Dial(t.Context(), r.url(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +66,7 @@ func (r *release) dialWith(t *testing.T, opt client.Options) *client.Client {
 
 // shell runs a command line to its end and returns its stdout. It fails the
 // test unless the command exits with 0.
-func shell(t *testing.T, c *client.Client, line string) string {
+func shell(t *testing.T, c *troupe.Client, line string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandBound)
 	defer cancel()
@@ -95,7 +94,7 @@ func (r *release) works(t *testing.T) {
 }
 
 // start starts a command and waits for its first line, so that it is known to run.
-func start(t *testing.T, c *client.Client, params wire.ExecuteParams) *client.Execution {
+func start(t *testing.T, c *troupe.Client, params wire.ExecuteParams) *troupe.Execution {
 	t.Helper()
 	e, err := c.Execute(t.Context(), params)
 	if err != nil {
@@ -108,12 +107,12 @@ func start(t *testing.T, c *client.Client, params wire.ExecuteParams) *client.Ex
 }
 
 // nextLine returns the next piece of output, skipping what is not output.
-func nextLine(t *testing.T, e *client.Execution) string {
+func nextLine(t *testing.T, e *troupe.Execution) string {
 	t.Helper()
 	return string(nextOutput(t, e).Data)
 }
 
-func nextOutput(t *testing.T, e *client.Execution) *client.Output {
+func nextOutput(t *testing.T, e *troupe.Execution) *troupe.Output {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandBound)
 	defer cancel()
@@ -123,16 +122,16 @@ func nextOutput(t *testing.T, e *client.Execution) *client.Output {
 			t.Fatalf("waiting for output: %v", err)
 		}
 		switch ev := ev.(type) {
-		case *client.Output:
+		case *troupe.Output:
 			return ev
-		case *client.Completed:
+		case *troupe.Completed:
 			t.Fatalf("no output, the command ended: %s", compact(ev))
 		}
 	}
 }
 
 // completed waits for the end of an execution.
-func completed(t *testing.T, e *client.Execution, bound time.Duration) *wire.Completed {
+func completed(t *testing.T, e *troupe.Execution, bound time.Duration) *wire.Completed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
@@ -146,18 +145,18 @@ func completed(t *testing.T, e *client.Execution, bound time.Duration) *wire.Com
 // notices records what a client says of its connection.
 type notices struct {
 	mu  sync.Mutex
-	all []client.Notice
+	all []troupe.Notice
 	at  []time.Time
 }
 
-func (n *notices) note(notice client.Notice) {
+func (n *notices) note(notice troupe.Notice) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.all, n.at = append(n.all, notice), append(n.at, time.Now())
 }
 
 // count returns how many notices of a kind came.
-func (n *notices) count(kind client.NoticeKind) int {
+func (n *notices) count(kind troupe.NoticeKind) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	count := 0
@@ -170,7 +169,7 @@ func (n *notices) count(kind client.NoticeKind) int {
 }
 
 // first returns when the first notice of a kind came, and whether one did.
-func (n *notices) first(kind client.NoticeKind) (time.Time, bool) {
+func (n *notices) first(kind troupe.NoticeKind) (time.Time, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i := range n.all {

@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 const (
@@ -25,8 +24,8 @@ const (
 
 // victim is a client with a command that runs until something kills it.
 type victim struct {
-	c      *client.Client
-	e      *client.Execution
+	c      *troupe.Client
+	e      *troupe.Execution
 	seen   *notices
 	marker string
 }
@@ -64,7 +63,7 @@ func (v *victim) isTold(t *testing.T, killed time.Time) {
 	explained := time.Since(killed)
 	switch {
 	case err == nil && (done.Reason == wire.ReasonRunnerLost || done.Reason == wire.ReasonDrain):
-	case errors.Is(err, client.ErrNoSession) && wire.CodeOf(err) == wire.CodeNoSession:
+	case errors.Is(err, troupe.ErrNoSession) && wire.CodeOf(err) == wire.CodeNoSession:
 	default:
 		t.Errorf("the end of the execution is %s, %v: not explained\n%s", compact(done), err, v.seen.String())
 	}
@@ -78,15 +77,15 @@ func (v *victim) isTold(t *testing.T, killed time.Time) {
 	}
 	noticed, how := explained, "by the server's last words"
 	switch end := v.c.Err(); {
-	case errors.Is(end, client.ErrSessionEnded): // it had the time to say everything
-	case errors.Is(end, client.ErrNoSession):
-		lost, told := v.seen.first(client.NoticeLost)
+	case errors.Is(end, troupe.ErrSessionEnded): // it had the time to say everything
+	case errors.Is(end, troupe.ErrNoSession):
+		lost, told := v.seen.first(troupe.NoticeLost)
 		if !told {
 			t.Fatalf("the client never knew of the loss\n%s", v.seen.String())
 		}
 		noticed, how = lost.Sub(killed), "by the answer to resume"
 	default:
-		t.Errorf("the session's end is %v, want %v or %v", end, client.ErrNoSession, client.ErrSessionEnded)
+		t.Errorf("the session's end is %v, want %v or %v", end, troupe.ErrNoSession, troupe.ErrSessionEnded)
 	}
 	if noticed > noticeBound {
 		t.Errorf("the client knew of the loss after %s, want at most %s\n%s", noticed, noticeBound, v.seen.String())
@@ -142,7 +141,7 @@ func TestKilledContainersComeBack(t *testing.T) {
 }
 
 // worksAgain waits until a session can run commands again.
-func worksAgain(t *testing.T, c *client.Client) {
+func worksAgain(t *testing.T, c *troupe.Client) {
 	t.Helper()
 	eventually(t, time.Minute, "the session runs commands again", func(ctx context.Context) error {
 		var out bytes.Buffer

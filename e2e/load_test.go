@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -12,9 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // load is clients that run commands back to back while something is done to
@@ -56,7 +55,7 @@ func (l *load) newcomer(ctx context.Context, number int) {
 	opt := l.r.options()
 	opt.DialRetry = 0
 	for !l.stopped() {
-		c, err := client.Dial(ctx, l.r.url(), opt)
+		c, err := troupe.Dial(ctx, l.r.url(), opt)
 		if err != nil {
 			l.problem("newcomer %d was not let in: %v", number, err)
 			continue
@@ -88,12 +87,12 @@ func (l *load) session(ctx context.Context, number int) error {
 	var draining atomic.Bool
 	var running atomic.Bool
 	opt := l.r.options()
-	opt.OnNotice = func(n client.Notice) {
-		if n.Kind == client.NoticeDraining && draining.CompareAndSwap(false, true) {
+	opt.OnNotice = func(n troupe.Notice) {
+		if n.Kind == troupe.NoticeDraining && draining.CompareAndSwap(false, true) {
 			l.told(running.Load())
 		}
 	}
-	c, err := client.Dial(ctx, l.r.url(), opt)
+	c, err := troupe.Dial(ctx, l.r.url(), opt)
 	if err != nil {
 		return fmt.Errorf("no session: %w", err)
 	}
@@ -121,7 +120,7 @@ func (l *load) session(ctx context.Context, number int) error {
 var errNotStarted = errors.New("the session had ended before the command was taken")
 
 // execution runs one command of so many quarters of a second and checks its end and its output.
-func (l *load) execution(ctx context.Context, c *client.Client, number, steps int) error {
+func (l *load) execution(ctx context.Context, c *troupe.Client, number, steps int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tag := fmt.Sprintf("%d-%08x", number, rand.Uint32())
@@ -129,7 +128,7 @@ func (l *load) execution(ctx context.Context, c *client.Client, number, steps in
 	e, err := c.Execute(ctx, wire.ExecuteParams{
 		Command: fmt.Sprintf(`i=0; while [ $i -lt %d ]; do seq -f "%s $i %%g" %d; i=$((i+1)); sleep 0.25; done`, steps, tag, lines),
 	})
-	if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionEnded) || errors.Is(err, client.ErrSessionLost) {
+	if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionEnded) || errors.Is(err, troupe.ErrSessionLost) {
 		return fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/e2e/observability"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // TestDashboardShowsThePods asks for every panel and every query of the runbooks, those about containers included, while a
@@ -96,7 +96,7 @@ func onlyAbout(problems []string, text string) bool {
 // work is a client's ordinary day, and a mistake.
 func work(ctx context.Context, t *testing.T, r *release) {
 	t.Helper()
-	c, err := client.Dial(ctx, r.url(), r.options())
+	c, err := troupe.Dial(ctx, r.url(), r.options())
 	if err != nil {
 		return // the pod is being drained
 	}

@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // lossBound is in how many seconds a client must know that its session's pod
@@ -22,9 +21,9 @@ const lossBound = 5 * time.Second
 type follower struct {
 	pod     *corev1.Pod // has the socket
 	seen    *notices
-	c       *client.Client
-	e       *client.Execution
-	session client.Session
+	c       *troupe.Client
+	e       *troupe.Execution
+	session troupe.Session
 }
 
 // follow opens a session on owner for each of the pods and takes it up there.
@@ -67,12 +66,12 @@ func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 	defer cancel()
 	_, err := f.e.Wait(ctx)
 	told := time.Since(gone)
-	if !errors.Is(err, client.ErrSessionLost) || told > lossBound {
-		t.Errorf("through %s: %v after %s, want %v within %s\n%s", f.pod.Name, err, told, client.ErrSessionLost, lossBound, f.seen.String())
+	if !errors.Is(err, troupe.ErrSessionLost) || told > lossBound {
+		t.Errorf("through %s: %v after %s, want %v within %s\n%s", f.pod.Name, err, told, troupe.ErrSessionLost, lossBound, f.seen.String())
 		t.Logf("%s says\n%s", f.pod.Name, kubectl(t, "logs", "-n", r.namespace, f.pod.Name, "-c", "server", "--since=30s"))
 	}
 	began := time.Now()
-	again, err := client.Attach(t.Context(), r.url(), f.session.ID, f.session.ResumeToken, nil, r.optionsTo(f.pod))
+	again, err := troupe.Attach(t.Context(), r.url(), f.session.ID, f.session.ResumeToken, nil, r.optionsTo(f.pod))
 	if err == nil {
 		_ = again.Close()
 	}
@@ -97,7 +96,7 @@ func slowPodIsNotDead(t *testing.T, r *release) {
 	server.signal(t, "CONT")
 	for _, f := range followers {
 		f.echoes(t)
-		if f.seen.count(client.NoticeLost) > 0 {
+		if f.seen.count(troupe.NoticeLost) > 0 {
 			t.Errorf("through %s the connection was lost:\n%s", f.pod.Name, f.seen.String())
 		}
 		if err := f.c.Close(); err != nil {

@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // roamers lose their connection again and again while their commands run, and
@@ -45,16 +44,16 @@ func (ro *roamers) session(ctx context.Context, number int) error {
 	var cut cutter
 	var draining, running atomic.Bool
 	opt := ro.r.options()
-	opt.HTTPClient, opt.Backoff = httpClient(cut.dial), client.Backoff{Initial: 20 * time.Millisecond, Max: 200 * time.Millisecond}
-	opt.OnNotice = func(n client.Notice) {
+	opt.HTTPClient, opt.Backoff = httpClient(cut.dial), troupe.Backoff{Initial: 20 * time.Millisecond, Max: 200 * time.Millisecond}
+	opt.OnNotice = func(n troupe.Notice) {
 		switch {
-		case n.Kind == client.NoticeResumed:
+		case n.Kind == troupe.NoticeResumed:
 			ro.resumed.Add(1)
-		case n.Kind == client.NoticeDraining && draining.CompareAndSwap(false, true):
+		case n.Kind == troupe.NoticeDraining && draining.CompareAndSwap(false, true):
 			ro.told(running.Load())
 		}
 	}
-	c, err := client.Dial(ctx, ro.r.url(), opt)
+	c, err := troupe.Dial(ctx, ro.r.url(), opt)
 	if err != nil {
 		return fmt.Errorf("no session: %w", err)
 	}
@@ -81,7 +80,7 @@ func (ro *roamers) session(ctx context.Context, number int) error {
 			return nil
 		case draining.Load() && errors.Is(err, errNotStarted):
 			return nil
-		case errors.Is(err, client.ErrUnknownOutcome): // the cut came between request and answer
+		case errors.Is(err, troupe.ErrUnknownOutcome): // the cut came between request and answer
 		default:
 			return err
 		}
@@ -136,7 +135,7 @@ func scaleInTakesTheIdlest(t *testing.T, r *release) {
 	}
 	stay := others(pods, idlest.Name)
 	fetched := r.follow(t, idlest, stay[:1])[0] // its client is on another pod
-	clients := map[string][]*client.Client{}
+	clients := map[string][]*troupe.Client{}
 	for n, pod := range stay {
 		for range n + 2 {
 			clients[pod.Name] = append(clients[pod.Name], r.dialWith(t, r.optionsTo(pod)))

@@ -15,10 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // replicas is how many pods the service of the tests has, and ceiling what each takes.
@@ -119,7 +118,7 @@ func to(pod *corev1.Pod) dialer {
 }
 
 // optionsTo are those of a client that knows no other pod.
-func (r *release) optionsTo(pod *corev1.Pod) client.Options {
+func (r *release) optionsTo(pod *corev1.Pod) troupe.Options {
 	opt := r.options()
 	opt.HTTPClient = httpClient(to(pod))
 	return opt
@@ -136,13 +135,13 @@ func others(pods []corev1.Pod, without string) (rest []*corev1.Pod) {
 }
 
 // attach takes a session up through a pod.
-func (r *release) attach(t *testing.T, s client.Session, pod *corev1.Pod, seen *notices) *client.Client {
+func (r *release) attach(t *testing.T, s troupe.Session, pod *corev1.Pod, seen *notices) *troupe.Client {
 	t.Helper()
 	opt := r.optionsTo(pod)
 	if seen != nil {
 		opt.OnNotice = seen.note
 	}
-	c, err := client.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, s.Offsets, opt)
+	c, err := troupe.Attach(t.Context(), r.url(), s.ID, s.ResumeToken, s.Offsets, opt)
 	if err != nil {
 		t.Fatalf("through %s: %v", pod.Name, err)
 	}
@@ -201,7 +200,7 @@ func sessionGoesOnThroughEveryPod(t *testing.T, r *release) {
 	})
 }
 
-func pauseAndResume(t *testing.T, e *client.Execution) {
+func pauseAndResume(t *testing.T, e *troupe.Execution) {
 	t.Helper()
 	if err := e.Pause(t.Context()); err != nil {
 		t.Fatal(err)
@@ -224,7 +223,7 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 	var cut cutter
 	var seen notices
 	opt := r.options()
-	opt.HTTPClient, opt.OnNotice, opt.Backoff = httpClient(cut.dial), seen.note, client.Backoff{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond}
+	opt.HTTPClient, opt.OnNotice, opt.Backoff = httpClient(cut.dial), seen.note, troupe.Backoff{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond}
 	c := r.dialWith(t, opt)
 	got := &counter{Hash: sha256.New()}
 	seed := rand.Uint64() //nolint:gosec // a place to cut
@@ -242,7 +241,7 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 	if done.Reason != wire.ReasonExited || done.OutputBytes != size || got.n != size || !bytes.Equal(got.Sum(nil), want) {
 		t.Errorf("seed %d: %d bytes came of %d; the hash is right: %t; the end is %s", seed, got.n, size, bytes.Equal(got.Sum(nil), want), compact(done))
 	}
-	resumed := seen.count(client.NoticeResumed)
+	resumed := seen.count(troupe.NoticeResumed)
 	if resumed < cuts*9/10 { // two cuts may fall into one connection's handshake
 		t.Errorf("only %d resumes: little was proved\n%s", resumed, seen.String())
 	}

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/e2e/cluster"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // silence is after how long the client of the power cut takes a server that says
@@ -50,12 +50,12 @@ affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 		t.Fatal(err)
 	}
 	eventually(t, 3*silence, "the client notices", func(context.Context) error {
-		if _, lost := seen.first(client.NoticeLost); !lost {
+		if _, lost := seen.first(troupe.NoticeLost); !lost {
 			return errors.New("it does not")
 		}
 		return nil
 	})
-	lost, _ := seen.first(client.NoticeLost)
+	lost, _ := seen.first(troupe.NoticeLost)
 	if lost.Sub(cut) < silence/2 {
 		t.Errorf("the loss was noticed after %s: the power was not cut, or the connection was ended before", lost.Sub(cut))
 	}
@@ -64,7 +64,7 @@ affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	done, err := e.Wait(ctx)
-	if !errors.Is(err, client.ErrNoSession) {
+	if !errors.Is(err, troupe.ErrNoSession) {
 		t.Errorf("the end of the execution is %s, %v: not explained\n%s", compact(done), err, seen.String())
 	}
 	t.Logf("loss noticed after %s, explained after %s",

@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"net"
 	"os/exec"
 	"strconv"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // idleCut is after how many seconds without a byte the proxy of the test cuts a connection.
@@ -77,7 +76,7 @@ func TestQuietCommandOutlivesAnIdleTimeout(t *testing.T) {
 	if err != nil || done.Reason != wire.ReasonExited || out.String() != "done\n" {
 		t.Errorf("the quiet command printed %q and ended with %s, %v", out.String(), compact(done), err)
 	}
-	if lost := seen.count(client.NoticeLost); lost > 0 {
+	if lost := seen.count(troupe.NoticeLost); lost > 0 {
 		t.Errorf("the connection was lost %d times\n%s", lost, seen.String())
 	}
 	t.Logf("silent for %s through a proxy that cuts after %d s", time.Since(began).Round(100*time.Millisecond), idleCut)

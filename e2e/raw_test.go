@@ -6,10 +6,10 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// raw is a bare WebSocket: for what gateway/client hides, such as close codes
+// raw is a bare WebSocket: for what clients/go hides, such as close codes
 // and refusals, and for a client that does nothing by itself.
 type raw struct{ ws *websocket.Conn }
 

@@ -11,10 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // streamed is about 10 MiB in pieces that come one after the other, so that
@@ -115,7 +114,7 @@ func TestLostConnectionsLoseNoByte(t *testing.T) {
 	if got.n != size || string(got.Sum(nil)) != string(want) {
 		t.Errorf("%d bytes came, want %d; the hash is right: %t", got.n, size, string(got.Sum(nil)) == string(want))
 	}
-	if resumed := seen.count(client.NoticeResumed); resumed < losses {
+	if resumed := seen.count(troupe.NoticeResumed); resumed < losses {
 		t.Errorf("the connection was resumed %d times, want %d: nothing was proved\n%s", resumed, losses, seen.String())
 	}
 	t.Logf("%s", seen.String())

@@ -6,12 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // TestPromptComesBeforeItsNewline protects from: an interactive command whose
@@ -123,7 +122,7 @@ func TestPauseStopsTheTreeAndResumeContinues(t *testing.T) {
 }
 
 // waitFor reads events up to a control notification and returns the output's offset there.
-func waitFor(t *testing.T, e *client.Execution, method string) (offset int64) {
+func waitFor(t *testing.T, e *troupe.Execution, method string) (offset int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -132,14 +131,14 @@ func waitFor(t *testing.T, e *client.Execution, method string) (offset int64) {
 		if err != nil {
 			t.Fatalf("waiting for %s: %v", method, err)
 		}
-		if control, ok := ev.(*client.Control); ok && control.Method == method {
+		if control, ok := ev.(*troupe.Control); ok && control.Method == method {
 			return e.Offset()
 		}
 	}
 }
 
 // processState returns the state letter of a process in the runner's container.
-func processState(t *testing.T, c *client.Client, pid int) string {
+func processState(t *testing.T, c *troupe.Client, pid int) string {
 	t.Helper()
 	stat := shell(t, c, fmt.Sprintf("cat /proc/%d/stat", pid))
 	_, rest, _ := strings.Cut(stat, ") ")

@@ -13,7 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // BenchmarkOutput is the path of output from a transcript to the socket: 10 MiB in lines of 80 bytes.

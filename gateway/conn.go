@@ -8,7 +8,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 const (

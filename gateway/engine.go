@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Engine is what the gateway needs of the actors. Its methods do not block.

@@ -4,7 +4,7 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // TestStalledLinksCostBoundedMemory: clients that do not read, and guests that do not answer, under commands that never

@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 func equalJSON(t *testing.T, a, b any) bool {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // GuestConfig is what a guest needs.

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/troupe-dev/troupe/actors/transcript"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Version is what this release writes into its envelopes.

@@ -5,7 +5,7 @@ import (
 	"sort"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // This file drives the protocol of a pod, as the engine does: guests, hosts, their

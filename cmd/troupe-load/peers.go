@@ -15,8 +15,8 @@ import (
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/peerca"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // startPeers starts three trouped that are one service, with TLS between them, and waits
@@ -87,7 +87,7 @@ func measurePeers(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = local.Close() }()
 	to := local.Connected()
-	far, err := client.Attach(ctx, pods[1].ws, to.SessionID, to.ResumeToken, map[string]int64{}, client.Options{})
+	far, err := troupe.Attach(ctx, pods[1].ws, to.SessionID, to.ResumeToken, map[string]int64{}, troupe.Options{})
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func measurePeers(ctx context.Context, e *env) error {
 }
 
 // measureForeignRate compares 10 MiB of 80-byte lines through the owner and through another pod.
-func measureForeignRate(ctx context.Context, e *env, dir string, local, far *client.Client) error {
+func measureForeignRate(ctx context.Context, e *env, dir string, local, far *troupe.Client) error {
 	file := filepath.Join(dir, "lines")
 	if err := os.WriteFile(file, bytes.Repeat([]byte(strings.Repeat("x", 79)+"\n"), size/80), 0o600); err != nil {
 		return err
@@ -114,7 +114,7 @@ func measureForeignRate(ctx context.Context, e *env, dir string, local, far *cli
 	var here, there samples
 	for range rounds {
 		for _, m := range []struct {
-			c  *client.Client
+			c  *troupe.Client
 			to *samples
 		}{{local, &here}, {far, &there}} {
 			n := &counter{}
@@ -138,7 +138,7 @@ func measureForeignRate(ctx context.Context, e *env, dir string, local, far *cli
 }
 
 // measureForeignDelay compares the time from execute to the first output.
-func measureForeignDelay(ctx context.Context, e *env, local, far *client.Client) error {
+func measureForeignDelay(ctx context.Context, e *env, local, far *troupe.Client) error {
 	rounds := 300
 	if e.quick {
 		rounds = 20
@@ -146,7 +146,7 @@ func measureForeignDelay(ctx context.Context, e *env, local, far *client.Client)
 	var here, there samples
 	for range rounds {
 		for _, m := range []struct {
-			c  *client.Client
+			c  *troupe.Client
 			to *samples
 		}{{local, &here}, {far, &there}} {
 			began := time.Now()
@@ -159,7 +159,7 @@ func measureForeignDelay(ctx context.Context, e *env, local, far *client.Client)
 				if err != nil {
 					return err
 				}
-				if _, ok := event.(*client.Output); ok {
+				if _, ok := event.(*troupe.Output); ok {
 					break
 				}
 			}
@@ -179,7 +179,7 @@ func measureForeignDelay(ctx context.Context, e *env, local, far *client.Client)
 func measurePlacement(ctx context.Context, pods []*server) error {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	var opened []*client.Client
+	var opened []*troupe.Client
 	var failed error
 	began := time.Now()
 	for range 300 {
@@ -227,7 +227,7 @@ func measureRelayMemory(ctx context.Context, pods []*server) error {
 		defer func() { _ = c.Close() }()
 		to := c.Connected()
 		x.Discard()
-		far, err := client.Attach(ctx, pods[2].ws, to.SessionID, to.ResumeToken, map[string]int64{x.ID(): 0}, client.Options{})
+		far, err := troupe.Attach(ctx, pods[2].ws, to.SessionID, to.ResumeToken, map[string]int64{x.ID(): 0}, troupe.Options{})
 		if err != nil {
 			return err
 		}

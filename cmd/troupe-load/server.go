@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,9 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // server is a trouped that this program started.
@@ -77,8 +76,8 @@ func (s *server) stop() {
 	_ = os.RemoveAll(s.dir)
 }
 
-func (s *server) dial(ctx context.Context) (*client.Client, error) {
-	return client.Dial(ctx, s.ws, client.Options{})
+func (s *server) dial(ctx context.Context) (*troupe.Client, error) {
+	return troupe.Dial(ctx, s.ws, troupe.Options{})
 }
 
 // memory reads a field of the server's /proc/PID/status, in bytes.
@@ -130,7 +129,7 @@ func (s *server) histogramP99(ctx context.Context, name string) (float64, error)
 }
 
 // started runs a command in a new session and returns both once it runs.
-func (s *server) started(ctx context.Context, p wire.ExecuteParams) (*client.Client, *client.Execution, error) {
+func (s *server) started(ctx context.Context, p wire.ExecuteParams) (*troupe.Client, *troupe.Execution, error) {
 	c, err := s.dial(ctx)
 	if err != nil {
 		return nil, nil, err

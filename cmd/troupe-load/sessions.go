@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // measureOpen opens 100 sessions at once, several times, and reads the server's own histogram.
@@ -71,9 +70,9 @@ func openAtOnce(ctx context.Context, s *server, n int) error {
 }
 
 // openMany opens n sessions, parallel of them at a time.
-func openMany(ctx context.Context, s *server, n, parallel int) ([]*client.Client, error) {
+func openMany(ctx context.Context, s *server, n, parallel int) ([]*troupe.Client, error) {
 	var mu sync.Mutex
-	var clients []*client.Client
+	var clients []*troupe.Client
 	var failure error
 	var all sync.WaitGroup
 	slots := make(chan struct{}, parallel)
@@ -99,7 +98,7 @@ func openMany(ctx context.Context, s *server, n, parallel int) ([]*client.Client
 	return clients, nil
 }
 
-func closeAll(clients []*client.Client) {
+func closeAll(clients []*troupe.Client) {
 	var all sync.WaitGroup
 	for _, c := range clients {
 		all.Go(func() { _ = c.Close() })
@@ -153,8 +152,8 @@ func measureYes(ctx context.Context, e *env) error {
 		return err
 	}
 	defer s.stop()
-	var clients []*client.Client
-	var running []*client.Execution
+	var clients []*troupe.Client
+	var running []*troupe.Execution
 	defer func() { closeAll(clients) }()
 	for range 100 {
 		c, x, err := s.started(ctx, wire.ExecuteParams{Argv: []string{"/usr/bin/yes"}})

@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // burst is how many commands run back to back: as many as the default number of warm inits.
@@ -123,7 +122,7 @@ func execTrue() error {
 	return cmd.Run()
 }
 
-func runTrue(ctx context.Context, c *client.Client) error {
+func runTrue(ctx context.Context, c *troupe.Client) error {
 	done, err := c.Run(ctx, wire.ExecuteParams{Argv: []string{"/bin/true"}}, nil, nil)
 	if err == nil && done.ExitCode != 0 {
 		err = fmt.Errorf("/bin/true: %+v", done)
@@ -138,7 +137,7 @@ func saturate(ctx context.Context, e *env, s *server) error {
 	if e.quick {
 		period = 300 * time.Millisecond
 	}
-	var clients []*client.Client
+	var clients []*troupe.Client
 	for range sessions {
 		c, err := s.dial(ctx)
 		if err != nil {

@@ -8,9 +8,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 const attachHelp = `Go on with a session that 'troupe exec' left: print the output that was not yet
@@ -64,7 +63,7 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 
 	c, err := a.attachTo(ctx, r, followed(f, r, args))
 	if err != nil {
-		if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost) {
+		if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost) {
 			st.remove(r.ID)
 		}
 		return orInterrupted(ctx, err)
@@ -108,7 +107,7 @@ func followed(f *attachFlags, r record, args []string) map[string]int64 {
 }
 
 // leave goes away from a session that goes on, and remembers how far it was read.
-func (a *app) leave(ctx context.Context, c *client.Client, st store, r record, err error) error {
+func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, err error) error {
 	if c.Err() != nil {
 		st.remove(r.ID)
 		return explain(r.URL, err)
@@ -129,7 +128,7 @@ func (a *app) leave(ctx context.Context, c *client.Client, st store, r record, e
 }
 
 // endAttach closes a session in which nothing runs any more, and leaves another.
-func (a *app) endAttach(ctx context.Context, c *client.Client, st store, r record, result error) error {
+func (a *app) endAttach(ctx context.Context, c *troupe.Client, st store, r record, result error) error {
 	status, err := c.Status(ctx)
 	if err == nil && !busy(status) {
 		if c.Close() == nil {

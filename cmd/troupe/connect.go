@@ -7,19 +7,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"net"
 	"os"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // options are the client's, from the settings.
-func (a *app) options() (client.Options, error) {
-	opt := client.Options{Token: a.settings.token, DialRetry: a.settings.wait, OnNotice: a.notice}
+func (a *app) options() (troupe.Options, error) {
+	opt := troupe.Options{Token: a.settings.token, DialRetry: a.settings.wait, OnNotice: a.notice}
 	if file := a.settings.tokenFile; file != "" && a.settings.token == "" {
 		if _, err := os.Stat(file); err != nil {
 			return opt, fmt.Errorf("token file: %w", err)
@@ -44,18 +43,18 @@ func (a *app) options() (client.Options, error) {
 }
 
 // notice tells about the connection, one line for each loss and each resumption.
-func (a *app) notice(n client.Notice) {
+func (a *app) notice(n troupe.Notice) {
 	if a.settings.quiet || a.over.Load() {
 		return
 	}
 	switch n.Kind {
-	case client.NoticeLost:
+	case troupe.NoticeLost:
 		a.notef("connection lost: %s; resuming", whyLost(n.Err))
-	case client.NoticeResumed:
+	case troupe.NoticeResumed:
 		a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
-	case client.NoticeDraining:
+	case troupe.NoticeDraining:
 		a.notef("the server is stopping, running commands have %s", n.Delay.Round(time.Second))
-	case client.NoticeRetry: // the loss was told, and the end will be
+	case troupe.NoticeRetry: // the loss was told, and the end will be
 	}
 }
 
@@ -73,12 +72,12 @@ var lostBecause = map[int]string{
 // whyLost says why a connection was lost. The errors under it name libraries,
 // so none of their texts is passed on.
 func whyLost(err error) string {
-	because, known := lostBecause[client.CloseCode(err)]
+	because, known := lostBecause[troupe.CloseCode(err)]
 	var network net.Error
 	switch {
 	case known:
 		return because
-	case errors.Is(err, client.ErrSilent):
+	case errors.Is(err, troupe.ErrSilent):
 		return "nothing was heard from the server"
 	case errors.Is(err, syscall.ECONNRESET):
 		return "it was reset"
@@ -89,7 +88,7 @@ func whyLost(err error) string {
 }
 
 // dial opens a session.
-func (a *app) dial(ctx context.Context) (*client.Client, error) {
+func (a *app) dial(ctx context.Context) (*troupe.Client, error) {
 	url, err := serverURL(a.settings.server)
 	if err != nil {
 		return nil, err
@@ -98,7 +97,7 @@ func (a *app) dial(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.Dial(ctx, url, opt)
+	c, err := troupe.Dial(ctx, url, opt)
 	if err != nil {
 		return nil, explain(url, err)
 	}
@@ -106,12 +105,12 @@ func (a *app) dial(ctx context.Context) (*client.Client, error) {
 }
 
 // attachTo attaches to a remembered session, following offsets as client.Attach does.
-func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) (*client.Client, error) {
+func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) (*troupe.Client, error) {
 	opt, err := a.options()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.Attach(ctx, r.URL, r.ID, r.ResumeToken, offsets, opt)
+	c, err := troupe.Attach(ctx, r.URL, r.ID, r.ResumeToken, offsets, opt)
 	if err != nil {
 		return nil, explain(r.URL, err)
 	}
@@ -130,17 +129,17 @@ func (e *explained) Unwrap() error { return e.err }
 // explain says in one line what went wrong with a connection, and what to do.
 func explain(url string, err error) error {
 	say := func(format string, args ...any) error { return &explained{fmt.Sprintf(format, args...), err} }
-	var refused *client.HandshakeError
+	var refused *troupe.HandshakeError
 	var network *net.OpError
 	var dns *net.DNSError
 	var answer *wire.Error
 	errors.As(err, &answer)
 	switch {
-	case errors.Is(err, client.ErrSessionLost):
+	case errors.Is(err, troupe.ErrSessionLost):
 		return say("the session is lost: the pod that ran it is gone, and its commands with it")
-	case errors.Is(err, client.ErrSessionEnded):
+	case errors.Is(err, troupe.ErrSessionEnded):
 		return say("the server has ended the session: it is stopping, or the session was closed or idle")
-	case errors.Is(err, client.ErrNoSession):
+	case errors.Is(err, troupe.ErrNoSession):
 		return say("no such session at %s, or the wrong resume token; a session ends when nobody is attached for its resume window", url)
 	case wire.CodeOf(err) == wire.CodeSessionLimit:
 		return say("%s has no session free (%s); try again later, or with --wait=1m", url, answer.Message)

@@ -17,8 +17,8 @@ import (
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/actors/wire"
 	"github.com/troupe-dev/troupe/gateway"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // engine plays the actors' part under the real gateway: its "commands" are the

@@ -10,9 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 const execHelp = `Run a command in a session of its own and stream its output: stdout to stdout,
@@ -185,7 +184,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 }
 
 // finish ends or leaves the session, and says how the command ended.
-func (a *app) finish(ctx context.Context, c *client.Client, st store, r record, p *printer, done *wire.Completed, err error) error {
+func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, p *printer, done *wire.Completed, err error) error {
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil && r.keep && kept(ctx, c, r.Execution):
@@ -222,7 +221,7 @@ func (a *app) finish(ctx context.Context, c *client.Client, st store, r record, 
 }
 
 // kept reports whether processes live on after the command.
-func kept(ctx context.Context, c *client.Client, id string) bool {
+func kept(ctx context.Context, c *troupe.Client, id string) bool {
 	status, err := c.Status(ctx)
 	return err == nil && status.Executions[id].State == wire.StateKept
 }

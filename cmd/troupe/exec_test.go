@@ -15,9 +15,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/gateway"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -85,7 +85,7 @@ func TestLossesAreToldInWords(t *testing.T) {
 		"it broke":                          errors.New("failed to get reader: received header with unexpected rsv bits set"),
 		"it was reset":                      &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
 		"it timed out":                      &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
-		"nothing was heard from the server": fmt.Errorf("%w for 45s", client.ErrSilent),
+		"nothing was heard from the server": fmt.Errorf("%w for 45s", troupe.ErrSilent),
 	} {
 		if got := whyLost(err); got != want {
 			t.Errorf("%v is told as %q, want %q", err, got, want)

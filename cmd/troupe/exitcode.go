@@ -4,7 +4,7 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Exit codes of troupe's own. All others are the command's.

@@ -5,11 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"strings"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // errNobodyReads means that stdout or stderr was closed by its reader.
@@ -25,7 +24,7 @@ type printer struct {
 
 // follow prints an execution until the command has ended. Processes that are
 // kept may go on to write: that is for a later attach.
-func (p *printer) follow(ctx context.Context, e *client.Execution) (*wire.Completed, error) {
+func (p *printer) follow(ctx context.Context, e *troupe.Execution) (*wire.Completed, error) {
 	for {
 		ev, err := e.Next(ctx)
 		if errors.Is(err, io.EOF) {
@@ -42,16 +41,16 @@ func (p *printer) follow(ctx context.Context, e *client.Execution) (*wire.Comple
 		if err != nil {
 			return nil, err
 		}
-		if done, ok := ev.(*client.Completed); ok {
+		if done, ok := ev.(*troupe.Completed); ok {
 			return &done.Completed, nil
 		}
 	}
 }
 
 // plain copies output byte for byte.
-func (p *printer) plain(ev client.Event) error {
+func (p *printer) plain(ev troupe.Event) error {
 	switch ev := ev.(type) {
-	case *client.Output:
+	case *troupe.Output:
 		w := p.a.stdout
 		if ev.Stream == wire.Stderr {
 			w = p.a.stderr
@@ -59,9 +58,9 @@ func (p *printer) plain(ev client.Event) error {
 		if _, err := w.Write(ev.Data); err != nil {
 			return fmt.Errorf("%w: %w", errNobodyReads, err)
 		}
-	case *client.Gap:
+	case *troupe.Gap:
 		p.gap += ev.Bytes
-	case *client.Problem:
+	case *troupe.Problem:
 		if ev.Error != nil {
 			p.a.notef("%s", ev.Error.Message)
 		}
@@ -71,25 +70,25 @@ func (p *printer) plain(ev client.Event) error {
 
 // line prints an event as the notification that it was. A gap is an output
 // without data, as the server sends it when nothing follows.
-func (p *printer) line(id string, ev client.Event) error {
+func (p *printer) line(id string, ev troupe.Event) error {
 	method, params := "", any(nil)
 	switch ev := ev.(type) {
-	case *client.Output:
+	case *troupe.Output:
 		out := &wire.Output{ExecutionID: id, Type: ev.Stream, Data: string(ev.Data), Truncated: ev.Truncated, Offset: ev.Offset}
 		if p.encoding == wire.EncodingBase64 {
 			out.Data, out.Encoding = base64.StdEncoding.EncodeToString(ev.Data), p.encoding
 		}
 		method, params = wire.MethodOutput, out
-	case *client.Gap:
+	case *troupe.Gap:
 		p.gap += ev.Bytes
 		method, params = wire.MethodOutput, &wire.Output{ExecutionID: id, Type: wire.Stdout, Offset: ev.Offset, Gap: ev.Bytes}
-	case *client.Warning:
+	case *troupe.Warning:
 		method, params = wire.MethodWarning, ev.Warning
-	case *client.Control:
+	case *troupe.Control:
 		method, params = ev.Method, ev.ControlEvent
-	case *client.Problem:
+	case *troupe.Problem:
 		method, params = wire.MethodError, ev.ProcessError
-	case *client.Completed:
+	case *troupe.Completed:
 		method, params = wire.MethodCompleted, ev.Completed
 	}
 	b, err := wire.AppendNotification(nil, method, params)

@@ -12,9 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // askTimeout bounds what one remembered session may take to be asked about.
@@ -95,7 +94,7 @@ func (a *app) look(ctx context.Context, r record) (rows []seen, gone bool) {
 	defer cancel()
 	c, err := a.attachTo(ctx, r, nothing)
 	if err != nil {
-		gone = errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost)
+		gone = errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost)
 		row.State, row.Error = "unreachable", err.Error()
 		if gone {
 			row.State = "gone"
@@ -162,7 +161,7 @@ func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end
 	}
 	c, err := a.attachTo(ctx, r, nothing)
 	if err != nil {
-		if errors.Is(err, client.ErrNoSession) || errors.Is(err, client.ErrSessionLost) {
+		if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost) {
 			st.remove(r.ID)
 		}
 		return err
@@ -194,7 +193,7 @@ func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end
 	return errors.Join(errs...)
 }
 
-func cancelOne(ctx context.Context, c *client.Client, id string) error {
+func cancelOne(ctx context.Context, c *troupe.Client, id string) error {
 	_, err := c.Control(ctx, wire.ControlParams{Type: wire.ControlCancel, ExecutionID: id})
 	if err != nil {
 		return fmt.Errorf("cancelling %s: %w", id, err)

@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/troupe-dev/troupe/gateway/client"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // parse runs the settings through a command that does nothing.
@@ -108,7 +107,7 @@ func TestServerURL(t *testing.T) {
 func TestStoreRefusesNamesThatArePaths(t *testing.T) {
 	s := store{filepath.Join(t.TempDir(), "sessions")}
 	for _, id := range []string{"", "../x", "a/b", `a\b`, ".x", "c:d"} {
-		if err := s.save(record{Session: client.Session{ID: id}}); err == nil {
+		if err := s.save(record{Session: troupe.Session{ID: id}}); err == nil {
 			t.Errorf("%q was saved", id)
 		}
 	}
@@ -117,7 +116,7 @@ func TestStoreRefusesNamesThatArePaths(t *testing.T) {
 func TestStoreFindsByPrefix(t *testing.T) {
 	s := store{filepath.Join(t.TempDir(), "sessions")}
 	for _, id := range []string{"pod-0.aa", "pod-0.ab", "pod-1.a"} {
-		if err := s.save(record{Session: client.Session{ID: id}}); err != nil {
+		if err := s.save(record{Session: troupe.Session{ID: id}}); err != nil {
 			t.Fatal(err)
 		}
 	}

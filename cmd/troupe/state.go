@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,14 +12,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
 )
 
 // record is what is remembered of a session: enough to attach to it from
 // another shell. It holds the resume token, so only its owner may read it.
 type record struct {
-	client.Session
+	troupe.Session
 	Execution string    `json:"execution_id"`
 	Command   string    `json:"command"`
 	Started   time.Time `json:"started"`
@@ -156,7 +155,7 @@ func (a *app) session(id, resumeToken string) (record, store, error) {
 	}
 	r, err := st.find(id)
 	if errors.Is(err, errUnknownSession) && resumeToken != "" {
-		r, err = record{Session: client.Session{ID: id}, Started: time.Now()}, nil
+		r, err = record{Session: troupe.Session{ID: id}, Started: time.Now()}, nil
 	}
 	if err != nil {
 		return record{}, st, err

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
 )
 
 // Causes of a context that ends before the command.
@@ -33,7 +32,7 @@ type signals struct {
 	wg     sync.WaitGroup
 
 	mu sync.Mutex
-	e  *client.Execution // nil until there is something to cancel
+	e  *troupe.Execution // nil until there is something to cancel
 	n  int               // interrupts seen since
 }
 
@@ -59,7 +58,7 @@ func (s *signals) stop() {
 }
 
 // forward sends what follows to e.
-func (s *signals) forward(e *client.Execution) {
+func (s *signals) forward(e *troupe.Execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.e = e
@@ -114,7 +113,7 @@ func orInterrupted(ctx context.Context, err error) error {
 
 // passStdin copies stdin to the command. It is left behind, blocked in Read,
 // when the command ends first.
-func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *client.Execution) {
+func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *troupe.Execution) {
 	w := e.Stdin(ctx)
 	_, err := io.Copy(w, a.stdin)
 	if err == nil {
@@ -123,7 +122,7 @@ func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *
 	switch {
 	case err == nil, errors.Is(err, io.ErrClosedPipe), ctx.Err() != nil:
 		// A command that does not read all of its input is in its right.
-	case errors.Is(err, client.ErrUnknownOutcome):
+	case errors.Is(err, troupe.ErrUnknownOutcome):
 		cancel(fmt.Errorf("the command was cancelled, its input may be incomplete: %w", err))
 	default:
 		if !ended(e) {
@@ -134,7 +133,7 @@ func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *
 
 // ended reports whether the execution, or its session, has ended: then its end
 // is the better message.
-func ended(e *client.Execution) bool {
+func ended(e *troupe.Execution) bool {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	_, err := e.Wait(ctx)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/wire"
 	"github.com/troupe-dev/troupe/gateway"
-	"github.com/troupe-dev/troupe/gateway/wire"
 	"github.com/troupe-dev/troupe/k8s"
 )
 

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net"
 	"net/http"
@@ -21,9 +23,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // cluster answers a trouped as an API server would, or does not: these tests are
@@ -125,10 +124,10 @@ func forbidden(w http.ResponseWriter, r *http.Request) {
 func TestClusterDecidesWhoMayConnect(t *testing.T) {
 	cluster := newCluster(t)
 	s := launchWith(t, cluster.in, "--auth", "kubernetes", "--auth-audience", "us", "--auth-cache", "0")
-	dial := func(token string) (*client.Client, int, string) {
+	dial := func(token string) (*troupe.Client, int, string) {
 		t.Helper()
-		c, err := client.Dial(t.Context(), s.ws, client.Options{Token: token})
-		var refused *client.HandshakeError
+		c, err := troupe.Dial(t.Context(), s.ws, troupe.Options{Token: token})
+		var refused *troupe.HandshakeError
 		switch {
 		case err == nil:
 			return c, http.StatusSwitchingProtocols, ""
@@ -198,7 +197,7 @@ func TestPodTellsTheCluster(t *testing.T) {
 	cluster.told(patch, `"controller.kubernetes.io/pod-deletion-cost":"0"`, `"troupe.dev/sessions":"0"`)
 	c := s.dial()
 	cluster.told(patch, `"controller.kubernetes.io/pod-deletion-cost":"1"`, `"troupe.dev/sessions":"1"`)
-	if _, err := client.Dial(t.Context(), s.ws, client.Options{}); err == nil {
+	if _, err := troupe.Dial(t.Context(), s.ws, troupe.Options{}); err == nil {
 		t.Fatal("a second session of one")
 	}
 	cluster.told(events, `"reason":"SessionLimitReached"`, `"uid":"3f7a"`, "--max-sessions is 1")
@@ -234,7 +233,7 @@ func TestClusterOutOfOrder(t *testing.T) {
 			cluster.told("PATCH")
 			c := s.dial()
 			for range 3 {
-				if _, err := client.Dial(t.Context(), s.ws, client.Options{}); err == nil {
+				if _, err := troupe.Dial(t.Context(), s.ws, troupe.Options{}); err == nil {
 					t.Fatal("a second session of one")
 				}
 			}

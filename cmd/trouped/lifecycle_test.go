@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"os"
@@ -17,9 +19,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // buildDir is made and removed by TestMain.
@@ -182,9 +181,9 @@ func (s *instance) await(url string, status int) string {
 	}
 }
 
-func (s *instance) dial() *client.Client {
+func (s *instance) dial() *troupe.Client {
 	s.t.Helper()
-	c, err := client.Dial(s.t.Context(), s.ws, client.Options{})
+	c, err := troupe.Dial(s.t.Context(), s.ws, troupe.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -193,7 +192,7 @@ func (s *instance) dial() *client.Client {
 }
 
 // execute starts a command and waits until it has printed its first output.
-func execute(t *testing.T, c *client.Client, command string) *client.Execution {
+func execute(t *testing.T, c *troupe.Client, command string) *troupe.Execution {
 	t.Helper()
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: command})
 	if err != nil {
@@ -204,14 +203,14 @@ func execute(t *testing.T, c *client.Client, command string) *client.Execution {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := event.(*client.Output); ok {
+		if _, ok := event.(*troupe.Output); ok {
 			return e
 		}
 	}
 }
 
 // completed waits for the end of an execution.
-func completed(t *testing.T, e *client.Execution) *wire.Completed {
+func completed(t *testing.T, e *troupe.Execution) *wire.Completed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -316,7 +315,7 @@ func TestDrainLetsCommandsFinish(t *testing.T) {
 			if status, _ := s.get(s.admin + "/healthz"); status != 200 {
 				t.Errorf("/healthz is %d: the kubelet would restart a draining pod", status)
 			}
-			if _, err := client.Dial(t.Context(), s.ws, client.Options{}); err == nil {
+			if _, err := troupe.Dial(t.Context(), s.ws, troupe.Options{}); err == nil {
 				t.Error("a draining server opened a session")
 			}
 			if err := os.WriteFile(fifo, []byte("finished\n"), 0o600); err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // families returns what /metrics serves.
@@ -72,7 +72,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	for _, argv := range [][]string{{"/bin/echo", "longer than ten bytes"}, {"/bin/echo"}, {"/bin/false"}, {"/bin/sleep", "1000"}, {"/bin/sleep", "1000"}} {
 		_, _ = c.Execute(t.Context(), wire.ExecuteParams{Argv: argv}) // some are refused
 	}
-	if other, err := client.Dial(t.Context(), s.ws, client.Options{}); err == nil {
+	if other, err := troupe.Dial(t.Context(), s.ws, troupe.Options{}); err == nil {
 		other.Detach()
 		t.Error("a second session was opened")
 	}

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 func TestPeerServiceSettingsAreChecked(t *testing.T) {
@@ -69,13 +69,13 @@ func TestPeerServiceOutOfOrder(t *testing.T) {
 				t.Errorf("a command ended with %+v, %v", done, err)
 			}
 			session := c.Detach()
-			if c, err := client.Attach(t.Context(), s.ws, session.ID, session.ResumeToken, nil, client.Options{}); err != nil {
+			if c, err := troupe.Attach(t.Context(), s.ws, session.ID, session.ResumeToken, nil, troupe.Options{}); err != nil {
 				t.Errorf("its own session: %v", err)
 			} else if err := c.Close(); err != nil {
 				t.Error(err)
 			}
 			began := time.Now()
-			_, err := client.Attach(t.Context(), s.ws, "troupe-9."+strings.Repeat("0", 32), "token", nil, client.Options{})
+			_, err := troupe.Attach(t.Context(), s.ws, "troupe-9."+strings.Repeat("0", 32), "token", nil, troupe.Options{})
 			if refused := new(wire.Error); !errors.As(err, &refused) || refused.Code != wire.CodeInternal || refused.Data == nil ||
 				refused.Data.RetryAfterSeconds == 0 || time.Since(began) > 30*time.Second {
 				t.Errorf("somebody's session: %v after %v", err, time.Since(began))

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // TestPromise08CompletedFollowsTheLastByte: a command that writes as much as it can
@@ -81,7 +80,7 @@ func TestPromise08BackgroundChildren(t *testing.T) {
 }
 
 // kept starts a command that leaves a server behind on purpose, and reads on to its end.
-func kept(t *testing.T, c *client.Client, m *trace) *client.Execution {
+func kept(t *testing.T, c *troupe.Client, m *trace) *troupe.Execution {
 	t.Helper()
 	ctx := bounded(t)
 	e, err := c.Execute(ctx, wire.ExecuteParams{
@@ -96,7 +95,7 @@ func kept(t *testing.T, c *client.Client, m *trace) *client.Execution {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done, ok := event.(*client.Completed); ok {
+		if done, ok := event.(*troupe.Completed); ok {
 			if done.ExitCode != 2 || done.Reason != wire.ReasonExited {
 				t.Errorf("%+v", done)
 			}
@@ -112,11 +111,11 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 	s := launch(t, "--cancel-grace", "200ms")
 	for _, end := range []struct {
 		name string
-		end  func(*client.Client, *client.Execution) error
+		end  func(*troupe.Client, *troupe.Execution) error
 	}{
-		{"cancel", func(_ *client.Client, e *client.Execution) error { return e.Cancel(t.Context()) }},
-		{"signal KILL", func(_ *client.Client, e *client.Execution) error { return e.Signal(t.Context(), "KILL") }},
-		{"session", func(c *client.Client, _ *client.Execution) error { return c.Close() }},
+		{"cancel", func(_ *troupe.Client, e *troupe.Execution) error { return e.Cancel(t.Context()) }},
+		{"signal KILL", func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(t.Context(), "KILL") }},
+		{"session", func(c *troupe.Client, _ *troupe.Execution) error { return c.Close() }},
 	} {
 		t.Run(end.name, func(t *testing.T) {
 			c, m, ctx := s.dial(), newTrace(t), bounded(t)
@@ -128,7 +127,7 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 				if err != nil {
 					t.Fatalf("after completion, and %d bytes of later output: %v", later, err)
 				}
-				if out, ok := event.(*client.Output); ok {
+				if out, ok := event.(*troupe.Output); ok {
 					later += len(out.Data)
 				}
 			}
@@ -136,13 +135,13 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 			if err != nil || status.Executions[e.ID()].State != wire.StateKept || status.Executions[e.ID()].Offset < int64(later) {
 				t.Errorf("%+v, %v", status, err)
 			}
-			late, err := client.Attach(ctx, s.ws, c.ID(), c.Connected().ResumeToken, nil, client.Options{})
+			late, err := troupe.Attach(ctx, s.ws, c.ID(), c.Connected().ResumeToken, nil, troupe.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer late.Detach()
 			first, err := late.Executions()[e.ID()].Next(ctx)
-			if out, ok := first.(*client.Output); !ok || !strings.HasPrefix(string(out.Data), "now\n") && !strings.HasPrefix(string(out.Data), "later\n") {
+			if out, ok := first.(*troupe.Output); !ok || !strings.HasPrefix(string(out.Data), "now\n") && !strings.HasPrefix(string(out.Data), "later\n") {
 				t.Errorf("a late reader begins with %+v, %v", first, err)
 			}
 			if err := end.end(c, e); err != nil {

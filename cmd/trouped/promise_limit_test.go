@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // loud is a command that prints more than the limit on both streams, and what it prints.

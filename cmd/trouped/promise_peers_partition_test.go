@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
 )
 
 // cable carries connections to one address until it is cut: from then on nothing
@@ -115,7 +114,7 @@ func TestPeersPartition(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	// counts reads the numbers from 1 to n.
-	counts := func(x *client.Execution, n int) error {
+	counts := func(x *troupe.Execution, n int) error {
 		var want, got strings.Builder
 		for i := range n {
 			fmt.Fprintf(&want, "%d\n", i+1)
@@ -125,7 +124,7 @@ func TestPeersPartition(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if o, ok := event.(*client.Output); ok {
+			if o, ok := event.(*troupe.Output); ok {
 				got.Write(o.Data)
 			}
 		}
@@ -141,15 +140,15 @@ func TestPeersPartition(t *testing.T) {
 	cut(true)
 	began := time.Now()
 	_, err := far.Copy(ctx, io.Discard, io.Discard)
-	if took := time.Since(began); !errors.Is(err, client.ErrSessionLost) || took > 5*time.Second {
+	if took := time.Since(began); !errors.Is(err, troupe.ErrSessionLost) || took > 5*time.Second {
 		t.Errorf("after %v the client was told %v", took, err)
 	} else {
 		t.Logf("the client was told after %v", took)
 	}
 	began = time.Now()
 	to := c.Connected()
-	_, err = client.Attach(ctx, f.pods[1].ws, to.SessionID, to.ResumeToken, all, client.Options{})
-	if took := time.Since(began); !errors.Is(err, client.ErrSessionLost) || took > time.Second {
+	_, err = troupe.Attach(ctx, f.pods[1].ws, to.SessionID, to.ResumeToken, all, troupe.Options{})
+	if took := time.Since(began); !errors.Is(err, troupe.ErrSessionLost) || took > time.Second {
 		t.Errorf("a client that came during the cut was told %v after %v", err, took)
 	}
 	if err := counts(elsewhere(t, f.pods[2], to, all).Executions()[e.ID()], 30); err != nil {

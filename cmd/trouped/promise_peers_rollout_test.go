@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -12,9 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // throng is more clients than a service has sessions. Each takes a session through any pod, keeps it for a
@@ -30,7 +29,7 @@ func (c *throng) client(ctx context.Context) {
 	for ctx.Err() == nil {
 		place := rand.IntN(len(c.where))
 		s := c.where[place].Load()
-		got, err := client.Dial(ctx, s.ws, client.Options{})
+		got, err := troupe.Dial(ctx, s.ws, troupe.Options{})
 		switch {
 		case err == nil:
 			time.Sleep(rand.N(100 * time.Millisecond))

@@ -19,8 +19,8 @@ import (
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/peerca"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // peerAddrs returns addresses that are nobody else's, also while a pod is away: each
@@ -118,7 +118,7 @@ func TestPeersResumeAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	cutting := newProxyTo(t, f.roundRobin(), 50, 100<<10)
-	c, err := client.Dial(t.Context(), cutting.ws(), client.Options{Backoff: client.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond}})
+	c, err := troupe.Dial(t.Context(), cutting.ws(), troupe.Options{Backoff: troupe.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestPeersResumeAnywhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o, ok := event.(*client.Output); ok {
+		if o, ok := event.(*troupe.Output); ok {
 			if said = true; string(o.Data) != "hello\n" {
 				t.Errorf("%q", o.Data)
 			}
@@ -202,9 +202,9 @@ func TestPeersPlacement(t *testing.T) {
 }
 
 // elsewhere re-attaches through another pod.
-func elsewhere(t *testing.T, s *instance, to wire.Connected, after map[string]int64) *client.Client {
+func elsewhere(t *testing.T, s *instance, to wire.Connected, after map[string]int64) *troupe.Client {
 	t.Helper()
-	c, err := client.Attach(t.Context(), s.ws, to.SessionID, to.ResumeToken, after, client.Options{})
+	c, err := troupe.Attach(t.Context(), s.ws, to.SessionID, to.ResumeToken, after, troupe.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,14 +246,14 @@ func TestPeersOwnerKilled(t *testing.T) {
 	for err == nil {
 		err = next()
 	}
-	if took := time.Since(killed); !errors.Is(err, client.ErrSessionLost) || took > 5*time.Second {
+	if took := time.Since(killed); !errors.Is(err, troupe.ErrSessionLost) || took > 5*time.Second {
 		t.Errorf("after %v the client was told %v", took, err)
 	} else {
 		t.Logf("the client was told after %v", took)
 	}
 	asked := time.Now()
-	_, err = client.Attach(t.Context(), f.pods[2].ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, client.Options{})
-	if took := time.Since(asked); !errors.Is(err, client.ErrSessionLost) || took > time.Second {
+	_, err = troupe.Attach(t.Context(), f.pods[2].ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, troupe.Options{})
+	if took := time.Since(asked); !errors.Is(err, troupe.ErrSessionLost) || took > time.Second {
 		t.Errorf("a client that came later was told %v after %v", err, took)
 	}
 	<-f.pods[0].ended
@@ -262,7 +262,7 @@ func TestPeersOwnerKilled(t *testing.T) {
 	f.pods[0] = launch(t, f.args[0]...)
 	f.meet()
 	for i, s := range f.pods {
-		if _, err := client.Attach(t.Context(), s.ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, client.Options{}); !errors.Is(err, client.ErrSessionLost) {
+		if _, err := troupe.Attach(t.Context(), s.ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, troupe.Options{}); !errors.Is(err, troupe.ErrSessionLost) {
 			t.Errorf("pod-%d says of a session of pod-0's earlier life: %v", i, err)
 		}
 	}
@@ -278,7 +278,7 @@ func TestPeersDrain(t *testing.T) {
 	f.pods[0].signal(syscall.SIGTERM)
 	f.pods[0].await(f.pods[0].admin+"/readyz", 503)
 	// A newcomer that is still sent here gets a session elsewhere.
-	late, err := client.Dial(t.Context(), f.pods[0].ws, client.Options{})
+	late, err := troupe.Dial(t.Context(), f.pods[0].ws, troupe.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

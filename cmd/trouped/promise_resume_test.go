@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,9 +18,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // proxy is a network that breaks: it cuts each connection after a random number of
@@ -131,9 +130,9 @@ func TestPromise10OutputSurvivesFiftyCuts(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	backoff := client.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond}
+	backoff := troupe.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond}
 	cutting := newProxy(t, s, 50, 100<<10)
-	cut, err := client.Dial(t.Context(), cutting.ws(), client.Options{Backoff: backoff})
+	cut, err := troupe.Dial(t.Context(), cutting.ws(), troupe.Options{Backoff: backoff})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +145,8 @@ func TestPromise10OutputSurvivesFiftyCuts(t *testing.T) {
 		t.Fatal(err)
 	}
 	greeting := cut.Connected()
-	attach := func(url string) *client.Execution {
-		c, err := client.Attach(t.Context(), url, greeting.SessionID, greeting.ResumeToken, map[string]int64{e.ID(): 0}, client.Options{Backoff: backoff})
+	attach := func(url string) *troupe.Execution {
+		c, err := troupe.Attach(t.Context(), url, greeting.SessionID, greeting.ResumeToken, map[string]int64{e.ID(): 0}, troupe.Options{Backoff: backoff})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +154,7 @@ func TestPromise10OutputSurvivesFiftyCuts(t *testing.T) {
 		return c.Executions()[e.ID()]
 	}
 	second := newProxy(t, s, 10, 300<<10)
-	readers := map[string]*client.Execution{"the reader that was cut": e, "the reader that was not": attach(s.ws), "the second that was cut": attach(second.ws())}
+	readers := map[string]*troupe.Execution{"the reader that was cut": e, "the reader that was not": attach(s.ws), "the second that was cut": attach(second.ws())}
 	var all sync.WaitGroup
 	for name, reader := range readers {
 		all.Go(func() {
@@ -196,7 +195,7 @@ func TestPromise10ResumeIsRefusedOrServed(t *testing.T) {
 		if end := c.end(); end.code != 4006 {
 			t.Errorf("%s: %v", why, end)
 		}
-		if _, err := client.Attach(t.Context(), s.ws, id, token, nil, client.Options{}); !errors.Is(err, client.ErrNoSession) {
+		if _, err := troupe.Attach(t.Context(), s.ws, id, token, nil, troupe.Options{}); !errors.Is(err, troupe.ErrNoSession) {
 			t.Errorf("%s: Attach says %v", why, err)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"os"
@@ -13,9 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // nobody is an ordinary user. For root there is no protection from root.
@@ -197,12 +196,12 @@ func TestPromise14Tokens(t *testing.T) {
 			sock.conn.Close()
 		}
 	}
-	alice, err := client.Dial(t.Context(), s.ws, client.Options{Token: token})
+	alice, err := troupe.Dial(t.Context(), s.ws, troupe.Options{Token: token})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A session belongs to its subject, whoever has its token.
-	if _, err := client.Attach(t.Context(), s.ws, alice.ID(), alice.Connected().ResumeToken, nil, client.Options{Token: other}); err == nil {
+	if _, err := troupe.Attach(t.Context(), s.ws, alice.ID(), alice.Connected().ResumeToken, nil, troupe.Options{Token: other}); err == nil {
 		t.Error("bob got alice's session")
 	}
 	var out bytes.Buffer

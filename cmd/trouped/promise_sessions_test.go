@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // admitted waits for the server's decision about a new connection.

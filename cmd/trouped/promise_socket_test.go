@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // socket is a WebSocket written by hand (RFC 6455): it sends what no library

@@ -31,7 +31,7 @@ import (
 //	6  control and bad frames
 //	       TestPromise06ControlInEveryState, TestPromise06ControlBeforeTheStart, TestPromise06FramesThatNoClientShouldSend,
 //	       TestPromise06BigFrameEndsTheConnectionOnly, TestPromise06HalfOpenSocket
-//	       actors.TestControlInEveryState, gateway.TestBadFramesAreAnsweredAndTheConnectionGoesOn, gateway/wire.TestDecodeRefuses
+//	       actors.TestControlInEveryState, gateway.TestBadFramesAreAnsweredAndTheConnectionGoesOn, actors/wire.TestDecodeRefuses
 //	7  every end kills the whole tree
 //	       TestPromise07CancelKillsEveryTree, TestPromise07TwoHundredCancels, TestPromise07CommandKillsItsInit,
 //	       TestPromise07EndsKillEveryTree, TestPromise07RunnerKilled, TestKilledServerLeavesNothing
@@ -44,10 +44,10 @@ import (
 //	       actors.TestEndsRaceInEveryOrder, and docs/model/process.pml
 //	10 resume
 //	       TestPromise10OutputSurvivesFiftyCuts, TestPromise10ResumeIsRefusedOrServed, TestPromise10ReaderThatNeverReads
-//	       gateway/client.TestRejoinedOutputIsIdentical, actors.TestResumeReplaysFromTheOffset, gateway.TestReaderThatNeverReads
+//	       clients/go.TestRejoinedOutputIsIdentical, actors.TestResumeReplaysFromTheOffset, gateway.TestReaderThatNeverReads
 //	11 the same execution_id runs once
 //	       TestPromise11SameExecutionIDRunsOnce
-//	       actors.TestRepeatedExecutionIDRunsOnce, gateway/client.TestExecuteIsSentAgain
+//	       actors.TestRepeatedExecutionIDRunsOnce, clients/go.TestExecuteIsSentAgain
 //	12 eight executions at a time
 //	       TestPromise12EightExecutionsAtATime
 //	       actors.TestNinthExecutionIsRefused, gateway.TestExecutionsTakeTurns
@@ -72,7 +72,7 @@ func TestPromiseTableNamesRealTests(t *testing.T) {
 	}
 	table, _, _ = bytes.Cut(table, []byte("\n// TestPromiseTable"))
 	declared := map[string]bool{}
-	for _, dir := range []string{"", "actors", "actors/proc", "actors/transcript", "gateway", "gateway/client", "gateway/wire"} {
+	for _, dir := range []string{"", "actors", "actors/proc", "actors/transcript", "gateway", "clients/go", "actors/wire"} {
 		pattern := "*_test.go"
 		if dir != "" {
 			pattern = filepath.Join("../..", dir, pattern)

@@ -2,14 +2,13 @@ package main
 
 import (
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // trees are commands that try to leave something behind. Each has n processes, and
@@ -47,7 +46,7 @@ func contained(t *testing.T, test func(t *testing.T, args ...string)) {
 }
 
 // ready starts a command and waits for its first output.
-func ready(t *testing.T, c *client.Client, argv []string) *client.Execution {
+func ready(t *testing.T, c *troupe.Client, argv []string) *troupe.Execution {
 	t.Helper()
 	ctx := bounded(t)
 	e, err := c.Execute(ctx, wire.ExecuteParams{Argv: argv})
@@ -59,14 +58,14 @@ func ready(t *testing.T, c *client.Client, argv []string) *client.Execution {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := event.(*client.Output); ok {
+		if _, ok := event.(*troupe.Output); ok {
 			return e
 		}
 	}
 }
 
 // canceled cancels a command. When that is reported, nothing of it is left.
-func canceled(t *testing.T, e *client.Execution, m *trace) {
+func canceled(t *testing.T, e *troupe.Execution, m *trace) {
 	t.Helper()
 	if err := e.Cancel(t.Context()); err != nil {
 		t.Error(err)
@@ -249,7 +248,7 @@ func runnerKilled(t *testing.T, args ...string) {
 	for range 2 {
 		old := s.runnerPID()
 		var all []*trace
-		var lost []*client.Execution
+		var lost []*troupe.Execution
 		for _, tree := range trees[:6] {
 			m := newTrace(t)
 			lost = append(lost, ready(t, c, m.argv(tree.script)))

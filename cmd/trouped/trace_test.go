@@ -16,13 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // otlpReceiver is a collector: OTLP over HTTP, in protobuf.
@@ -191,7 +190,7 @@ func TestTraceSample(t *testing.T) {
 	r := newOTLPReceiver(t)
 	s := launch(t, "--trace-endpoint", r.url+"/v1/traces", "--trace-sample", "0")
 	for i, parent := range []string{"", "00-" + traceOfClient + "-" + spanOfClient + "-01", "00-" + traceOfClient + "-" + spanOfClient + "-00"} {
-		c, err := client.Dial(t.Context(), s.ws, client.Options{Header: http.Header{"Traceparent": {parent}}})
+		c, err := troupe.Dial(t.Context(), s.ws, troupe.Options{Header: http.Header{"Traceparent": {parent}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,8 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/troupe-dev/troupe/actors/peerca"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	product "github.com/troupe-dev/troupe/k8s"
 )
 
@@ -293,7 +293,7 @@ func TestPeersByEndpointSlices(t *testing.T) {
 	resume := func(p *process) error {
 		ctx, cancel := context.WithTimeout(t.Context(), bound)
 		defer cancel()
-		c, err := client.Attach(ctx, "ws://"+p.addr+"/ws", session.ID, session.ResumeToken, nil, client.Options{})
+		c, err := troupe.Attach(ctx, "ws://"+p.addr+"/ws", session.ID, session.ResumeToken, nil, troupe.Options{})
 		if err != nil {
 			return err
 		}

@@ -19,12 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // process is a trouped that finds a service account where a pod has it.
@@ -111,8 +110,8 @@ func (p *process) drain() time.Duration {
 	return time.Since(began)
 }
 
-func (p *process) dial(token string) (*client.Client, error) {
-	return client.Dial(p.t.Context(), "ws://"+p.addr+"/ws", client.Options{Token: token})
+func (p *process) dial(token string) (*troupe.Client, error) {
+	return troupe.Dial(p.t.Context(), "ws://"+p.addr+"/ws", troupe.Options{Token: token})
 }
 
 // troupe is the command-line client, with a token file.
@@ -309,7 +308,7 @@ func TestAPIServerFreezes(t *testing.T) {
 	thaw := freeze(t)
 	began := time.Now()
 	_, err = p.dial(bob)
-	var refused *client.HandshakeError
+	var refused *troupe.HandshakeError
 	if !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || !refused.Temporary() || time.Since(began) > 10*time.Second {
 		t.Errorf("a newcomer got %v after %v", err, time.Since(began))
 	}

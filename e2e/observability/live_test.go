@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/e2e/observability/render"
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // patience is how long the effect of one step may take to show in Prometheus.
@@ -27,8 +27,8 @@ type scenario struct {
 	api     *apiServer
 	prom    *Prometheus
 	check   *Checker
-	held    []*client.Client // until the end
-	crowd   []*client.Client // of d; those that came last have their sessions on e
+	held    []*troupe.Client // until the end
+	crowd   []*troupe.Client // of d; those that came last have their sessions on e
 	began   time.Time
 	events  []render.Event // the steps
 }
@@ -186,7 +186,7 @@ func (s *scenario) work() (stop func()) {
 }
 
 func ordinaryWork(ctx context.Context, s *server) error {
-	c, err := client.Dial(ctx, s.ws, client.Options{Token: s.token})
+	c, err := troupe.Dial(ctx, s.ws, troupe.Options{Token: s.token})
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func ordinaryWork(ctx context.Context, s *server) error {
 }
 
 // run runs a command to its end, however it ends.
-func (s *scenario) run(c *client.Client, p wire.ExecuteParams) *wire.Completed {
+func (s *scenario) run(c *troupe.Client, p wire.ExecuteParams) *wire.Completed {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
@@ -220,7 +220,7 @@ func (s *scenario) run(c *client.Client, p wire.ExecuteParams) *wire.Completed {
 }
 
 // begin starts a command that goes on.
-func (s *scenario) begin(c *client.Client, command string) *client.Execution {
+func (s *scenario) begin(c *troupe.Client, command string) *troupe.Execution {
 	s.t.Helper()
 	e, err := c.Execute(s.t.Context(), wire.ExecuteParams{Command: command})
 	if err != nil {

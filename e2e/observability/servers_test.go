@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"os"
@@ -15,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
 )
 
 // namespace is the label that the servers of the test are scraped with.
@@ -183,9 +182,9 @@ func (s *server) kill() {
 func (s *server) drain() { _ = s.cmd.Process.Signal(syscall.SIGTERM) }
 
 // dial opens a session, waiting for a slot and a runner if need be.
-func (s *server) dial() *client.Client {
+func (s *server) dial() *troupe.Client {
 	s.t.Helper()
-	c, err := client.Dial(s.t.Context(), s.ws, client.Options{Token: s.token, DialRetry: 30 * time.Second})
+	c, err := troupe.Dial(s.t.Context(), s.ws, troupe.Options{Token: s.token, DialRetry: 30 * time.Second})
 	if err != nil {
 		s.t.Fatalf("%s: %v", s.pod, err)
 	}

@@ -1,15 +1,14 @@
 package observability
 
 import (
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // The steps of the scenario: what is done to the servers.
@@ -31,7 +30,7 @@ func (s *scenario) commandsGoWrong() {
 	} {
 		s.run(c, p)
 	}
-	var all []*client.Execution
+	var all []*troupe.Execution
 	for range c.Limits().MaxExecutions {
 		all = append(all, s.begin(c, "sleep 100"))
 	}
@@ -64,7 +63,7 @@ func (s *scenario) cancelSlowly() {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		_, printed = event.(*client.Output)
+		_, printed = event.(*troupe.Output)
 	}
 	if err := e.Cancel(s.t.Context()); err != nil {
 		s.t.Error(err)
@@ -87,7 +86,7 @@ func (s *scenario) outputWithoutRoom() {
 	}
 	// The first of them is gone: who asks for it gets a gap.
 	session := c.Session()
-	again, err := client.Attach(s.t.Context(), s.b.ws, session.ID, session.ResumeToken, nil, client.Options{Token: s.b.token})
+	again, err := troupe.Attach(s.t.Context(), s.b.ws, session.ID, session.ResumeToken, nil, troupe.Options{Token: s.b.token})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -105,7 +104,7 @@ func (s *scenario) clientsComeBack() {
 	c := s.c.dial()
 	e := s.begin(c, "while :; do echo tick; sleep 0.1; done")
 	session := c.Detach()
-	again, err := client.Attach(s.t.Context(), s.c.ws, session.ID, session.ResumeToken, nil, client.Options{Token: s.c.token})
+	again, err := troupe.Attach(s.t.Context(), s.c.ws, session.ID, session.ResumeToken, nil, troupe.Options{Token: s.c.token})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -146,7 +145,7 @@ func (s *scenario) apiServerFails() {
 // runnerStandsStill while more commands come than there are inits ready: the others wait for it.
 func (s *scenario) runnerStandsStill() {
 	var all sync.WaitGroup
-	clients := []*client.Client{s.a.dial(), s.a.dial(), s.a.dial()}
+	clients := []*troupe.Client{s.a.dial(), s.a.dial(), s.a.dial()}
 	if err := s.a.runner.Process.Signal(syscall.SIGSTOP); err != nil {
 		s.t.Fatal(err)
 	}
@@ -193,7 +192,7 @@ func (s *scenario) everySession() {
 		s.fill(server)
 	}
 	for _, server := range s.all() {
-		if _, err := client.Dial(s.t.Context(), server.ws, client.Options{Token: server.token}); wire.CodeOf(err) != wire.CodeSessionLimit {
+		if _, err := troupe.Dial(s.t.Context(), server.ws, troupe.Options{Token: server.token}); wire.CodeOf(err) != wire.CodeSessionLimit {
 			s.t.Errorf("one too many at %s: %v", server.pod, err)
 		}
 	}
@@ -234,7 +233,7 @@ func (s *scenario) drainAll() {
 }
 
 // last is the client that opened a session of the server last.
-func (s *scenario) last(of *server) *client.Client {
+func (s *scenario) last(of *server) *troupe.Client {
 	s.t.Helper()
 	for i := len(s.held) - 1; i >= 0; i-- {
 		if strings.HasPrefix(s.held[i].ID(), of.pod+".") {

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // repeat says what becomes of a request that was written, but not answered,

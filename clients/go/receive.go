@@ -1,10 +1,10 @@
-package client
+package troupe
 
 import (
 	"bytes"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // hurriedStall replaces StallTimeout while a request waits for its answer

@@ -1,4 +1,4 @@
-package client_test
+package troupe_test
 
 import (
 	"context"
@@ -13,10 +13,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"go.uber.org/goleak"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -349,15 +348,15 @@ func (s *fakeServer) count(method string) (n int) {
 }
 
 // impatient reconnects at once, so that tests do not wait.
-var impatient = client.Options{Backoff: client.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond}}
+var impatient = troupe.Options{Backoff: troupe.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond}}
 
 // dial opens a session that ends with the test.
-func dial(t testing.TB, url string, opt client.Options) *client.Client {
+func dial(t testing.TB, url string, opt troupe.Options) *troupe.Client {
 	t.Helper()
-	if opt.Backoff == (client.Backoff{}) {
+	if opt.Backoff == (troupe.Backoff{}) {
 		opt.Backoff = impatient.Backoff
 	}
-	c, err := client.Dial(t.Context(), url, opt)
+	c, err := troupe.Dial(t.Context(), url, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,12 @@
-package client_test
+package troupe_test
 
 import (
 	"bytes"
 	"errors"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"sync/atomic"
 	"testing"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // The server says that it stops and closes with 1012. What the client makes of
@@ -42,12 +41,12 @@ func TestEndOfADrainedSession(t *testing.T) {
 				return false
 			}
 			var lost atomic.Int64
-			c := dial(t, s.start(t), client.Options{OnNotice: func(n client.Notice) {
-				if n.Kind != client.NoticeLost {
+			c := dial(t, s.start(t), troupe.Options{OnNotice: func(n troupe.Notice) {
+				if n.Kind != troupe.NoticeLost {
 					return
 				}
 				lost.Add(1)
-				if code := client.CloseCode(n.Err); code != wire.CauseDraining.Code() {
+				if code := troupe.CloseCode(n.Err); code != wire.CauseDraining.Code() {
 					t.Errorf("lost with code %d: %v", code, n.Err)
 				}
 			}})
@@ -62,9 +61,9 @@ func TestEndOfADrainedSession(t *testing.T) {
 			}
 			_, _ = c.Status(t.Context()) // closes
 			<-c.Done()
-			want := client.ErrSessionEnded
+			want := troupe.ErrSessionEnded
 			if tc.resumes {
-				want = client.ErrNoSession
+				want = troupe.ErrNoSession
 			}
 			if !errors.Is(c.Err(), want) {
 				t.Errorf("the end is %v, want %v", c.Err(), want)

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"crypto/tls"

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Run executes a command and copies its output, byte for byte, until it has

@@ -1,9 +1,11 @@
-package client_test
+package troupe_test
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -12,9 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // noise is n bytes that repeat nowhere, so that a misplaced piece shows.
@@ -42,7 +41,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 }
 
 // collect reads an execution to its end. Gaps and warnings go to other.
-func collect(t testing.TB, e *client.Execution) (data []byte, other []client.Event) {
+func collect(t testing.TB, e *troupe.Execution) (data []byte, other []troupe.Event) {
 	t.Helper()
 	for {
 		ev, err := e.Next(t.Context())
@@ -52,7 +51,7 @@ func collect(t testing.TB, e *client.Execution) (data []byte, other []client.Eve
 		if err != nil {
 			t.Fatalf("after %d bytes: %v", len(data), err)
 		}
-		if out, ok := ev.(*client.Output); ok {
+		if out, ok := ev.(*troupe.Output); ok {
 			data = append(data, out.Data...)
 			if out.Offset != e.Offset() {
 				t.Fatalf("offset %d, execution says %d", out.Offset, e.Offset())
@@ -77,7 +76,7 @@ func TestRejoinedOutputIsIdentical(t *testing.T) {
 		// base64 makes 14 MB of it; a connection also repeats the overlap.
 		return &cutConn{Conn: c, left: 300 + rng.Int64N(2*(14<<20)/cuts+140_000)}
 	}
-	c := dial(t, s.start(t), client.Options{DialRetry: 10 * time.Second})
+	c := dial(t, s.start(t), troupe.Options{DialRetry: 10 * time.Second})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "noise"})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +111,7 @@ func TestCutBetweenPieces(t *testing.T) {
 		}
 		return false
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	var stdout, stderr bytes.Buffer
 	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "x"}, &stdout, &stderr)
 	if err != nil || done.OutputBytes != 20_000 {
@@ -143,7 +142,7 @@ func TestRepeatedPiecesAreDropped(t *testing.T) {
 		twice = true
 		return out
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +164,7 @@ func TestGapIsReported(t *testing.T) {
 		}
 		return out
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
 		t.Fatal(err)
@@ -174,8 +173,8 @@ func TestGapIsReported(t *testing.T) {
 	if want := append(bytes.Clone(script[:3000]), script[5000:]...); !bytes.Equal(got, want) {
 		t.Error("output around the gap differs")
 	}
-	gap, ok := other[0].(*client.Gap)
-	if !ok || *gap != (client.Gap{Bytes: 2000, Offset: 5000}) {
+	gap, ok := other[0].(*troupe.Gap)
+	if !ok || *gap != (troupe.Gap{Bytes: 2000, Offset: 5000}) {
 		t.Errorf("event %+v, want a gap of 2000 bytes up to 5000", other[0])
 	}
 	if s.conns.Load() != 1 {
@@ -198,9 +197,9 @@ func TestHoleIsHealedOrReported(t *testing.T) {
 				}
 				return out
 			}
-			c := dial(t, s.start(t), client.Options{})
+			c := dial(t, s.start(t), troupe.Options{})
 			_, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil)
-			var gap *client.GapError
+			var gap *troupe.GapError
 			if tc.always {
 				if !errors.As(err, &gap) || gap.Bytes != 2000 {
 					t.Errorf("err = %v, want a GapError of 2000 bytes", err)
@@ -216,7 +215,7 @@ func TestHoleIsHealedOrReported(t *testing.T) {
 func TestReplacedBytesAreNoHole(t *testing.T) {
 	script := []byte("abc\xff\xfedef\n" + strings.Repeat("\x80", 100) + "é\n\xc3")
 	s := &fakeServer{script: script, piece: 7, encoding: wire.EncodingUTF8}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", Encoding: wire.EncodingUTF8})
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +240,7 @@ func TestExecuteIsSentAgain(t *testing.T) {
 		}
 		return false
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "mine"})
 	if err != nil {
 		t.Fatal(err)
@@ -264,7 +263,7 @@ func TestResumeWithoutExecutionsFollowsNone(t *testing.T) {
 		}
 		return false
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -283,11 +282,11 @@ func TestEndOfSessionIsTyped(t *testing.T) {
 		close   wire.Cause
 		want    error
 	}{
-		{name: "no session", refusal: wire.Errorf(wire.CodeNoSession, "no such session"), want: client.ErrNoSession},
-		{name: "lost", refusal: wire.Errorf(wire.CodeSessionLost, "pod is gone"), want: client.ErrSessionLost},
-		{name: "close 4006", close: wire.CauseNoSession, want: client.ErrNoSession},
-		{name: "close 4007", close: wire.CauseSessionLost, want: client.ErrSessionLost},
-		{name: "close 1000", close: wire.CauseSessionEnded, want: client.ErrSessionEnded},
+		{name: "no session", refusal: wire.Errorf(wire.CodeNoSession, "no such session"), want: troupe.ErrNoSession},
+		{name: "lost", refusal: wire.Errorf(wire.CodeSessionLost, "pod is gone"), want: troupe.ErrSessionLost},
+		{name: "close 4006", close: wire.CauseNoSession, want: troupe.ErrNoSession},
+		{name: "close 4007", close: wire.CauseSessionLost, want: troupe.ErrSessionLost},
+		{name: "close 1000", close: wire.CauseSessionEnded, want: troupe.ErrSessionEnded},
 		{name: "http", http: forbidden},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -310,14 +309,14 @@ func TestEndOfSessionIsTyped(t *testing.T) {
 				}
 				return true
 			}
-			c := dial(t, s.start(t), client.Options{})
+			c := dial(t, s.start(t), troupe.Options{})
 			e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.cut()
 			_, err = e.Wait(t.Context())
-			var refused *client.HandshakeError
+			var refused *troupe.HandshakeError
 			switch {
 			case tc.want != nil && !errors.Is(err, tc.want):
 				t.Errorf("Wait: %v, want %v", err, tc.want)
@@ -343,7 +342,7 @@ func TestMissingRouteIsWaitedFor(t *testing.T) {
 		}
 		return missing
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +361,7 @@ func TestAttachContinuesWhereDetachStopped(t *testing.T) {
 	script := noise(300_000, 8)
 	s := &fakeServer{script: script, piece: 10_000}
 	url := s.start(t)
-	c := dial(t, url, client.Options{})
+	c := dial(t, url, troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "job"})
 	if err != nil {
 		t.Fatal(err)
@@ -373,17 +372,17 @@ func TestAttachContinuesWhereDetachStopped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, ev.(*client.Output).Data...)
+		got = append(got, ev.(*troupe.Output).Data...)
 	}
 	state := c.Detach()
-	if _, err := e.Next(t.Context()); !errors.Is(err, client.ErrDetached) {
+	if _, err := e.Next(t.Context()); !errors.Is(err, troupe.ErrDetached) {
 		t.Errorf("Next after Detach: %v", err)
 	}
 	if code := <-s.closes; code == 1000 {
 		t.Error("close code 1000 would end the session")
 	}
 
-	a, err := client.Attach(t.Context(), url, state.ID, state.ResumeToken, state.Offsets, impatient)
+	a, err := troupe.Attach(t.Context(), url, state.ID, state.ResumeToken, state.Offsets, impatient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +391,7 @@ func TestAttachContinuesWhereDetachStopped(t *testing.T) {
 	if !bytes.Equal(append(got, rest...), script) {
 		t.Errorf("%d + %d bytes differ from what was sent", len(got), len(rest))
 	}
-	if _, err := client.Attach(t.Context(), url, state.ID, "wrong", nil, impatient); !errors.Is(err, client.ErrNoSession) {
+	if _, err := troupe.Attach(t.Context(), url, state.ID, "wrong", nil, impatient); !errors.Is(err, troupe.ErrNoSession) {
 		t.Errorf("wrong token: %v", err)
 	}
 }
@@ -400,7 +399,7 @@ func TestAttachContinuesWhereDetachStopped(t *testing.T) {
 // Contexts bound waits, not commands.
 func TestContextDoesNotCancelTheCommand(t *testing.T) {
 	s := &fakeServer{hang: true}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	e, err := c.Execute(ctx, wire.ExecuteParams{Command: "sleep"})
 	if err != nil {

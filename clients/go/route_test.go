@@ -1,11 +1,11 @@
-package client
+package troupe
 
 import (
 	"bytes"
 	"context"
 	"testing"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // BenchmarkRoute is the client's own work for 10 MiB in frames of 64 KiB,

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // resumeRequest re-attaches. nil offsets follow every execution.

@@ -1,4 +1,4 @@
-// Package client runs commands on a troupe server and survives the loss of its
+// Package troupe runs commands on a troupe server and survives the loss of its
 // connections.
 //
 // A Client owns one session. When its WebSocket ends for any reason but Close
@@ -7,7 +7,7 @@
 // lost, nothing is delivered twice, and what the server no longer has is
 // reported as a Gap.
 //
-//	c, err := client.Dial(ctx, "wss://troupe.example.com/ws", client.Options{Token: token})
+//	c, err := troupe.Dial(ctx, "wss://troupe.example.com/ws", troupe.Options{Token: token})
 //	if err != nil { ... }
 //	defer c.Close()
 //	done, err := c.Run(ctx, wire.ExecuteParams{Command: "make test"}, os.Stdout, os.Stderr)
@@ -38,4 +38,4 @@
 //     again: doing them twice is the same as doing them once.
 //   - Input and every other Signal are not, since the command could see them
 //     twice. They fail with ErrUnknownOutcome.
-package client
+package troupe

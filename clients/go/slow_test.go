@@ -1,12 +1,11 @@
-package client_test
+package troupe_test
 
 import (
 	"bytes"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
 )
 
 // An execution that nobody reads delays nobody else for longer than the stall
@@ -19,7 +18,7 @@ func TestUnreadExecutionIsParked(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			script := noise(4<<20, 10)
 			s := &fakeServer{script: script, noLive: tc.noLive}
-			c := dial(t, s.start(t), client.Options{BufferBytes: 300_000, StallTimeout: 20 * time.Millisecond})
+			c := dial(t, s.start(t), troupe.Options{BufferBytes: 300_000, StallTimeout: 20 * time.Millisecond})
 			unread, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x", ExecutionID: "unread"})
 			if err != nil {
 				t.Fatal(err)
@@ -49,7 +48,7 @@ func TestUnreadExecutionIsParked(t *testing.T) {
 func TestSlowReaderIsNotParked(t *testing.T) {
 	script := noise(2<<20, 11)
 	s := &fakeServer{script: script}
-	c := dial(t, s.start(t), client.Options{BufferBytes: 100_000, StallTimeout: 5 * time.Second})
+	c := dial(t, s.start(t), troupe.Options{BufferBytes: 100_000, StallTimeout: 5 * time.Second})
 	w := &slowWriter{}
 	if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "x"}, w, w); err != nil {
 		t.Fatal(err)
@@ -69,7 +68,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 // The buffer's bound holds however much the server sends.
 func TestBufferIsBounded(t *testing.T) {
 	s := &fakeServer{script: noise(3<<20, 12)}
-	c := dial(t, s.start(t), client.Options{BufferBytes: 200_000, StallTimeout: time.Millisecond})
+	c := dial(t, s.start(t), troupe.Options{BufferBytes: 200_000, StallTimeout: time.Millisecond})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +87,7 @@ func TestBufferIsBounded(t *testing.T) {
 
 func TestDiscard(t *testing.T) {
 	s := &fakeServer{script: noise(3<<20, 13)}
-	c := dial(t, s.start(t), client.Options{BufferBytes: 200_000, StallTimeout: time.Hour})
+	c := dial(t, s.start(t), troupe.Options{BufferBytes: 200_000, StallTimeout: time.Hour})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +116,7 @@ func BenchmarkReceive(b *testing.B) {
 	}{{"base64", wire.EncodingBase64, noise(10<<20, 14)}, {"text", wire.EncodingUTF8, text}} {
 		b.Run(bc.name, func(b *testing.B) {
 			s := &fakeServer{script: bc.script, encoding: bc.encoding}
-			c := dial(b, s.start(b), client.Options{})
+			c := dial(b, s.start(b), troupe.Options{})
 			b.SetBytes(int64(len(bc.script)))
 			b.ReportAllocs()
 			for b.Loop() {

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"errors"
 	"io"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // inputChunk is how much one request carries: a pipe's usual capacity, so that

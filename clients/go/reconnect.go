@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // settled is how long a connection must last for the next loss to start the

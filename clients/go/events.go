@@ -1,6 +1,6 @@
-package client
+package troupe
 
-import "github.com/troupe-dev/troupe/gateway/wire"
+import "github.com/troupe-dev/troupe/actors/wire"
 
 // Event is one of *Output, *Gap, *Warning, *Control, *Problem and *Completed.
 type Event interface{ event() }

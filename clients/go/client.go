@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // closeTimeout bounds Close and Detach: the time to tell the server.

@@ -1,4 +1,4 @@
-package client
+package troupe
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"io"
 	"sync"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Execution is one command of the session, followed by its Client. Its methods

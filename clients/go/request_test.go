@@ -1,4 +1,4 @@
-package client_test
+package troupe_test
 
 import (
 	"bytes"
@@ -12,9 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/troupe-dev/troupe/gateway/client"
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 func statusCode(c wire.Cause) websocket.StatusCode { return websocket.StatusCode(c.Code()) }
@@ -35,21 +34,21 @@ func TestUnansweredRequests(t *testing.T) {
 	ctx := t.Context()
 	for _, tc := range []struct {
 		name, method string
-		do           func(*client.Client, *client.Execution) error
+		do           func(*troupe.Client, *troupe.Execution) error
 		again        bool
 	}{
-		{"cancel", wire.MethodControl, func(_ *client.Client, e *client.Execution) error { return e.Cancel(ctx) }, true},
-		{"pause", wire.MethodControl, func(_ *client.Client, e *client.Execution) error { return e.Pause(ctx) }, true},
-		{"status", wire.MethodStatus, func(c *client.Client, _ *client.Execution) error { _, err := c.Status(ctx); return err }, true},
-		{"kill", wire.MethodSignal, func(_ *client.Client, e *client.Execution) error { return e.Signal(ctx, "SIGKILL") }, true},
-		{"signal", wire.MethodSignal, func(_ *client.Client, e *client.Execution) error { return e.Signal(ctx, "INT") }, false},
-		{"input", wire.MethodInput, func(_ *client.Client, e *client.Execution) error { _, err := e.Input(ctx, []byte("x")); return err }, false},
-		{"eof", wire.MethodInput, func(_ *client.Client, e *client.Execution) error { return e.CloseInput(ctx) }, true},
-		{"close", wire.MethodClose, func(c *client.Client, _ *client.Execution) error { return c.Close() }, true},
+		{"cancel", wire.MethodControl, func(_ *troupe.Client, e *troupe.Execution) error { return e.Cancel(ctx) }, true},
+		{"pause", wire.MethodControl, func(_ *troupe.Client, e *troupe.Execution) error { return e.Pause(ctx) }, true},
+		{"status", wire.MethodStatus, func(c *troupe.Client, _ *troupe.Execution) error { _, err := c.Status(ctx); return err }, true},
+		{"kill", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "SIGKILL") }, true},
+		{"signal", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "INT") }, false},
+		{"input", wire.MethodInput, func(_ *troupe.Client, e *troupe.Execution) error { _, err := e.Input(ctx, []byte("x")); return err }, false},
+		{"eof", wire.MethodInput, func(_ *troupe.Client, e *troupe.Execution) error { return e.CloseInput(ctx) }, true},
+		{"close", wire.MethodClose, func(c *troupe.Client, _ *troupe.Execution) error { return c.Close() }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := &fakeServer{hang: true, request: dropOnce(tc.method)}
-			c := dial(t, s.start(t), client.Options{})
+			c := dial(t, s.start(t), troupe.Options{})
 			e, err := c.Execute(ctx, wire.ExecuteParams{Command: "x", Stdin: true})
 			if err != nil {
 				t.Fatal(err)
@@ -62,7 +61,7 @@ func TestUnansweredRequests(t *testing.T) {
 			if n := s.count(tc.method); n != want {
 				t.Errorf("sent %d times, want %d", n, want)
 			}
-			if tc.again && err != nil || !tc.again && !errors.Is(err, client.ErrUnknownOutcome) {
+			if tc.again && err != nil || !tc.again && !errors.Is(err, troupe.ErrUnknownOutcome) {
 				t.Errorf("err = %v", err)
 			}
 		})
@@ -83,13 +82,13 @@ func TestInputInDoubt(t *testing.T) {
 		}
 		return false
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "cat", Stdin: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = e.Input(t.Context(), make([]byte, 100_000))
-	var ie *client.InputError
+	var ie *troupe.InputError
 	if !errors.As(err, &ie) || ie.Delivered != 64<<10 || ie.InDoubt != 100_000-64<<10 {
 		t.Errorf("err = %v (%+v)", err, ie)
 	}
@@ -97,9 +96,9 @@ func TestInputInDoubt(t *testing.T) {
 
 func TestTooLargeRequestIsNotSent(t *testing.T) {
 	s := &fakeServer{limits: wire.Limits{MaxMessage: 1000}}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	_, err := c.Execute(t.Context(), wire.ExecuteParams{Command: string(make([]byte, 1000))})
-	if !errors.Is(err, client.ErrTooLarge) || s.count(wire.MethodExecute) != 0 {
+	if !errors.Is(err, troupe.ErrTooLarge) || s.count(wire.MethodExecute) != 0 {
 		t.Errorf("err = %v, %d sent", err, s.count(wire.MethodExecute))
 	}
 }
@@ -123,7 +122,7 @@ func TestDialRefusals(t *testing.T) {
 		return s
 	}
 	t.Run("limit", func(t *testing.T) {
-		_, err := client.Dial(t.Context(), refuse(1).start(t), impatient)
+		_, err := troupe.Dial(t.Context(), refuse(1).start(t), impatient)
 		if wire.CodeOf(err) != wire.CodeSessionLimit {
 			t.Errorf("err = %v", err)
 		}
@@ -144,8 +143,8 @@ func TestDialRefusals(t *testing.T) {
 		}
 		opt := impatient
 		opt.DialRetry = time.Hour // must not be used
-		_, err := client.Dial(t.Context(), s.start(t), opt)
-		var he *client.HandshakeError
+		_, err := troupe.Dial(t.Context(), s.start(t), opt)
+		var he *troupe.HandshakeError
 		if !errors.As(err, &he) || he.StatusCode != 401 || he.Body != "token expired" {
 			t.Errorf("err = %v", err)
 		}
@@ -159,7 +158,7 @@ func TestTokenTravelsInTheHeader(t *testing.T) {
 		got.Store(r.Header.Get("Authorization") + " " + r.URL.RawQuery)
 		return false
 	}
-	dial(t, s.start(t), client.Options{Token: "s3cret"})
+	dial(t, s.start(t), troupe.Options{Token: "s3cret"})
 	if got.Load() != "Bearer s3cret " {
 		t.Errorf("got %q", got.Load())
 	}
@@ -177,7 +176,7 @@ func TestPingIsAnswered(t *testing.T) {
 		}
 		return false
 	}
-	c := dial(t, s.start(t), client.Options{})
+	c := dial(t, s.start(t), troupe.Options{})
 	if _, err := c.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -193,10 +192,10 @@ func TestSilentServerIsLeft(t *testing.T) {
 		}
 		return c
 	}
-	notices := make(chan client.Notice, 10)
-	c := dial(t, s.start(t), client.Options{
+	notices := make(chan troupe.Notice, 10)
+	c := dial(t, s.start(t), troupe.Options{
 		Silence:  150 * time.Millisecond,
-		OnNotice: func(n client.Notice) { notices <- n },
+		OnNotice: func(n troupe.Notice) { notices <- n },
 	})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
@@ -205,7 +204,7 @@ func TestSilentServerIsLeft(t *testing.T) {
 	if got, _ := collect(t, e); !bytes.Equal(got, s.script) {
 		t.Errorf("%d bytes", len(got))
 	}
-	if n := <-notices; n.Kind != client.NoticeLost {
+	if n := <-notices; n.Kind != troupe.NoticeLost {
 		t.Errorf("first notice %+v", n)
 	}
 }
@@ -226,7 +225,7 @@ func (c *muteConn) Write(p []byte) (int, error) {
 // A quiet server that answers WebSocket pings is kept.
 func TestQuietServerIsKept(t *testing.T) {
 	s := &fakeServer{hang: true}
-	c := dial(t, s.start(t), client.Options{Silence: 400 * time.Millisecond})
+	c := dial(t, s.start(t), troupe.Options{Silence: 400 * time.Millisecond})
 	time.Sleep(1600 * time.Millisecond) // several times Silence: nothing must happen in it
 	if _, err := c.Status(t.Context()); err != nil || s.conns.Load() != 1 {
 		t.Errorf("%v on %d connections", err, s.conns.Load())
@@ -269,13 +268,13 @@ func TestBackoffEndsWithTheResumeWindow(t *testing.T) {
 			srv := &http.Server{Handler: http.HandlerFunc(s.serve)}
 			_ = srv.Serve(l)
 		})
-		c, err := client.Dial(t.Context(), "ws://troupe.test/ws", client.Options{HTTPClient: hc})
+		c, err := troupe.Dial(t.Context(), "ws://troupe.test/ws", troupe.Options{HTTPClient: hc})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = (<-first).Close()
 		<-c.Done()
-		if !errors.Is(c.Err(), client.ErrUnreachable) {
+		if !errors.Is(c.Err(), troupe.ErrUnreachable) {
 			t.Errorf("end: %v", c.Err())
 		}
 		if d := time.Since(begin); d < 60*time.Second || d > 61*time.Second {

@@ -1,9 +1,9 @@
-package client
+package troupe
 
 import (
 	"sync"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // buffers hold the data of pieces on their way from the socket to Copy, which

@@ -1,10 +1,10 @@
-package client
+package troupe
 
 import (
 	"encoding/json"
 	"time"
 
-	"github.com/troupe-dev/troupe/gateway/wire"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // routeNotification handles every notification but process.output. Unknown ones
