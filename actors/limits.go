@@ -20,7 +20,7 @@ type Limits struct {
 	MaxDuration   time.Duration // running time of an execution; 0: none
 	MaxMemory     int64         // bytes of an execution's tree; 0: none
 	CancelGrace   time.Duration // from SIGTERM to SIGKILL
-	DrainOutput   time.Duration // from the command's exit to the killing of survivors that hold its output
+	SurvivorGrace time.Duration // from the command's exit to the killing of survivors that hold its output
 	ResumeWindow  time.Duration // a detached session is kept for this long
 	IdleTimeout   time.Duration // a session with nothing running is kept for this long
 	MaxMessage    int64         // bytes of an inbound message; also the input waiting for one command
@@ -37,7 +37,7 @@ func DefaultLimits() Limits {
 		MaxOutput:     10 << 20,
 		StreamTimeout: 300 * time.Second,
 		CancelGrace:   10 * time.Second,
-		DrainOutput:   2 * time.Second,
+		SurvivorGrace: 2 * time.Second,
 		ResumeWindow:  300 * time.Second,
 		IdleTimeout:   time.Hour,
 		MaxMessage:    1 << 20,
@@ -59,12 +59,14 @@ func (l Limits) Validate() error {
 	positive("max-output", l.MaxOutput > 0, l.MaxOutput)
 	positive("stream-timeout", l.StreamTimeout > 0, l.StreamTimeout)
 	positive("cancel-grace", l.CancelGrace > 0, l.CancelGrace)
-	positive("drain-output", l.DrainOutput > 0, l.DrainOutput)
 	positive("resume-window", l.ResumeWindow > 0, l.ResumeWindow)
 	positive("idle-timeout", l.IdleTimeout > 0, l.IdleTimeout)
 	positive("max-message", l.MaxMessage > 0, l.MaxMessage)
 	positive("keep-finished", l.KeepFinished > 0, l.KeepFinished)
 	positive("drain-timeout", l.DrainTimeout > 0, l.DrainTimeout)
+	if l.SurvivorGrace <= 0 {
+		errs = append(errs, fmt.Errorf("the survivor grace must be positive, got %v", l.SurvivorGrace))
+	}
 	if l.MaxLine < 64 || l.MaxLine > 1<<20 {
 		errs = append(errs, fmt.Errorf("--max-line must be from 64 to 1048576 bytes, got %d", l.MaxLine))
 	}

@@ -143,8 +143,8 @@ type (
 	executionPaused    struct{ execution string }
 	executionResumed   struct{ execution string }
 	executionCanceling struct{ execution string }
-	// executionDraining: process → session. The command has exited, its end is near.
-	executionDraining struct{ execution string }
+	// executionExiting: process → session. The command has exited, its end is near.
+	executionExiting struct{ execution string }
 	// executionCompleted: process → session. The end is in the transcript. With kept, survivors live on.
 	executionCompleted struct {
 		execution string
@@ -192,10 +192,10 @@ type (
 	droppingBegan struct{ code string }
 	// inputWritten: writer goroutine → process.
 	inputWritten struct{ err error }
-	// silenceCheck, deadlineCheck, graceOver, drainOver, pipesOverdue: process's timers → process.
-	silenceCheck  struct{}
-	deadlineCheck struct{}
-	graceOver     struct{}
-	drainOver     struct{}
-	pipesOverdue  struct{}
+	// silenceCheck, deadlineCheck, graceOver, survivorGraceOver, pipesOverdue: process's timers → process.
+	silenceCheck      struct{}
+	deadlineCheck     struct{}
+	graceOver         struct{}
+	survivorGraceOver struct{}
+	pipesOverdue      struct{}
 )

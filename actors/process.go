@@ -20,8 +20,8 @@ import (
 //	starting ─Started→ running ⇄ paused
 //	   │                  │        │
 //	   └──── end ─────────┴────────┴──→ canceling: TERM, grace, KILL
-//	                      │                 │
-//	                   Exited → draining ←──┘ Exited: read to EOF, sweep after DrainOutput
+//	                      │                │
+//	                   Exited → exiting ←──┘ Exited: read to EOF, sweep after SurvivorGrace
 //	                      │        │
 //	         (on_exit keep)│        └─ Dead and both pipes ended → exited
 //	                      └→ kept ─ Dead → exited
@@ -103,7 +103,7 @@ func (p *process) receive(ctx actor.Context) {
 		p.deadlineCheck(ctx)
 	case graceOver:
 		p.x.tree.Kill()
-	case drainOver:
+	case survivorGraceOver:
 		p.sweep()
 	case pipesOverdue:
 		p.hurried = true
@@ -209,10 +209,10 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 		p.outputProgress(ctx)
 		return
 	}
-	p.state = wire.StateDraining
-	ctx.Send(p.session, executionDraining{execution: p.x.id})
+	p.state = wire.StateExiting
+	ctx.Send(p.session, executionExiting{execution: p.x.id})
 	if !ev.Alone {
-		p.arm(p.engine.limits.DrainOutput, drainOver{})
+		p.arm(p.engine.limits.SurvivorGrace, survivorGraceOver{})
 	}
 	p.outputProgress(ctx)
 }
@@ -239,7 +239,7 @@ func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 		p.engine.metrics.cancelToDead.Observe(time.Since(p.endedAt).Seconds())
 	}
 	if p.lines[stdout] != nil && !(p.ended[stdout] && p.ended[stderr]) {
-		p.arm(p.engine.limits.DrainOutput, pipesOverdue{})
+		p.arm(p.engine.limits.SurvivorGrace, pipesOverdue{})
 	}
 	p.outputProgress(ctx)
 }
@@ -263,7 +263,7 @@ func (p *process) outputProgress(ctx actor.Context) {
 		}
 	case p.state == wire.StateKept && read && p.reported == nil:
 		p.completeKept(ctx)
-	case p.state == wire.StateDraining && all:
+	case p.state == wire.StateExiting && all:
 		// Nobody holds the output any more: whoever survives has nothing to say.
 		p.sweep()
 	}
@@ -313,7 +313,7 @@ func (p *process) end(ctx actor.Context, reason wire.Reason, force bool) {
 	case force || p.state == wire.StateStarting:
 		p.state = wire.StateCanceling
 		p.x.tree.Kill()
-	case p.state == wire.StateDraining:
+	case p.state == wire.StateExiting:
 		p.sweep()
 	case p.state != wire.StateCanceling:
 		thaw := p.state == wire.StatePaused || p.pausing

@@ -12,7 +12,7 @@ import (
 
 // control serves PAUSE, RESUME and CANCEL. What each does in each state:
 //
-//	            starting       running   paused    canceling  draining  kept
+//	            starting       running   paused    canceling  exiting   kept
 //	PAUSE       when running   pause     ok        refused    refused   refused
 //	RESUME      forget PAUSE   ok        resume    refused    refused   refused
 //	CANCEL      kill           cancel    cancel    ok         sweep     cancel

@@ -84,8 +84,8 @@ func (s *session) receive(ctx actor.Context) {
 		s.stateChanged(ctx, msg.execution, wire.StateRunning, wire.MethodResumed, "resumed")
 	case executionCanceling:
 		s.stateChanged(ctx, msg.execution, wire.StateCanceling, wire.MethodCanceled, "canceled")
-	case executionDraining:
-		s.stateChanged(ctx, msg.execution, wire.StateDraining, "", "")
+	case executionExiting:
+		s.stateChanged(ctx, msg.execution, wire.StateExiting, "", "")
 	case executionCompleted:
 		s.executionCompleted(ctx, msg)
 	case executionGone:

@@ -151,7 +151,7 @@ func TestControlInEveryState(t *testing.T) {
 		{"running", func(_ *testClient, tr *fakeTree) { tr.run() }, map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
 		{"paused", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "PAUSE", "x") }, map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
 		{"canceling", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "CANCEL", "x") }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
-		{"draining", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
+		{"exiting", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
 		{"exited", func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
 	}
 	for _, st := range states {

@@ -126,7 +126,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[Encoding]():      {"utf-8", "base64"},
 	reflect.TypeFor[OnOutputLimit](): {"drop", "cancel"},
 	reflect.TypeFor[OnExit]():        {"kill", "keep"},
-	reflect.TypeFor[State]():         {"starting", "running", "paused", "canceling", "draining", "kept", "exited"},
+	reflect.TypeFor[State]():         {"starting", "running", "paused", "canceling", "exiting", "kept", "exited"},
 	reflect.TypeFor[Reason]():        reasonNames(),
 }
 

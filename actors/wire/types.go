@@ -192,7 +192,7 @@ const (
 	StateRunning   State = "running"
 	StatePaused    State = "paused"
 	StateCanceling State = "canceling" // the end has a reason; the tree is being killed
-	StateDraining  State = "draining"  // the command exited; its output is drained, survivors are killed
+	StateExiting   State = "exiting"   // the command exited; its output is read to the end, survivors are killed
 	StateKept      State = "kept"      // completed with on_exit keep; survivors live
 	StateExited    State = "exited"    // dead, reaped, reported
 )

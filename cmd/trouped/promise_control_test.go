@@ -88,14 +88,14 @@ func TestPromise06ControlInEveryState(t *testing.T) {
 	other := newTrace(t)
 	c.start(wire.ExecuteParams{ExecutionID: "drains", Argv: other.argv(`SLEEP 1000 & echo ready; exit 3`)})
 	eventually(t, func() error {
-		if state := c.state("drains"); state != wire.StateDraining {
+		if state := c.state("drains"); state != wire.StateExiting {
 			return fmt.Errorf("state %s", state)
 		}
 		return nil
 	})
 	check("two running", "", step{"PAUSE", badParams}, step{"RESUME", badParams}, step{"CANCEL", badParams})
 	inState("x", wire.StateRunning)
-	check(wire.StateDraining, "drains", step{"PAUSE", noProcess}, step{"RESUME", noProcess})
+	check(wire.StateExiting, "drains", step{"PAUSE", noProcess}, step{"RESUME", noProcess})
 	if got := c.control("CANCEL", "drains"); got != "canceled" {
 		t.Errorf("CANCEL of what drains: %s", got)
 	}

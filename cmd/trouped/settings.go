@@ -259,7 +259,7 @@ func limitSettings(c *config) []setting {
 		{name: "max-duration", value: durationValue{&l.MaxDuration}, usage: "running time of an execution; 0: no limit"},
 		{name: "max-memory", value: bytesValue{&l.MaxMemory}, usage: "memory of an execution's processes together; 0: no limit"},
 		{name: "cancel-grace", value: durationValue{&l.CancelGrace}, usage: "from SIGTERM to SIGKILL"},
-		{name: "drain-output", value: durationValue{&l.DrainOutput}, usage: "from a command's exit to the killing of survivors that hold its output open"},
+		{name: "drain-output", value: durationValue{&l.SurvivorGrace}, usage: "from a command's exit to the killing of survivors that hold its output open"},
 		{name: "resume-window", value: durationValue{&l.ResumeWindow}, usage: "a session without a connection is kept for so long"},
 		{name: "idle-timeout", value: durationValue{&l.IdleTimeout}, usage: "a session with nothing running is kept for so long"},
 		{name: "max-message", value: bytesValue{&l.MaxMessage}, usage: "bytes of an inbound message"},

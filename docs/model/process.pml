@@ -9,18 +9,18 @@
  *   - the session is told exactly once that the execution is over.
  *
  * The environment: a client that cancels, kills, pauses, resumes and goes away;
- * timers for silence, grace, drain and overdue pipes; a runner that may be lost
+ * timers for silence, grace, survivors and overdue pipes; a runner that may be lost
  * at any time; a command that may exit, ignore SIGTERM, kill its own init, and
  * leave survivors that hold its pipes, or do not; a foreign process that may hold
  * a pipe after the tree is dead.
  */
 
-mtype = { Starting, Running, Paused, Canceling, Draining, Kept, Exited };
+mtype = { Starting, Running, Paused, Canceling, Exiting, Kept, Exited };
 
 /* mailbox of the process actor */
 mtype = { EvStarted, EvStartFailed, EvPaused, EvExitedAlone, EvExitedNotAlone, EvDead,
           EvEof, EvQuiet, ReqCancel, ReqKill, ReqPause, ReqResume, ReqEnd,
-          TmGrace, TmDrain, TmOverdue };
+          TmGrace, TmSurvivors, TmOverdue };
 
 chan mail = [8] of { mtype };
 
@@ -31,7 +31,7 @@ bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging, fragi
 /* readers: both pipes as one */
 bool eof, askQuiet, closePipe;
 /* armed timers */
-bool graceArmed, drainArmed, overdueArmed;
+bool graceArmed, survivorsArmed, overdueArmed;
 /* the outcome */
 byte completed, gone;
 bool keep;
@@ -75,7 +75,7 @@ active proctype Reader()
   do
   :: treeDead && !foreignHolds -> break         /* every writer is gone */
   :: treeDead && foreignHolds && closePipe -> break
-  :: !leaderAlive && state == Draining && !clinging -> break /* survivors closed their ends */
+  :: !leaderAlive && state == Exiting && !clinging -> break /* survivors closed their ends */
   :: askQuiet -> askQuiet = false; tell(EvQuiet)
   :: actorDone -> goto out
   od;
@@ -106,7 +106,7 @@ active proctype Timers()
 {
   do
   :: graceArmed -> graceArmed = false; tell(TmGrace)
-  :: drainArmed -> drainArmed = false; tell(TmDrain)
+  :: survivorsArmed -> survivorsArmed = false; tell(TmSurvivors)
   :: overdueArmed -> overdueArmed = false; tell(TmOverdue)
   :: actorDone -> break
   od
@@ -138,7 +138,7 @@ active proctype Process()
         notAlone = (m == EvExitedNotAlone);
         if
         :: keep && notAlone && state != Canceling -> state = Kept; quiet = false; if :: !ended -> askQuiet = true :: else fi
-        :: else -> state = Draining; if :: notAlone -> drainArmed = true :: else fi
+        :: else -> state = Exiting; if :: notAlone -> survivorsArmed = true :: else fi
         fi
      :: m == EvDead ->
         dead = true; pausing = false;
@@ -146,7 +146,7 @@ active proctype Process()
      :: m == EvEof -> ended = true
      :: m == EvQuiet -> quiet = true
      :: m == TmGrace -> kill = true
-     :: m == TmDrain -> sweep = true
+     :: m == TmSurvivors -> sweep = true
      :: m == TmOverdue -> hurried = true; quiet = false; if :: !ended -> askQuiet = true :: else fi
      :: m == ReqPause ->
         if
@@ -166,7 +166,7 @@ active proctype Process()
         :: else ->
            if
            :: m == ReqKill || state == Starting -> state = Canceling; kill = true
-           :: m != ReqKill && state == Draining -> sweep = true
+           :: m != ReqKill && state == Exiting -> sweep = true
            :: m != ReqKill && (state == Running || state == Paused || state == Kept) ->
               frozen = false;
               state = Canceling; pausing = false; graceArmed = true
@@ -185,7 +185,7 @@ active proctype Process()
         break
      :: dead && !ended && quiet && hurried -> closePipe = true
      :: state == Kept && !dead && (ended || quiet) && completed == 0 -> assert(exited); completed++
-     :: state == Draining && ended && !dead -> sweep = true
+     :: state == Exiting && ended && !dead -> sweep = true
      :: else
      fi }
   od;
