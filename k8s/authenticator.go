@@ -8,82 +8,56 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/util/flowcontrol"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
-	// maxNegative is the longest that a refusal is reused: whoever is given the
-	// permission, or whose token was not known to every API server yet, need not wait longer.
-	maxNegative = 10 * time.Second
-	// acquainted is how long a token that was good is remembered as such. It is not
-	// believed for it, only reviewed in a lane of its own.
-	acquainted = time.Hour
-	// maxAnswers bounds either cache: about 1 MB of memory when full.
+	// refusedTTL is the longest time for which a refusal is reused. A client that has just been
+	// granted the permission, or whose token has not reached every API server yet, waits no longer.
+	refusedTTL = 10 * time.Second
+	// knownTTL is how long a token that once passed keeps its own rate limit. It is still reviewed
+	// again after AuthConfig.Cache.
+	knownTTL = time.Hour
+	// maxAnswers bounds each of the two caches. A full one takes about 1 MB.
 	maxAnswers = 4096
-	// reviewLimit bounds a review from the request to the answer. A client's handshake has no more than 10 s.
-	reviewLimit = 9 * time.Second
+	// reviewTimeout bounds a review, including the wait for its limiter. A client's handshake may
+	// take 10 s.
+	reviewTimeout = 9 * time.Second
 )
 
-// The bounds of a lane. Together they let a hundred clients that come at once in,
-// and keep one that sends random tokens from troubling the API server, which has
-// other clients too.
-const (
-	laneSlots   = 16  // reviews under way
-	laneWaiting = 256 // reviews under way or waiting; beyond, clients are told at once to come again
-	laneRate    = 100 // reviews begun in a second, of two requests each at most
-	laneBurst   = 200
-)
-
-// AuthConfig says what a client has to bring.
+// AuthConfig configures an Authenticator.
 type AuthConfig struct {
 	Client    *Client // required
-	Audience  string  // that the token must be meant for; required
-	Namespace string  // in which the client must have the permission; required
+	Audience  string  // the audience that tokens must have; required
+	Namespace string  // the namespace in which clients need the permission; required
 
-	// Cache is how long an answer is reused: a token that was revoked is good for so
-	// long. 0: each connection is reviewed. Refusals are reused for 10 s at most.
+	// Cache is how long an answer is reused, and so how long a revoked token stays valid.
+	// 0: every connection is reviewed. A refusal is reused for at most 10 s.
 	Cache time.Duration
 }
 
-// Authenticator finds out by a TokenReview who a client is, and by a
-// SubjectAccessReview whether it may open sessions: verb create on
-// sessions.troupe.dev in a namespace.
+// Authenticator identifies a client with a TokenReview and then asks with a SubjectAccessReview
+// whether it may open sessions: verb create on sessions.troupe.dev in a namespace.
 type Authenticator struct {
-	cfg     AuthConfig
-	key     []byte // of digests
-	ctx     context.Context
-	cancel  context.CancelFunc
-	reviews sync.WaitGroup
+	cfg    AuthConfig
+	key    []byte // of digests
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	calls   singleflight.Group // reviews by digest: concurrent requests with one token share one
+	running sync.WaitGroup     // reviews
 
 	mu      sync.Mutex
 	closed  bool
-	good    *answers // fresh for cfg.Cache, then only known to have been good
-	bad     *answers
-	flights map[digest]*flight
+	good    *answerCache // entries are valid for cfg.Cache, and mark a token as known for longer
+	refused *answerCache
 
-	// Tokens that were good lately do not wait behind those that were never seen: a
-	// flood of random ones keeps newcomers out, but not those who come back.
-	known, strangers *lane
+	// Tokens that passed recently do not queue behind tokens that were never seen: a flood of random
+	// tokens delays new clients but not returning ones.
+	known, unknown *limiter
 }
 
-// flight is one review and all who wait for it.
-type flight struct {
-	done   chan struct{}
-	answer answer // valid once done is closed
-}
-
-// lane bounds reviews.
-type lane struct {
-	waiting int // under Authenticator.mu
-	slots   chan struct{}
-	rate    flowcontrol.RateLimiter
-}
-
-func newLane() *lane {
-	return &lane{slots: make(chan struct{}, laneSlots), rate: flowcontrol.NewTokenBucketRateLimiter(laneRate, laneBurst)}
-}
-
-// NewAuthenticator makes an Authenticator. The caller ends it with Close.
+// NewAuthenticator returns an Authenticator. The caller must Close it.
 func NewAuthenticator(cfg AuthConfig) (*Authenticator, error) {
 	if cfg.Client == nil || cfg.Audience == "" || cfg.Namespace == "" {
 		return nil, errors.New("k8s: AuthConfig.Client, Audience and Namespace are required")
@@ -92,123 +66,115 @@ func NewAuthenticator(cfg AuthConfig) (*Authenticator, error) {
 		return nil, fmt.Errorf("k8s: AuthConfig.Cache must not be negative, got %v", cfg.Cache)
 	}
 	a := &Authenticator{
-		cfg: cfg, key: make([]byte, 32), flights: make(map[digest]*flight),
-		good:  newAnswers(max(acquainted, cfg.Cache), maxAnswers),
-		bad:   newAnswers(min(cfg.Cache, maxNegative), maxAnswers),
-		known: newLane(), strangers: newLane(),
+		cfg: cfg, key: make([]byte, 32),
+		good:    newAnswerCache(max(knownTTL, cfg.Cache), maxAnswers),
+		refused: newAnswerCache(min(cfg.Cache, refusedTTL), maxAnswers),
+		known:   newLimiter(), unknown: newLimiter(),
 	}
-	rand.Read(a.key) // never fails: see crypto/rand
+	rand.Read(a.key) // never fails: https://pkg.go.dev/crypto/rand#Read
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a, nil
 }
 
-// Close cuts reviews off. Whoever waits for one gets an error.
+// Close cancels running reviews. Requests that wait for one fail.
 func (a *Authenticator) Close() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
 	a.cancel()
-	a.reviews.Wait()
+	a.running.Wait()
 }
 
-// Authenticate returns the user's name. The error is ErrBadToken, a *DeniedError,
-// or one that says why the question could not be answered, such as the API
-// server's; those are not remembered. Requests with the same token share one
-// review, which goes on when ctx ends: only the waiting ends then.
+// Authenticate returns the user's name. The error is ErrBadToken, a *DeniedError, or one that says
+// why there is no answer, such as a failure of the API server; only the first two are cached.
+// Concurrent requests with the same token share one review. The end of ctx ends only the wait for
+// it: the review continues for the others.
 func (a *Authenticator) Authenticate(ctx context.Context, token string) (subject string, err error) {
 	if token == "" {
 		return "", ErrBadToken
 	}
-	f, ans, err := a.ask(newDigest(a.key, token), token)
-	if err != nil {
-		return "", err
-	}
-	if f == nil {
+	id := newDigest(a.key, token)
+	if ans, _, ok := a.cached(id); ok {
 		return ans.subject, ans.err
 	}
 	select {
-	case <-f.done:
-		return f.answer.subject, f.answer.err
+	case result := <-a.calls.DoChan(string(id[:]), func() (any, error) { return a.call(id, token) }):
+		if result.Err != nil {
+			return "", result.Err
+		}
+		subject, _ = result.Val.(string)
+		return subject, nil
 	case <-ctx.Done():
 		return "", fmt.Errorf("waiting for a review of the token: %w", ctx.Err())
 	}
 }
 
-// ask returns an answer that is fresh enough, or else the review to wait for.
-func (a *Authenticator) ask(id digest, token string) (*flight, answer, error) {
+// cached returns the answer for a token if it may be reused, and otherwise whether the token is known.
+func (a *Authenticator) cached(id digest) (ans answer, known, ok bool) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ans, at, known := a.good.get(now, id)
-	if known && now.Sub(at) < a.cfg.Cache {
-		return nil, ans, nil
+	ans, addedAt, known := a.good.get(now, id)
+	if known && now.Sub(addedAt) < a.cfg.Cache {
+		return ans, known, true
 	}
-	if ans, _, ok := a.bad.get(now, id); ok {
-		return nil, ans, nil
-	}
-	if f := a.flights[id]; f != nil {
-		return f, answer{}, nil
-	}
-	l := a.strangers
-	if known {
-		l = a.known
-	}
-	switch {
-	case a.closed:
-		return nil, answer{}, errClosed
-	case l.waiting >= laneWaiting:
-		return nil, answer{}, errBusy
-	}
-	l.waiting++
-	f := &flight{done: make(chan struct{})}
-	a.flights[id] = f
-	a.reviews.Go(func() { a.fly(f, l, id, token) })
-	return f, answer{}, nil
+	ans, _, ok = a.refused.get(now, id)
+	return ans, known, ok
 }
 
-// fly makes a review and tells everybody.
-func (a *Authenticator) fly(f *flight, l *lane, id digest, token string) {
-	ctx, cancel := context.WithTimeout(a.ctx, reviewLimit)
-	defer cancel()
-	var ans answer
-	if err := l.enter(ctx); err != nil {
-		ans.err = fmt.Errorf("waiting to review the token: %w", err)
-	} else {
-		ans = a.review(ctx, token)
-		<-l.slots
+// call reviews a token within the limits and caches the answer.
+func (a *Authenticator) call(id digest, token string) (subject string, err error) {
+	// An earlier call may have ended between the caller's look at the cache and this one's start.
+	ans, known, ok := a.cached(id)
+	if ok {
+		return ans.subject, ans.err
 	}
+	if !a.begin() {
+		return "", errClosed
+	}
+	defer a.running.Done()
+	ctx, cancel := context.WithTimeout(a.ctx, reviewTimeout)
+	defer cancel()
+
+	limit := a.unknown
+	if known {
+		limit = a.known
+	}
+	if err := limit.acquire(ctx); err != nil {
+		return "", fmt.Errorf("waiting to review the token: %w", err)
+	}
+	ans = a.review(ctx, token)
+	limit.release()
+	a.cache(id, ans)
+	return ans.subject, ans.err
+}
+
+// begin counts a review that Close has to wait for, unless the Authenticator is closed.
+func (a *Authenticator) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		a.running.Add(1)
+	}
+	return !a.closed
+}
+
+// cache stores an answer. A failure to get one is not cached.
+func (a *Authenticator) cache(id digest, ans answer) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l.waiting--
-	delete(a.flights, id)
 	switch {
 	case ans.err == nil:
-		a.bad.remove(id)
+		a.refused.remove(id)
 		a.good.put(now, id, ans)
 	case isRefused(ans.err):
 		a.good.remove(id)
-		a.bad.put(now, id, ans)
+		a.refused.put(now, id, ans)
 	}
-	f.answer = ans
-	close(f.done)
 }
 
-// enter waits for a slot; who got one gives it back.
-func (l *lane) enter(ctx context.Context) error {
-	select {
-	case l.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := l.rate.Wait(ctx); err != nil {
-		<-l.slots
-		return err
-	}
-	return nil
-}
-
-// isRefused tells an answer from the lack of one.
+// isRefused tells a refusal from a failure to get an answer.
 func isRefused(err error) bool {
 	var denied *DeniedError
 	return errors.Is(err, ErrBadToken) || errors.As(err, &denied)

@@ -277,7 +277,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 
 // TestAnswersAreBounded by number, the oldest give way.
 func TestAnswersAreBounded(t *testing.T) {
-	a := newAnswers(time.Minute, 3)
+	a := newAnswerCache(time.Minute, 3)
 	now := time.Now()
 	for i := range 10 {
 		a.put(now, digest{byte(i)}, answer{})

@@ -50,16 +50,16 @@ func TestFloodIsBounded(t *testing.T) {
 		}
 		flood.Wait()
 		asked := len(api.asked("")) - before
-		if limit := laneBurst + (seconds+laneWaiting/laneRate+1)*laneRate; asked > limit {
+		if limit := reviewsBurst + (seconds+maxPending/reviewRate+1)*reviewRate; asked > limit {
 			t.Errorf("%d requests, want at most %d", asked, limit)
 		}
-		if api.most > 2*laneSlots {
-			t.Errorf("%d requests at a time, want at most %d", api.most, 2*laneSlots)
+		if api.most > 2*maxReviews {
+			t.Errorf("%d requests at a time, want at most %d", api.most, 2*maxReviews)
 		}
-		if busy < seconds*2_000-asked-laneWaiting {
+		if busy < seconds*2_000-asked-maxPending {
 			t.Errorf("%d of the flood were turned away at once", busy)
 		}
-		if n := len(auth.bad.byID); n > maxAnswers {
+		if n := len(auth.refused.byID); n > maxAnswers {
 			t.Errorf("%d answers kept", n)
 		}
 		t.Logf("%d requests for %d tokens, at most %d at a time, %d turned away at once", asked, seconds*2_000, api.most, busy)
@@ -99,7 +99,7 @@ func TestNobodyWaitsLongerThanAHandshake(t *testing.T) {
 		for range 3 {
 			began := time.Now()
 			var all sync.WaitGroup
-			for i := range laneWaiting {
+			for i := range maxPending {
 				all.Go(func() {
 					if _, err := auth.Authenticate(background(), fmt.Sprintf("good:client-%d", i)); err == nil || isRefused(err) || errors.Is(err, errBusy) {
 						t.Errorf("got %v", err)
@@ -107,12 +107,12 @@ func TestNobodyWaitsLongerThanAHandshake(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if took := time.Since(began); took > reviewLimit {
+			if took := time.Since(began); took > reviewTimeout {
 				t.Errorf("took %v", took)
 			}
 		}
 		api.become(reviewer)
-		for i := range 2 * laneWaiting {
+		for i := range 2 * maxPending {
 			if _, err := auth.Authenticate(background(), fmt.Sprintf("good:late-%d", i)); err != nil {
 				t.Fatalf("afterwards: %v", err)
 			}

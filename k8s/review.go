@@ -9,15 +9,15 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
-// The permission that a client needs. There is no such resource: RBAC does not
-// mind, and a Role reads as what it means.
+// The permission that a client needs. The resource does not exist, which RBAC permits, and a Role
+// that grants it reads as what it means.
 const (
 	sessionGroup    = "troupe.dev"
 	sessionResource = "sessions"
 	sessionVerb     = "create"
 )
 
-// review asks the API server about a token.
+// review asks the API server whose token this is, and then what the user may do.
 func (a *Authenticator) review(ctx context.Context, token string) answer {
 	user, err := a.reviewToken(ctx, token)
 	if err != nil {
@@ -39,23 +39,26 @@ func (a *Authenticator) reviewToken(ctx context.Context, token string) (authenti
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{a.cfg.Audience}},
 	}
 	reply := new(authenticationv1.TokenReview)
-	if err := c.do(ctx, opTokenReview, c.authentication.Post().Resource("tokenreviews").Body(review), reply); err != nil {
+	request := c.authentication.Post().Resource("tokenreviews").Body(review)
+	if err := c.do(ctx, opTokenReview, request, reply); err != nil {
 		return authenticationv1.UserInfo{}, err
 	}
 	status := reply.Status
 	switch {
 	case !status.Authenticated:
-		// The API server says the same of a token that it could not check, because a
-		// webhook of its own failed, so that cannot be told apart here.
+		// The API server gives the same answer for a token that it could not check, because its
+		// authentication webhook failed, so the two cannot be told apart here.
 		c.log.Info("token refused by the API server", "reason", status.Error)
 		return authenticationv1.UserInfo{}, ErrBadToken
 	case !slices.Contains(status.Audiences, a.cfg.Audience):
-		// An authenticator that knows no audiences leaves them out: its token is good for
-		// the API server, and whoever gets it from a client could act as that client there.
-		c.log.Info("token refused: it is not for our audience", "audience", a.cfg.Audience, "audiences", status.Audiences, "subject", status.User.Username)
+		// An authenticator that does not support audiences returns none. Such a token is valid for the
+		// API server itself: a server that accepted it could act as the client there. See Audiences in
+		// https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
+		c.log.Info("token refused: it has another audience",
+			"audience", a.cfg.Audience, "audiences", status.Audiences, "subject", status.User.Username)
 		return authenticationv1.UserInfo{}, ErrBadToken
 	case status.User.Username == "":
-		return authenticationv1.UserInfo{}, errors.New("tokenreview: the API server accepts the token and names no user")
+		return authenticationv1.UserInfo{}, errors.New("tokenreview: the API server accepts the token but names no user")
 	}
 	return status.User, nil
 }
@@ -75,12 +78,13 @@ func (a *Authenticator) reviewAccess(ctx context.Context, user authenticationv1.
 		}
 	}
 	reply := new(authorizationv1.SubjectAccessReview)
-	if err := c.do(ctx, opAccessReview, c.authorization.Post().Resource("subjectaccessreviews").Body(review), reply); err != nil {
+	request := c.authorization.Post().Resource("subjectaccessreviews").Body(review)
+	if err := c.do(ctx, opAccessReview, request, reply); err != nil {
 		return false, err
 	}
 	if !reply.Status.Allowed && reply.Status.EvaluationError != "" {
-		// Such as a binding to a role that does not exist. What is not allowed is denied.
-		c.log.Warn("the API server could not look at every rule", "subject", user.Username, "err", reply.Status.EvaluationError)
+		// For example, a binding names a role that does not exist. The client is denied.
+		c.log.Warn("the API server could not evaluate every rule", "subject", user.Username, "err", reply.Status.EvaluationError)
 	}
 	return reply.Status.Allowed, nil
 }
