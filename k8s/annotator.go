@@ -10,28 +10,28 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The annotations that an Annotator keeps. Both are the number of sessions.
+// The annotations that an Annotator keeps. The value of both is the number of sessions.
 const (
-	// deletionCost makes a scale-in take the pods with the fewest sessions first (KEP-2255).
+	// deletionCost makes a ReplicaSet that scales in remove the pods with the fewest sessions first:
+	// https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#pod-deletion-cost
 	deletionCost = "controller.kubernetes.io/pod-deletion-cost"
-	// sessionsAnnotation is for people: kubectl get pods -o custom-columns shows it.
+	// sessionsAnnotation is for people: kubectl get pods -o custom-columns can show it.
 	sessionsAnnotation = "troupe.dev/sessions"
 )
 
 const (
-	// lookInterval is how long a change may go unnoticed. Looking is an atomic load.
-	lookInterval = time.Second
-	// patchInterval is the least time between two patches, the very first aside. Every
-	// patch of a pod is written to etcd and sent to all who watch pods; a scale-in needs
-	// no fresher figure.
+	// pollInterval is how long a change may go unnoticed. A poll costs one atomic load.
+	pollInterval = time.Second
+	// patchInterval is the minimum time between two patches, except after the first. Every patch of a
+	// pod is written to etcd and sent to all watchers of pods, and scaling in needs no fresher number.
 	patchInterval = 10 * time.Second
 )
 
-// Pod names the pod this process is in.
+// Pod identifies the pod that this process runs in.
 type Pod struct {
 	Namespace string // required
 	Name      string // required
-	UID       string // for Events, which kubectl describe finds by it; empty: it does not find them
+	UID       string // for Events; if it is empty, kubectl describe does not find them
 }
 
 func (p Pod) validate() error {
@@ -41,24 +41,23 @@ func (p Pod) validate() error {
 	return nil
 }
 
-// AnnotatorConfig says what an Annotator reports.
+// AnnotatorConfig configures an Annotator.
 type AnnotatorConfig struct {
 	Client   *Client    // required
 	Pod      Pod        // required
-	Sessions func() int // the number of sessions now; required; must not block
+	Sessions func() int // returns the current number of sessions; required; must not block
 }
 
-// Annotator keeps the number of sessions in the annotations of the own pod.
+// Annotator keeps the number of sessions in the annotations of its own pod.
 type Annotator struct {
-	cfg    AnnotatorConfig
-	gate   gate
-	cancel context.CancelFunc
-	done   chan struct{}
+	cfg     AnnotatorConfig
+	backoff backoff
+	cancel  context.CancelFunc
+	done    chan struct{}
 }
 
-// NewAnnotator starts an Annotator, which begins by writing the current number:
-// the pod may have annotations of a container that ran before. The caller ends it
-// with Close.
+// NewAnnotator starts an Annotator. It writes the current number at once, because the pod may still
+// have the annotations of a container that ran before. The caller must Close it.
 func NewAnnotator(cfg AnnotatorConfig) (*Annotator, error) {
 	if cfg.Client == nil || cfg.Sessions == nil {
 		return nil, errors.New("k8s: AnnotatorConfig.Client and Sessions are required")
@@ -67,12 +66,15 @@ func NewAnnotator(cfg AnnotatorConfig) (*Annotator, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &Annotator{cfg: cfg, gate: reports("pod annotations", cfg.Client.log), cancel: cancel, done: make(chan struct{})}
+	a := &Annotator{
+		cfg: cfg, backoff: newReportBackoff("pod annotations", cfg.Client.log),
+		cancel: cancel, done: make(chan struct{}),
+	}
 	go a.run(ctx)
 	return a, nil
 }
 
-// Close ends the Annotator at once; a patch under way is cut off.
+// Close stops the Annotator at once. It cancels a running patch.
 func (a *Annotator) Close() {
 	a.cancel()
 	<-a.done
@@ -80,13 +82,13 @@ func (a *Annotator) Close() {
 
 func (a *Annotator) run(ctx context.Context) {
 	defer close(a.done)
-	look := time.NewTicker(lookInterval)
-	defer look.Stop()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	written := -1      // unknown
 	var next time.Time // the earliest next patch
 	for {
 		sessions, now := a.cfg.Sessions(), time.Now()
-		if sessions != written && !now.Before(next) && a.gate.open(now) {
+		if sessions != written && !now.Before(next) && a.backoff.ready(now) {
 			err := a.patch(ctx, sessions)
 			now = time.Now()
 			if written >= 0 {
@@ -96,22 +98,24 @@ func (a *Annotator) run(ctx context.Context) {
 			case ctx.Err() != nil:
 				return
 			case err != nil:
-				a.gate.failed(now, err)
-				written = -1 // it may have been written all the same; so it is repeated whatever the number is by then
+				a.backoff.failed(now, err)
+				// The API server may have applied the patch before its answer was lost, so the next
+				// patch is sent whatever the number is by then.
+				written = -1
 			default:
-				a.gate.succeeded()
+				a.backoff.succeeded()
 				written = sessions
 			}
 		}
 		select {
-		case <-look.C:
+		case <-poll.C:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// patch is a JSON merge patch (RFC 7386) of two annotations, which leaves all others alone.
+// patch sends a JSON merge patch (RFC 7386) of the two annotations, which keeps all others.
 func (a *Annotator) patch(ctx context.Context, sessions int) error {
 	n := strconv.Itoa(sessions)
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -123,7 +127,7 @@ func (a *Annotator) patch(ctx context.Context, sessions int) error {
 	c, pod := a.cfg.Client, a.cfg.Pod
 	return c.do(ctx, opPatch, c.core.Patch(types.MergePatchType).
 		Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
-		// Of the pod in the answer nothing is read: ask for the short form.
+		// Nothing in the answer is read, so ask for the pod's metadata only.
 		SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
 		Body(body), nil)
 }

@@ -64,21 +64,21 @@ func TestAnnotationsFollowTheSessions(t *testing.T) {
 			}
 		}
 		is(1, 0)
-		time.Sleep(lookInterval / 2)
+		time.Sleep(pollInterval / 2)
 		sessions.Store(3) // soon after the start
-		time.Sleep(lookInterval)
+		time.Sleep(pollInterval)
 		is(2, 3)
 		time.Sleep(time.Hour)
 		is(2, 3)
 		sessions.Store(4)
-		time.Sleep(lookInterval)
+		time.Sleep(pollInterval)
 		is(3, 4)
 		for i := range 100 { // 10 s of many changes
 			sessions.Store(int64(10 + i))
 			time.Sleep(90 * time.Millisecond)
 		}
 		is(3, 4)
-		time.Sleep(lookInterval)
+		time.Sleep(pollInterval)
 		is(4, 109)
 		sessions.Store(5)
 		time.Sleep(5 * time.Second)
@@ -86,7 +86,7 @@ func TestAnnotationsFollowTheSessions(t *testing.T) {
 		time.Sleep(time.Hour)
 		is(4, 109)
 		sessions.Store(0)
-		time.Sleep(lookInterval)
+		time.Sleep(pollInterval)
 		is(5, 0)
 	})
 }
@@ -144,7 +144,7 @@ func TestFailedPatchIsRepeated(t *testing.T) {
 		synctest.Wait()
 		api.become(status(500, "InternalError", "etcd is gone"))
 		sessions.Store(1)
-		time.Sleep(2 * lookInterval)
+		time.Sleep(2 * pollInterval)
 		if api.failing(t, opPatch) != 1 {
 			t.Error("it is not said that patches fail")
 		}
@@ -187,7 +187,7 @@ func TestOutage(t *testing.T) {
 				t.Errorf("%s: %d failures, the log:\n%s", name, api.failures(t, opPatch), api.logs.String())
 			}
 			api.become(ok)
-			time.Sleep(maxPause*3/2 + time.Second)
+			time.Sleep(maxDelay*3/2 + time.Second)
 			asked := api.asked("")
 			if got := patched(t, asked[len(asked)-1]); got != 3599 || api.said("are reported again") != 1 {
 				t.Errorf("%s: the last patch says %d; the log:\n%s", name, got, api.logs.String())

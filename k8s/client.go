@@ -18,36 +18,34 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// callTimeout bounds one request. The API server answers in milliseconds; one
-// that takes longer than this is not going to answer the client either, whose
-// handshake has 10 s.
+// callTimeout bounds one request. A healthy API server answers within milliseconds, and a client's
+// handshake, which may need two requests, has only 10 s.
 const callTimeout = 4 * time.Second
 
-// ClientConfig says how a Client talks.
+// ClientConfig configures a Client.
 type ClientConfig struct {
 	Cluster *Cluster     // required
-	Version string       // of the product, for the User-Agent; empty: "devel"
+	Version string       // of trouped, for the User-Agent; empty: "devel"
 	Logger  *slog.Logger // nil: discard
-	Metrics *Metrics     // nil: kept but not exported
+	Metrics *Metrics     // nil: not exported
 }
 
-// Client talks to one API server. It is safe for concurrent use and needs no closing.
+// Client sends requests to one API server. It is safe for concurrent use and needs no Close.
 type Client struct {
 	authentication rest.Interface // authentication.k8s.io/v1
 	authorization  rest.Interface // authorization.k8s.io/v1
-	core           rest.Interface // v1; bodies are JSON of our own, no types
+	core           rest.Interface // v1; requests are our own JSON, see event.go
 	discovery      rest.Interface // discovery.k8s.io/v1; the same
 	log            *slog.Logger
 	metrics        *Metrics
 }
 
-// DiscardLibraryLog switches off what client-go logs by itself, for the whole
-// process: text on stderr whatever the log's format is, and at its higher levels
-// the bodies of requests, which here are tokens. What matters comes back as an
-// error. It is to be called before anything uses client-go.
+// DiscardLibraryLog turns off client-go's own log for the whole process. It writes text to stderr
+// whatever our log format is, and at verbosity 8 the bodies of requests, which contain tokens. Errors
+// that matter are returned. Call it before anything uses client-go.
 func DiscardLibraryLog() { klog.SetLogger(logr.Discard()) }
 
-// NewClient makes a Client. It connects to nothing yet.
+// NewClient returns a Client. It does not connect yet.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Cluster == nil || cfg.Cluster.REST == nil {
 		return nil, errors.New("k8s: ClientConfig.Cluster is required: see InCluster")
@@ -63,7 +61,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 
 	scheme := runtime.NewScheme()
-	// With each comes v1.Status, in which the API server tells what went wrong.
+	// Each of them also adds v1.Status, which an API server sends when a request fails.
 	if err := errors.Join(authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("k8s: %w", err)
 	}
@@ -71,11 +69,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	rc.UserAgent = "trouped/" + cfg.Version
 	rc.WarningHandler = rest.NoWarnings{}
-	rc.QPS = -1 // each user of the Client has a bound that fits its purpose
+	rc.QPS = -1 // no limit here: each user of the Client has its own
 	if rc.Transport == nil {
-		// Over HTTP/2 every request shares one connection. When the API server behind it
-		// vanishes, all of them hang until its pings fail after 45 s. In HTTP/1.1 a
-		// request that timed out takes its connection with it, and the next one dials.
+		// Over HTTP/2 all requests share one connection. If the API server behind it vanishes, all of
+		// them hang until the connection's ping fails, after 45 s by the defaults of apimachinery v0.37
+		// (util/net/http.go; https://github.com/kubernetes/kubernetes/issues/87615). Over HTTP/1.1 a
+		// request that times out closes its connection, and the next one dials.
 		rc.NextProtos = []string{"http/1.1"}
 	}
 	httpClient, err := rest.HTTPClientFor(rc)
@@ -100,14 +99,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-func restClient(rc *rest.Config, httpClient *http.Client, path string, version schema.GroupVersion) (rest.Interface, error) {
+func restClient(
+	rc *rest.Config, httpClient *http.Client, path string, version schema.GroupVersion,
+) (rest.Interface, error) {
 	rc = rest.CopyConfig(rc)
 	rc.APIPath, rc.GroupVersion = path, &version
 	return rest.RESTClientForConfigAndClient(rc, httpClient)
 }
 
-// do sends a request, once: who may be waiting, and for how long, is known to the
-// caller only. into takes the answer; nil: it is not read.
+// do sends a request once; only the caller knows whether a retry is worth the wait. It decodes the
+// answer into into, unless that is nil.
 func (c *Client) do(ctx context.Context, op operation, request *rest.Request, into runtime.Object) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

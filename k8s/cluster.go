@@ -11,23 +11,23 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// ServiceAccountDir is where a pod finds its service account: the files token, ca.crt and namespace.
+// ServiceAccountDir is where the kubelet mounts a pod's service account: the files token, ca.crt and
+// namespace.
 const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// Cluster is how to reach an API server, and as whom.
+// Cluster tells how to reach an API server and with which identity.
 type Cluster struct {
 	REST      *rest.Config // NewClient copies it
 	Namespace string       // of the service account; empty: unknown
 }
 
-// InCluster returns the cluster this pod is in. host and port are those of the
-// API server, which Kubernetes gives to every container as
-// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; dir is usually
-// ServiceAccountDir. The error is an ErrNoCluster that names what is missing.
+// InCluster returns the cluster that this pod is in. host and port are those of the API server, which
+// the kubelet passes to every container as KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; dir is
+// usually ServiceAccountDir. The error wraps ErrNoCluster and names what is missing.
 //
-// It is rest.InClusterConfig with three differences: it takes no file from a
-// fixed place, it says which of the files is missing, and a certificate authority
-// that cannot be read is an error instead of one that trusts the system's.
+// It differs from rest.InClusterConfig (client-go v0.37) in three ways: the directory is a parameter,
+// the error says which file is missing, and an unreadable certificate authority is an error, where
+// client-go logs it and trusts the system's.
 func InCluster(host, port, dir string) (*Cluster, error) {
 	if host == "" || port == "" {
 		return nil, fmt.Errorf("%w: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set", ErrNoCluster)
@@ -42,12 +42,12 @@ func InCluster(host, port, dir string) (*Cluster, error) {
 			return nil, fmt.Errorf("%w: the pod has no service account token mounted: %w", ErrNoCluster, err)
 		}
 	}
-	namespace, _ := os.ReadFile(filepath.Join(dir, "namespace")) // it may be said otherwise
+	namespace, _ := os.ReadFile(filepath.Join(dir, "namespace")) // optional: --namespace can replace it
 	return &Cluster{
 		REST: &rest.Config{
 			Host:            "https://" + net.JoinHostPort(host, port),
 			TLSClientConfig: rest.TLSClientConfig{CAFile: ca},
-			BearerTokenFile: token, // read again every minute: the kubelet renews it
+			BearerTokenFile: token, // client-go reads it again every minute; the kubelet renews it
 		},
 		Namespace: strings.TrimSpace(string(namespace)),
 	}, nil

@@ -9,19 +9,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Reason is why there is an Event.
+// Reason says why an Event is written.
 type Reason string
 
 // The reasons.
 const (
-	SessionLimitReached Reason = "SessionLimitReached" // a client was refused: all sessions are in use
-	RunnerLost          Reason = "RunnerLost"          // the runner's container ended, and every command with it
-	RunnerConnected     Reason = "RunnerConnected"     // another runner took its place
+	SessionLimitReached Reason = "SessionLimitReached" // a client was refused because all sessions are in use
+	RunnerLost          Reason = "RunnerLost"          // the runner's container ended, which killed every command
+	RunnerConnected     Reason = "RunnerConnected"     // a new runner has connected
 	Draining            Reason = "Draining"            // no new sessions; commands may finish
-	Drained             Reason = "Drained"             // no session is left
+	Drained             Reason = "Drained"             // the last session has ended
 )
 
-// kind is the Event's type.
+// kind returns the type of the Event.
 func (r Reason) kind() string {
 	if r == SessionLimitReached || r == RunnerLost {
 		return "Warning"
@@ -29,11 +29,11 @@ func (r Reason) kind() string {
 	return "Normal"
 }
 
-// component is who reports.
+// component is the source of the Events.
 const component = "trouped"
 
-// event is what we fill in of a core/v1 Event. client-go's type would cost 3 MB of
-// binary, with all of core/v1; TestEventIsOfTheAPI holds this one against it.
+// event has the fields of a core/v1 Event that we set. The type of k8s.io/api would add 3 MB to the
+// binary, with all of core/v1. TestEventMatchesTheAPI compares the two.
 type event struct {
 	Metadata           eventMetadata `json:"metadata"`
 	InvolvedObject     eventObject   `json:"involvedObject"`
@@ -65,21 +65,21 @@ type eventSource struct {
 	Component string `json:"component"`
 }
 
-// repetition is the patch of an Event that was seen again.
+// repetition is the patch of an Event that occurred again.
 type repetition struct {
 	Message       string    `json:"message"`
 	Count         int       `json:"count"`
 	LastTimestamp time.Time `json:"lastTimestamp"`
 }
 
-// createEvent writes a new Event on the pod and returns its name, which is made as client-go makes it.
+// createEvent writes an Event on the pod and returns its name, which has the form of client-go's.
 func (c *Client) createEvent(ctx context.Context, pod Pod, reason Reason, o occurrences) (name string, err error) {
 	name = fmt.Sprintf("%s.%x", pod.Name, time.Now().UnixNano())
 	body, err := json.Marshal(event{
 		Metadata:       eventMetadata{Namespace: pod.Namespace, Name: name},
 		InvolvedObject: eventObject{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Type:           reason.kind(), Reason: reason, Message: o.message, Count: o.count,
-		// The API has whole seconds.
+		// metav1.Time has a resolution of one second.
 		FirstTimestamp: o.first.UTC().Truncate(time.Second), LastTimestamp: o.last.UTC().Truncate(time.Second),
 		Source: eventSource{Component: component}, ReportingComponent: component, ReportingInstance: pod.Name,
 	})
@@ -90,11 +90,14 @@ func (c *Client) createEvent(ctx context.Context, pod Pod, reason Reason, o occu
 		SetHeader("Content-Type", "application/json").Body(body), nil)
 }
 
-// repeatEvent writes on an Event how often it has happened by now.
+// repeatEvent updates the count, the time and the message of an Event.
 func (c *Client) repeatEvent(ctx context.Context, pod Pod, name string, o occurrences) error {
-	body, err := json.Marshal(repetition{Message: o.message, Count: o.count, LastTimestamp: o.last.UTC().Truncate(time.Second)})
+	body, err := json.Marshal(repetition{
+		Message: o.message, Count: o.count, LastTimestamp: o.last.UTC().Truncate(time.Second),
+	})
 	if err != nil {
 		return err
 	}
-	return c.do(ctx, opEvent, c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("events").Name(name).Body(body), nil)
+	return c.do(ctx, opEvent, c.core.Patch(types.MergePatchType).
+		Namespace(pod.Namespace).Resource("events").Name(name).Body(body), nil)
 }

@@ -36,10 +36,10 @@ const (
 	// lost the API server together are ten requests a second then, and know what is new
 	// at most 15 s after it is back.
 	maxMembershipPause = 10 * time.Second
-	// refusalPatience is how long the permission may be missing before it is asked for
+	// refusalGrace is how long the permission may be missing before it is asked for
 	// each hour only. An API server that restarts refuses for some seconds; installers
 	// that grant late do so within the minute.
-	refusalPatience = 2 * time.Minute
+	refusalGrace = 2 * time.Minute
 )
 
 // Knowledge is what a Membership knows of a pod.
@@ -81,11 +81,11 @@ func (c *MembershipConfig) validate() error {
 // sessions. What is known outlasts the API server. All methods are safe for
 // concurrent use, and none waits for the API server.
 type Membership struct {
-	cfg    MembershipConfig
-	gate   gate
-	cancel context.CancelFunc
-	done   chan struct{}
-	doubt  chan struct{} // has room for one: somebody asked what nobody can be sure of
+	cfg     MembershipConfig
+	backoff backoff
+	cancel  context.CancelFunc
+	done    chan struct{}
+	doubt   chan struct{} // has room for one: somebody asked what nobody can be sure of
 
 	// The goroutine's own.
 	slices map[string]*endpointSlice // by name
@@ -109,12 +109,12 @@ func NewMembership(cfg MembershipConfig) (*Membership, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Membership{
 		cfg: cfg, cancel: cancel, done: make(chan struct{}), doubt: make(chan struct{}, 1),
-		gate: gate{
-			log: cfg.Client.log, max: maxMembershipPause, patience: refusalPatience,
-			words: gateWords{
-				refused: "peers cannot be found: the API server refuses to list and watch EndpointSlices",
-				failed:  "peers cannot be followed now, those known stay",
-				again:   "peers are followed again",
+		backoff: backoff{
+			log: cfg.Client.log, max: maxMembershipPause, refusalGrace: refusalGrace,
+			messages: backoffMessages{
+				refused:   "peers cannot be found: the API server refuses to list and watch EndpointSlices",
+				failed:    "peers cannot be followed now, those known stay",
+				recovered: "peers are followed again",
 			},
 		},
 		lost: make(map[string]time.Time), changed: make(map[*func()]struct{}),
@@ -191,12 +191,12 @@ func (m *Membership) run(ctx context.Context) {
 			return
 		case err == nil: // only to list again, for who asked
 			continue
-		case now.Sub(began) >= steady && m.gate.pause == 0:
+		case now.Sub(began) >= steady && m.backoff.delay == 0:
 			m.next = now.Add(rand.N(spread))
 		default:
 			following.Set(0)
-			m.gate.failed(now, err)
-			m.next = m.gate.opens
+			m.backoff.failed(now, err)
+			m.next = m.backoff.retryAt
 		}
 		m.cfg.Client.log.Debug("peers are listed again", "err", err, "in", m.next.Sub(now))
 	}
@@ -256,7 +256,7 @@ func (m *Membership) follow(ctx context.Context) error {
 			}
 			m.apply(time.Now())
 		case <-works.C:
-			m.gate.succeeded()
+			m.backoff.succeeded()
 		case <-m.doubt:
 			return nil
 		}

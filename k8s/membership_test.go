@@ -476,7 +476,7 @@ func TestShortRefusal(t *testing.T) {
 		m := a.follow(t)
 		time.Sleep(time.Minute)
 		a.down(status(403, "Forbidden", "endpointslices is forbidden"))
-		time.Sleep(refusalPatience / 2)
+		time.Sleep(refusalGrace / 2)
 		a.put(slice("s2", at("p1", "10.0.0.2")))
 		a.down(nil)
 		time.Sleep(maxMembershipPause * 3 / 2)

@@ -11,64 +11,63 @@ import (
 )
 
 const (
-	// repeatInterval is the least time between two writes for one reason. A client
-	// that tries again every 5 s at the ceiling makes two a minute.
+	// repeatInterval is the minimum time between two writes for one reason. A client that reconnects
+	// every 5 s to a full pod therefore causes two writes per minute.
 	repeatInterval = 30 * time.Second
-	// seriesGap ends a series: what happens after it is a new Event. client-go's is as long.
+	// seriesGap ends a series: an occurrence after it becomes a new Event. It is the default of
+	// client-go's aggregator (defaultAggregateIntervalInSeconds in tools/record, v0.37).
 	seriesGap = 10 * time.Minute
-	// flushLimit is how long Close may take. The pod is going away, and its Events
-	// are worth less than the time.
-	flushLimit = 2 * time.Second
+	// flushTimeout bounds Close. The pod is terminating, and its Events are not worth more time.
+	flushTimeout = 2 * time.Second
 )
 
-// RecorderConfig says for whom Events are written.
+// RecorderConfig configures a Recorder.
 type RecorderConfig struct {
 	Client *Client // required
 	Pod    Pod     // required
 }
 
-// Recorder writes Events on the own pod. The first of a reason is written at
-// once; what repeats is counted and written every 30 s at most, on the same
-// Event. What is not written yet is one entry per reason, so that it needs no
-// bound. A nil Recorder records nothing.
+// Recorder writes Events on its own pod. It writes the first occurrence of a reason at once, counts
+// repetitions, and writes the count to the same Event at most every 30 s. Pending occurrences need
+// no bound: there is one entry per reason. A nil Recorder records nothing.
 type Recorder struct {
-	cfg    RecorderConfig
-	gate   gate
-	series map[Reason]*series // written; the goroutine's own
+	cfg     RecorderConfig
+	backoff backoff
+	series  map[Reason]*series // written; used by run's goroutine only
 
 	mu      sync.Mutex
 	pending map[Reason]occurrences // not written yet
 
-	wake   chan struct{} // has room for one
+	wake   chan struct{} // capacity 1
 	stop   chan struct{} // closed by Close
 	cancel context.CancelFunc
 	done   chan struct{}
 	once   sync.Once
 }
 
-// occurrences are what happened for one reason.
+// occurrences counts what happened for one reason.
 type occurrences struct {
 	count       int
 	first, last time.Time
 	message     string // of the last
 }
 
-// and returns both, o having come before later.
-func (o occurrences) and(later occurrences) occurrences {
+// merge returns the sum of o and of occurrences that came later.
+func (o occurrences) merge(later occurrences) occurrences {
 	if o.count == 0 {
 		return later
 	}
 	return occurrences{count: o.count + later.count, first: o.first, last: later.last, message: later.message}
 }
 
-// series is an Event that was written and may be written on.
+// series is an Event that was written and to which repetitions are added.
 type series struct {
 	name string
 	occurrences
 	next time.Time // the earliest next write
 }
 
-// NewRecorder starts a Recorder. The caller ends it with Close.
+// NewRecorder starts a Recorder. The caller must Close it.
 func NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	if cfg.Client == nil {
 		return nil, errors.New("k8s: RecorderConfig.Client is required")
@@ -78,7 +77,7 @@ func NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Recorder{
-		cfg: cfg, gate: reports("pod events", cfg.Client.log),
+		cfg: cfg, backoff: newReportBackoff("pod events", cfg.Client.log),
 		series: make(map[Reason]*series), pending: make(map[Reason]occurrences),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 	}
@@ -86,15 +85,15 @@ func NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	return r, nil
 }
 
-// Record notes that something happened. It does not block. Of several that are
-// written together, the last message stands.
+// Record adds an occurrence of a reason. It does not block. When several occurrences are written
+// together, the Event has the last message.
 func (r *Recorder) Record(reason Reason, message string) {
 	if r == nil {
 		return
 	}
 	now := time.Now()
 	r.mu.Lock()
-	r.pending[reason] = r.pending[reason].and(occurrences{count: 1, first: now, last: now, message: message})
+	r.pending[reason] = r.pending[reason].merge(occurrences{count: 1, first: now, last: now, message: message})
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -102,15 +101,15 @@ func (r *Recorder) Record(reason Reason, message string) {
 	}
 }
 
-// Close writes what is not written yet, unless the API server has failed before,
-// and returns after 2 s at the latest.
+// Close writes the pending occurrences, unless the last write failed and its retry is not due, and
+// returns within 2 s.
 func (r *Recorder) Close() {
 	if r == nil {
 		return
 	}
 	r.once.Do(func() {
-		limit := time.AfterFunc(flushLimit, r.cancel)
-		defer limit.Stop()
+		timeout := time.AfterFunc(flushTimeout, r.cancel)
+		defer timeout.Stop()
 		close(r.stop)
 		<-r.done
 		r.cancel()
@@ -134,14 +133,14 @@ func (r *Recorder) run(ctx context.Context) {
 	}
 }
 
-// write writes what is due, in the order in which it happened, and returns when
-// to look again. At last everything is due.
+// write writes what is due, the earliest first, and returns when to call it next. On the last call
+// everything is due.
 func (r *Recorder) write(ctx context.Context, last bool) (next time.Time) {
 	next = time.Now().Add(seriesGap) // Record wakes us earlier
 	for _, reason := range r.reasons() {
 		now := time.Now()
-		if !r.gate.open(now) {
-			return r.gate.opens
+		if !r.backoff.ready(now) {
+			return r.backoff.retryAt
 		}
 		s := r.series[reason]
 		if s != nil && !last && now.Before(s.next) {
@@ -150,23 +149,23 @@ func (r *Recorder) write(ctx context.Context, last bool) (next time.Time) {
 		}
 		o := r.take(reason)
 		if err := r.writeOne(ctx, reason, o); err != nil {
-			r.giveBack(reason, o)
-			if ctx.Err() != nil { // Close has waited long enough
+			r.putBack(reason, o)
+			if ctx.Err() != nil { // Close timed out
 				return next
 			}
-			r.gate.failed(time.Now(), err)
-			return r.gate.opens
+			r.backoff.failed(time.Now(), err)
+			return r.backoff.retryAt
 		}
-		r.gate.succeeded()
+		r.backoff.succeeded()
 	}
 	return next
 }
 
-// writeOne counts o on its Event, or makes one.
+// writeOne adds o to the Event of its series, or creates an Event.
 func (r *Recorder) writeOne(ctx context.Context, reason Reason, o occurrences) error {
 	c, pod := r.cfg.Client, r.cfg.Pod
 	if s := r.series[reason]; s != nil && o.first.Sub(s.last) < seriesGap {
-		all := s.and(o)
+		all := s.merge(o)
 		err := c.repeatEvent(ctx, pod, s.name, all)
 		if err == nil {
 			s.occurrences, s.next = all, time.Now().Add(repeatInterval)
@@ -175,7 +174,8 @@ func (r *Recorder) writeOne(ctx context.Context, reason Reason, o occurrences) e
 		if !apierrors.IsNotFound(err) {
 			return err
 		}
-		delete(r.series, reason) // the API server keeps Events for an hour
+		// It has expired: kube-apiserver's --event-ttl is 1 h by default.
+		delete(r.series, reason)
 	}
 	name, err := c.createEvent(ctx, pod, reason, o)
 	if err != nil {
@@ -185,7 +185,7 @@ func (r *Recorder) writeOne(ctx context.Context, reason Reason, o occurrences) e
 	return nil
 }
 
-// reasons returns those with something to write, what happened first before the others.
+// reasons returns the pending reasons, in the order of their first occurrence.
 func (r *Recorder) reasons() []Reason {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,12 +205,12 @@ func (r *Recorder) take(reason Reason) occurrences {
 	return o
 }
 
-// giveBack undoes take. More may have happened since.
-func (r *Recorder) giveBack(reason Reason, o occurrences) {
+// putBack undoes take. More may have been recorded since.
+func (r *Recorder) putBack(reason Reason, o occurrences) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if later, ok := r.pending[reason]; ok {
-		o = o.and(later)
+		o = o.merge(later)
 	}
 	r.pending[reason] = o
 }

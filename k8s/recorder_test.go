@@ -34,8 +34,8 @@ func written(t testing.TB, r request) corev1.Event {
 	return e
 }
 
-// TestEventIsOfTheAPI holds our own struct against core/v1.
-func TestEventIsOfTheAPI(t *testing.T) {
+// TestEventMatchesTheAPI holds our own struct against core/v1.
+func TestEventMatchesTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
 		r := record(t, api)
@@ -118,8 +118,8 @@ func TestReasonsDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-// TestExpiredEventIsMadeAnew: the API server keeps Events for an hour, or less.
-func TestExpiredEventIsMadeAnew(t *testing.T) {
+// TestExpiredEventIsCreatedAgain: the API server keeps Events for one hour by default.
+func TestExpiredEventIsCreatedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == "PATCH" {
@@ -216,8 +216,8 @@ func TestCloseIsBounded(t *testing.T) {
 		before time.Duration // between the Event and Close
 		limit  time.Duration
 	}{
-		"first try":     {0, flushLimit},
-		"under way":     {time.Second, flushLimit},
+		"first try":     {0, flushTimeout},
+		"under way":     {time.Second, flushTimeout},
 		"known to hang": {callTimeout, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
