@@ -45,7 +45,7 @@ tidy-check: ## Fail when go.mod or go.sum are not what the imports need
 	go mod tidy -diff
 	cd e2e && go mod tidy -diff
 
-bench: build ## Go benchmarks, then the load program: the figures of the README (BENCH=regexp)
+bench: build ## Go benchmarks, then cmd/troupe-load, which is a benchmark too: the figures of the README (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 	go run ./cmd/troupe-load
 

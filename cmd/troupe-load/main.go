@@ -1,8 +1,10 @@
-// Command troupe-load prints the figures that troupe promises, measured in one
-// run beside their baselines: os/exec, and a pipe copied into WebSocket frames.
-// It starts trouped itself, on loopback, and stops it.
+// Command troupe-load is troupe's benchmark, not a command of the product: it is
+// in no image and no release. It prints the figures that troupe promises, each
+// measured in one run beside its baseline: os/exec, a pipe copied into WebSocket
+// frames, a hello-world program, websocketd. It starts trouped itself, on
+// loopback, and stops it.
 //
-//	go build -o bin/ ./cmd/... && go run ./cmd/troupe-load
+//	make build && go run ./cmd/troupe-load [-only regexp]
 //
 // A figure that misses its target is marked; the exit code is 0 all the same,
 // because a busy machine is not a defect. Only a measurement that fails exits 1.
@@ -16,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -34,31 +37,58 @@ var measurements = []measurement{
 	{"yes", measureYes},
 	{"idle", measureIdle},
 	{"peers", measurePeers},
+	{"start", measureStart},
+	{"websocketd", measureWebsocketd},
 }
 
 // env is what the measurements share.
 type env struct {
 	trouped string // path of the binary
 	runner  string
+	troupe  string
 	quick   bool
 }
 
-func main() {
-	if len(os.Args) > 1 && os.Args[1] == rawServerArg {
-		if err := rawServer(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "troupe-load: raw server:", err)
-			os.Exit(1)
-		}
-		return
+// newEnv finds the binaries in a directory.
+func newEnv(bin string, quick bool) (*env, error) {
+	dir, err := filepath.Abs(bin)
+	if err != nil {
+		return nil, err
 	}
-	bin := flag.String("bin", "bin", "directory with trouped and troupe-runner")
-	only := flag.String("only", "", "regular expression: measure only what matches (true, throughput, open, cancel, yes, idle, peers)")
-	quick := flag.Bool("quick", false, "fewer rounds: a check that everything works, not figures to quote")
-	flag.Parse()
-	if err := run(*bin, *only, *quick); err != nil {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	e := &env{trouped: in("trouped"), runner: in("troupe-runner"), troupe: in("troupe"), quick: quick}
+	for _, path := range []string{e.trouped, e.runner, e.troupe} {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("%w (run make build first, or give --bin)", err)
+		}
+	}
+	return e, nil
+}
+
+func main() {
+	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "troupe-load:", err)
 		os.Exit(1)
 	}
+}
+
+// command runs a command line: the measurements, or a helper process of one.
+func command(args []string) error {
+	switch {
+	case len(args) > 1 && args[0] == rawServerArg:
+		return rawServer(args[1])
+	case len(args) > 1 && args[0] == delayedLinkArg:
+		return delayedLink(args[1:])
+	}
+	var names []string
+	for _, m := range measurements {
+		names = append(names, m.name)
+	}
+	bin := flag.String("bin", "bin", "directory with trouped, troupe and troupe-runner")
+	only := flag.String("only", "", "regular expression: measure only what matches ("+strings.Join(names, ", ")+")")
+	quick := flag.Bool("quick", false, "fewer rounds: a check that everything works, not figures to quote")
+	flag.Parse()
+	return run(*bin, *only, *quick)
 }
 
 func run(bin, only string, quick bool) error {
@@ -66,15 +96,9 @@ func run(bin, only string, quick bool) error {
 	if err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
-	dir, err := filepath.Abs(bin)
+	e, err := newEnv(bin, quick)
 	if err != nil {
 		return err
-	}
-	e := &env{trouped: filepath.Join(dir, "trouped"), runner: filepath.Join(dir, "troupe-runner"), quick: quick}
-	for _, path := range []string{e.trouped, e.runner} {
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("%w (run make build first, or give --bin)", err)
-		}
 	}
 	raiseFileLimit()
 	var failed []error

@@ -37,9 +37,12 @@ func openOne(ctx context.Context, url string) (net.Conn, error) {
 	return c, nil
 }
 
+// upgradeRequest asks for a WebSocket; %s is the host.
+const upgradeRequest = "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
 func handshake(c net.Conn, addr string) error {
-	if _, err := fmt.Fprintf(c, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", addr); err != nil {
+	if _, err := fmt.Fprintf(c, upgradeRequest, addr); err != nil {
 		return err
 	}
 	in := bufio.NewReaderSize(c, 4096)

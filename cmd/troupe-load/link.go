@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// delayedLinkArg makes this program measure over a link with delay, in a
+// network namespace of its own.
+const delayedLinkArg = "delayed-link"
+
+// linkDelay is the round-trip time of the link.
+const linkDelay = 50 * time.Millisecond
+
+// The link's two ends. Both are this machine: see reflect.
+const (
+	linkNear = "10.98.0.1"
+	linkFar  = "10.98.0.2"
+)
+
+// measureRoundTrips counts the round trips of `troupe exec` over a link with
+// delay. It needs a network namespace and a TUN device, so in most places root.
+func measureRoundTrips(ctx context.Context, e *env) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := []string{delayedLinkArg, filepath.Dir(e.trouped)}
+	if e.quick {
+		args = append(args, "quick")
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		fmt.Printf("  skipped: round trips over a link with delay (network namespace: %v)\n", err)
+		return nil
+	}
+	return cmd.Wait()
+}
+
+// delayedLink is this program in the network namespace.
+func delayedLink(args []string) error {
+	e, err := newEnv(args[0], len(args) > 1)
+	if err != nil {
+		return err
+	}
+	tun, err := openLink()
+	if err != nil {
+		fmt.Printf("  skipped: round trips over a link with delay (%v)\n", err)
+		return nil
+	}
+	defer tun.Close()
+	go reflect(tun)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s, err := e.start("--listen", linkNear+":0", "--allow-insecure-none")
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	_, port, err := net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(s.ws, "ws://"), "/ws"))
+	if err != nil {
+		return err
+	}
+	return countRoundTrips(ctx, e, s, net.JoinHostPort(linkFar, port))
+}
+
+// countRoundTrips runs the same with and without the delay. The difference,
+// divided by the delay, is the number of round trips.
+func countRoundTrips(ctx context.Context, e *env, s *server, far string) error {
+	rounds := 10
+	if e.quick {
+		rounds = 2
+	}
+	var upgrade, near, delayed samples
+	for range rounds {
+		began := time.Now()
+		if err := upgradeOnly(ctx, far); err != nil {
+			return err
+		}
+		upgrade = append(upgrade, time.Since(began))
+		for _, m := range []struct {
+			url string
+			to  *samples
+		}{{s.ws, &near}, {"ws://" + far + "/ws", &delayed}} {
+			took, err := runOnce(ctx, s.dir, []string{e.troupe, "--server", m.url, "exec", "--", "true"})
+			if err != nil {
+				return err
+			}
+			*m.to = append(*m.to, took)
+		}
+	}
+	trips := func(d time.Duration) float64 { return float64(d) / float64(linkDelay) }
+	floor, n := trips(upgrade.median()), trips(delayed.median()-near.median())
+	what := fmt.Sprintf("over a link with %s of delay", linkDelay)
+	report("TCP connection and HTTP upgrade "+what+", round trips", fmt.Sprintf("%.2f", floor), "", true)
+	report("troupe exec -- true, the same link, median", ms(delayed.median()), "", true)
+	// Half a trip is tolerance for the scheduler: a whole one would show.
+	report("the same in round trips", fmt.Sprintf("%.2f", n), fmt.Sprintf("<= %.2f", floor+1.5), n <= floor+1.5)
+	return nil
+}
+
+// upgradeOnly connects, asks for the upgrade and reads the status line.
+func upgradeOnly(ctx context.Context, addr string) error {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintf(c, upgradeRequest, addr); err != nil {
+		return err
+	}
+	status, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && !strings.Contains(status, " 101 ") {
+		err = fmt.Errorf("upgrade: %q", status)
+	}
+	if err != nil {
+		return err
+	}
+	// Close code 1000, masked with zeros: the session ends with it.
+	_, err = c.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8})
+	return err
+}
+
+// openLink makes the TUN device of the link and brings it and loopback up.
+func openLink() (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("/dev/net/tun: %w", err)
+	}
+	const name = "troupe0"
+	device, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	device.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, device); err != nil {
+		return nil, fmt.Errorf("TUN device: %w", err)
+	}
+	if err := errorsOf(
+		func() error { return setInterface(name, unix.SIOCSIFADDR, linkNear) },
+		func() error { return setInterface(name, unix.SIOCSIFNETMASK, "255.255.255.0") },
+		func() error { return raiseInterface(name) },
+		func() error { return raiseInterface("lo") },
+	); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func setInterface(name string, request uint, addr string) error {
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := r.SetInet4Addr(net.ParseIP(addr).To4()); err != nil {
+		return err
+	}
+	return interfaceRequest(request, r)
+}
+
+func raiseInterface(name string) error {
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return interfaceRequest(unix.SIOCSIFFLAGS, r)
+}
+
+func interfaceRequest(request uint, r *unix.Ifreq) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, request, r); err != nil {
+		return fmt.Errorf("interface %s: %w", r.Name(), err)
+	}
+	return nil
+}
+
+// reflect returns every packet after half the delay with its addresses
+// exchanged: what is sent to linkFar arrives from there at linkNear. Checksums
+// stay right, as they are sums in which the addresses may change places.
+//
+// tc-netem(8) would do, but many kernels are built without it.
+func reflect(tun *os.File) {
+	type held struct {
+		due    time.Time
+		packet []byte
+	}
+	line := make(chan held, 4096)
+	go func() {
+		for h := range line {
+			time.Sleep(time.Until(h.due))
+			_, _ = tun.Write(h.packet) // lost like a packet of any link
+		}
+	}()
+	defer close(line)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := tun.Read(buf)
+		if err != nil {
+			return
+		}
+		p := append([]byte(nil), buf[:n]...)
+		if n < 20 || p[0]>>4 != 4 {
+			continue // IPv6 looks for neighbours
+		}
+		for i := 12; i < 16; i++ {
+			p[i], p[i+4] = p[i+4], p[i]
+		}
+		line <- held{time.Now().Add(linkDelay / 2), p}
+	}
+}
+
+func errorsOf(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
