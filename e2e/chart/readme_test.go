@@ -124,17 +124,33 @@ func defaultOf(node *yaml.Node) (string, error) {
 // TestDocumentedTagIsTheCharts protects from: an image that is built, pushed
 // and then not found, since the chart asks for the tag of its appVersion.
 func TestDocumentedTagIsTheCharts(t *testing.T) {
-	text, err := os.ReadFile("../../docs/images.md")
+	want := loadChart(t).Metadata.AppVersion
+	for _, page := range []string{"README.md", "docs/images.md"} {
+		text, err := os.ReadFile("../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags := regexp.MustCompile(`REGISTRY/troupe/(?:trouped|runner):(\S+?)[ \x60\n]`).FindAllStringSubmatch(string(text), -1)
+		for _, tag := range tags {
+			if tag[1] != want {
+				t.Errorf("%s builds the tag %s, the chart asks for %s", page, tag[1], want)
+			}
+		}
+		if len(tags) < 4 {
+			t.Errorf("%s builds and pushes %d images, want two of each", page, len(tags))
+		}
+	}
+}
+
+// TestChangelogBeginsWithTheVersion: a chart whose version has no entry cannot be released.
+func TestChangelogBeginsWithTheVersion(t *testing.T) {
+	text, err := os.ReadFile("../../CHANGELOG.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tags := regexp.MustCompile(`REGISTRY/troupe/(?:trouped|runner):(\S+?)[ \x60\n]`).FindAllStringSubmatch(string(text), -1)
-	for _, tag := range tags {
-		if tag[1] != loadChart(t).Metadata.AppVersion {
-			t.Errorf("docs/images.md builds the tag %s, the chart asks for %s", tag[1], loadChart(t).Metadata.AppVersion)
-		}
-	}
-	if len(tags) < 4 {
-		t.Errorf("docs/images.md builds and pushes %d images, want two of each", len(tags))
+	meta := loadChart(t).Metadata
+	first := regexp.MustCompile(`(?m)^## \[([^]]+)\]`).FindStringSubmatch(string(text))
+	if first == nil || first[1] != meta.Version || meta.AppVersion != meta.Version {
+		t.Errorf("CHANGELOG.md begins with %q, the chart is %s and installs %s", first, meta.Version, meta.AppVersion)
 	}
 }
