@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // roamers lose their connection again and again while their commands run, and

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // Pipe is trouped's end of a command's stdout or stderr.
@@ -56,7 +54,7 @@ func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
 		if err == nil {
 			return
 		}
-		frame.CloseAll(remote)
+		closeAll(remote)
 		local.close()
 	}()
 	if stdin {
@@ -91,7 +89,7 @@ func halfPipe(read bool) (r, w int, err error) {
 		ours = p[0]
 	}
 	if _, err := unix.FcntlInt(uintptr(ours), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
-		frame.CloseAll(p[:])
+		closeAll(p[:])
 		return -1, -1, os.NewSyscallError("fcntl", err)
 	}
 	return p[0], p[1], nil
@@ -105,5 +103,11 @@ func (s *Stdio) close() {
 		if p != nil {
 			p.Close()
 		}
+	}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
 	}
 }

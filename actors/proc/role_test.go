@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // helperMain is this test binary in another role: a trouped that can be
@@ -84,12 +82,12 @@ func roleAttack() int {
 		if got := attack(pid); len(got) > 0 {
 			fmt.Println("BREACH", name, got)
 		}
-		s, ok := proctree.NewProcfs().Stat(pid)
+		s, ok := newProcfs().stat(pid)
 		if !ok {
 			fmt.Println("BREACH: no stat of", name)
 			return 1
 		}
-		pid = s.PPID
+		pid = s.ppid
 	}
 	attackNewborn()
 	fmt.Println("attack done")
@@ -99,22 +97,22 @@ func roleAttack() int {
 // attackNewborn kills idle inits, so that new ones are started, and pounces on
 // each new child of the runner until it must be past its first lines.
 func attackNewborn() {
-	fs := proctree.NewProcfs()
+	fs := newProcfs()
 	seen := make(map[int]bool)
 	ownInit := os.Getppid()
-	self, _ := fs.Stat(ownInit)
+	self, _ := fs.stat(ownInit)
 	tried := 0
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		for _, pid := range fs.All() {
+		for _, pid := range fs.all() {
 			if seen[pid] {
 				continue
 			}
-			s, ok := fs.Stat(pid)
+			s, ok := fs.stat(pid)
 			if !ok {
 				continue
 			}
-			if s.PPID != self.PPID || pid == ownInit {
-				seen[pid] = s.PID < ownInit // others may be reused
+			if s.ppid != self.ppid || pid == ownInit {
+				seen[pid] = s.pid < ownInit // others may be reused
 				continue
 			}
 			seen[pid] = true

@@ -3,11 +3,10 @@ package troupe_test
 import (
 	"bytes"
 	"errors"
-	"sync/atomic"
-	"testing"
-
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"sync/atomic"
+	"testing"
 )
 
 // The server says that it stops and closes with 1012. What the client makes of

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -12,9 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // noise is n bytes that repeat nowhere, so that a misplaced piece shows.

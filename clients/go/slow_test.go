@@ -2,11 +2,10 @@ package troupe_test
 
 import (
 	"bytes"
-	"testing"
-	"time"
-
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"testing"
+	"time"
 )
 
 // An execution that nobody reads delays nobody else for longer than the stall

@@ -5,11 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
-
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"io"
+	"strings"
 )
 
 // errNobodyReads means that stdout or stderr was closed by its reader.

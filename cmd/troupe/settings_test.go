@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 

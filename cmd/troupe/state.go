@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // record is what is remembered of a session: enough to attach to it from

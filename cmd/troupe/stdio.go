@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // Causes of a context that ends before the command.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"os"
@@ -17,9 +19,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // buildDir is made and removed by TestMain.

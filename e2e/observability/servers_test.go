@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"os"
@@ -15,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // namespace is the label that the servers of the test are scraped with.

@@ -18,12 +18,13 @@ import (
 )
 
 const (
-	dashboardFile = "../../charts/troupe/files/dashboard.json"
-	rulesFile     = "../../charts/troupe/files/rules.yaml"
-	runbooks      = "../../docs/runbooks"
-	metricsPage   = "../../docs/metrics.md"
-	peersPage     = "../../docs/peers.md"
-	runbookURL    = "https://github.com/troupe-dev/troupe/blob/main/docs/runbooks/"
+	dashboardFile  = "../../charts/troupe/files/dashboard.json"
+	rulesFile      = "../../charts/troupe/files/rules.yaml"
+	runbooks       = "../../docs/runbooks"
+	metricsPage    = "../../docs/metrics.md"
+	operationsPage = "../../docs/operations.md"
+	peersPage      = "../../docs/peers.md"
+	runbookURL     = "https://github.com/troupe-dev/troupe/blob/main/docs/runbooks/"
 )
 
 func readDashboard(t *testing.T) *Dashboard {
@@ -174,6 +175,35 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(books)) {
 		if name != "README" {
 			t.Errorf("%s.md is about no alert", name)
+		}
+	}
+}
+
+// TestOperationsListsTheAlerts by their severity.
+func TestOperationsListsTheAlerts(t *testing.T) {
+	text, err := os.ReadFile(operationsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string][]string{}
+	for _, severity := range []string{"critical", "warning"} {
+		heading := strings.ToUpper(severity[:1]) + severity[1:] + ":"
+		_, list, _ := strings.Cut(string(text), "\n"+heading)
+		list, _, _ = strings.Cut(list, ".")
+		listed[severity] = regexp.MustCompile(`Troupe\w+`).FindAllString(list, -1)
+	}
+	for _, r := range readRules(t).All() {
+		severity := r.Labels["severity"]
+		i := slices.Index(listed[severity], r.Alert)
+		if i < 0 {
+			t.Errorf("docs/operations.md does not list %s as %s", r.Alert, severity)
+			continue
+		}
+		listed[severity] = slices.Delete(listed[severity], i, i+1)
+	}
+	for severity, rest := range listed {
+		if len(rest) > 0 {
+			t.Errorf("docs/operations.md lists %s as %s, which they are not", rest, severity)
 		}
 	}
 }

@@ -1,0 +1,127 @@
+//go:build linux
+
+package proc
+
+import (
+	"bytes"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What happened to a child: the codes of siginfo that are told apart.
+const (
+	cldExited  = 1 // CLD_EXITED
+	cldKilled  = 2 // CLD_KILLED
+	cldDumped  = 3 // CLD_DUMPED
+	cldStopped = 5 // CLD_STOPPED
+)
+
+// siginfo is the part of the kernel's siginfo_t that waitid(2) fills in.
+type siginfo struct {
+	code   int32 // CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_STOPPED
+	pid    int32
+	status int32 // exit code or signal number
+}
+
+// waitid is waitid(2) with __WALL: a child that was cloned with another exit
+// signal than SIGCHLD is a child too.
+func waitid(idType, id int, info *siginfo, options int, usage *unix.Rusage) error {
+	var raw unix.Siginfo
+	err := unix.Waitid(idType, id, &raw, options|unix.WALL, usage)
+	if err == nil && info != nil {
+		// After signo, errno and code, aligned to a pointer: pid, uid, status.
+		p := unsafe.Pointer(&raw)
+		info.code = raw.Code
+		fields := unsafe.Add(p, siginfoFields)
+		info.pid = *(*int32)(fields)
+		info.status = *(*int32)(unsafe.Add(fields, 8))
+	}
+	return err
+}
+
+// siginfoFields is the offset of the union in siginfo_t: 16 where pointers
+// have eight bytes, 12 where they have four.
+const siginfoFields = 12 + (unsafe.Sizeof(uintptr(0))-4)&4
+
+// waitAny returns a child that can be waited for, or 0 with WNOHANG.
+func waitAny(options int) (int, error) {
+	var info siginfo
+	err := waitid(unix.P_ALL, 0, &info, options, nil)
+	return int(info.pid), err
+}
+
+// traced says whether somebody attached to this process before it could
+// forbid that.
+func traced() bool {
+	b, err := newProcfs().read("/proc/self/status")
+	if err != nil {
+		return false // no /proc: nobody to attach through it, and nothing to check
+	}
+	i := bytes.Index(b, []byte("TracerPid:"))
+	return i >= 0 && !bytes.HasPrefix(bytes.TrimLeft(b[i+10:], "\t "), []byte("0"))
+}
+
+// closeOnExec keeps every descriptor that this process inherited from its
+// commands. Whoever started trouped may have left some open.
+func closeOnExec() {
+	if unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	fds := newProcfs().numbers("/proc/self/fd", nil) // before Linux 5.11
+	for _, fd := range fds {
+		if fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// setName is what ps and top show, instead of the name of the file that was
+// executed.
+func setName(s string) {
+	b := append([]byte(s), 0)
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0)
+}
+
+// timerSlack is how late the kernel may wake this thread, in nanoseconds. What
+// the thread starts inherits it. 0: not known.
+func timerSlack() int {
+	n, _, errno := unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func setTimerSlack(ns int) {
+	if ns > 0 { // 0 would mean the inherited value
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(ns), 0, 0, 0) // fails for want of the call only
+	}
+}
+
+// sigaction is the kernel's struct; only the handler matters here.
+type sigaction struct {
+	handler uintptr
+	flags   uint64
+	restore uintptr
+	mask    uint64
+}
+
+// defaultIgnored gives every ignored signal its default action again. An
+// ignored signal stays ignored across execve, so a trouped that was started
+// with nohup would make every command immune to SIGHUP.
+func defaultIgnored() {
+	const ignored = 1 // SIG_IGN
+	for sig := uintptr(1); sig <= 64; sig++ {
+		var old sigaction
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+		if errno == 0 && old.handler == ignored {
+			setDefault(unix.Signal(sig))
+		}
+	}
+}
+
+func setDefault(sig unix.Signal) {
+	var dfl sigaction
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// page reads a page of the documentation, by its path from the top of the repository.
+func page(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestConfigurationListsLimits holds the table of docs/configuration.md to the server's defaults.
+func TestConfigurationListsLimits(t *testing.T) {
+	documented := map[string]string{}
+	for line := range strings.Lines(page(t, "docs/configuration.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) == 5 && strings.HasPrefix(strings.TrimSpace(cells[2]), "`--") {
+			value, _, _ := strings.Cut(strings.TrimSpace(cells[3]), " ")
+			documented[strings.Trim(strings.TrimSpace(cells[2]), "`-")] = value
+		}
+	}
+	c := defaults()
+	limits := limitSettings(c)
+	for _, s := range append(networkSettings(c), storageSettings(c)...) {
+		switch s.name {
+		case "ping-interval", "write-timeout", "transcript-budget":
+			limits = append(limits, s)
+		}
+	}
+	for _, s := range limits {
+		if got, want := documented[s.name], s.value.String(); got != want {
+			t.Errorf("docs/configuration.md gives --%s as %q, the default is %s", s.name, got, want)
+		}
+		delete(documented, s.name)
+	}
+	for name := range documented {
+		t.Errorf("docs/configuration.md lists --%s, which is no limit", name)
+	}
+}
+
+// pagesWithTests name the tests that prove what they say.
+var pagesWithTests = []string{
+	"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/configuration.md", "docs/operations.md", "docs/peers.md",
+	"docs/performance.md", "docs/promises.md",
+}
+
+// TestPromisesNameRealTests: a promise whose proof was renamed or removed is a promise without one.
+func TestPromisesNameRealTests(t *testing.T) {
+	reference := regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz|Benchmark)[A-Za-z0-9]+)`")
+	for _, name := range pagesWithTests {
+		named := reference.FindAllStringSubmatch(page(t, name), -1)
+		if len(named) == 0 && name == "docs/promises.md" {
+			t.Errorf("%s names no test", name)
+		}
+		for _, m := range named {
+			if !declares(t, m[1], m[2]) {
+				t.Errorf("%s names %s in %s, which does not exist", name, m[2], m[1])
+			}
+		}
+	}
+}
+
+// declares reports whether a test file of the package in dir has that function.
+func declares(t *testing.T, dir, function string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../../" + dir + "/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(source, []byte("\nfunc "+function+"("))
+	})
+}
+
+// TestReadmeQuotesTheFigures: the README repeats four rows of docs/performance.md. A figure that was measured again
+// must change in both.
+func TestReadmeQuotesTheFigures(t *testing.T) {
+	_, costs, _ := strings.Cut(page(t, "README.md"), "\n## What it costs\n")
+	costs, _, _ = strings.Cut(costs, "\n## ")
+	_, rows, _ := strings.Cut(costs, "|---|---|\n")
+	all, quoted := page(t, "docs/performance.md"), 0
+	for row := range strings.Lines(rows) {
+		if !strings.HasPrefix(row, "| ") {
+			break
+		}
+		quoted++
+		if !strings.Contains(all, "\n"+strings.TrimSpace(row)) {
+			t.Errorf("docs/performance.md has no row that begins %s", row)
+		}
+	}
+	if quoted != 4 {
+		t.Errorf("the README has %d figures, want 4", quoted)
+	}
+}
+
+// TestPagesLinkToFilesThatExist protects a reader who follows a link of the README or the documentation.
+func TestPagesLinkToFilesThatExist(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	pages := []string{"charts/troupe/README.md"}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/runbooks/*.md"} {
+		found, err := filepath.Glob("../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			pages = append(pages, strings.TrimPrefix(f, "../../"))
+		}
+	}
+	for _, name := range pages {
+		for _, m := range link.FindAllStringSubmatch(page(t, name), -1) {
+			target, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			file := filepath.Join(filepath.Dir(name), target)
+			if target == "" {
+				file = name
+			}
+			if _, err := os.Stat(filepath.Join("../..", file)); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+			} else if anchor != "" && !slices.Contains(anchors(page(t, file)), anchor) {
+				t.Errorf("%s links to %s, and %s has no such heading", name, m[1], file)
+			}
+		}
+	}
+}
+
+// anchors returns what GitHub makes of a page's headings.
+func anchors(text string) []string {
+	var list []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
+		plain := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		list = append(list, strings.ReplaceAll(plain, " ", "-"))
+	}
+	return list
+}
