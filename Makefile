@@ -12,7 +12,7 @@ TOOL    := go tool -modfile=.ci/tools/go.mod
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-3 build test generate lint tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e
+.PHONY: help run run-3 build test generate lint mutants tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,14 +31,15 @@ test: ## go vet, the model check where spin is installed, and every test under t
 	@command -v "$${CC:-gcc}" >/dev/null || { echo "make test: the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 	go vet ./...
 	@if command -v spin >/dev/null; then .ci/verify; else echo "make test: spin is not installed, the model is not checked (see make verify)"; fi
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race ./... ./.ci/mutants
 	go test -run TestSimulation ./actors/relay # ten times as many seeds as under the race detector
 
 generate: ## Make the code of the messages between pods again (needs protoc)
 	go generate ./actors/relay
 
-lint: ## golangci-lint: defects, style, and the import rules that are the architecture
-	$(TOOL) golangci-lint run ./...
+lint: ## golangci-lint: defects, style, and the import rules that are the architecture; the lists of mutants
+	go run ./.ci/mutants -check
+	$(TOOL) golangci-lint run ./... ./.ci/mutants
 	cd e2e && go tool -modfile=../.ci/tools/go.mod golangci-lint run --config ../.golangci.yaml ./...
 
 tidy-check: ## Fail when go.mod or go.sum are not what the imports need
@@ -48,6 +49,9 @@ tidy-check: ## Fail when go.mod or go.sum are not what the imports need
 bench: build ## Go benchmarks, then cmd/troupe-load, which is a benchmark too: the figures of the README (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 	go run ./cmd/troupe-load
+
+mutants: ## Break the code one line at a time, and expect a test to notice (ARGS="-run 'gateway: '")
+	go run ./.ci/mutants $(ARGS)
 
 fuzz: ## Every fuzz target for FUZZTIME (20s)
 	.ci/fuzz $(FUZZTIME)
