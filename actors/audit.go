@@ -20,11 +20,11 @@ type AuditRecord struct {
 	Completed *wire.Completed
 }
 
-// account records an execution's end in the metrics, the log and the audit log.
+// recordEnd records an execution's end in the metrics, the log and the audit log.
 // The first call counts: when an actor fails, both the process and its session
 // may come to tell of one end.
-func (e *Engine) account(x *execution, started time.Time, c *wire.Completed) {
-	if x.accounted.Swap(true) {
+func (e *Engine) recordEnd(x *execution, started time.Time, c *wire.Completed) {
+	if x.endRecorded.Swap(true) {
 		return
 	}
 	x.trace.completed(c)

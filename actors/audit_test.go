@@ -168,7 +168,7 @@ func TestOwnEndsKeepTheirReason(t *testing.T) {
 				synctest.Wait()
 				h.stop(t, client)
 				if len(reasons) != 1 || reasons[0] != c.reason {
-					t.Errorf("accounted as %v, want %s", reasons, c.reason)
+					t.Errorf("endRecorded as %v, want %s", reasons, c.reason)
 				}
 			})
 		})

@@ -42,9 +42,9 @@ func (c *Connection) Closed(cause wire.Cause, delivered map[string]int64) {
 // The gateway's bound on requests in flight is lower; this one holds without it.
 const maxBacklog = 1024
 
-// resumePatience is how long a connection that re-attaches may take to send
+// resumeTimeout is how long a connection that re-attaches may take to send
 // resume. It holds no session's slot until then, so nothing else would end it.
-const resumePatience = 30 * time.Second
+const resumeTimeout = 30 * time.Second
 
 // connection is the actor of one socket: it knows the session and passes messages on.
 type connection struct {
@@ -79,7 +79,7 @@ func (c *connection) receive(ctx actor.Context) {
 			ctx.Send(c.engine.manager, c.openSession(ctx, c.mayPlace()))
 			return
 		}
-		c.patience = c.engine.after(resumePatience, ctx.Self(), resumeOverdue{})
+		c.patience = c.engine.after(resumeTimeout, ctx.Self(), resumeOverdue{})
 	case clientRequest:
 		c.clientRequest(ctx, msg)
 	case sessionFound:
@@ -100,9 +100,9 @@ func (c *connection) receive(ctx actor.Context) {
 		c.socketClosed(ctx, msg)
 	case *actor.Terminated:
 		// It overtakes what the session sent before: take it in turn.
-		ctx.Send(ctx.Self(), sessionGone{})
-	case sessionGone:
-		c.sessionGone(ctx)
+		ctx.Send(ctx.Self(), sessionStopped{})
+	case sessionStopped:
+		c.sessionStopped(ctx)
 	case placeElsewhere:
 		c.placeElsewhere(ctx)
 	case resumeElsewhere:
@@ -139,9 +139,9 @@ func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
 	c.stopIfDone(ctx)
 }
 
-// sessionGone: a session that ends in order has sent disconnect before. One that ended with
+// sessionStopped: a session that ends in order has sent disconnect before. One that ended with
 // resume in its mailbox has not answered it.
-func (c *connection) sessionGone(ctx actor.Context) {
+func (c *connection) sessionStopped(ctx actor.Context) {
 	switch {
 	case c.session != nil:
 		c.client.Disconnect(wire.CauseInternal)

@@ -244,7 +244,7 @@ func TestEndsRaceInEveryOrder(t *testing.T) {
 					case "cancel":
 						c.control("2", wire.ControlCancel, "x")
 					case "timeout":
-						h.system.Root.Send(process, endExecution{reason: wire.ReasonStreamTimeout})
+						h.system.Root.Send(process, cancelExecution{reason: wire.ReasonStreamTimeout})
 					case "disconnect":
 						c.hangUp(wire.CauseClientGone)
 					case "exit":

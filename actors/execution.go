@@ -15,17 +15,17 @@ import (
 // running of it and reports; the session owns this record. The process actor
 // uses the first group of fields, which do not change.
 type execution struct {
-	id         string
-	session    string
-	subject    string
-	requested  time.Time
-	plan       *plan
-	tree       Tree
-	transcript *transcript.Transcript
-	trace      *executionTrace
-	accounted  atomic.Bool // see Engine.account
-	doom       atomic.Pointer[doom]
-	readers    sync.WaitGroup // of its pipes
+	id          string
+	session     string
+	subject     string
+	requested   time.Time
+	plan        *plan
+	tree        Tree
+	transcript  *transcript.Transcript
+	trace       *executionTrace
+	endRecorded atomic.Bool // see Engine.recordEnd
+	endOverride atomic.Pointer[endOverride]
+	readers     sync.WaitGroup // of its pipes
 
 	pid       *actor.PID // the process actor; nil once it has stopped
 	state     wire.State
@@ -38,9 +38,9 @@ type execution struct {
 	waiting []waiter // requests to be answered when it has started, or not
 }
 
-// doom is why a session that stops kills the tree, and when. Its process actor may be the one that
+// endOverride is why a session that stops kills the tree, and when. Its process actor may be the one that
 // reports the end, and would call it the command's own.
-type doom struct {
+type endOverride struct {
 	reason wire.Reason
 	at     time.Time
 }
@@ -72,12 +72,12 @@ func (x *execution) feed(after int64) Feed {
 // abandon ends a record whose session stops: the tree dies, and the transcript
 // is removed. For an execution that ended in order the tree is dead already.
 func (x *execution) abandon(e *Engine, reason wire.Reason) {
-	x.doom.Store(&doom{reason, time.Now()})
+	x.endOverride.Store(&endOverride{reason, time.Now()})
 	x.tree.Kill()
 	if !x.dead {
 		x.dead = true
 		e.executions.Add(-1)
-		e.account(x, x.started, x.killed(reason))
+		e.recordEnd(x, x.started, x.killed(reason))
 	}
 	e.remove(x)
 }
@@ -112,151 +112,4 @@ func (x *execution) count(c *wire.Completed) {
 	n := x.transcript.Counts()
 	c.OutputBytes, c.DroppedLines, c.DroppedBytes = n.OutputBytes, n.DroppedLines, n.DroppedBytes
 	c.TruncatedLines, c.TruncatedBytes = n.TruncatedLines, n.TruncatedBytes
-}
-
-// executionStarted answers everyone who waited for the command.
-func (s *session) executionStarted(ctx actor.Context, msg executionStarted) {
-	x := s.executions[msg.execution]
-	x.command, x.started = msg.pid, time.Now()
-	if x.state == wire.StateStarting {
-		x.state = wire.StateRunning
-	}
-	s.announce(ctx, x, x.waiting)
-	x.waiting = nil
-}
-
-// announce sends the answers, process.started and the output, in this order.
-func (s *session) announce(ctx actor.Context, x *execution, waiting []waiter) {
-	for _, w := range waiting {
-		if !w.resumed {
-			ctx.Send(w.conn, reply{id: w.id, result: &wire.ExecuteResult{
-				Status: "started", ExecutionID: x.id, PID: x.command, PGID: x.command, Attached: w.attached,
-			}})
-		}
-	}
-	for _, w := range waiting {
-		c := s.conns[w.conn.Id]
-		if c == nil || c.follows[x.id] {
-			continue
-		}
-		ctx.Send(c.pid, notify{method: wire.MethodStarted, params: &wire.Started{
-			ExecutionID: x.id, Status: "started", PID: x.command, PGID: x.command,
-		}})
-		c.follow(ctx, x, 0)
-	}
-}
-
-func (c *attachedConn) follow(ctx actor.Context, x *execution, after int64) {
-	c.follows[x.id] = true
-	ctx.Send(c.pid, follow{feed: x.feed(after)})
-}
-
-// stateChanged records a change and tells every connection, if there is something to tell.
-func (s *session) stateChanged(ctx actor.Context, id string, state wire.State, method, status string) {
-	x := s.executions[id]
-	x.state = state
-	if method == "" {
-		return
-	}
-	for _, c := range s.conns {
-		ctx.Send(c.pid, notify{method: method, params: &wire.ControlEvent{ExecutionID: id, Status: status, PID: x.command, PGID: x.command}})
-	}
-}
-
-// executionCompleted records the end. Connections learn of it from the transcript,
-// after the last byte.
-func (s *session) executionCompleted(ctx actor.Context, msg executionCompleted) {
-	x := s.executions[msg.execution]
-	x.completed = msg.completed
-	s.refuseWaiting(ctx, x)
-	if msg.kept {
-		x.state = wire.StateKept
-		return
-	}
-	s.executionDead(ctx, msg.execution)
-}
-
-// refuseWaiting answers those whose command never ran.
-func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
-	if len(x.waiting) == 0 {
-		return
-	}
-	err := wire.Errorf(wire.CodeStartFailed, "execution %s did not start: %s", x.id, x.completed.Reason)
-	if x.completed.Error != nil {
-		err = x.completed.Error
-	}
-	for _, w := range x.waiting {
-		c := s.conns[w.conn.Id]
-		switch {
-		case c == nil: // its socket has closed
-		case w.resumed:
-			c.follow(ctx, x, 0)
-		default:
-			x.read = true // the answer says all there is
-			ctx.Send(w.conn, reply{id: w.id, err: err})
-		}
-	}
-	x.waiting = nil
-}
-
-// executionDead forgets the oldest finished executions and lets the session end if it was waiting for this one.
-func (s *session) executionDead(ctx actor.Context, id string) {
-	x := s.executions[id]
-	if x.dead {
-		return
-	}
-	x.dead, x.state = true, wire.StateExited
-	if x.pid != nil {
-		// It has said everything, but may still have requests to answer, which Stop would overtake.
-		ctx.Poison(x.pid)
-	}
-	s.live--
-	s.lastActivity = time.Now()
-	s.lastEnd = s.lastActivity
-	s.engine.executions.Add(-1)
-	s.finished = append(s.finished, id)
-	for len(s.finished) > s.engine.limits.KeepFinished {
-		s.forget(s.finished[0])
-		s.finished = s.finished[1:]
-	}
-	s.finishIfDead(ctx)
-	s.offerSlot(ctx)
-	s.drainIfIdle(ctx)
-}
-
-// forget removes what is kept of a finished execution. Its id may be used again.
-func (s *session) forget(id string) {
-	x := s.executions[id]
-	delete(s.executions, id)
-	for _, c := range s.conns {
-		delete(c.follows, id)
-	}
-	s.engine.remove(x)
-}
-
-// processFailed takes over when a process actor stopped before its execution ended:
-// its guard has killed the tree, and the end is reported when the tree is dead.
-func (s *session) processFailed(id string, x *execution) {
-	x.tree.Kill()
-	root, self, dead := s.engine.system.Root, s.self, x.tree.Dead()
-	go func() {
-		<-dead
-		x.readers.Wait()
-		root.Send(self, treeBuried{execution: id})
-	}()
-}
-
-func (s *session) treeBuried(ctx actor.Context, msg treeBuried) {
-	x := s.executions[msg.execution]
-	if x == nil || x.dead {
-		return
-	}
-	if x.completed == nil {
-		x.completed = x.killed(wire.ReasonInternal)
-		x.transcript.Mark(x.completed)
-		s.engine.account(x, x.started, x.completed)
-	}
-	x.transcript.Seal()
-	s.refuseWaiting(ctx, x)
-	s.executionDead(ctx, x.id)
 }

@@ -16,11 +16,11 @@ import (
 // Stopping, Stopped, Restarting or Terminated leaves the actor and its parent
 // waiting for ever.
 type guard struct {
-	engine  *Engine
-	kind    string
-	cleanup func()    // run once, after the actor has seen Stopping
-	lost    func(any) // tells whoever waits for an answer to the message that made the actor panic; nil: nobody does
-	over    bool      // it failed or is stopping
+	engine      *Engine
+	kind        string
+	cleanup     func()    // run once, after the actor has seen Stopping
+	failRequest func(any) // tells whoever waits for an answer to the message that made the actor panic; nil: nobody does
+	over        bool      // it failed or is stopping
 
 	// survive, if set, keeps the actor alive after a panic and makes up for the lost
 	// message: the manager, whose end would be everyone's.
@@ -84,8 +84,8 @@ func (g *guard) recovered(c actor.Context, msg any) {
 	}
 	g.over = true
 	g.engine.system.Root.Stop(c.Self())
-	if g.lost != nil {
-		g.lost(msg)
+	if g.failRequest != nil {
+		g.failRequest(msg)
 	}
 }
 

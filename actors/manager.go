@@ -18,9 +18,9 @@ type manager struct {
 	engine *Engine
 
 	// Admission at the ceiling.
-	yieldable map[string]time.Time // detached sessions that may give way, since when
-	yielding  map[string]bool      // asked to give way, not answered yet
-	newcomers []openSession        // one for each session that was asked
+	evictable map[string]time.Time // detached sessions that may give way, since when
+	evicting  map[string]bool      // asked to give way, not answered yet
+	waiting   []openSession        // one for each session that was asked
 
 	draining bool
 	deadline time.Time
@@ -28,7 +28,7 @@ type manager struct {
 }
 
 func (e *Engine) newManager() *manager {
-	return &manager{engine: e, yieldable: map[string]time.Time{}, yielding: map[string]bool{}}
+	return &manager{engine: e, evictable: map[string]time.Time{}, evicting: map[string]bool{}}
 }
 
 func (m *manager) receive(ctx actor.Context) {
@@ -42,14 +42,14 @@ func (m *manager) handle(ctx actor.Context) {
 		m.open(ctx, msg)
 	case findSession:
 		m.find(ctx, msg)
-	case sessionYieldable:
+	case sessionEvictable:
 		if msg.since.IsZero() {
-			delete(m.yieldable, msg.session)
+			delete(m.evictable, msg.session)
 		} else if findChild(ctx, msg.session) != nil {
-			m.yieldable[msg.session] = msg.since
+			m.evictable[msg.session] = msg.since
 		}
-	case yieldRefused:
-		m.yieldRefused(ctx, msg)
+	case evictRefused:
+		m.evictRefused(ctx, msg)
 	case drain:
 		m.drain(ctx, msg)
 	case drainDeadline:
@@ -60,7 +60,7 @@ func (m *manager) handle(ctx actor.Context) {
 		m.terminated(ctx, msg)
 	case *actor.Stopping:
 		stopTimer(m.timer)
-		m.newcomers = nil // the slots that become free now are nobody's
+		m.waiting = nil // the slots that become free now are nobody's
 	}
 }
 
@@ -75,21 +75,21 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 	case len(ctx.Children()) < m.engine.limits.MaxSessions:
 		m.spawn(ctx, msg)
 	default:
-		victim, pid := m.oldestYieldable(ctx)
+		victim, pid := m.oldestEvictable(ctx)
 		if pid == nil || msg.guest != "" && m.engine.peers.roomBut(msg.guest) {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}
-		delete(m.yieldable, victim)
-		m.yielding[victim] = true
-		m.newcomers = append(m.newcomers, msg)
-		ctx.Send(pid, yieldSlot{})
+		delete(m.evictable, victim)
+		m.evicting[victim] = true
+		m.waiting = append(m.waiting, msg)
+		ctx.Send(pid, evict{})
 	}
 }
 
-func (m *manager) oldestYieldable(ctx actor.Context) (string, *actor.PID) {
+func (m *manager) oldestEvictable(ctx actor.Context) (string, *actor.PID) {
 	oldest, at := "", time.Time{}
-	for id, since := range m.yieldable {
+	for id, since := range m.evictable {
 		if oldest == "" || since.Before(at) {
 			oldest, at = id, since
 		}
@@ -154,18 +154,18 @@ func refuseAttach(ctx actor.Context, msg attach) {
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
-// yieldRefused serves who waited for a session whose client has come back.
-func (m *manager) yieldRefused(ctx actor.Context, msg yieldRefused) {
-	delete(m.yielding, msg.session)
-	m.serveNewcomers(ctx)
+// evictRefused serves who waited for a session whose client has come back.
+func (m *manager) evictRefused(ctx actor.Context, msg evictRefused) {
+	delete(m.evicting, msg.session)
+	m.serveWaiting(ctx)
 }
 
-// serveNewcomers opens sessions for as many newcomers as there is room for. Those
+// serveWaiting opens sessions for as many newcomers as there is room for. Those
 // beyond the sessions that were asked to give way wait for nobody and are decided now.
-func (m *manager) serveNewcomers(ctx actor.Context) {
-	for len(m.newcomers) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.newcomers) > len(m.yielding)) {
-		next := m.newcomers[0]
-		m.newcomers = m.newcomers[1:]
+func (m *manager) serveWaiting(ctx actor.Context) {
+	for len(m.waiting) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.waiting) > len(m.evicting)) {
+		next := m.waiting[0]
+		m.waiting = m.waiting[1:]
 		m.open(ctx, next)
 	}
 }
@@ -174,12 +174,12 @@ func (m *manager) serveNewcomers(ctx actor.Context) {
 // because it failed: then a reaper takes its place in the same step.
 func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 	id := strings.TrimPrefix(msg.Who.Id, ctx.Self().Id+"/")
-	delete(m.yieldable, id)
-	delete(m.yielding, id)
+	delete(m.evictable, id)
+	delete(m.evicting, id)
 	if done := m.engine.runner.OwnerDone(id); !closed(done) {
 		ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
 	}
-	m.serveNewcomers(ctx)
+	m.serveWaiting(ctx)
 }
 
 // survive makes up for a message during which the manager panicked: nobody waits in vain.
@@ -190,7 +190,7 @@ func (m *manager) survive(ctx actor.Context, msg any) {
 	case findSession:
 		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
 		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseInternal})
-	case yieldRefused, drain, drainDeadline, *actor.Terminated:
+	case evictRefused, drain, drainDeadline, *actor.Terminated:
 		m.handle(ctx)
 	}
 	m.publish(ctx)

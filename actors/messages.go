@@ -25,8 +25,8 @@ type (
 		cause     wire.Cause
 		delivered map[string]int64
 	}
-	// sessionGone: connection → itself. Its session has stopped, and all that the session sent was heard.
-	sessionGone struct{}
+	// sessionStopped: connection → itself. Its session has stopped, and all that the session sent was heard.
+	sessionStopped struct{}
 )
 
 // From anyone to a connection. Each is passed to the Client as it is.
@@ -86,16 +86,16 @@ type (
 	}
 	// sessionFound: manager → connection. The answer to findSession comes from this session.
 	sessionFound struct{ session *actor.PID }
-	// sessionYieldable: session → manager. The session is detached, runs nothing, and its
+	// sessionEvictable: session → manager. The session is detached, runs nothing, and its
 	// client has read everything: it may give way to a newcomer.
-	sessionYieldable struct {
+	sessionEvictable struct {
 		session string
 		since   time.Time // zero: no longer
 	}
-	// yieldSlot: manager → session. Answered by the session's end or by yieldRefused.
-	yieldSlot struct{}
-	// yieldRefused: session → manager. Its client came back.
-	yieldRefused struct{ session string }
+	// evict: manager → session. Answered by the session's end or by evictRefused.
+	evict struct{}
+	// evictRefused: session → manager. Its client came back.
+	evictRefused struct{ session string }
 	// drain: engine → manager, manager → sessions.
 	drain struct{ deadline time.Time }
 	// drainDeadline: manager's timer → manager, manager → sessions.
@@ -151,10 +151,10 @@ type (
 		completed *wire.Completed
 		kept      bool
 	}
-	// executionGone: process → session, after executionCompleted with kept. The survivors are dead.
-	executionGone struct{ execution string }
-	// treeBuried: watcher → session. The tree of a failed process actor is dead.
-	treeBuried struct{ execution string }
+	// survivorsDead: process → session, after executionCompleted with kept. The survivors are dead.
+	survivorsDead struct{ execution string }
+	// treeReaped: watcher → session. The tree of a failed process actor is dead.
+	treeReaped struct{ execution string }
 )
 
 // To a process.
@@ -178,14 +178,14 @@ type (
 		id     wire.ID
 		signal string
 	}
-	// endExecution: session → process. Cancel it for this reason.
-	endExecution struct{ reason wire.Reason }
+	// cancelExecution: session → process. Cancel it for this reason.
+	cancelExecution struct{ reason wire.Reason }
 	// treeEvent: runner → process.
 	treeEvent struct{ event proc.Event }
-	// streamEnded, streamQuiet: reader goroutine → process. End of the pipe, or nothing left
+	// streamEnded, streamCaughtUp: reader goroutine → process. End of the pipe, or nothing left
 	// in it at the time it was asked to become quiet.
-	streamEnded struct{ stream int }
-	streamQuiet struct{ stream int }
+	streamEnded    struct{ stream int }
+	streamCaughtUp struct{ stream int }
 	// outputSeen: reader goroutine → process, once: the first byte.
 	outputSeen struct{}
 	// droppingBegan: reader goroutine → process, once.

@@ -40,21 +40,21 @@ type process struct {
 	started time.Time // of the command; zero: it does not run yet
 	endedAt time.Time // when the reason was decided
 
-	pausing  bool // asked to, and does not stand still yet
-	pauses   []controlExecution
-	standing int        // Pauses that were sent and whose Paused has not come
-	lines    [2]*output // nil until started
-	ended    [2]bool    // the pipe was read to its end
-	quieted  [2]bool
-	stdin    input
-	lastByte atomic.Int64 // running readers; nanoseconds of now(), 0: no byte yet
+	pausing        bool // asked to, and does not stand still yet
+	pauses         []controlExecution
+	pausesInFlight int        // Pauses that were sent and whose Paused has not come
+	lines          [2]*output // nil until started
+	ended          [2]bool    // the pipe was read to its end
+	caughtUp       [2]bool
+	stdin          input
+	lastByte       atomic.Int64 // running readers; nanoseconds of now(), 0: no byte yet
 
-	exited  *proc.Exited
-	failed  error // why it did not start
-	dead    *proc.Dead
-	swept   bool
-	hurried bool // the tree is dead, but something outside of it holds a pipe
-	done    bool // everything is said
+	exited          *proc.Exited
+	failed          error // why it did not start
+	dead            *proc.Dead
+	survivorsKilled bool
+	closePipes      bool // the tree is dead, but something outside of it holds a pipe
+	done            bool // everything is said
 
 	watch       stopwatch // running time
 	silentSince time.Time // no byte since then, as far as lastByte does not know better
@@ -76,8 +76,8 @@ func (p *process) receive(ctx actor.Context) {
 	case streamEnded:
 		p.ended[msg.stream] = true
 		p.outputProgress(ctx)
-	case streamQuiet:
-		p.quieted[msg.stream] = true
+	case streamCaughtUp:
+		p.caughtUp[msg.stream] = true
 		p.outputProgress(ctx)
 	case outputSeen:
 		p.engine.metrics.firstOutput.Observe(time.Since(p.x.requested).Seconds())
@@ -85,7 +85,7 @@ func (p *process) receive(ctx actor.Context) {
 	case droppingBegan:
 		p.x.trace.dropping(msg.code)
 		if msg.code == wire.WarnOutputLimit && p.plan.cancelOnLimit {
-			p.end(ctx, wire.ReasonOutputLimit, false)
+			p.cancel(ctx, wire.ReasonOutputLimit, false)
 		}
 	case controlExecution:
 		p.control(ctx, msg)
@@ -95,8 +95,8 @@ func (p *process) receive(ctx actor.Context) {
 		p.input(ctx, msg)
 	case inputWritten:
 		p.inputWritten(ctx, msg)
-	case endExecution:
-		p.end(ctx, msg.reason, false)
+	case cancelExecution:
+		p.cancel(ctx, msg.reason, false)
 	case silenceCheck:
 		p.silenceCheck(ctx)
 	case deadlineCheck:
@@ -106,8 +106,8 @@ func (p *process) receive(ctx actor.Context) {
 	case survivorGraceOver:
 		p.sweep()
 	case pipesOverdue:
-		p.hurried = true
-		p.askQuiet()
+		p.closePipes = true
+		p.catchUp()
 	}
 }
 
@@ -122,9 +122,9 @@ func (p *process) start(ctx actor.Context) {
 		p.ended = [2]bool{true, true}
 		p.dead = &proc.Dead{}
 		if errors.Is(err, proc.ErrKilled) {
-			p.doomed()
+			p.applyOverride()
 		}
-		p.finish(ctx)
+		p.complete(ctx)
 		return
 	}
 	p.stdin.pipe = std.Stdin
@@ -184,7 +184,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 		p.arm(p.plan.maxDuration, deadlineCheck{})
 	}
 	if p.pausing {
-		p.standStill()
+		p.pauseTree()
 	}
 }
 
@@ -194,18 +194,18 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
 	p.x.trace.event("exited")
 	if ev.Signal == syscall.SIGKILL && !ev.OutOfMemory {
-		p.doomed()
+		p.applyOverride()
 	}
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
 	if p.pausing || p.plan.keep && p.state == wire.StatePaused {
-		// What is left may go on until it is swept, and for ever if it is kept: nobody could resume it.
+		// Survivors may run until they are killed, and forever if they are kept: no client could resume them.
 		p.x.tree.Resume()
 	}
 	p.answerWaiting(ctx)
 	if p.plan.keep && !ev.Alone && p.state != wire.StateCanceling {
 		p.state = wire.StateKept
-		p.askQuiet()
+		p.catchUp()
 		p.outputProgress(ctx)
 		return
 	}
@@ -229,7 +229,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
 	if !ev.OutOfMemory && !ev.RunnerLost && (p.failed == nil || errors.Is(p.failed, proc.ErrKilled)) {
-		p.doomed()
+		p.applyOverride()
 	}
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
 	p.x.trace.dead(ev.SurvivorCount)
@@ -250,12 +250,12 @@ func (p *process) outputProgress(ctx actor.Context) {
 	read := true
 	for i := range p.ended {
 		all = all && p.ended[i]
-		read = read && (p.ended[i] || p.quieted[i])
+		read = read && (p.ended[i] || p.caughtUp[i])
 	}
 	switch {
 	case p.dead != nil && all && !p.stdin.writing:
-		p.finish(ctx)
-	case p.dead != nil && read && p.hurried:
+		p.complete(ctx)
+	case p.dead != nil && read && p.closePipes:
 		for i, o := range p.lines {
 			if !p.ended[i] {
 				_ = o.pipe.Close() // ends the reader, which reports the end
@@ -269,18 +269,18 @@ func (p *process) outputProgress(ctx actor.Context) {
 	}
 }
 
-func (p *process) askQuiet() {
+func (p *process) catchUp() {
 	for i, o := range p.lines {
 		if o != nil && !p.ended[i] {
-			p.quieted[i] = false
-			o.askQuiet()
+			p.caughtUp[i] = false
+			o.catchUp()
 		}
 	}
 }
 
 func (p *process) sweep() {
-	if !p.swept && p.dead == nil {
-		p.swept = true
+	if !p.survivorsKilled && p.dead == nil {
+		p.survivorsKilled = true
 		p.x.tree.Sweep()
 	}
 }
@@ -292,16 +292,16 @@ func (p *process) decide(r wire.Reason) {
 	}
 }
 
-// doomed decides for the reason of a session that stops, if it did. It is called at an end that may be its doing.
-func (p *process) doomed() {
-	if d := p.x.doom.Load(); d != nil && p.reason == "" {
+// applyOverride decides for the reason of a session that stops, if it did. It is called at an end that may be its doing.
+func (p *process) applyOverride() {
+	if d := p.x.endOverride.Load(); d != nil && p.reason == "" {
 		p.reason, p.endedAt = d.reason, d.at
 	}
 }
 
-// end cancels the execution for a reason: SIGTERM to the tree, and SIGKILL after
+// cancel begins the end of the execution for a reason: SIGTERM to the tree, and SIGKILL after
 // the grace, or at once with force. It is idempotent.
-func (p *process) end(ctx actor.Context, reason wire.Reason, force bool) {
+func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 	if p.dead != nil {
 		return
 	}
@@ -366,15 +366,15 @@ func (p *process) cleanup() {
 		_ = p.stdin.pipe.Close()
 	}
 	for _, msg := range p.pauses {
-		p.lost(msg)
+		p.failRequest(msg)
 	}
 	for _, msg := range p.stdin.queue {
-		p.lost(msg)
+		p.failRequest(msg)
 	}
 }
 
-// lost answers a request that this actor no longer can, because it failed.
-func (p *process) lost(msg any) {
+// failRequest answers a request that this actor no longer can, because it failed.
+func (p *process) failRequest(msg any) {
 	answer := reply{err: wire.Errorf(wire.CodeInternal, "execution %s failed inside the server", p.x.id)}
 	var conn *actor.PID
 	switch msg := msg.(type) {

@@ -27,7 +27,7 @@ func (p *process) control(ctx actor.Context, msg controlExecution) {
 		p.resume(ctx, msg)
 	case wire.ControlCancel:
 		p.answer(ctx, msg, "canceled")
-		p.end(ctx, wire.ReasonCanceled, false)
+		p.cancel(ctx, wire.ReasonCanceled, false)
 	default:
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInvalidParams, "unknown control type %q: use PAUSE, RESUME or CANCEL", msg.typ)})
 	}
@@ -40,7 +40,7 @@ func (p *process) pause(ctx actor.Context, msg controlExecution) {
 	case wire.StateStarting, wire.StateRunning:
 		p.pauses = append(p.pauses, msg)
 		if !p.pausing && p.state == wire.StateRunning {
-			p.standStill()
+			p.pauseTree()
 		}
 		p.pausing = true
 	default:
@@ -48,14 +48,14 @@ func (p *process) pause(ctx actor.Context, msg controlExecution) {
 	}
 }
 
-func (p *process) standStill() {
-	p.standing++
+func (p *process) pauseTree() {
+	p.pausesInFlight++
 	p.x.tree.Pause()
 }
 
 func (p *process) paused(ctx actor.Context) {
-	p.standing--
-	if p.standing > 0 || !p.pausing || p.state != wire.StateRunning {
+	p.pausesInFlight--
+	if p.pausesInFlight > 0 || !p.pausing || p.state != wire.StateRunning {
 		return // it was resumed or ended meanwhile
 	}
 	p.pausing = false
@@ -132,7 +132,7 @@ func (p *process) signal(ctx actor.Context, msg signalExecution) {
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeNoProcess, "execution %s has ended", p.x.id)})
 		return
 	case sig == unix.SIGKILL:
-		p.end(ctx, wire.ReasonCanceled, true)
+		p.cancel(ctx, wire.ReasonCanceled, true)
 	case p.started.IsZero() || p.exited != nil:
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeNoProcess, "the command of execution %s is not running", p.x.id)})
 		return
@@ -150,7 +150,7 @@ func (p *process) silenceCheck(ctx actor.Context) {
 	}
 	silent := p.silence(time.Now())
 	if silent >= p.plan.streamTimeout {
-		p.end(ctx, wire.ReasonStreamTimeout, false)
+		p.cancel(ctx, wire.ReasonStreamTimeout, false)
 		return
 	}
 	p.arm(p.plan.streamTimeout-silent, silenceCheck{})
@@ -173,7 +173,7 @@ func (p *process) deadlineCheck(ctx actor.Context) {
 	}
 	left := p.plan.maxDuration - p.watch.elapsed(time.Now())
 	if left <= 0 {
-		p.end(ctx, wire.ReasonDeadline, false)
+		p.cancel(ctx, wire.ReasonDeadline, false)
 		return
 	}
 	p.arm(left, deadlineCheck{})

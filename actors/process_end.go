@@ -14,9 +14,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// finish reports the end: nothing of the execution lives and its output is in
+// complete reports the end: nothing of the execution lives and its output is in
 // the transcript to the last byte. The session stops the actor in answer.
-func (p *process) finish(ctx actor.Context) {
+func (p *process) complete(ctx actor.Context) {
 	if p.done {
 		return
 	}
@@ -29,7 +29,7 @@ func (p *process) finish(ctx actor.Context) {
 		return
 	}
 	p.x.transcript.Seal()
-	ctx.Send(p.session, executionGone{execution: p.x.id})
+	ctx.Send(p.session, survivorsDead{execution: p.x.id})
 }
 
 // completeKept reports the end of a command whose survivors stay.
@@ -48,7 +48,7 @@ func (p *process) report(kept bool) {
 	// Mark has woken the writers of the connections. They go first: the bookkeeping
 	// below costs as much as sending the end of a short command.
 	runtime.Gosched()
-	p.engine.account(p.x, p.started, p.reported)
+	p.engine.recordEnd(p.x, p.started, p.reported)
 }
 
 func (p *process) completion(kept bool) *wire.Completed {

@@ -39,13 +39,13 @@ type output struct {
 	lastByte *atomic.Int64 // nanoseconds on the process's clock, shared by both streams
 	clock    func() int64
 
-	quiet atomic.Bool // the process wants to know when nothing is left in the pipe
+	catchingUp atomic.Bool // the process wants to know when nothing is left in the pipe
 }
 
-// askQuiet makes the reader report streamQuiet once it has read what the pipe holds now.
-func (o *output) askQuiet() {
-	o.quiet.Store(true)
-	// Interrupts a waiting Read. The reader looks at quiet after it sets a deadline
+// catchUp makes the reader report streamCaughtUp once it has read what the pipe holds now.
+func (o *output) catchUp() {
+	o.catchingUp.Store(true)
+	// Interrupts a waiting Read. The reader looks at catchingUp after it sets a deadline
 	// of its own, so this one cannot be overwritten unseen.
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 }
@@ -69,7 +69,7 @@ func (o *output) run() {
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if o.quiet.CompareAndSwap(true, false) && !o.drainNow(buf) {
+			if o.catchingUp.CompareAndSwap(true, false) && !o.drainNow(buf) {
 				return
 			}
 			if left, err := o.pipe.Pending(); err == nil && left > 0 {
@@ -95,13 +95,13 @@ func (o *output) setDeadline() {
 		deadline = time.Now().Add(promptDelay)
 	}
 	_ = o.pipe.SetReadDeadline(deadline)
-	if o.quiet.Load() {
+	if o.catchingUp.Load() {
 		_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // drainNow reads as many bytes as the pipe held when it was called, delivers
-// them, and reports streamQuiet. It returns false at the end of the pipe.
+// them, and reports streamCaughtUp. It returns false at the end of the pipe.
 func (o *output) drainNow(buf []byte) bool {
 	_ = o.pipe.SetReadDeadline(time.Time{})
 	left, err := o.pipe.Pending()
@@ -117,6 +117,6 @@ func (o *output) drainNow(buf []byte) bool {
 		return false
 	}
 	o.writer.Flush()
-	o.root.Send(o.process, streamQuiet{stream: o.stream})
+	o.root.Send(o.process, streamCaughtUp{stream: o.stream})
 	return true
 }

@@ -177,7 +177,7 @@ func TestNewcomersOfOneSessionAreAllAnswered(t *testing.T) {
 		a := connect(h.Engine, ConnectRequest{})
 		synctest.Wait()
 		// As if it had come, gone and come again meanwhile.
-		h.system.Root.Send(h.manager, sessionYieldable{session: hello.SessionID, since: time.Now()})
+		h.system.Root.Send(h.manager, sessionEvictable{session: hello.SessionID, since: time.Now()})
 		synctest.Wait()
 		b := connect(h.Engine, ConnectRequest{})
 		synctest.Wait()

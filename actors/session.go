@@ -88,21 +88,21 @@ func (s *session) receive(ctx actor.Context) {
 		s.stateChanged(ctx, msg.execution, wire.StateExiting, "", "")
 	case executionCompleted:
 		s.executionCompleted(ctx, msg)
-	case executionGone:
+	case survivorsDead:
 		s.executionDead(ctx, msg.execution)
-	case treeBuried:
-		s.treeBuried(ctx, msg)
-	case yieldSlot:
-		s.yieldSlot(ctx)
+	case treeReaped:
+		s.treeReaped(ctx, msg)
+	case evict:
+		s.evict(ctx)
 	case drain:
 		s.drain(ctx, msg)
 	case drainDeadline:
-		s.end(ctx, wire.ReasonDrain, wire.CauseDraining)
+		s.cancel(ctx, wire.ReasonDrain, wire.CauseDraining)
 	case idleCheck:
 		s.idleCheck(ctx)
 	case resumeWindowOver:
 		if s.detachedSince.Equal(msg.since) {
-			s.end(ctx, wire.ReasonSessionClosed, causeExpired)
+			s.cancel(ctx, wire.ReasonSessionClosed, causeExpired)
 		}
 	case lingerOver:
 		if s.saidGoodbye {
@@ -155,7 +155,7 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 	}
 	s.setDetached(time.Time{})
 	stopTimer(s.resumeTimer)
-	ctx.Send(s.engine.manager, sessionYieldable{session: s.id})
+	ctx.Send(s.engine.manager, sessionEvictable{session: s.id})
 	s.resumed(ctx, c, msg)
 	if !s.drainDeadline.IsZero() {
 		s.notifyDraining(ctx, c)
@@ -186,9 +186,9 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	case s.saidGoodbye:
 		s.leave(ctx)
 	case msg.cause == wire.CauseClientDone:
-		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
+		s.cancel(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
 	case s.ephemeral:
-		s.end(ctx, wire.ReasonSessionClosed, msg.cause)
+		s.cancel(ctx, wire.ReasonSessionClosed, msg.cause)
 	case len(s.conns) == 0:
 		s.detached(ctx)
 	}
@@ -216,12 +216,12 @@ func (s *session) setDetached(since time.Time) {
 
 // offerSlot tells the manager when nobody would miss this session.
 func (s *session) offerSlot(ctx actor.Context) {
-	if s.mayYield() {
-		ctx.Send(s.engine.manager, sessionYieldable{session: s.id, since: s.detachedSince})
+	if s.isEvictable() {
+		ctx.Send(s.engine.manager, sessionEvictable{session: s.id, since: s.detachedSince})
 	}
 }
 
-func (s *session) mayYield() bool {
+func (s *session) isEvictable() bool {
 	return !s.detachedSince.IsZero() && s.live == 0 && !s.unread()
 }
 
@@ -235,18 +235,18 @@ func (s *session) unread() bool {
 	return false
 }
 
-func (s *session) yieldSlot(ctx actor.Context) {
-	if !s.mayYield() && s.ending == "" {
-		ctx.Send(s.engine.manager, yieldRefused{session: s.id})
+func (s *session) evict(ctx actor.Context) {
+	if !s.isEvictable() && s.ending == "" {
+		ctx.Send(s.engine.manager, evictRefused{session: s.id})
 		return
 	}
-	s.end(ctx, wire.ReasonSessionClosed, causeYielded)
+	s.cancel(ctx, wire.ReasonSessionClosed, causeEvicted)
 }
 
 func (s *session) idleCheck(ctx actor.Context) {
 	idle := time.Since(s.lastActivity)
 	if s.live == 0 && idle >= s.engine.limits.IdleTimeout {
-		s.end(ctx, wire.ReasonSessionClosed, causeIdle)
+		s.cancel(ctx, wire.ReasonSessionClosed, causeIdle)
 		return
 	}
 	wait := s.engine.limits.IdleTimeout
@@ -260,29 +260,29 @@ func (s *session) idleCheck(ctx actor.Context) {
 const (
 	causeExpired wire.Cause = "expired" // nobody came back within the resume window
 	causeIdle    wire.Cause = "idle"    // nothing ran for the idle timeout
-	causeYielded wire.Cause = "yielded" // it gave way to a newcomer
+	causeEvicted wire.Cause = "yielded" // it gave way to a newcomer
 	causeFailed  wire.Cause = "failed"  // its actor panicked
 )
 
 // sessionEnds lists the causes with which a session's end is counted.
 func sessionEnds() []string {
-	ends := []string{string(causeExpired), string(causeIdle), string(causeYielded), string(causeFailed)}
+	ends := []string{string(causeExpired), string(causeIdle), string(causeEvicted), string(causeFailed)}
 	for _, c := range wire.Causes() {
 		ends = append(ends, string(c))
 	}
 	return ends
 }
 
-// end begins the session's end: its executions are cancelled, and when the last
+// cancel begins the session's end: its executions are cancelled, and when the last
 // of them is dead the connections are closed and the slot is freed.
-func (s *session) end(ctx actor.Context, reason wire.Reason, cause wire.Cause) {
+func (s *session) cancel(ctx actor.Context, reason wire.Reason, cause wire.Cause) {
 	if s.ending != "" {
 		return
 	}
 	s.ending, s.endCause = reason, cause
 	for _, x := range s.executions {
 		if x.pid != nil {
-			ctx.Send(x.pid, endExecution{reason: reason})
+			ctx.Send(x.pid, cancelExecution{reason: reason})
 		}
 	}
 	s.finishIfDead(ctx)
@@ -380,7 +380,7 @@ func (s *session) drainIfIdle(ctx actor.Context) {
 		return
 	}
 	if s.detachedSince.IsZero() || !s.unread() {
-		s.end(ctx, wire.ReasonDrain, wire.CauseDraining)
+		s.cancel(ctx, wire.ReasonDrain, wire.CauseDraining)
 	}
 }
 

@@ -23,7 +23,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 	case *wire.InputParams:
 		s.input(ctx, msg, p)
 	case *wire.SignalParams:
-		if x := s.living(ctx, msg, p.ExecutionID, wire.CodeNoProcess); x != nil {
+		if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeNoProcess); x != nil {
 			ctx.Send(x.pid, signalExecution{conn: msg.conn, id: msg.id, signal: p.Signal})
 		}
 	case *wire.StatusParams:
@@ -35,7 +35,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 		s.attach(ctx, attach{conn: msg.conn, id: msg.id, subject: s.subject, params: *p})
 	case *wire.CloseParams:
 		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
-		s.end(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
+		s.cancel(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
 	default:
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
 	}
@@ -104,7 +104,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	s.live++
 	s.engine.executions.Add(1)
 	p := newProcess(s.engine, s.self, x)
-	guarded := &guard{engine: s.engine, kind: "process", cleanup: p.cleanup, lost: p.lost}
+	guarded := &guard{engine: s.engine, kind: "process", cleanup: p.cleanup, failRequest: p.failRequest}
 	pid, err := ctx.SpawnNamed(guarded.props(p.receive), x.id)
 	if err != nil {
 		// The id was used before and its actor has not quite gone.
@@ -119,8 +119,8 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	x.pid = pid
 }
 
-// living finds an execution whose process actor can answer, or replies with code.
-func (s *session) living(ctx actor.Context, msg request, id string, code wire.Code) *execution {
+// liveExecution finds an execution whose process actor can answer, or replies with code.
+func (s *session) liveExecution(ctx actor.Context, msg request, id string, code wire.Code) *execution {
 	x := s.executions[id]
 	switch {
 	case x == nil:
@@ -138,7 +138,7 @@ func (s *session) control(ctx actor.Context, msg request, p *wire.ControlParams)
 	id := p.ExecutionID
 	if id == "" {
 		var err *wire.Error
-		if id, err = s.onlyLiving(); err != nil {
+		if id, err = s.onlyLiveExecution(); err != nil {
 			ctx.Send(msg.conn, reply{id: msg.id, err: err})
 			return
 		}
@@ -148,13 +148,13 @@ func (s *session) control(ctx actor.Context, msg request, p *wire.ControlParams)
 		ctx.Send(msg.conn, reply{id: msg.id, result: &wire.ControlResult{Status: "canceled", ExecutionID: id}})
 		return
 	}
-	if x := s.living(ctx, msg, id, wire.CodeNoProcess); x != nil {
+	if x := s.liveExecution(ctx, msg, id, wire.CodeNoProcess); x != nil {
 		ctx.Send(x.pid, controlExecution{conn: msg.conn, id: msg.id, typ: p.Type})
 	}
 }
 
-// onlyLiving returns the id of the execution that runs, if there is exactly one.
-func (s *session) onlyLiving() (string, *wire.Error) {
+// onlyLiveExecution returns the id of the execution that runs, if there is exactly one.
+func (s *session) onlyLiveExecution() (string, *wire.Error) {
 	found := ""
 	for id, x := range s.executions {
 		if x.dead {
@@ -177,7 +177,7 @@ func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInvalidParams, "data: %v", err)})
 		return
 	}
-	if x := s.living(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
+	if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
 		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF})
 	}
 }

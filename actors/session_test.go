@@ -413,7 +413,7 @@ func TestConnectionThatNeverResumesEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(nil), nil, nil)
 		silent := connect(h.Engine, ConnectRequest{SessionID: "pod-0.feed"})
-		time.Sleep(resumePatience - time.Second)
+		time.Sleep(resumeTimeout - time.Second)
 		synctest.Wait()
 		if _, ended := silent.hasEnded(); ended {
 			t.Fatal("ended early")
