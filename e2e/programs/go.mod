@@ -474,10 +474,10 @@ replace (
 	k8s.io/streaming => k8s.io/streaming v0.37.2
 )
 
-// traefik: its own replaces; ext is a nested module the proxy does not serve; lego is a copy without DNS providers
+// traefik: its own replaces; ext is a nested module the proxy does not serve; lego is the copy without DNS providers that the build makes
 replace (
 	github.com/abbot/go-http-auth => github.com/containous/go-http-auth v0.4.1-0.20200324110947-a37a7636d23e
-	github.com/go-acme/lego/v5 => ./lego
+	github.com/go-acme/lego/v5 => ../../.cache/lego-v5.4.1
 	github.com/gorilla/mux => github.com/containous/mux v0.0.0-20250523120546-41b6ec3aed59
 	github.com/traefik/traefik/dynamic/ext => ./traefik-ext
 )
