@@ -47,7 +47,7 @@ type Engine struct {
 	store   *transcript.Store
 	pod     string
 	boot    relay.Boot // this life of the pod; session ids begin with it
-	peers   *peers     // nil: alone
+	cluster *cluster   // nil: alone
 	workdir string
 	env     []string
 	allow   *allowList
@@ -179,8 +179,8 @@ func (e *Engine) Close() {
 		e.closing.Store(true)
 		// StopFuture has a timeout of its own, after which a wedged actor is left behind.
 		_ = e.system.Root.StopFuture(e.manager).Wait()
-		if e.peers != nil {
-			e.peers.close()
+		if e.cluster != nil {
+			e.cluster.close()
 		}
 		e.connections.Wait()
 		e.system.Shutdown()

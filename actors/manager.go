@@ -76,7 +76,7 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestEvictable(ctx)
-		if pid == nil || msg.guest != "" && m.engine.peers.roomBut(msg.guest) {
+		if pid == nil || msg.guest != "" && m.engine.cluster.roomBut(msg.guest) {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -15,9 +16,9 @@ import (
 // PeersConfig makes an Engine one of many that form a service: it serves clients
 // of sessions that other pods own, and places new sessions there when it is full.
 type PeersConfig struct {
-	Directory Directory    // which pods there are; required
-	Listener  net.Listener // where they connect; required; the Engine closes it
-	TLS       *PeerTLS     // required unless Listener is on a loopback address; nil: plain text
+	Directory peers.Directory // which pods there are; required
+	Listener  net.Listener    // where they connect; required; the Engine closes it
+	TLS       *peers.TLS      // required unless Listener is on a loopback address; nil: plain text
 }
 
 func (c *PeersConfig) validate() error {
@@ -30,13 +31,13 @@ func (c *PeersConfig) validate() error {
 	return nil
 }
 
-// peers is the Engine's part in the service: the table of links and of who lives,
+// cluster is the Engine's part in the service: the table of links and of who lives,
 // the transport, and the links' other ends.
-type peers struct {
+type cluster struct {
 	engine    *Engine
 	log       *slog.Logger
-	directory Directory
-	transport *transport
+	directory peers.Directory
+	transport *peers.Transport
 	metrics   *peerMetrics
 	counters  relay.Counters
 
@@ -77,20 +78,20 @@ func (h *linksHeld) of(role string) *atomic.Int64 {
 
 // joinPeers makes the Engine part of the service. cfg is valid.
 func (e *Engine) joinPeers(cfg *PeersConfig) {
-	p := &peers{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
-	e.peers = p
+	p := &cluster{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
+	e.cluster = p
 	p.metrics = newPeerMetrics(e.metrics, &p.counters, cfg.TLS, &p.held, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
-	p.transport = newTransport(e.pod, cfg.Listener, cfg.TLS, connectionAge, e.log, p.metrics)
+	p.transport = peers.NewTransport(e.pod, cfg.Listener, cfg.TLS, peers.ConnectionAge, e.log, p.metrics.Metrics)
 	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
-		Send: p.transport.send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
+		Send: p.transport.Send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
 	})
-	p.transport.start(p.route, p.reached)
+	p.transport.Start(p.route, p.reached)
 	p.unsubscribe = p.directory.Subscribe(p.refresh)
 	p.refresh()
 }
 
 // locked runs f with the table, and then what the table wanted done.
-func (p *peers) locked(f func(t *relay.Table, now time.Time)) {
+func (p *cluster) locked(f func(t *relay.Table, now time.Time)) {
 	p.mu.Lock()
 	now := time.Now()
 	f(p.table, now)
@@ -104,7 +105,7 @@ func (p *peers) locked(f func(t *relay.Table, now time.Time)) {
 
 // refresh takes over what the directory knows. A pod that it has lost sight of stays connected
 // while there are links to it: the directory may be late or wrong, and its silence will tell.
-func (p *peers) refresh() {
+func (p *cluster) refresh() {
 	p.locked(func(t *relay.Table, now time.Time) {
 		if p.closed {
 			return
@@ -122,7 +123,7 @@ func (p *peers) refresh() {
 			}
 		}
 		p.known = next
-		p.transport.setPeers(next)
+		p.transport.SetPeers(next)
 		t.SetPeers(now, names)
 		p.count(t)
 		p.schedule(t, now)
@@ -130,7 +131,7 @@ func (p *peers) refresh() {
 }
 
 // count publishes how many peers there are. Called with mu held.
-func (p *peers) count(t *relay.Table) {
+func (p *cluster) count(t *relay.Table) {
 	alive, dead := 0, 0
 	for pod := range p.known {
 		switch t.Peer(pod).State {
@@ -145,7 +146,7 @@ func (p *peers) count(t *relay.Table) {
 }
 
 // schedule arranges the table's next tick. Called with mu held.
-func (p *peers) schedule(t *relay.Table, now time.Time) {
+func (p *cluster) schedule(t *relay.Table, now time.Time) {
 	next := t.Next()
 	switch {
 	case p.closed || next.IsZero():
@@ -157,7 +158,7 @@ func (p *peers) schedule(t *relay.Table, now time.Time) {
 	}
 }
 
-func (p *peers) tick() {
+func (p *cluster) tick() {
 	p.locked(func(t *relay.Table, now time.Time) {
 		if p.closed {
 			return
@@ -168,27 +169,27 @@ func (p *peers) tick() {
 }
 
 // load is what the next heartbeat says of this pod. One that can start nothing has room that is of no use.
-func (p *peers) load() *relay.Heartbeat {
+func (p *cluster) load() *relay.Heartbeat {
 	s := p.engine.Stats()
 	return &relay.Heartbeat{Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: !p.engine.Ready()}
 }
 
 // stateChanged is called by the table, with mu held.
-func (p *peers) stateChanged(peer string, state relay.PeerState) {
+func (p *cluster) stateChanged(peer string, state relay.PeerState) {
 	p.later = append(p.later, func() {
 		switch state {
 		case relay.PeerIsAlive:
 			p.log.Info("peer is alive", "peer", peer)
 		case relay.PeerIsDead:
 			p.log.Warn("peer is dead: it has not answered", "peer", peer)
-			p.transport.cut(peer)
+			p.transport.Cut(peer)
 		}
 		p.locked(func(t *relay.Table, _ time.Time) { p.count(t) })
 	})
 }
 
 // lost is called by the table, with mu held: the link is out of it already.
-func (p *peers) lost(link relay.LinkID, _ string, end relay.Ended) {
+func (p *cluster) lost(link relay.LinkID, _ string, end relay.Ended) {
 	p.later = append(p.later, func() {
 		if l := p.end(link); l != nil {
 			l.peerLost(end)
@@ -197,7 +198,7 @@ func (p *peers) lost(link relay.LinkID, _ string, end relay.Ended) {
 }
 
 // reached hears of a connection to a peer that has just been made: what was under way is lost.
-func (p *peers) reached(peer string) {
+func (p *cluster) reached(peer string) {
 	for _, l := range p.ends() {
 		if l.peerName() == peer {
 			l.reconnected()
@@ -206,7 +207,7 @@ func (p *peers) reached(peer string) {
 }
 
 // ends returns all links.
-func (p *peers) ends() (all []linkEnd) {
+func (p *cluster) ends() (all []linkEnd) {
 	p.links.Range(func(id, _ any) bool {
 		if l := p.end(id.(relay.LinkID)); l != nil { //nolint:errcheck // nothing else is a key
 			all = append(all, l)
@@ -217,14 +218,14 @@ func (p *peers) ends() (all []linkEnd) {
 }
 
 // end finds this pod's end of a link, or nil.
-func (p *peers) end(id relay.LinkID) linkEnd {
+func (p *cluster) end(id relay.LinkID) linkEnd {
 	l, _ := p.links.Load(id)
 	end, _ := l.(linkEnd)
 	return end
 }
 
 // route takes an envelope from the transport. Those of one link come one at a time, in order.
-func (p *peers) route(e *relay.Envelope) {
+func (p *cluster) route(e *relay.Envelope) {
 	var verdict relay.Verdict
 	var link relay.LinkID
 	var frame *relay.Frame
@@ -251,17 +252,20 @@ func (p *peers) route(e *relay.Envelope) {
 }
 
 // sender returns what sends a link's frames.
-func (p *peers) sender(peer string) func(*relay.Frame) {
-	return func(f *relay.Frame) { p.transport.send(peer, p.table.Wrap(f)) }
+func (p *cluster) sender(peer string) func(*relay.Frame) {
+	return func(f *relay.Frame) { p.transport.Send(peer, p.table.Wrap(f)) }
 }
 
 // guestWindow is what a client here may leave unread of a session elsewhere.
-func (p *peers) guestWindow() int { return relay.WindowFor(int(p.reading.Load())) }
+func (p *cluster) guestWindow() int { return relay.WindowFor(int(p.reading.Load())) }
+
+// congested is how much may wait for a peer before links to it have the least window.
+const congested = 1 << 20
 
 // hostWindow returns what bounds the output that is on its way to a peer, of one link.
-func (p *peers) hostWindow(peer string) func() int {
+func (p *cluster) hostWindow(peer string) func() int {
 	return func() int {
-		if p.transport.crowded(peer) {
+		if p.transport.Queued(peer) > congested {
 			return relay.LeastWindow
 		}
 		return relay.WindowFor(int(p.held.hosts.Load()))
@@ -269,10 +273,10 @@ func (p *peers) hostWindow(peer string) func() int {
 }
 
 // maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
-func (p *peers) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
+func (p *cluster) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
 
 // join makes a guest's link known. It returns false if the peer is dead.
-func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
+func (p *cluster) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {
 		if ok = p.enter(t, now, link, end); ok {
 			p.held.guests.Add(1)
@@ -283,7 +287,7 @@ func (p *peers) join(link relay.LinkID, end linkEnd) (ok bool) {
 
 // enter makes a link known, unless its peer is dead or there are to be no more. What is
 // not entered hears of nothing, so it need not be ready to. Called with mu held.
-func (p *peers) enter(t *relay.Table, now time.Time, link relay.LinkID, end linkEnd) bool {
+func (p *cluster) enter(t *relay.Table, now time.Time, link relay.LinkID, end linkEnd) bool {
 	if p.leaving || !t.Add(now, link, end.peerName()) {
 		return false
 	}
@@ -293,7 +297,7 @@ func (p *peers) enter(t *relay.Table, now time.Time, link relay.LinkID, end link
 }
 
 // leave forgets a link. It may be called once for each that was joined or opened.
-func (p *peers) leave(link relay.LinkID, role string, cause relay.Ended) {
+func (p *cluster) leave(link relay.LinkID, role string, cause relay.Ended) {
 	p.locked(func(t *relay.Table, now time.Time) { t.Remove(now, link) })
 	p.links.Delete(link)
 	p.metrics.ended.WithLabelValues(role, string(cause)).Inc()
@@ -302,13 +306,13 @@ func (p *peers) leave(link relay.LinkID, role string, cause relay.Ended) {
 }
 
 // candidates are the peers to ask for a new session, in this order.
-func (p *peers) candidates() (pods []string) {
+func (p *cluster) candidates() (pods []string) {
 	p.locked(func(t *relay.Table, _ time.Time) { pods = t.Placement() })
 	return pods
 }
 
 // roomBut reports whether a peer other than guest, which asks because it has none, is believed to have room for a session.
-func (p *peers) roomBut(guest string) (room bool) {
+func (p *cluster) roomBut(guest string) (room bool) {
 	p.locked(func(t *relay.Table, _ time.Time) {
 		for _, pod := range t.Placement() {
 			info := t.Peer(pod)
@@ -321,21 +325,21 @@ func (p *peers) roomBut(guest string) (room bool) {
 // whereIs says what is known of the pod that owns a session: what the directory knows, and what the peers do
 // themselves. One that answers exists, though the directory has lost sight of it. One that was never
 // heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstPatience.
-func (p *peers) whereIs(pod string) (k PeerKnowledge) {
+func (p *cluster) whereIs(pod string) (k peers.Knowledge) {
 	_, k = p.directory.Lookup(pod)
 	p.locked(func(t *relay.Table, _ time.Time) {
 		switch state := t.Peer(pod).State; {
 		case state == relay.PeerIsAlive && p.known[pod] != "":
-			k = PeerKnown
-		case state == relay.PeerIsUnknown && k == PeerKnown:
-			k = PeerUndecided
+			k = peers.Known
+		case state == relay.PeerIsUnknown && k == peers.Known:
+			k = peers.Undecided
 		}
 	})
 	return k
 }
 
 // reserve notes that a session is about to be asked for on a peer.
-func (p *peers) reserve(pod string) {
+func (p *cluster) reserve(pod string) {
 	p.locked(func(t *relay.Table, _ time.Time) { t.Reserve(pod) })
 }
 
@@ -343,7 +347,7 @@ func (p *peers) reserve(pod string) {
 const farewell = time.Second
 
 // close ends what is left of the links. No session and no client's socket is left by now.
-func (p *peers) close() {
+func (p *cluster) close() {
 	p.unsubscribe()
 	p.mu.Lock()
 	p.leaving = true
@@ -367,7 +371,7 @@ func (p *peers) close() {
 	p.closed = true
 	stopTimer(p.timer)
 	p.mu.Unlock()
-	p.transport.close()
+	p.transport.Close()
 }
 
 // ownerOf tells whose session an id belongs to: the pod, and what the id says of its life.
@@ -396,7 +400,7 @@ func (e *Engine) newSessionID() string {
 // ofEarlierLife reports whether a session was this pod's before it started anew.
 func (e *Engine) ofEarlierLife(session string) bool {
 	pod, boot, ok := ownerOf(session)
-	return e.peers != nil && ok && pod == e.pod && boot != e.boot.String()[:bootDigits]
+	return e.cluster != nil && ok && pod == e.pod && boot != e.boot.String()[:bootDigits]
 }
 
 func sessionLost() *wire.Error {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -16,7 +17,7 @@ import (
 // connection's actor; what comes from other goroutines is sent there as a linkEvent.
 type guestLink struct {
 	conn  *connection
-	peers *peers
+	peers *cluster
 	id    relay.LinkID
 	peer  string
 
@@ -30,7 +31,7 @@ type guestLink struct {
 
 // join makes a link to a peer. It returns nil if the peer is dead.
 func (c *connection) join(peer string, o relay.Opening) *guestLink {
-	g := &guestLink{conn: c, peers: c.engine.peers, id: relay.NewLinkID(), peer: peer}
+	g := &guestLink{conn: c, peers: c.engine.cluster, id: relay.NewLinkID(), peer: peer}
 	if !g.peers.join(g.id, g) {
 		return nil
 	}
@@ -123,14 +124,14 @@ func (c *connection) linkEvent(ctx actor.Context, msg linkEvent) {
 	g.do(msg.do)
 	switch {
 	case c.far == g && !wasOpen:
-		c.engine.peers.metrics.placed.WithLabelValues(placedThere).Inc()
+		c.engine.cluster.metrics.placed.WithLabelValues(placedThere).Inc()
 		c.opened()
 	case g.refused && !wasRefused:
 		outcome := placedRefused
 		if g.left && g.guest.Ended() != relay.EndedDone {
 			outcome = placedLost
 		}
-		c.engine.peers.metrics.placed.WithLabelValues(outcome).Inc()
+		c.engine.cluster.metrics.placed.WithLabelValues(outcome).Inc()
 		if !c.gone {
 			c.askNext(ctx)
 		}
@@ -150,11 +151,11 @@ func (c *connection) opened() {
 
 // mayPlace reports whether a session may be opened on another pod. What came
 // from another pod is decided here, so that no pod sends a client in circles.
-func (c *connection) mayPlace() bool { return c.engine.peers != nil && c.req.guest == "" }
+func (c *connection) mayPlace() bool { return c.engine.cluster != nil && c.req.guest == "" }
 
 // placeElsewhere asks the peers for a session, those with most room first.
 func (c *connection) placeElsewhere(ctx actor.Context) {
-	c.candidates = c.engine.peers.candidates()
+	c.candidates = c.engine.cluster.candidates()
 	c.askNext(ctx)
 }
 
@@ -164,14 +165,14 @@ func (c *connection) askNext(ctx actor.Context) {
 	for len(c.candidates) > 0 {
 		peer := c.candidates[0]
 		c.candidates = c.candidates[1:]
-		c.engine.peers.reserve(peer)
+		c.engine.cluster.reserve(peer)
 		g := c.join(peer, relay.Opening{Subject: c.req.Subject, Remote: c.req.Remote, EndsWithConnection: c.req.EndsWithConnection})
 		if g != nil {
 			g.do(func(*relay.Guest, time.Time) {})
 			return
 		}
 	}
-	c.engine.peers.metrics.placed.WithLabelValues(placedNowhere).Inc()
+	c.engine.cluster.metrics.placed.WithLabelValues(placedNowhere).Inc()
 	ctx.Send(c.engine.manager, c.openSession(ctx, false))
 }
 
@@ -192,13 +193,13 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	stopTimer(c.patience) // resume has come
 	var g *guestLink
 	refusal, cause := sessionLost(), wire.CauseSessionLost
-	switch knowledge := c.engine.peers.whereIs(pod); {
-	case knowledge == PeerUndecided && time.Now().Before(msg.until):
+	switch knowledge := c.engine.cluster.whereIs(pod); {
+	case knowledge == peers.Undecided && time.Now().Before(msg.until):
 		c.patience = c.engine.after(undecidedRetry, ctx.Self(), msg)
 		return true
-	case knowledge == PeerUndecided: // the session may live, so the client is to come again
+	case knowledge == peers.Undecided: // the session may live, so the client is to come again
 		refusal, cause = ownerNotFound(), wire.CauseClientGone
-	case knowledge == PeerKnown:
+	case knowledge == peers.Known:
 		g = c.join(pod, relay.Opening{
 			Subject: c.req.Subject, Remote: c.req.Remote, Session: c.req.SessionID, EndsWithConnection: c.req.EndsWithConnection,
 			ResumeID: msg.request.id, Resume: msg.params,

@@ -19,7 +19,7 @@ import (
 // so that only this link and its connection's actor wait for that. The inbox takes what a guest may have unacknowledged;
 // what is over that is dropped, and sent again.
 type hostLink struct {
-	peers *peers
+	peers *cluster
 	id    relay.LinkID
 	peer  string
 
@@ -42,7 +42,7 @@ type hostEvent struct {
 	cost int // in bytes
 }
 
-func newHostLink(p *peers, id relay.LinkID, peer string) *hostLink {
+func newHostLink(p *cluster, id relay.LinkID, peer string) *hostLink {
 	h := &hostLink{peers: p, id: id, peer: peer}
 	h.host = relay.NewHost(time.Now(), relay.HostConfig{
 		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters, MaxControl: p.maxControl(), Window: p.hostWindow(peer),

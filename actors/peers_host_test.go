@@ -38,7 +38,7 @@ func (s *service) served(t *testing.T) (near, far *testClient) {
 
 // hosts returns the first pod's.
 func (s *service) hosts() (all []*hostLink) {
-	for _, l := range s.pods[0].peers.ends() {
+	for _, l := range s.pods[0].cluster.ends() {
 		all = append(all, l.(*hostLink))
 	}
 	return all
@@ -66,7 +66,7 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	other.conn.Request(wire.ID("3"), &wire.StatusParams{})
 	other.answered(t, "3")
 	const size = 40 << 10
-	most := s.pods[0].peers.maxControl()
+	most := s.pods[0].cluster.maxControl()
 	for range 2 * most / size {
 		slow.frame(&relay.Frame{Seq: 1 << 40, Body: &relay.Frame_Request{Request: &relay.Request{Params: make([]byte, size)}}}) // too early
 		slow.reconnected()
@@ -103,21 +103,21 @@ func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 		far.mute = true
 		clients = append(clients, near, far)
 	}
-	still := s.pods[1].peers
+	still := s.pods[1].cluster
 	still.mu.Lock() // no envelope is taken
 	for _, h := range s.hosts() {
 		h.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return new(endlessCursor), nil }})
 	}
 	time.Sleep(2 * time.Second)
-	owner := s.pods[0].peers
-	waited := owner.transport.endpoints["pod-1"].waiting()
+	owner := s.pods[0].cluster
+	waited := owner.transport.Queued("pod-1")
 	still.mu.Unlock()
 	t.Logf("%d KiB waited", waited>>10)
 	if waited < 4<<20 {
 		t.Errorf("%d bytes waited: too few to show anything", waited)
 	}
 	s.meet()
-	if n := metricValue(t, owner.metrics.lost.WithLabelValues("queue_full")); n != 0 {
+	if n := metricValue(t, owner.metrics.Lost.WithLabelValues("queue_full")); n != 0 {
 		t.Errorf("%v envelopes were lost", n)
 	}
 	if n := owner.counters.Resends.Load(); n != 0 {
@@ -144,7 +144,7 @@ func TestUnreadOutputCountsWhileThereIsASocket(t *testing.T) {
 	s := newService(t, 2, nil)
 	near, far := s.served(t)
 	far.pulls.Add(1) // its socket is still being written to
-	p := s.pods[1].peers
+	p := s.pods[1].cluster
 	p.ends()[0].peerLost(relay.EndedPeerDead)
 	eventually(t, 5*time.Second, "the link is gone", func() bool { return p.held.guests.Load() == 0 })
 	if n := p.reading.Load(); n != 1 {

@@ -5,17 +5,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
 // peerMetrics are those of the service of many pods. Pods are never labels: their number is not bounded over time.
 type peerMetrics struct {
-	bytes     *prometheus.CounterVec // direction
-	lost      *prometheus.CounterVec // reason
-	refused   *prometheus.CounterVec // reason
-	malformed prometheus.Counter
-	ended     *prometheus.CounterVec // role, cause
-	placed    *prometheus.CounterVec // outcome
+	*peers.Metrics
+	ended  *prometheus.CounterVec // role, cause
+	placed *prometheus.CounterVec // outcome
 }
 
 // Outcomes of asking a peer for a session. The set is closed.
@@ -33,14 +31,14 @@ const (
 )
 
 // newPeerMetrics makes them; those of the certificate if there is one.
-func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, held *linksHeld, state func() (alive, dead int)) *peerMetrics {
-	p := &peerMetrics{}
+func newPeerMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held *linksHeld, state func() (alive, dead int)) *peerMetrics {
 	add := func(c prometheus.Collector) {
 		m.all = append(m.all, c)
 		if m.registerer != nil {
 			m.registerer.MustRegister(c)
 		}
 	}
+	p := &peerMetrics{Metrics: peers.NewMetrics(add)}
 	vec := func(name, help string, labels []string, values ...[]string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, labels)
 		for _, v := range values {
@@ -52,13 +50,6 @@ func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, held *link
 	counter := func(name, help string, f func() uint64) {
 		add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, func() float64 { return float64(f()) }))
 	}
-	p.bytes = vec("peer_bytes_total", "Bytes of envelopes exchanged with peers.", []string{"direction"}, []string{"sent"}, []string{"received"})
-	p.lost = vec("peer_envelopes_lost_total", "Envelopes not sent because the peer's queue was full or its address is not known. Links send theirs again.",
-		[]string{"reason"}, []string{"queue_full"}, []string{"no_address"})
-	p.refused = vec("peers_refused_total", "Connections between pods refused, by reason.", []string{"reason"},
-		[]string{refusedPlaintext}, []string{refusedCertificate}, []string{refusedHandshake})
-	p.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "troupe_peer_malformed_total", Help: "Messages of peers that were passed over because they could not be understood."})
-	add(p.malformed)
 	var ends [][]string
 	for _, e := range relay.EndedCauses() {
 		ends = append(ends, []string{roleGuest, string(e)}, []string{roleHost, string(e)})
@@ -88,11 +79,11 @@ func newPeerMetrics(m *metrics, c *relay.Counters, security *PeerTLS, held *link
 			add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, f))
 		}
 		gauge("peer_certificate_expiry_timestamp_seconds", "When peers begin to refuse the certificate in force, in seconds since the epoch.", func() float64 {
-			until, _ := security.validity(time.Now())
+			until, _ := security.Validity(time.Now())
 			return float64(until.UnixMilli()) / 1e3
 		})
 		gauge("peer_certificate_lifetime_seconds", "For how long the certificate in force was made.", func() float64 {
-			_, lifetime := security.validity(time.Now())
+			_, lifetime := security.Validity(time.Now())
 			return lifetime.Seconds()
 		})
 	}

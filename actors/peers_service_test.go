@@ -10,14 +10,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // load makes of certificate files what an engine wants.
-func load(t testing.TB, f peerca.Files) *PeerTLS {
+func load(t testing.TB, f peerca.Files) *peers.TLS {
 	t.Helper()
-	p, err := NewPeerTLS(f.Cert, f.Key, f.CA, "", nil)
+	p, err := peers.NewTLS(f.Cert, f.Key, f.CA, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,26 +34,26 @@ type service struct {
 	files []peerca.Files
 }
 
-// testDirectory is a Directory that a test changes.
+// testDirectory is a peers.Directory that a test changes.
 type testDirectory struct {
 	mu      sync.Mutex
-	peers   StaticDirectory
-	missing PeerKnowledge // of a pod that is not there
+	peers   peers.Static
+	missing peers.Knowledge // of a pod that is not there
 	subs    map[int]func()
 	next    int
 }
 
-func (d *testDirectory) Lookup(pod string) (Peer, PeerKnowledge) {
+func (d *testDirectory) Lookup(pod string) (peers.Peer, peers.Knowledge) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p, k := d.peers.Lookup(pod)
-	if k == PeerUnknown {
+	if k == peers.Unknown {
 		k = d.missing
 	}
 	return p, k
 }
 
-func (d *testDirectory) Peers() []Peer {
+func (d *testDirectory) Peers() []peers.Peer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.peers.Peers()
@@ -75,9 +76,9 @@ func (d *testDirectory) Subscribe(f func()) func() {
 }
 
 // set replaces what the directory says.
-func (d *testDirectory) set(missing PeerKnowledge, peers ...Peer) {
+func (d *testDirectory) set(missing peers.Knowledge, all ...peers.Peer) {
 	d.mu.Lock()
-	d.peers, d.missing = peers, missing
+	d.peers, d.missing = all, missing
 	var subs []func()
 	for _, f := range d.subs {
 		subs = append(subs, f)
@@ -104,8 +105,8 @@ func newService(t testing.TB, n int, change func(*Config)) *service {
 	listeners := make([]net.Listener, n)
 	for i := range listeners {
 		listeners[i] = listenLoopback(t, "127.0.0.1:0")
-		s.dir.peers = append(s.dir.peers, Peer{Pod: fmt.Sprintf("pod-%d", i), Addr: listeners[i].Addr().String()})
-		s.files = append(s.files, sign(t, s.ca, t.TempDir(), PeerCertName))
+		s.dir.peers = append(s.dir.peers, peers.Peer{Pod: fmt.Sprintf("pod-%d", i), Addr: listeners[i].Addr().String()})
+		s.files = append(s.files, sign(t, s.ca, t.TempDir(), peers.CertName))
 	}
 	for i, l := range listeners {
 		s.pods = append(s.pods, s.start(i, l, change))
@@ -130,7 +131,7 @@ func (s *service) meet() {
 	s.t.Helper()
 	for _, h := range s.pods {
 		eventually(s.t, 10*time.Second, h.pod+" knows the others", func() bool {
-			return int(h.peers.alive.Load()) == len(s.pods)-1
+			return int(h.cluster.alive.Load()) == len(s.pods)-1
 		})
 	}
 }

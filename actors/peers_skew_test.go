@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -103,7 +104,7 @@ func (p *oldPeer) say(f *relay.Frame) {
 func meetOldPeer(t *testing.T) (*service, *oldPeer) {
 	t.Helper()
 	s := newService(t, 1, nil)
-	files := sign(t, s.ca, t.TempDir(), PeerCertName)
+	files := sign(t, s.ca, t.TempDir(), peers.CertName)
 	old := &oldPeer{}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, files))))
 	remote.RegisterRemotingServer(server, old)
@@ -120,7 +121,7 @@ func meetOldPeer(t *testing.T) (*service, *oldPeer) {
 	if old.stream, err = remote.NewRemotingClient(conn).Receive(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.dir.set(PeerUnknown, append(s.dir.Peers(), Peer{Pod: "old", Addr: l.Addr().String()})...)
+	s.dir.set(peers.Unknown, append(s.dir.Peers(), peers.Peer{Pod: "old", Addr: l.Addr().String()})...)
 	return s, old
 }
 
@@ -176,7 +177,7 @@ func TestOlderAndNewerPeers(t *testing.T) {
 				}
 			}
 			eventually(t, 10*time.Second, "the session ends", func() bool { return s.pods[0].Stats().Sessions == 0 })
-			if n := metricValue(t, s.pods[0].peers.metrics.malformed); n != 0 {
+			if n := metricValue(t, s.pods[0].cluster.metrics.Malformed); n != 0 {
 				t.Errorf("%v messages were not understood", n)
 			}
 			s.stop()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -78,7 +79,7 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	}
 	last := connect(s.pods[2].Engine, ConnectRequest{})
 	last.settled(t)
-	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].peers.roomBut("pod-0") })
+	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].cluster.roomBut("pod-0") })
 	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
 	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
 		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
@@ -91,7 +92,7 @@ func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
 	s.pods[1].runner.down.Store(true)
 	eventually(t, 5*time.Second, "the others have heard of it", func() (told bool) {
-		s.pods[0].peers.locked(func(table *relay.Table, _ time.Time) { told = table.Peer("pod-1").Draining })
+		s.pods[0].cluster.locked(func(table *relay.Table, _ time.Time) { told = table.Peer("pod-1").Draining })
 		return told
 	})
 	var clients []*testClient
@@ -209,7 +210,7 @@ func TestOwnerLost(t *testing.T) {
 	far.conn.Request(wire.ID("1"), resume)
 	far.answered(t, "1")
 
-	owner.peers.transport.close() // nothing is said any more
+	owner.cluster.transport.Close() // nothing is said any more
 	died := time.Now()
 	eventually(t, 10*time.Second, "the client is told", func() bool { _, ended := far.hasEnded(); return ended })
 	if took := time.Since(died); took > 5*time.Second {
@@ -300,9 +301,9 @@ func TestPodFlaps(t *testing.T) {
 	far.answered(t, "1")
 	all := s.dir.Peers()
 	for range 20 {
-		s.dir.set(PeerUndecided)
+		s.dir.set(peers.Undecided)
 		far.conn.Request(wire.ID("2"), &wire.StatusParams{})
-		s.dir.set(PeerUnknown, all...)
+		s.dir.set(peers.Unknown, all...)
 	}
 	far.conn.Request(wire.ID("3"), &wire.StatusParams{})
 	if r := far.answered(t, "3"); r.err != nil {
@@ -313,7 +314,7 @@ func TestPodFlaps(t *testing.T) {
 	}
 
 	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod answers is the better proof.
-	s.dir.set(PeerUnknown)
+	s.dir.set(peers.Unknown)
 	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
 	if r := far.answered(t, "4"); r.err != nil {
 		t.Errorf("status while the owner is out of sight: %v", r.err)
@@ -325,15 +326,15 @@ func TestPodFlaps(t *testing.T) {
 	}
 	other.hangUp(wire.CauseClientGone)
 	far.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].peers.held.guests.Load() == 0 })
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.guests.Load() == 0 })
 
 	// Without links it is forgotten. A newcomer waits until the directory knows.
-	s.dir.set(PeerUndecided)
+	s.dir.set(peers.Undecided)
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	var once sync.Once
 	eventually(t, 10*time.Second, "resume is answered", func() bool {
-		once.Do(func() { time.AfterFunc(300*time.Millisecond, func() { s.dir.set(PeerUnknown, all...) }) })
+		once.Do(func() { time.AfterFunc(300*time.Millisecond, func() { s.dir.set(peers.Unknown, all...) }) })
 		return late.reply("1") != nil
 	})
 	if r := late.reply("1"); r.err != nil {
@@ -342,8 +343,8 @@ func TestPodFlaps(t *testing.T) {
 
 	// A directory that does not get to know says nothing of the session: the client is to try again.
 	late.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].peers.held.guests.Load() == 0 })
-	s.dir.set(PeerUndecided)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.guests.Load() == 0 })
+	s.dir.set(peers.Undecided)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
@@ -363,9 +364,9 @@ func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 	owner := connect(s.pods[0].Engine, ConnectRequest{})
 	connected, _ := owner.settled(t)
 	l := listenLoopback(t, "127.0.0.1:0")
-	all := append(s.dir.Peers(), Peer{Pod: "pod-1", Addr: l.Addr().String()})
+	all := append(s.dir.Peers(), peers.Peer{Pod: "pod-1", Addr: l.Addr().String()})
 	early := &testDirectory{peers: all}
-	files := sign(t, s.ca, t.TempDir(), PeerCertName)
+	files := sign(t, s.ca, t.TempDir(), peers.CertName)
 	s.pods = append(s.pods, newHarness(t, newFakeRunner(running), func(cfg *Config) {
 		cfg.Pod = "pod-1"
 		cfg.Peers = &PeersConfig{Directory: early, Listener: l, TLS: load(t, files)}
@@ -383,7 +384,7 @@ func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 		}
 		clients = append(clients, c)
 	}
-	s.dir.set(PeerUnknown, all...)
+	s.dir.set(peers.Unknown, all...)
 	s.meet()
 	c, err := resume()
 	if err != nil {
@@ -405,7 +406,7 @@ func (d *deafEnd) reconnected()     { d.heard++ }
 // TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for it. The link that
 // is refused, because no heartbeat came yet, has no guest, so it must not be told of the connection.
 func TestLinkToADeadPeerHearsNothing(t *testing.T) {
-	p := &peers{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
+	p := &cluster{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
 		Send: func(string, *relay.Envelope) {}, Load: func() *relay.Heartbeat { return nil },
 	})}
 	now := time.Now()

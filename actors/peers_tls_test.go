@@ -8,7 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
@@ -19,20 +20,20 @@ func TestCertificateExpiryIsTold(t *testing.T) {
 	write := func(lifetime time.Duration) func() {
 		return func() {
 			ca.Lifetime = lifetime
-			sign(t, ca, dir, PeerCertName)
+			sign(t, ca, dir, peers.CertName)
 		}
 	}
 	replace := func(file string, by *peerca.Authority) func() {
 		return func() {
 			other := t.TempDir()
-			sign(t, by, other, PeerCertName)
+			sign(t, by, other, peers.CertName)
 			if err := os.Rename(filepath.Join(other, file), filepath.Join(dir, file)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	ca.Lifetime = 3 * time.Hour
-	security := load(t, sign(t, ca, dir, PeerCertName))
+	security := load(t, sign(t, ca, dir, peers.CertName))
 	reg := prometheus.NewRegistry()
 	newPeerMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld), func() (int, int) { return 0, 0 })
 	for _, c := range []struct {

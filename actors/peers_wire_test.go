@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,9 +18,18 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
+)
+
+// What package peers does not export.
+const (
+	peersID      = "peers"
+	envelopeType = "troupe.relay.v1.Envelope"
+	maxQueued    = 8 << 20
+	dialTimeout  = 3 * time.Second
 )
 
 // stranger connects to a pod's peer listener as somebody else's program would.
@@ -51,17 +59,17 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	s := newService(t, 2, nil)
 	addr := s.dir.peers[0].Addr
 	counted := func(reason string) float64 {
-		return metricValue(t, s.pods[0].peers.metrics.refused.WithLabelValues(reason))
+		return metricValue(t, s.pods[0].cluster.metrics.Refused.WithLabelValues(reason))
 	}
 	other := newAuthority(t)
 	for name, c := range map[string]struct {
 		creds  credentials.TransportCredentials
 		reason string
 	}{
-		"plain text":        {insecure.NewCredentials(), refusedPlaintext},
-		"no certificate":    {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), refusedCertificate},
-		"another authority": {credentials.NewTLS(clientOf(t, sign(t, other, t.TempDir(), PeerCertName))), refusedCertificate},
-		"another name":      {credentials.NewTLS(clientOf(t, sign(t, s.ca, t.TempDir(), "database"))), refusedCertificate},
+		"plain text":        {insecure.NewCredentials(), peers.RefusedPlaintext},
+		"no certificate":    {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), peers.RefusedCertificate},
+		"another authority": {credentials.NewTLS(clientOf(t, sign(t, other, t.TempDir(), peers.CertName))), peers.RefusedCertificate},
+		"another name":      {credentials.NewTLS(clientOf(t, sign(t, s.ca, t.TempDir(), "database"))), peers.RefusedCertificate},
 	} {
 		before := counted(c.reason)
 		if _, err := stranger(t, addr, c.creds); err == nil {
@@ -74,12 +82,12 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	}
 
 	// A pod whose peer's address is somebody else's does not talk to that either.
-	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, other, t.TempDir(), PeerCertName)))))
+	foreign := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, other, t.TempDir(), peers.CertName)))))
 	l := listenLoopback(t, "127.0.0.1:0")
 	go func() { _ = foreign.Serve(l) }()
-	before := counted(refusedCertificate)
-	s.dir.set(PeerUnknown, append(s.dir.Peers(), Peer{Pod: "impostor", Addr: l.Addr().String()})...)
-	eventually(t, 5*time.Second, "the impostor is refused", func() bool { return counted(refusedCertificate) > before })
+	before := counted(peers.RefusedCertificate)
+	s.dir.set(peers.Unknown, append(s.dir.Peers(), peers.Peer{Pod: "impostor", Addr: l.Addr().String()})...)
+	eventually(t, 5*time.Second, "the impostor is refused", func() bool { return counted(peers.RefusedCertificate) > before })
 	foreign.Stop()
 	s.meet()
 	s.stop()
@@ -111,32 +119,32 @@ func TestCertificatesRotate(t *testing.T) {
 	ids := []string{"11", "12", "13", "14"}
 	next := newAuthority(t)
 	for step, sign := range []func(dir string){
-		func(dir string) { sign(t, s.ca, dir, PeerCertName, next) }, // both are trusted
-		func(dir string) { sign(t, next, dir, PeerCertName, s.ca) }, // the new one signs
-		func(dir string) { sign(t, next, dir, PeerCertName) },       // the old one is not trusted any more
+		func(dir string) { sign(t, s.ca, dir, peers.CertName, next) }, // both are trusted
+		func(dir string) { sign(t, next, dir, peers.CertName, s.ca) }, // the new one signs
+		func(dir string) { sign(t, next, dir, peers.CertName) },       // the old one is not trusted any more
 	} {
 		for _, f := range s.files {
 			sign(filepath.Dir(f.Cert))
 		}
 		for i, h := range s.pods {
-			h.peers.transport.cut(s.dir.peers[1-i].Pod) // a connection is as good as when it was made
+			h.cluster.transport.Cut(s.dir.peers[1-i].Pod) // a connection is as good as when it was made
 		}
 		far.conn.Request(wire.ID(ids[step]), &wire.StatusParams{})
 		far.answered(t, ids[step])
 		s.meet()
 	}
-	old := sign(t, s.ca, t.TempDir(), PeerCertName)
+	old := sign(t, s.ca, t.TempDir(), peers.CertName)
 	for i := range s.pods {
 		if _, err := stranger(t, s.dir.peers[i].Addr, credentials.NewTLS(clientOf(t, old))); err == nil {
 			t.Error("a certificate of the withdrawn authority was accepted")
 		}
 	}
 	// A certificate without its key is not taken over.
-	other := sign(t, s.ca, t.TempDir(), PeerCertName)
+	other := sign(t, s.ca, t.TempDir(), peers.CertName)
 	if err := os.Rename(other.Cert, s.files[0].Cert); err != nil {
 		t.Fatal(err)
 	}
-	s.pods[1].peers.transport.cut("pod-0")
+	s.pods[1].cluster.transport.Cut("pod-0")
 	far.conn.Request(wire.ID(ids[3]), &wire.StatusParams{})
 	far.answered(t, ids[3])
 	s.stop(owner, far)
@@ -162,7 +170,7 @@ func TestGarbageIsSurvived(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
-	malformed := s.pods[0].peers.metrics.malformed
+	malformed := s.pods[0].cluster.metrics.Malformed
 	for name, m := range map[string]*remote.RemoteMessage{
 		"an unknown type":          one(&remote.MessageEnvelope{MessageData: good}, "troupe.relay.v9.Surprise"),
 		"no type":                  one(&remote.MessageEnvelope{MessageData: good}),
@@ -230,14 +238,14 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	l := listenLoopback(t, "127.0.0.1:0")
 	defer l.Close()
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, s.ca, t.TempDir(), PeerCertName)))),
+		grpc.Creds(credentials.NewTLS(serverOf(t, sign(t, s.ca, t.TempDir(), peers.CertName)))),
 		grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(64<<10))
 	stalled := make(chan struct{}, 16)
 	remote.RegisterRemotingServer(server, &deafPeer{greeted: stalled})
 	go func() { _ = server.Serve(l) }()
-	s.dir.set(PeerUnknown, append(s.dir.Peers(), Peer{Pod: "deaf", Addr: l.Addr().String()})...)
+	s.dir.set(peers.Unknown, append(s.dir.Peers(), peers.Peer{Pod: "deaf", Addr: l.Addr().String()})...)
 
-	p := s.pods[0].peers
+	p := s.pods[0].cluster
 	var before runtime.MemStats
 	for range 2 { // pools are emptied by the second
 		runtime.GC()
@@ -245,10 +253,10 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	for _, size := range []int{30, 5 << 10, 13 << 10, 64 << 10} { // an acknowledgement has 60 bytes with its envelope
 		<-stalled
-		lost := metricValue(t, p.metrics.lost.WithLabelValues("queue_full"))
+		lost := metricValue(t, p.metrics.Lost.WithLabelValues("queue_full"))
 		n := (125 << 20) / (size + 1<<10)
 		for range n {
-			p.transport.send("deaf", &relay.Envelope{Version: 1, From: "pod-0", Boot: make([]byte, size)})
+			p.transport.Send("deaf", &relay.Envelope{Version: 1, From: "pod-0", Boot: make([]byte, size)})
 		}
 		var after runtime.MemStats
 		runtime.GC()
@@ -258,10 +266,10 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 		if held > 2*maxQueued {
 			t.Errorf("%d MiB are held for a peer that does not read, of envelopes of %d bytes", held>>20, size)
 		}
-		if lost := metricValue(t, p.metrics.lost.WithLabelValues("queue_full")) - lost; lost < float64(n/4) {
+		if lost := metricValue(t, p.metrics.Lost.WithLabelValues("queue_full")) - lost; lost < float64(n/4) {
 			t.Errorf("%v envelopes were counted as lost, want most of %d", lost, n)
 		}
-		p.transport.cut("deaf") // it forgets what waits, and connects again
+		p.transport.Cut("deaf") // it forgets what waits, and connects again
 	}
 	closed := time.Now()
 	s.stop()
@@ -269,37 +277,6 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 		t.Errorf("closing took %v", took)
 	}
 	server.Stop()
-}
-
-// TestAnotherPodAtTheAddress: the address of a pod that is gone may be another's by now, which is not to be given what was for the first.
-func TestAnotherPodAtTheAddress(t *testing.T) {
-	s := newService(t, 2, nil)
-	ep := &endpoint{t: s.pods[1].peers.transport, pod: "gone", addr: s.dir.peers[0].Addr, more: make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(t.Context(), dialPatience)
-	defer cancel()
-	if connected, err := ep.connection(ctx); connected || err == nil || !strings.Contains(err.Error(), "pod-0") {
-		t.Errorf("connected: %v, %v", connected, err)
-	}
-	s.stop()
-}
-
-// TestNothingWaitsForAPeerThatIsNotThere: a pod that does not come up for days is not kept the heartbeats of days.
-func TestNothingWaitsForAPeerThatIsNotThere(t *testing.T) {
-	s := newService(t, 1, nil)
-	l := listenLoopback(t, "127.0.0.1:0")
-	l.Close()
-	tr := s.pods[0].peers.transport
-	tr.setPeers(map[string]string{"gone": l.Addr().String()}) // nobody else looks after it
-	tr.mu.Lock()
-	ep := tr.endpoints["gone"]
-	tr.mu.Unlock()
-	tr.send("gone", &relay.Envelope{Version: 1, From: "pod-0"})
-	eventually(t, 10*time.Second, "nothing waits", func() bool {
-		ep.mu.Lock()
-		defer ep.mu.Unlock()
-		return len(ep.queue) == 0
-	})
-	s.stop()
 }
 
 // deafPeer greets and then reads nothing.
@@ -333,12 +310,12 @@ func TestPeerThatHangsAtHandshakeIsLeft(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	s.dir.set(PeerUnknown, append(s.dir.Peers(), Peer{Pod: "hung", Addr: l.Addr().String()})...)
+	s.dir.set(peers.Unknown, append(s.dir.Peers(), peers.Peer{Pod: "hung", Addr: l.Addr().String()})...)
 	for range 2 { // it is left, and tried again
 		select {
 		case c := <-accepted:
 			defer c.Close()
-		case <-time.After(3 * dialPatience):
+		case <-time.After(3 * dialTimeout):
 			t.Fatal("no attempt to connect")
 		}
 	}
@@ -365,10 +342,10 @@ func TestPlainTextNeedsLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := (&PeersConfig{Directory: StaticDirectory{}, Listener: l}).validate(); err == nil {
+	if err := (&PeersConfig{Directory: peers.Static{}, Listener: l}).validate(); err == nil {
 		t.Error("plain text on every address was accepted")
 	}
-	if err := (&PeersConfig{Directory: StaticDirectory{}, Listener: l, TLS: &PeerTLS{}}).validate(); err != nil {
+	if err := (&PeersConfig{Directory: peers.Static{}, Listener: l, TLS: &peers.TLS{}}).validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
@@ -43,7 +43,7 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := ca.Sign(dir, actors.PeerCertName)
+	files, err := ca.Sign(dir, peers.CertName)
 	if err != nil {
 		return nil, nil, err
 	}

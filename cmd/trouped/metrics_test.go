@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
@@ -146,7 +146,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	alone := served(launch(t).families())
 	sameRows(t, "docs/metrics.md", metricsPage(t, "../../docs/metrics.md"), alone)
 
-	files := sign(t, newAuthority(t), t.TempDir(), actors.PeerCertName)
+	files := sign(t, newAuthority(t), t.TempDir(), peers.CertName)
 	peers := served(launch(t, "--peers", "other=127.0.0.1:1", "--peer-listen", "127.0.0.1:0",
 		"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA).families())
 	maps.DeleteFunc(peers, func(name, _ string) bool { return alone[name] != "" })

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peers"
 )
 
 // peersConfig is what can be set of a service of many pods.
@@ -19,10 +20,10 @@ type peersConfig struct {
 	certName string
 	insecure bool
 
-	directory actors.StaticDirectory // of list, set by validate
+	directory peers.Static // of list, set by validate
 }
 
-func defaultPeers() peersConfig { return peersConfig{certName: actors.PeerCertName} }
+func defaultPeers() peersConfig { return peersConfig{certName: peers.CertName} }
 
 func peerSettings(c *config) []setting {
 	p := &c.peers
@@ -80,7 +81,7 @@ func (c *config) validatePeers() (err error) {
 	if err := p.validateService(); err != nil {
 		errs = append(errs, err)
 	}
-	if p.directory, err = actors.ParsePeers(p.list); err != nil {
+	if p.directory, err = peers.Parse(p.list); err != nil {
 		refuse("--peers: %w", err)
 	}
 	for _, peer := range p.directory {
@@ -117,7 +118,7 @@ func (s *server) openPeers() error {
 	}
 	cfg.Directory = directory
 	if !p.insecure {
-		if cfg.TLS, err = actors.NewPeerTLS(p.cert, p.key, p.ca, p.certName, s.log); err != nil {
+		if cfg.TLS, err = peers.NewTLS(p.cert, p.key, p.ca, p.certName, s.log); err != nil {
 			return fmt.Errorf("--peer-cert, --peer-key, --peer-ca: %w", err)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"regexp"
 
-	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/k8s"
 )
 
@@ -31,7 +31,7 @@ func (p *peersConfig) validateService() error {
 
 // openDirectory returns who the peers are. That of --peer-service is empty at
 // first: whether the API server answers is not waited for.
-func (s *server) openDirectory() (actors.Directory, error) {
+func (s *server) openDirectory() (peers.Directory, error) {
 	p := &s.c.peers
 	if p.service == "" {
 		return p.directory, nil
@@ -49,22 +49,22 @@ func (s *server) openDirectory() (actors.Directory, error) {
 // serviceDirectory says in the engine's words what the EndpointSlices say.
 type serviceDirectory struct{ *k8s.Membership }
 
-func (d serviceDirectory) Lookup(pod string) (actors.Peer, actors.PeerKnowledge) {
+func (d serviceDirectory) Lookup(pod string) (peers.Peer, peers.Knowledge) {
 	addr, known := d.Membership.Lookup(pod)
 	switch known {
 	case k8s.Known:
-		return actors.Peer{Pod: pod, Addr: addr}, actors.PeerKnown
+		return peers.Peer{Pod: pod, Addr: addr}, peers.Known
 	case k8s.Undecided:
-		return actors.Peer{}, actors.PeerUndecided
+		return peers.Peer{}, peers.Undecided
 	}
-	return actors.Peer{}, actors.PeerUnknown
+	return peers.Peer{}, peers.Unknown
 }
 
-func (d serviceDirectory) Peers() []actors.Peer {
+func (d serviceDirectory) Peers() []peers.Peer {
 	members := d.Members()
-	peers := make([]actors.Peer, len(members))
+	all := make([]peers.Peer, len(members))
 	for i, m := range members {
-		peers[i] = actors.Peer(m)
+		all[i] = peers.Peer(m)
 	}
-	return peers
+	return all
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
@@ -41,7 +41,7 @@ func TestPeerServiceSettingsAreChecked(t *testing.T) {
 // peerServiceArgs are those of a pod of a Service.
 func peerServiceArgs(t *testing.T) []string {
 	t.Helper()
-	files := sign(t, newAuthority(t), t.TempDir(), actors.PeerCertName)
+	files := sign(t, newAuthority(t), t.TempDir(), peers.CertName)
 	return []string{
 		"--peer-service", "troupe-peers", "--peer-listen", peerAddrs(1)[0],
 		"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA,

@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/troupe-dev/troupe/actors"
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
@@ -58,7 +58,7 @@ func launchFleetThrough(t *testing.T, through func(from, to int, addr string) st
 		for to, addr := range addrs {
 			list = append(list, fmt.Sprintf("pod-%d=%s", to, through(i, to, addr)))
 		}
-		files := sign(t, ca, t.TempDir(), actors.PeerCertName)
+		files := sign(t, ca, t.TempDir(), peers.CertName)
 		f.args = append(f.args, append([]string{
 			"--pod", fmt.Sprintf("pod-%d", i), "--peers", strings.Join(list, ","), "--peer-listen", addr,
 			"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA,

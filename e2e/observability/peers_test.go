@@ -21,7 +21,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/troupe-dev/troupe/actors/peerca"
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 

@@ -1,4 +1,4 @@
-package actors
+package peers
 
 import (
 	"context"
@@ -26,7 +26,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// transport carries envelopes between pods. It speaks the gRPC service of
+// Transport carries envelopes between pods. It speaks the gRPC service of
 // proto.actor's remote (messages, greeting, batches), but with endpoints of its
 // own. Those of the library hold without bound what a peer does not take (140 MiB
 // after 125 MiB were sent to one that accepts connections and does nothing), wait
@@ -35,11 +35,11 @@ import (
 //
 // It loses what is under way when a connection breaks, and what comes while a
 // peer's queue is full. Links send that again.
-type transport struct {
+type Transport struct {
 	self    string
 	age     time.Duration // of connections, at most
 	log     *slog.Logger
-	metrics *peerMetrics
+	metrics *Metrics
 	deliver func(*relay.Envelope) // in the order of one connection; must not block
 	reached func(pod string)      // a connection to the peer was made, again perhaps
 
@@ -74,9 +74,9 @@ const (
 	maxStreams = 4
 )
 
-// newTransport prepares to serve l, which close closes. Without security it is plain text. age is connectionAge, but for tests.
-func newTransport(self string, l net.Listener, security *PeerTLS, age time.Duration, log *slog.Logger, m *peerMetrics) *transport {
-	t := &transport{self: self, age: age, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
+// NewTransport prepares to serve l, which Close closes. Without security it is plain text. age is ConnectionAge, but for tests.
+func NewTransport(self string, l net.Listener, security *TLS, age time.Duration, log *slog.Logger, m *Metrics) *Transport {
+	t := &Transport{self: self, age: age, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
 	serverCreds, clientCreds := insecure.NewCredentials(), insecure.NewCredentials()
 	if security != nil {
 		serverCreds, clientCreds = security.server(t.refused), security.client(t.refused)
@@ -92,8 +92,8 @@ func newTransport(self string, l net.Listener, security *PeerTLS, age time.Durat
 	return t
 }
 
-// start serves. deliver and reached are called from then on, from goroutines of the transport.
-func (t *transport) start(deliver func(*relay.Envelope), reached func(pod string)) {
+// Start serves. deliver and reached are called from then on, from goroutines of the transport.
+func (t *Transport) Start(deliver func(*relay.Envelope), reached func(pod string)) {
 	t.deliver, t.reached = deliver, reached
 	go func() {
 		defer close(t.served)
@@ -103,7 +103,7 @@ func (t *transport) start(deliver func(*relay.Envelope), reached func(pod string
 	}()
 }
 
-func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
+func (t *Transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
@@ -118,14 +118,14 @@ func (t *transport) newServer(creds credentials.TransportCredentials) *grpc.Serv
 }
 
 // refused counts a connection that was not let in, or that was not what was dialled.
-func (t *transport) refused(reason, addr string, err error) {
-	t.metrics.refused.WithLabelValues(reason).Inc()
+func (t *Transport) refused(reason, addr string, err error) {
+	t.metrics.Refused.WithLabelValues(reason).Inc()
 	t.log.Warn("peer refused", "reason", reason, "addr", addr, "err", err)
 }
 
-// setPeers says where peers are, all that there are to be connections to.
+// SetPeers says where peers are, all that there are to be connections to.
 // A peer whose address has changed is connected to anew.
-func (t *transport) setPeers(addrs map[string]string) {
+func (t *Transport) SetPeers(addrs map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -144,13 +144,13 @@ func (t *transport) setPeers(addrs map[string]string) {
 	}
 }
 
-// send queues an envelope for a peer. It never blocks, and may lose it.
-func (t *transport) send(pod string, e *relay.Envelope) {
+// Send queues an envelope for a peer. It never blocks, and may lose it.
+func (t *Transport) Send(pod string, e *relay.Envelope) {
 	t.mu.Lock()
 	ep := t.endpoints[pod]
 	t.mu.Unlock()
 	if ep == nil {
-		t.metrics.lost.WithLabelValues("no_address").Inc()
+		t.metrics.Lost.WithLabelValues(noAddress).Inc()
 		return
 	}
 	buf := streamBuffers.Get(proto.Size(e))
@@ -163,20 +163,23 @@ func (t *transport) send(pod string, e *relay.Envelope) {
 	*buf = data
 	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope, cap(data)) {
 		envelope.Free()
-		t.metrics.lost.WithLabelValues("queue_full").Inc()
+		t.metrics.Lost.WithLabelValues(queueFull).Inc()
 	}
 }
 
-// crowded reports whether much waits for a peer, because it does not read or not as fast.
-func (t *transport) crowded(pod string) bool {
+// Queued returns how many bytes of memory wait to be sent to a peer.
+func (t *Transport) Queued(pod string) int {
 	t.mu.Lock()
 	ep := t.endpoints[pod]
 	t.mu.Unlock()
-	return ep != nil && ep.waiting() > crowded
+	if ep == nil {
+		return 0
+	}
+	return ep.waiting()
 }
 
-// cut gives up the connection to a peer that is dead, and what waits for it.
-func (t *transport) cut(pod string) {
+// Cut gives up the connection to a peer that is dead, and what waits for it.
+func (t *Transport) Cut(pod string) {
 	t.mu.Lock()
 	ep := t.endpoints[pod]
 	t.mu.Unlock()
@@ -186,8 +189,8 @@ func (t *transport) cut(pod string) {
 	}
 }
 
-// close ends every connection at once and waits for the goroutines.
-func (t *transport) close() {
+// Close ends every connection at once and waits for the goroutines.
+func (t *Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
 	endpoints := t.endpoints
@@ -205,14 +208,14 @@ func (t *transport) close() {
 // passed over: a later release may send it.
 type receiver struct {
 	remote.UnimplementedRemotingServer
-	t *transport
+	t *Transport
 }
 
 // Receive serves one peer's stream.
 func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.t.metrics.malformed.Inc()
+			r.t.metrics.Malformed.Inc()
 			r.t.log.Error("panic at what a peer sent", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = status.Error(codes.Internal, "panic")
 		}
@@ -225,7 +228,7 @@ func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
 			return nil
 		case err != nil:
 			if s := status.Code(err); s != codes.Canceled && s != codes.Unavailable && !errors.Is(err, context.Canceled) {
-				r.t.metrics.malformed.Inc()
+				r.t.metrics.Malformed.Inc()
 				r.t.log.Warn("a peer's stream broke", "err", err)
 			}
 			return err
@@ -243,7 +246,7 @@ func (r *receiver) message(stream remote.Remoting_ReceiveServer, msg *inMessage)
 	batch, other, err := msg.batch()
 	switch {
 	case err != nil:
-		r.t.metrics.malformed.Inc()
+		r.t.metrics.Malformed.Inc()
 	case other == nil:
 		r.batch(batch)
 	case other.GetConnectRequest() != nil:
@@ -257,10 +260,10 @@ func (r *receiver) message(stream remote.Remoting_ReceiveServer, msg *inMessage)
 // batch delivers the envelopes of a batch that are meant for us. An index that
 // points nowhere, another type, another serializer or another actor is counted and passed over.
 func (r *receiver) batch(b []byte) {
-	r.t.metrics.bytes.WithLabelValues("received").Add(float64(len(b)))
+	r.t.metrics.Bytes.WithLabelValues(received).Add(float64(len(b)))
 	var index batchIndex
 	if index.read(b) != nil {
-		r.t.metrics.malformed.Inc()
+		r.t.metrics.Malformed.Inc()
 		return
 	}
 	// It was read to its end just now.
@@ -271,7 +274,7 @@ func (r *receiver) batch(b []byte) {
 		raw, n := protowire.ConsumeBytes(b)
 		envelope := new(relay.Envelope)
 		if data, ok := index.envelope(raw); !ok || proto.Unmarshal(data, envelope) != nil {
-			r.t.metrics.malformed.Inc()
+			r.t.metrics.Malformed.Inc()
 			return n
 		}
 		r.t.deliver(envelope)

@@ -1,4 +1,4 @@
-package actors
+package peers
 
 import (
 	"context"
@@ -17,15 +17,15 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// PeerCertName is the DNS name that the certificate of every peer carries, unless
-// PeerTLS says otherwise. Peers are dialled by address, and addresses of pods are
+// CertName is the DNS name that the certificate of every peer carries, unless
+// TLS says otherwise. Peers are dialled by address, and addresses of pods are
 // reused, so it is this name that tells a peer from others who have a
 // certificate of the same authority.
-const PeerCertName = "troupe-peer"
+const CertName = "troupe-peer"
 
-// PeerTLS proves to peers who this pod is, and checks who they are. It reads its
+// TLS proves to peers who this pod is, and checks who they are. It reads its
 // files again when they have changed: a handshake that begins after the change uses the new ones.
-type PeerTLS struct {
+type TLS struct {
 	files [3]string // certificate, key, authorities
 	name  string
 	log   *slog.Logger
@@ -44,17 +44,17 @@ type stamp struct {
 	info     os.FileInfo
 }
 
-// NewPeerTLS reads a certificate with its key and the certificates of those who
+// NewTLS reads a certificate with its key and the certificates of those who
 // may sign peers', all in PEM. Every peer's certificate, this one included, must
-// carry name; an empty one stands for PeerCertName. log may be nil.
-func NewPeerTLS(cert, key, ca, name string, log *slog.Logger) (*PeerTLS, error) {
+// carry name; an empty one stands for CertName. log may be nil.
+func NewTLS(cert, key, ca, name string, log *slog.Logger) (*TLS, error) {
 	if name == "" {
-		name = PeerCertName
+		name = CertName
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	p := &PeerTLS{files: [3]string{cert, key, ca}, name: name, log: log}
+	p := &TLS{files: [3]string{cert, key, ca}, name: name, log: log}
 	if err := p.read(); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func NewPeerTLS(cert, key, ca, name string, log *slog.Logger) (*PeerTLS, error) 
 }
 
 // read takes over what the files hold. Called with mu held, or before p is shared.
-func (p *PeerTLS) read() error {
+func (p *TLS) read() error {
 	var stamps [3]stamp
 	var content [3][]byte
 	for i, file := range p.files {
@@ -96,7 +96,7 @@ func (p *PeerTLS) read() error {
 
 // refresh reads the files again if one has changed. What cannot be used, such as
 // a certificate whose key is not written yet, leaves in force what was.
-func (p *PeerTLS) refresh() {
+func (p *TLS) refresh() {
 	changed := false
 	for i, file := range p.files {
 		info, err := os.Stat(file)
@@ -116,17 +116,17 @@ func (p *PeerTLS) refresh() {
 	p.log.Info("peer certificates read again", "not_after", p.cert.Leaf.NotAfter)
 }
 
-func (p *PeerTLS) current() (*tls.Certificate, *x509.CertPool) {
+func (p *TLS) current() (*tls.Certificate, *x509.CertPool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refresh()
 	return p.cert, p.roots
 }
 
-// validity returns when peers begin to refuse the certificate that is in force, because it or
+// Validity returns when peers begin to refuse the certificate that is in force, because it or
 // an authority above it expires, and for how long it was made. If they refuse it already, and not
 // for its age, that is now.
-func (p *PeerTLS) validity(now time.Time) (until time.Time, lifetime time.Duration) {
+func (p *TLS) Validity(now time.Time) (until time.Time, lifetime time.Duration) {
 	cert, roots := p.current()
 	chains, err := p.chains(roots, cert.Leaf, cert.Certificate[1:], x509.ExtKeyUsageClientAuth)
 	if err != nil {
@@ -146,14 +146,14 @@ func (p *PeerTLS) validity(now time.Time) (until time.Time, lifetime time.Durati
 
 // verify checks a certificate for one side's use. It replaces the standard
 // verification, which would be that of the roots and host name of one moment.
-func (p *PeerTLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) error {
+func (p *TLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) error {
 	_, roots := p.current()
 	_, err := p.chains(roots, leaf, others, use)
 	return err
 }
 
 // chains are the ways from a certificate to one of the roots.
-func (p *PeerTLS) chains(roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
+func (p *TLS) chains(roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, der := range others {
 		if cert, err := x509.ParseCertificate(der); err == nil {
@@ -166,7 +166,7 @@ func (p *PeerTLS) chains(roots *x509.CertPool, leaf *x509.Certificate, others []
 }
 
 // config is what handshakes use, with use the one that the other side's certificate must allow.
-func (p *PeerTLS) config(use x509.ExtKeyUsage) *tls.Config {
+func (p *TLS) config(use x509.ExtKeyUsage) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2"},
@@ -199,24 +199,17 @@ func (p *PeerTLS) config(use x509.ExtKeyUsage) *tls.Config {
 
 var errNoPeerCertificate = errors.New("the peer has no certificate")
 
-// Reasons for which a connection between pods is refused. The set is closed.
-const (
-	refusedPlaintext   = "plaintext"   // what came is not TLS
-	refusedCertificate = "certificate" // missing, not signed by the authority, expired, or not for PeerCertName
-	refusedHandshake   = "handshake"   // it broke off otherwise
-)
-
 // countedCredentials tells of handshakes that failed, which gRPC only logs.
 type countedCredentials struct {
 	credentials.TransportCredentials
 	refused func(reason, remote string, err error)
 }
 
-func (p *PeerTLS) server(refused func(reason, remote string, err error)) credentials.TransportCredentials {
+func (p *TLS) server(refused func(reason, remote string, err error)) credentials.TransportCredentials {
 	return countedCredentials{credentials.NewTLS(p.config(x509.ExtKeyUsageClientAuth)), refused}
 }
 
-func (p *PeerTLS) client(refused func(reason, remote string, err error)) credentials.TransportCredentials {
+func (p *TLS) client(refused func(reason, remote string, err error)) credentials.TransportCredentials {
 	return countedCredentials{credentials.NewTLS(p.config(x509.ExtKeyUsageServerAuth)), refused}
 }
 
@@ -249,10 +242,10 @@ func (c countedCredentials) count(remote string, err error) {
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, context.Canceled):
 		// EOF: somebody looked whether the port is open.
 	case errors.As(err, &header):
-		c.refused(refusedPlaintext, remote, err)
+		c.refused(RefusedPlaintext, remote, err)
 	case errors.As(err, &verification), errors.Is(err, errNoPeerCertificate), errors.As(err, &alert) && alert.Op == "remote error":
-		c.refused(refusedCertificate, remote, err)
+		c.refused(RefusedCertificate, remote, err)
 	default:
-		c.refused(refusedHandshake, remote, err)
+		c.refused(RefusedHandshake, remote, err)
 	}
 }

@@ -1,4 +1,4 @@
-package actors
+package peers
 
 import (
 	"context"
@@ -17,10 +17,8 @@ import (
 
 const (
 	// maxQueued is how many bytes of memory wait for one peer; what is over it is dropped, and its link sends it again.
-	// Links send no more than their windows, so 24 of them never let it come to this: see crowded.
+	// Links send no more than their windows, so 24 of them never let it come to this.
 	maxQueued = 8 << 20
-	// crowded is how much may wait for a peer before links to it have the least window.
-	crowded = 1 << 20
 	// queuedCost is added for each envelope: its place in the queue and its headers.
 	queuedCost = 128
 	// maxBatch and maxBatchBytes bound one message of the stream, far below what gRPC refuses. Larger
@@ -32,10 +30,10 @@ const (
 	// The pause between two attempts to connect doubles from the first to the second.
 	redialFirst = 50 * time.Millisecond
 	redialLast  = time.Second
-	// connectionAge is how old a connection may become: it holds what its handshake found, certificates that have
+	// ConnectionAge is how old a connection may become: it holds what its handshake found, certificates that have
 	// been withdrawn since included. Whoever dialled it makes another in good time, which loses
 	// nothing; the other end insists at twice this age, which loses what is under way.
-	connectionAge = time.Hour
+	ConnectionAge = time.Hour
 )
 
 // errRenewed ends a connection that has reached its age, with all that was sent on it received.
@@ -45,7 +43,7 @@ var errRenewed = errors.New("renewed")
 // into a stream and connects again when that breaks. Order is kept; what was
 // under way when a connection broke is lost.
 type endpoint struct {
-	t    *transport
+	t    *Transport
 	pod  string
 	addr string
 	stop context.CancelFunc
@@ -63,7 +61,7 @@ type queued struct {
 	held int
 }
 
-func (t *transport) newEndpoint(pod, addr string) *endpoint {
+func (t *Transport) newEndpoint(pod, addr string) *endpoint {
 	ctx, stop := context.WithCancel(context.Background())
 	ep := &endpoint{t: t, pod: pod, addr: addr, stop: stop, more: make(chan struct{}, 1)}
 	t.running.Go(func() { ep.run(ctx) })
@@ -287,7 +285,7 @@ func (ep *endpoint) pump(ctx context.Context, stream remote.Remoting_ReceiveClie
 		if err := stream.SendMsg(&outBatch{pod: ep.pod, envelopes: batch}); err != nil {
 			return err
 		}
-		ep.t.metrics.bytes.WithLabelValues("sent").Add(float64(size))
+		ep.t.metrics.Bytes.WithLabelValues(sent).Add(float64(size))
 	}
 }
 

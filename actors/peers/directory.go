@@ -1,4 +1,4 @@
-package actors
+package peers
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 // are safe for concurrent use. An address comes from here only, never from a client.
 type Directory interface {
 	// Lookup finds a pod by its name.
-	Lookup(pod string) (Peer, PeerKnowledge)
+	Lookup(pod string) (Peer, Knowledge)
 	// Peers lists all pods that are known. The pod that asks may be among them.
 	Peers() []Peer
 	// Subscribe calls changed after every change, from any goroutine, until stop is
@@ -25,24 +25,24 @@ type Peer struct {
 	Addr string // host:port of its peer listener
 }
 
-// PeerKnowledge is what a Directory knows of a pod.
-type PeerKnowledge int
+// Knowledge is what a Directory knows of a pod.
+type Knowledge int
 
 const (
-	// PeerUnknown: there is no such pod, so its sessions are lost.
-	PeerUnknown PeerKnowledge = iota
-	// PeerKnown: the pod exists, as far as is known. Whether it answers is for heartbeats to say.
-	PeerKnown
-	// PeerUndecided: the Directory has not been filled yet, or has just lost sight of the pod.
-	PeerUndecided
+	// Unknown: there is no such pod, so its sessions are lost.
+	Unknown Knowledge = iota
+	// Known: the pod exists, as far as is known. Whether it answers is for heartbeats to say.
+	Known
+	// Undecided: the Directory has not been filled yet, or has just lost sight of the pod.
+	Undecided
 )
 
-// StaticDirectory is a Directory that never changes.
-type StaticDirectory []Peer
+// Static is a Directory that never changes.
+type Static []Peer
 
-// ParsePeers reads a list of name=host:port. A name or an address that is there twice is refused.
-func ParsePeers(list []string) (StaticDirectory, error) {
-	var d StaticDirectory
+// Parse reads a list of name=host:port. A name or an address that is there twice is refused.
+func Parse(list []string) (Static, error) {
+	var d Static
 	for _, item := range list {
 		name, addr, ok := strings.Cut(item, "=")
 		host, port, err := net.SplitHostPort(addr)
@@ -60,17 +60,17 @@ func ParsePeers(list []string) (StaticDirectory, error) {
 }
 
 // Lookup implements Directory.
-func (d StaticDirectory) Lookup(pod string) (Peer, PeerKnowledge) {
+func (d Static) Lookup(pod string) (Peer, Knowledge) {
 	for _, p := range d {
 		if p.Pod == pod {
-			return p, PeerKnown
+			return p, Known
 		}
 	}
-	return Peer{}, PeerUnknown
+	return Peer{}, Unknown
 }
 
 // Peers implements Directory.
-func (d StaticDirectory) Peers() []Peer { return slices.Clone(d) }
+func (d Static) Peers() []Peer { return slices.Clone(d) }
 
 // Subscribe implements Directory: there is nothing to tell.
-func (d StaticDirectory) Subscribe(func()) func() { return func() {} }
+func (d Static) Subscribe(func()) func() { return func() {} }
