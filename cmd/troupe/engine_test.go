@@ -303,13 +303,18 @@ func (c *cursor) Next(buf []byte) (transcript.Piece, error) {
 	defer c.x.mu.Unlock()
 	for c.next < len(c.x.pieces) {
 		p := c.x.pieces[c.next]
-		c.next++
-		if p.Mark == nil && p.Offset <= c.offset {
+		if p.Mark != nil {
+			c.next++
+			c.offset = p.Offset
+			return p, nil
+		}
+		unread := p.Data[min(int64(len(p.Data)), max(0, c.offset-p.Offset+int64(len(p.Data)))):]
+		if len(unread) == 0 {
+			c.next++
 			continue
 		}
-		if p.Mark == nil {
-			p.Data = buf[:copy(buf, p.Data)]
-		}
+		p.Data = buf[:copy(buf, unread)] // the rest of a large piece follows in the next call
+		p.Offset -= int64(len(unread) - len(p.Data))
 		c.offset = p.Offset
 		return p, nil
 	}
