@@ -40,7 +40,7 @@ affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 	}
 	var seen notices
 	opt := r.options()
-	opt.OnNotice, opt.Silence, opt.HandshakeTimeout = seen.note, silence, silence
+	opt.OnNotice, opt.KeepaliveTimeout, opt.HandshakeTimeout = seen.note, silence, silence
 	c := r.dialWith(t, opt)
 	e := start(t, c, wire.ExecuteParams{Command: "echo ready; sleep 86400"})
 

@@ -65,7 +65,7 @@ func TestQuietCommandOutlivesAnIdleTimeout(t *testing.T) {
 	var seen notices
 	opt := r.options()
 	opt.HTTPClient, opt.OnNotice = httpClient(through), seen.note
-	opt.Silence = -1 // the client sends no pings of its own
+	opt.KeepaliveTimeout = -1 // the client sends no pings of its own
 	c := r.dialWith(t, opt)
 	cut := make(chan error, 1)
 	go func() { cut <- suite.shared.untilCut(t.Context(), through) }()

@@ -14,26 +14,34 @@ import (
 type repeat int
 
 const (
-	repeatSafe  repeat = iota // it is sent again on the next connection
-	repeatNever               // it fails with ErrUnknownOutcome
-	repeatMoot                // it was about that connection and is forgotten
+	retrySafe     repeat = iota // it is sent again on the next connection
+	retryNever                  // it fails with ErrUnknownOutcome
+	perConnection               // it was about that connection and is forgotten
 )
 
 // call is one request. Its fields are guarded by Client.mu but for done.
 type call struct {
-	id      string
-	method  string
-	frame   []byte
-	repeat  repeat
-	patient bool // its answer may be long in coming: it does not hurry a stalled connection
-	sent    bool
-	then    func(reply) // run by the connection's reader before it reads on; may be nil
-	done    chan reply  // capacity 1
+	id         string
+	method     string
+	frame      []byte
+	repeat     repeat
+	background bool // its answer may be long in coming: it does not priority a stalled connection
+	sent       bool
+	then       func(reply) // run by the connection's reader before it reads on; may be nil
+	done       chan reply  // capacity 1
 }
 
 type reply struct {
 	result json.RawMessage
 	err    error // *wire.Error, or the session's end
+}
+
+func newReply(m *wire.Message) reply {
+	r := reply{result: m.Result}
+	if m.Err != nil {
+		r.err = m.Err // a nil *wire.Error in an error would not be nil
+	}
+	return r
 }
 
 // newCall encodes a request. The server refuses larger frames than its
@@ -58,23 +66,28 @@ func (c *Client) submit(k *call) error {
 		return c.end
 	}
 	c.calls = append(c.calls, k)
-	if !k.patient {
-		c.urgent.Add(1)
-		signal(c.hurry)
+	if !k.background {
+		c.priorityCalls.Add(1)
+		signal(c.priority)
 	}
 	signal(c.work)
 	return nil
 }
 
-// await submits k and waits for its answer. When ctx ends first, sent tells
-// whether the server may have got it; if not, it never will.
-func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, sent bool, err error) {
+// do submits k and waits for its answer, as await does.
+func (c *Client) do(ctx context.Context, k *call) (result json.RawMessage, sent bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
 	if err := c.submit(k); err != nil {
 		return nil, false, err
 	}
+	return c.await(ctx, k)
+}
+
+// await waits for the answer to k. When ctx ends first, sent reports whether the
+// server may have received it; if not, it never will.
+func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, sent bool, err error) {
 	select {
 	case r := <-k.done:
 		return r.result, true, r.err
@@ -89,7 +102,7 @@ func (c *Client) request(ctx context.Context, method string, params, result any,
 	if err != nil {
 		return err
 	}
-	raw, _, err := c.await(ctx, k)
+	raw, _, err := c.do(ctx, k)
 	if err != nil || result == nil {
 		return err
 	}
@@ -116,8 +129,8 @@ func (c *Client) removeLocked(match func(*call) bool) (removed []*call) {
 			continue
 		}
 		removed = append(removed, k)
-		if !k.patient {
-			c.urgent.Add(-1)
+		if !k.background {
+			c.priorityCalls.Add(-1)
 		}
 	}
 	clear(c.calls[len(kept):])
@@ -155,12 +168,12 @@ func resolve(calls []*call, r reply) {
 	}
 }
 
-// linkLost sorts the requests that were written to a connection that ended.
+// socketLost sorts the requests that were written to a connection that ended.
 // cause says why; tooBig means that one of them was refused for its size.
-func (c *Client) linkLost(tooBig bool) {
+func (c *Client) socketLost(tooBig bool) {
 	c.mu.Lock()
 	unknown := c.removeLocked(func(k *call) bool {
-		return k.sent && (k.repeat == repeatNever || tooBig && k.repeat == repeatSafe)
+		return k.sent && (k.repeat == retryNever || tooBig && k.repeat == retrySafe)
 	})
 	for _, k := range c.calls {
 		k.sent = false
@@ -173,9 +186,9 @@ func (c *Client) linkLost(tooBig bool) {
 	resolve(unknown, reply{err: err})
 }
 
-// dropMoot forgets the requests about an earlier connection.
-func (c *Client) dropMoot() {
+// dropPerConnection forgets the requests about an earlier connection.
+func (c *Client) dropPerConnection() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.removeLocked(func(k *call) bool { return k.repeat == repeatMoot })
+	c.removeLocked(func(k *call) bool { return k.repeat == perConnection })
 }

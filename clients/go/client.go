@@ -31,17 +31,17 @@ type Client struct {
 	done    chan struct{} // closed when the session ended for this Client
 	stopped chan struct{} // closed when its goroutines did
 
-	work   chan struct{} // capacity 1: calls has something to write
-	hurry  chan struct{} // capacity 1: a request waits for its answer
-	urgent atomic.Int64  // requests that hurry a stalled link
-	nextID atomic.Int64
+	work          chan struct{} // capacity 1: calls has something to write
+	priority      chan struct{} // capacity 1: a request waits for its answer
+	priorityCalls atomic.Int64  // unanswered requests that a stalled socket must not delay
+	nextID        atomic.Int64
 
 	mu        sync.Mutex
 	connected wire.Connected
 	calls     []*call // unanswered, in order
 	execs     map[string]*Execution
-	link      *link // the current one
-	draining  bool  // the server said that it is stopping
+	socket    *socket // the current one
+	draining  bool    // the server said that it is stopping
 	end       error
 }
 
@@ -64,6 +64,29 @@ func Dial(ctx context.Context, url string, opt Options) (*Client, error) {
 		return nil, fmt.Errorf("connecting to %s: %w", url, err)
 	}
 	return c, nil
+}
+
+// Start opens a session and starts a command in it, as Dial and Execute do, but sends
+// execute right after the upgrade instead of waiting for the server's greeting. If the
+// session was opened and the command was refused, the Client is returned with the
+// *wire.Error, so that the caller can go on with it or Close it.
+func Start(ctx context.Context, url string, params wire.ExecuteParams, opt Options) (*Client, *Execution, error) {
+	c := newClient(url, opt)
+	e, k, err := c.newExecute(params)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.submit(k); err != nil {
+		return nil, nil, err
+	}
+	if err := c.open(ctx, nil); err != nil {
+		if websocket.CloseStatus(err) == websocket.StatusMessageTooBig {
+			err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+		}
+		return nil, nil, fmt.Errorf("connecting to %s: %w", url, err)
+	}
+	e, err = c.awaitExecute(ctx, e, k)
+	return c, e, err
 }
 
 // Attach resumes a session that another Client left. It follows the executions
@@ -93,7 +116,7 @@ func newClient(url string, opt Options) *Client {
 		url: url, opt: opt, log: opt.Logger,
 		ctx: ctx, hangUp: hangUp,
 		done: make(chan struct{}), stopped: make(chan struct{}),
-		work: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		work: make(chan struct{}, 1), priority: make(chan struct{}, 1),
 		execs: make(map[string]*Execution),
 	}
 }
@@ -128,19 +151,37 @@ func (c *Client) Err() error {
 // If ctx ends before the answer, the command may have been started and runs on:
 // Execute with the same ExecutionID follows it.
 func (c *Client) Execute(ctx context.Context, params wire.ExecuteParams) (*Execution, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	e, k, err := c.newExecute(params)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.submit(k); err != nil {
+		c.forget(e)
+		return nil, err
+	}
+	return c.awaitExecute(ctx, e, k)
+}
+
+// newExecute makes an execution whose messages are routed to it, and its request, to be submitted.
+func (c *Client) newExecute(params wire.ExecuteParams) (*Execution, *call, error) {
 	if params.ExecutionID == "" {
 		params.ExecutionID = strings.ToLower(rand.Text())
 	}
-	k, err := c.newCall(wire.MethodExecute, params, repeatSafe)
+	k, err := c.newCall(wire.MethodExecute, params, retrySafe)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	e := newExecution(c, params.ExecutionID, 0)
 	e.keep = params.OnExit == wire.ExitKeep
 	k.then = e.answered
-	if err := c.follow(e); err != nil {
-		return nil, err
-	}
+	return e, k, c.follow(e)
+}
+
+// awaitExecute waits for the answer to a submitted execute.
+func (c *Client) awaitExecute(ctx context.Context, e *Execution, k *call) (*Execution, error) {
 	_, sent, err := c.await(ctx, k)
 	if err == nil {
 		return e, nil
@@ -154,7 +195,15 @@ func (c *Client) Execute(ctx context.Context, params wire.ExecuteParams) (*Execu
 
 // Executions are those that this Client follows and that were not read to
 // their end: an Execution that only Wait is called on stays, until Discard.
+// One whose execute is not answered yet is not among them.
 func (c *Client) Executions() map[string]*Execution {
+	all := c.followed()
+	maps.DeleteFunc(all, func(_ string, e *Execution) bool { return e.pending() })
+	return all
+}
+
+// followed returns every execution that messages are routed to.
+func (c *Client) followed() map[string]*Execution {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.execs)
@@ -163,7 +212,7 @@ func (c *Client) Executions() map[string]*Execution {
 // Control pauses, resumes or cancels any execution of the session.
 func (c *Client) Control(ctx context.Context, params wire.ControlParams) (*wire.ControlResult, error) {
 	result := new(wire.ControlResult)
-	if err := c.request(ctx, wire.MethodControl, params, result, repeatSafe); err != nil {
+	if err := c.request(ctx, wire.MethodControl, params, result, retrySafe); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -172,9 +221,9 @@ func (c *Client) Control(ctx context.Context, params wire.ControlParams) (*wire.
 // Signal sends a signal to any execution of the session. It fails with
 // ErrUnknownOutcome if the connection ends before the answer, unless the signal is KILL.
 func (c *Client) Signal(ctx context.Context, params wire.SignalParams) error {
-	r := repeatNever
+	r := retryNever
 	if strings.EqualFold(strings.TrimPrefix(strings.ToUpper(params.Signal), "SIG"), "KILL") {
-		r = repeatSafe
+		r = retrySafe
 	}
 	return c.request(ctx, wire.MethodSignal, params, nil, r)
 }
@@ -182,7 +231,7 @@ func (c *Client) Signal(ctx context.Context, params wire.SignalParams) error {
 // Status asks for the session's executions and limits.
 func (c *Client) Status(ctx context.Context) (*wire.StatusResult, error) {
 	result := new(wire.StatusResult)
-	if err := c.request(ctx, wire.MethodStatus, struct{}{}, result, repeatSafe); err != nil {
+	if err := c.request(ctx, wire.MethodStatus, struct{}{}, result, retrySafe); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -194,7 +243,7 @@ func (c *Client) Status(ctx context.Context) (*wire.StatusResult, error) {
 func (c *Client) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	err := c.request(ctx, wire.MethodClose, struct{}{}, nil, repeatSafe)
+	err := c.request(ctx, wire.MethodClose, struct{}{}, nil, retrySafe)
 	c.disconnect(ErrClosed)
 	for _, gone := range []error{ErrClosed, ErrDetached, ErrNoSession, ErrSessionLost, ErrSessionEnded} {
 		if errors.Is(err, gone) {

@@ -30,11 +30,12 @@ func (c *Client) open(ctx context.Context, r *resumeRequest) error {
 		deadline = time.Now().Add(c.opt.DialRetry)
 	}
 	for attempt := 1; ; attempt++ {
-		l, err := c.connect(ctx, r)
+		s, err := c.connect(ctx, r)
 		if err == nil {
-			go c.run(l)
+			go c.run(s)
 			return nil
 		}
+		c.socketLost(false) // what Start has sent is sent again
 		delay := max(c.opt.Backoff.delay(attempt), retryAfter(err))
 		if permanent(err) || time.Now().Add(delay).After(deadline) {
 			return err
@@ -47,34 +48,34 @@ func (c *Client) open(ctx context.Context, r *resumeRequest) error {
 }
 
 // connect makes one connection: a new session, or with r an old one. When it
-// returns a link, the session is attached and nothing was read after that.
-func (c *Client) connect(ctx context.Context, r *resumeRequest) (*link, error) {
+// returns a socket, the session is attached and nothing was read after that.
+func (c *Client) connect(ctx context.Context, r *resumeRequest) (*socket, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.HandshakeTimeout)
 	defer cancel()
-	l := newLink(c)
-	if err := c.handshake(ctx, l, r != nil); err != nil {
+	s := newSocket(c)
+	if err := c.handshake(ctx, s, r != nil); err != nil {
 		return nil, err
 	}
-	l.ws.SetReadLimit(maxServerMessage)
-	stop := context.AfterFunc(ctx, func() { l.fail(ctx.Err()) })
+	s.ws.SetReadLimit(maxServerMessage)
+	stop := context.AfterFunc(ctx, func() { s.fail(ctx.Err()) })
 	var err error
 	if r == nil {
-		err = l.greeted()
+		err = s.greeted()
 	} else {
-		err = l.resume(r)
+		err = s.resume(r)
 	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		l.fail(err)
+		s.fail(err)
 		return nil, err
 	}
-	return l, nil
+	return s, nil
 }
 
 // handshake makes the WebSocket.
-func (c *Client) handshake(ctx context.Context, l *link, resume bool) error {
+func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	target, err := url.Parse(c.url)
 	if err != nil {
 		return err
@@ -98,8 +99,8 @@ func (c *Client) handshake(ctx context.Context, l *link, resume bool) error {
 	ws, resp, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
 		HTTPClient:     c.opt.HTTPClient,
 		HTTPHeader:     header,
-		OnPingReceived: func(context.Context, []byte) bool { l.touch(); return true },
-		OnPongReceived: func(context.Context, []byte) { l.touch() },
+		OnPingReceived: func(context.Context, []byte) bool { s.touch(); return true },
+		OnPongReceived: func(context.Context, []byte) { s.touch() },
 	})
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -108,39 +109,47 @@ func (c *Client) handshake(ctx context.Context, l *link, resume bool) error {
 		}
 		return err
 	}
-	l.ws = ws
+	s.ws = ws
 	return nil
 }
 
-// greeted reads up to connected, the first message on a new session.
-func (l *link) greeted() error {
+// greeted sends the requests that wait already, such as that of Start, and reads up to
+// connected, the first message on a new session.
+func (s *socket) greeted() error {
+	for k := s.c.nextCall(); k != nil; k = s.c.nextCall() {
+		if err := s.send(k.frame); err != nil {
+			return err
+		}
+	}
 	for {
-		m, err := l.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return err
+		case len(m.ID) > 0 && string(m.ID) != string(wire.NullID):
+			s.c.answer(m.ID, newReply(&m)) // a request that is refused before it reaches the session
 		case m.Err != nil:
 			return m.Err
 		case m.Method == wire.MethodConnected:
-			l.c.mu.Lock()
-			defer l.c.mu.Unlock()
-			return json.Unmarshal(m.Params, &l.c.connected)
+			s.c.mu.Lock()
+			defer s.c.mu.Unlock()
+			return json.Unmarshal(m.Params, &s.c.connected)
 		}
 	}
 }
 
 // resume sends r and reads up to its answer, before which the server sends no output.
-func (l *link) resume(r *resumeRequest) error {
+func (s *socket) resume(r *resumeRequest) error {
 	const id = "0" // call ids begin at 1
 	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets})
 	if err != nil {
 		return err
 	}
-	if err := l.send(frame); err != nil {
+	if err := s.send(frame); err != nil {
 		return err
 	}
 	for {
-		m, err := l.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return err
@@ -151,19 +160,19 @@ func (l *link) resume(r *resumeRequest) error {
 			if err := json.Unmarshal(m.Result, &result); err != nil {
 				return fmt.Errorf("answer to resume: %w", err)
 			}
-			l.c.resumed(r, &result)
+			s.c.resumed(r, &result)
 			return nil
 		case m.Method == wire.MethodPing:
-			signal(l.pong)
+			signal(s.pong)
 		}
 	}
 }
 
 // receive reads and decodes one message. A close frame becomes what it means.
-func (l *link) receive() (wire.Message, error) {
-	frame, err := l.readFrame()
+func (s *socket) receive() (wire.Message, error) {
+	frame, err := s.readFrame()
 	if err != nil {
-		if cause := context.Cause(l.ctx); cause != nil {
+		if cause := context.Cause(s.ctx); cause != nil {
 			err = cause
 		}
 		return wire.Message{}, err
@@ -181,7 +190,7 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 		for id, status := range result.Executions {
 			offset, named := r.offsets[id]
 			if named || r.offsets == nil {
-				c.execs[id] = attachedExecution(c, id, offset, status)
+				c.execs[id] = newAttachedExecution(c, id, offset, status)
 			}
 		}
 	}
@@ -189,19 +198,19 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 	for _, id := range result.Unknown {
 		if e := c.lookup(id); e != nil {
 			c.forget(e)
-			e.finish(ErrUnknownExecution)
+			e.fail(ErrUnknownExecution)
 		}
 	}
 	for id := range r.offsets {
 		if e := c.lookup(id); e != nil {
-			e.unpark(false)
+			e.step(stepResumed)
 		}
 	}
 }
 
-func attachedExecution(c *Client, id string, offset int64, status wire.ExecutionStatus) *Execution {
+func newAttachedExecution(c *Client, id string, offset int64, status wire.ExecutionStatus) *Execution {
 	e := newExecution(c, id, offset)
-	e.started = true
+	e.phase = phaseReceiving
 	e.keep = status.State == wire.StateKept
 	e.result = wire.ExecuteResult{Status: "started", ExecutionID: id, PID: status.PID, PGID: status.PGID, Attached: true}
 	return e
@@ -215,7 +224,8 @@ func permanent(err error) bool {
 	}
 	switch wire.CodeOf(err) {
 	case 0:
-		return errors.Is(err, context.Canceled) || endOfLink(err) != nil || malformed(err)
+		return errors.Is(err, context.Canceled) || endOfSocket(err) != nil || malformed(err) ||
+			websocket.CloseStatus(err) == websocket.StatusMessageTooBig
 	case wire.CodeSessionLimit, wire.CodeDraining, wire.CodeInternal, wire.CodeExecutionLimit:
 		return false
 	default:
@@ -238,7 +248,7 @@ func endOfSession(err error) error {
 	case wire.CodeSessionLost:
 		return &sessionEnd{ErrSessionLost, err}
 	}
-	if end := endOfLink(err); end != nil {
+	if end := endOfSocket(err); end != nil {
 		return end
 	}
 	if permanent(err) {

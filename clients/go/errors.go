@@ -45,10 +45,10 @@ var (
 
 // Causes of a lost connection, seen in Notice.Err.
 var (
-	// ErrSilent means that nothing was heard from the server for Options.Silence.
-	ErrSilent  = errors.New("nothing heard from the server")
-	errHole    = errors.New("output is not contiguous")
-	errRefetch = errors.New("output must be fetched again")
+	// ErrKeepaliveTimeout means that nothing was heard from the server for Options.KeepaliveTimeout.
+	ErrKeepaliveTimeout = errors.New("nothing heard from the server")
+	errHole             = errors.New("output is not contiguous")
+	errFetch            = errors.New("output must be fetched again")
 )
 
 // errDrained is what ended a session whose server was told to stop.
@@ -134,9 +134,9 @@ const (
 	statusSessionLost websocket.StatusCode = 4007
 )
 
-// endOfLink returns the end of the session that the end of a connection means,
+// endOfSocket returns the end of the session that the end of a connection means,
 // or nil if the session may live on.
-func endOfLink(err error) error {
+func endOfSocket(err error) error {
 	switch websocket.CloseStatus(err) {
 	case websocket.StatusNormalClosure:
 		return &sessionEnd{ErrSessionEnded, nil}

@@ -2,7 +2,7 @@ package troupe
 
 import "github.com/troupe-dev/troupe/actors/wire"
 
-// Event is one of *Output, *Gap, *Warning, *Control, *Problem and *Completed.
+// Event is one of *Output, *Gap, *Warning, *Control, *ProcessError and *Completed.
 type Event interface{ event() }
 
 // Output is a piece of what the command wrote, in the order in which it was written.
@@ -32,18 +32,18 @@ type Control struct {
 	wire.ControlEvent
 }
 
-// Problem is process.error.
-type Problem struct{ wire.ProcessError }
+// ProcessError is process.error.
+type ProcessError struct{ wire.ProcessError }
 
 // Completed is the last event, but for an execution whose survivors are kept.
 type Completed struct{ wire.Completed }
 
-func (*Output) event()    {}
-func (*Gap) event()       {}
-func (*Warning) event()   {}
-func (*Control) event()   {}
-func (*Problem) event()   {}
-func (*Completed) event() {}
+func (*Output) event()       {}
+func (*Gap) event()          {}
+func (*Warning) event()      {}
+func (*Control) event()      {}
+func (*ProcessError) event() {}
+func (*Completed) event()    {}
 
 // cost is what an event counts against BufferBytes: events without data count too.
 func cost(ev Event) int {

@@ -2,6 +2,7 @@ package troupe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -23,31 +24,27 @@ type Execution struct {
 	mu     sync.Mutex
 	result wire.ExecuteResult
 
-	// Receive state, advanced by the connection's reader.
-	started    bool         // the server knows it: it belongs into resume
-	offset     int64        // transcript position after the last queued event
-	healed     int64        // position at which bytes were missing once already, -1: none
-	lastWarn   wire.Warning // to tell a repeated mark
-	parked     bool         // what arrives is thrown away and fetched again later
-	refetching bool         // asked for
-	resync     bool         // what is ahead of offset is of before the refetch
+	// Receive state, advanced by the socket's reader; phase also by Next and Discard.
+	phase           phase
+	offset          int64        // transcript position after the last queued event
+	gapRetriedAt    int64        // position at which missing bytes were asked for again; -1: none
+	lastWarn        wire.Warning // recognizes a warning that a resumed transcript repeats
+	completedQueued bool         // survivors may still write after it
 
 	// Consumer state.
 	queue     []Event
 	bytes     int   // cost of queue
 	delivered int64 // position after the last event that Next returned
-	discard   bool
+	atEnd     error // what Next returns once queue is empty; nil: it waits
 
 	// End.
-	completed  *wire.Completed // as first heard, for Wait
-	lastQueued bool            // Completed was queued
-	ended      bool            // nothing follows what is queued
-	err        error           // the session's end
+	completed *wire.Completed // set as soon as it is received, for Wait
+	err       error           // the session's end
 }
 
 func newExecution(c *Client, id string, offset int64) *Execution {
 	return &Execution{
-		c: c, id: id, offset: offset, delivered: offset, healed: -1,
+		c: c, id: id, offset: offset, delivered: offset, gapRetriedAt: -1,
 		wake:     make(chan struct{}, 1),
 		space:    make(chan struct{}, 1),
 		finished: make(chan struct{}),
@@ -58,7 +55,7 @@ func newExecution(c *Client, id string, offset int64) *Execution {
 func (e *Execution) ID() string { return e.id }
 
 // Result is the server's answer to execute. For an attached execution PID and
-// PGID are those that resume told.
+// PGID come from the answer to resume.
 func (e *Execution) Result() wire.ExecuteResult {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -73,7 +70,7 @@ func (e *Execution) Offset() int64 {
 }
 
 // Next returns the next event, waiting for it if need be. After the last one it
-// returns io.EOF: then all output was delivered, but for what a Gap or the
+// returns io.EOF: then all output was delivered, except what a Gap or the
 // counts of Completed named. If the session ended before, it returns what is
 // buffered and then the session's end, such as ErrSessionLost. An error of ctx
 // leaves everything as it was.
@@ -82,23 +79,23 @@ func (e *Execution) Next(ctx context.Context) (Event, error) {
 		e.mu.Lock()
 		if len(e.queue) > 0 {
 			ev := e.pop()
-			last := e.ended && len(e.queue) == 0
+			last := e.phase == phaseEnded && len(e.queue) == 0
 			e.mu.Unlock()
 			if last {
 				e.c.forget(e)
 			}
 			return ev, nil
 		}
-		if err := e.endLocked(); err != nil {
+		if err := e.atEnd; err != nil {
 			e.mu.Unlock()
 			signal(e.wake) // for the next waiter
 			return nil, err
 		}
-		refetch := e.parked && !e.refetching
-		e.refetching = e.refetching || refetch
+		parked := e.phase == phaseParked
+		e.phase = e.phase.after(stepDrained)
 		e.mu.Unlock()
-		if refetch {
-			e.c.refetch(e)
+		if parked {
+			e.c.fetch(e)
 		}
 		select {
 		case <-e.wake:
@@ -126,18 +123,6 @@ func (e *Execution) pop() Event {
 	return ev
 }
 
-// endLocked is what Next returns once the queue is empty; nil: more may come.
-func (e *Execution) endLocked() error {
-	switch {
-	case e.discard:
-		return ErrDiscarded
-	case e.ended:
-		return io.EOF
-	default:
-		return e.err
-	}
-}
-
 // Wait returns once the execution has ended, or its session. It does not read
 // output, and does not need it to be read: see the package comment on slow consumers.
 func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
@@ -158,10 +143,11 @@ func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
 // Discard throws the unread and all further output away. Wait still works.
 func (e *Execution) Discard() {
 	e.mu.Lock()
-	e.discard, e.parked = true, false
+	e.phase = e.phase.after(stepDiscarded)
+	e.atEnd = ErrDiscarded
 	e.queue, e.bytes = nil, 0
 	e.delivered = e.offset
-	ended := e.ended
+	ended := e.phase == phaseEnded
 	e.mu.Unlock()
 	if ended {
 		e.c.forget(e)
@@ -173,12 +159,12 @@ func (e *Execution) Discard() {
 // Pause stops the execution's whole process tree and its timers.
 func (e *Execution) Pause(ctx context.Context) error { return e.control(ctx, wire.ControlPause) }
 
-// Resume lets a paused execution go on.
+// Resume lets a paused execution continue.
 func (e *Execution) Resume(ctx context.Context) error { return e.control(ctx, wire.ControlResume) }
 
-// Cancel ends the execution: SIGTERM to its whole tree, SIGKILL after the
-// server's grace. It answers at once; Wait tells when the tree is dead.
-// It is safe to repeat, also once the execution has ended.
+// Cancel begins the execution's end: SIGTERM to its whole tree, SIGKILL after the
+// server's grace. It does not wait for that; Wait does. It is safe to repeat,
+// also once the execution has ended.
 func (e *Execution) Cancel(ctx context.Context) error { return e.control(ctx, wire.ControlCancel) }
 
 func (e *Execution) control(ctx context.Context, kind string) error {
@@ -192,9 +178,13 @@ func (e *Execution) Signal(ctx context.Context, name string) error {
 	return e.c.Signal(ctx, wire.SignalParams{ExecutionID: e.id, Signal: name})
 }
 
-// finish ends the execution with its session. What is queued stays readable.
-func (e *Execution) finish(err error) {
+// fail ends the execution with its session. What is queued stays readable.
+func (e *Execution) fail(err error) {
 	e.mu.Lock()
+	e.phase = e.phase.after(stepFailed)
+	if e.atEnd == nil {
+		e.atEnd = err
+	}
 	if e.err == nil {
 		e.err = err
 		if e.completed == nil {
@@ -206,18 +196,22 @@ func (e *Execution) finish(err error) {
 	signal(e.wake)
 }
 
-// detach ends the execution and tells where another Client goes on.
-// follow is false when everything was delivered.
+// detach ends the execution for this Client and drops what was not read. Another
+// Client continues at offset; follow is false if nothing is left to follow.
 func (e *Execution) detach() (offset int64, follow bool) {
 	e.mu.Lock()
-	follow = e.started && !(e.ended && len(e.queue) == 0)
+	follow = e.phase != phasePending && !(e.phase == phaseEnded && len(e.queue) == 0)
 	offset = e.delivered
-	e.queue, e.bytes, e.ended = nil, 0, e.ended && !follow
+	e.queue, e.bytes = nil, 0
+	if follow && errors.Is(e.atEnd, io.EOF) {
+		e.atEnd = ErrDetached // the events before the end were dropped
+	}
 	e.mu.Unlock()
-	e.finish(ErrDetached)
+	e.fail(ErrDetached)
 	return offset, follow
 }
 
+// String names the execution in logs and errors.
 func (e *Execution) String() string { return fmt.Sprintf("execution %s", e.id) }
 
 // signal sets a capacity-1 channel without blocking.

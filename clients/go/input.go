@@ -29,12 +29,12 @@ func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {
 		chunk := p[n:min(n+inputChunk, len(p))]
 		k, err := e.c.newCall(wire.MethodInput, wire.InputParams{
 			ExecutionID: e.id, Data: base64.StdEncoding.EncodeToString(chunk), Encoding: wire.EncodingBase64,
-		}, repeatNever)
+		}, retryNever)
 		if err != nil {
 			return n, err
 		}
-		k.patient = true
-		_, sent, err := e.c.await(ctx, k)
+		k.background = true
+		_, sent, err := e.c.do(ctx, k)
 		if err != nil {
 			ie := &InputError{Delivered: n, Err: err}
 			if wire.CodeOf(err) == 0 && sent {
@@ -50,7 +50,7 @@ func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {
 // CloseInput closes the command's stdin. Closing it twice is not an error.
 func (e *Execution) CloseInput(ctx context.Context) error {
 	params := wire.InputParams{ExecutionID: e.id, EOF: true}
-	err := e.c.request(ctx, wire.MethodInput, params, nil, repeatSafe)
+	err := e.c.request(ctx, wire.MethodInput, params, nil, retrySafe)
 	if wire.CodeOf(err) == wire.CodeInputUnavailable {
 		return nil
 	}

@@ -9,10 +9,10 @@ import (
 
 // routeNotification handles every notification but process.output. Unknown ones
 // are ignored, so that a newer server can add some.
-func (c *Client) routeNotification(l *link, m wire.Message) error {
+func (c *Client) routeNotification(s *socket, m wire.Message) error {
 	switch m.Method {
 	case wire.MethodPing:
-		signal(l.pong)
+		signal(s.pong)
 		return nil
 	case wire.MethodDraining:
 		var d wire.Draining
@@ -32,26 +32,26 @@ func (c *Client) routeNotification(l *link, m wire.Message) error {
 		if e == nil {
 			return err
 		}
-		return e.receiveCompleted(l, done)
+		return e.receiveCompleted(s, done)
 	case wire.MethodWarning:
 		w := new(wire.Warning)
 		e, err := c.target(m.Params, w, &w.ExecutionID)
 		if e != nil {
-			e.receiveWarning(l, w)
+			e.receiveWarning(s, w)
 		}
 		return err
 	case wire.MethodStarted, wire.MethodPaused, wire.MethodResumed, wire.MethodCanceled:
 		ev := &Control{Method: m.Method}
 		e, err := c.target(m.Params, &ev.ControlEvent, &ev.ExecutionID)
 		if e != nil {
-			e.push(l, ev)
+			e.push(s, ev)
 		}
 		return err
 	case wire.MethodError:
-		ev := new(Problem)
+		ev := new(ProcessError)
 		e, err := c.target(m.Params, &ev.ProcessError, &ev.ExecutionID)
 		if e != nil {
-			e.push(l, ev)
+			e.push(s, ev)
 		}
 		return err
 	}

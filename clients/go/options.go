@@ -13,9 +13,9 @@ import (
 const (
 	// DefaultResumeWindow is used when the server does not announce its own.
 	DefaultResumeWindow = 300 * time.Second
-	// DefaultSilence is two of the server's default ping intervals and some:
+	// DefaultKeepaliveTimeout is two of the server's default ping intervals and some:
 	// one lost ping does not end a connection, two do.
-	DefaultSilence = 45 * time.Second
+	DefaultKeepaliveTimeout = 45 * time.Second
 	// DefaultStallTimeout is well below the server's write timeout of 10 s, after
 	// which it would drop a connection that is not read.
 	DefaultStallTimeout = 2 * time.Second
@@ -57,9 +57,9 @@ type Options struct {
 	DialRetry time.Duration
 	// HandshakeTimeout bounds one attempt to connect. Zero: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
-	// Silence ends a connection on which nothing was heard for that long; the
-	// client pings at a third of it. Zero: DefaultSilence. Negative: never.
-	Silence time.Duration
+	// KeepaliveTimeout ends a connection on which nothing was heard for that long; the
+	// client pings at a third of it. Zero: DefaultKeepaliveTimeout. Negative: never.
+	KeepaliveTimeout time.Duration
 
 	// BufferBytes bounds the unread output held per Execution. Zero: DefaultBufferBytes.
 	BufferBytes int
@@ -87,7 +87,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Backoff.Initial, 100*time.Millisecond)
 	setDefault(&o.Backoff.Max, 5*time.Second)
 	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
-	setDefault(&o.Silence, DefaultSilence)
+	setDefault(&o.KeepaliveTimeout, DefaultKeepaliveTimeout)
 	setDefault(&o.StallTimeout, DefaultStallTimeout)
 	setDefault(&o.BufferBytes, DefaultBufferBytes)
 	if o.Logger == nil {

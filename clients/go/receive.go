@@ -2,31 +2,34 @@ package troupe
 
 import (
 	"bytes"
+	"io"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// hurriedStall replaces StallTimeout while a request waits for its answer
-// behind a full execution, so that a Cancel is answered at once.
-const hurriedStall = 100 * time.Millisecond
+// priorityStallTimeout replaces StallTimeout while a request with priority waits for its
+// answer behind a full execution, so that a Cancel is answered at once.
+const priorityStallTimeout = 100 * time.Millisecond
 
 // receiveOutput queues a piece of the transcript after making it contiguous
-// with what was queued before. data, the bytes of the piece, becomes the queue's.
+// with what was queued before. It takes ownership of data, the bytes of the piece.
 // A non-nil error asks for a new connection.
-func (e *Execution) receiveOutput(l *link, out *wire.Output, data []byte) error {
+func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) error {
 	e.mu.Lock()
-	if e.parked || e.ended || e.err != nil {
-		e.mu.Unlock()
-		return nil
-	}
-	if e.discard {
-		e.offset, e.delivered = max(e.offset, out.Offset), max(e.offset, out.Offset)
+	if !e.phase.queues() {
 		e.mu.Unlock()
 		putBuffer(data)
 		return nil
 	}
-	have, healed, resync := e.offset, e.healed, e.resync
+	if e.phase == phaseDiscarding {
+		e.offset = max(e.offset, out.Offset)
+		e.delivered = e.offset
+		e.mu.Unlock()
+		putBuffer(data)
+		return nil
+	}
+	have, retriedAt, skipping := e.offset, e.gapRetriedAt, e.phase == phaseSkipping
 	e.mu.Unlock()
 
 	shortest, longest := rawLength(out.Encoding, data)
@@ -36,17 +39,17 @@ func (e *Execution) receiveOutput(l *link, out *wire.Output, data []byte) error 
 	switch {
 	case advance <= 0:
 		return nil // a repetition, or nothing
-	case advance > longest+out.Gap && resync:
-		return nil // of before the answer to refetch
+	case advance > longest+out.Gap && skipping:
+		return nil // sent before the answer to the fetch
 	case advance > longest+out.Gap:
-		if healed != have {
+		if retriedAt != have {
 			e.mu.Lock()
-			e.healed = have
+			e.gapRetriedAt = have
 			e.mu.Unlock()
 			return errHole
 		}
 		gap = advance - longest
-		l.c.log.Warn("output is missing", "execution", e.id, "offset", have, "bytes", gap)
+		s.c.log.Warn("output is missing", "execution", e.id, "offset", have, "bytes", gap)
 	case advance < shortest: // overlaps what is here
 		data = lastRaw(data, advance, out.Encoding)
 		gap = 0
@@ -54,48 +57,53 @@ func (e *Execution) receiveOutput(l *link, out *wire.Output, data []byte) error 
 		gap = advance - shortest
 	}
 	if gap > 0 {
-		if !e.push(l, &Gap{Bytes: gap, Offset: have + gap, Unreported: gap > out.Gap}) {
+		if !e.push(s, &Gap{Bytes: gap, Offset: have + gap, Unreported: gap > out.Gap}) {
 			return nil
 		}
 	}
 	if len(data) > 0 {
-		e.push(l, &Output{Stream: out.Type, Data: data, Truncated: out.Truncated, Offset: end})
+		e.push(s, &Output{Stream: out.Type, Data: data, Truncated: out.Truncated, Offset: end})
 	}
 	return nil
 }
 
 // receiveCompleted queues the end. A non-nil error asks for a new connection.
-func (e *Execution) receiveCompleted(l *link, done *wire.Completed) error {
+func (e *Execution) receiveCompleted(s *socket, done *wire.Completed) error {
 	e.mu.Lock()
 	if e.completed == nil && e.err == nil {
 		e.completed = done
 		close(e.finished)
 	}
-	missing := done.OutputBytes - e.offset
-	if e.parked || e.lastQueued || e.err != nil {
+	if !e.phase.queues() || e.completedQueued {
 		e.mu.Unlock()
 		return nil
 	}
-	if missing > 0 && !e.discard {
-		if e.healed != e.offset {
-			e.healed = e.offset
-			e.mu.Unlock()
-			return errHole
-		}
-		e.mu.Unlock()
-		if !e.push(l, &Gap{Bytes: missing, Offset: done.OutputBytes, Unreported: true}) {
-			return nil
-		}
-	} else {
-		e.mu.Unlock()
+	missing := done.OutputBytes - e.offset
+	if e.phase == phaseDiscarding {
+		missing = 0
 	}
-	if !e.push(l, &Completed{*done}) {
+	if missing > 0 && e.gapRetriedAt != e.offset {
+		e.gapRetriedAt = e.offset
+		e.mu.Unlock()
+		return errHole
+	}
+	e.mu.Unlock()
+	if missing > 0 && !e.push(s, &Gap{Bytes: missing, Offset: done.OutputBytes, Unreported: true}) {
+		return nil
+	}
+	if !e.push(s, &Completed{*done}) {
 		return nil
 	}
 	e.mu.Lock()
-	e.lastQueued = true
-	e.ended = !e.keep || !survived(done)
-	last := e.ended && len(e.queue) == 0 // it was read this moment, or is discarded
+	e.completedQueued = true
+	if !e.keep || !survived(done) {
+		e.phase = e.phase.after(stepCompleted)
+	}
+	ended := e.phase == phaseEnded
+	if ended && e.atEnd == nil {
+		e.atEnd = io.EOF
+	}
+	last := ended && len(e.queue) == 0 // Next took it just now, or it is discarded
 	e.mu.Unlock()
 	if last {
 		e.c.forget(e)
@@ -111,11 +119,11 @@ func survived(done *wire.Completed) bool {
 
 // receiveWarning queues a warning unless it is the one that a resumed
 // transcript repeats.
-func (e *Execution) receiveWarning(l *link, w *wire.Warning) {
+func (e *Execution) receiveWarning(s *socket, w *wire.Warning) {
 	e.mu.Lock()
 	again := e.lastWarn.Code == w.Code && e.lastWarn.Offset == w.Offset
 	e.mu.Unlock()
-	if !again && e.push(l, &Warning{*w}) {
+	if !again && e.push(s, &Warning{*w}) {
 		e.mu.Lock()
 		e.lastWarn = *w
 		e.mu.Unlock()
@@ -123,21 +131,23 @@ func (e *Execution) receiveWarning(l *link, w *wire.Warning) {
 }
 
 // push queues ev, waiting for room. It reports false if ev was not taken: the
-// connection is ending, or the execution was parked because nobody reads it.
+// connection is ending, or the execution was parked because nothing reads it.
 // Either way the server sends ev again, since offset did not move.
-func (e *Execution) push(l *link, ev Event) bool {
+func (e *Execution) push(s *socket, ev Event) bool {
 	n := cost(ev)
 	for {
 		e.mu.Lock()
-		if e.parked || e.ended || e.err != nil {
+		discarding := e.phase == phaseDiscarding
+		if !e.phase.queues() {
 			e.mu.Unlock()
 			return false
 		}
-		if e.bytes == 0 || e.bytes+n <= l.c.opt.BufferBytes || e.discard {
+		if e.bytes == 0 || e.bytes+n <= s.c.opt.BufferBytes || discarding {
 			if after, ok := span(ev); ok {
-				e.offset, e.resync = after, false
+				e.offset = after
+				e.phase = e.phase.after(stepContinued)
 			}
-			if e.discard {
+			if discarding {
 				e.delivered = e.offset
 			} else {
 				e.queue = append(e.queue, ev)
@@ -148,7 +158,7 @@ func (e *Execution) push(l *link, ev Event) bool {
 			return true
 		}
 		e.mu.Unlock()
-		if !l.awaitRoom(e) {
+		if !s.awaitRoom(e) {
 			return false
 		}
 	}
@@ -156,27 +166,27 @@ func (e *Execution) push(l *link, ev Event) bool {
 
 // awaitRoom leaves the socket unread until e was read from. It parks e when
 // that takes too long, and reports whether to try again.
-func (l *link) awaitRoom(e *Execution) bool {
-	l.blocked.Store(true)
+func (s *socket) awaitRoom(e *Execution) bool {
+	s.blocked.Store(true)
 	defer func() {
-		l.touch()
-		l.blocked.Store(false)
+		s.touch()
+		s.blocked.Store(false)
 	}()
-	timer := time.NewTimer(l.c.opt.StallTimeout)
+	timer := time.NewTimer(s.c.opt.StallTimeout)
 	defer timer.Stop()
-	hurried := false
+	shortened := false
 	for {
-		if !hurried && l.c.urgent.Load() > 0 {
-			hurried = true
-			timer.Reset(min(hurriedStall, l.c.opt.StallTimeout))
+		if !shortened && s.c.priorityCalls.Load() > 0 {
+			shortened = true
+			timer.Reset(min(priorityStallTimeout, s.c.opt.StallTimeout))
 		}
 		select {
 		case <-e.space:
 			return true
-		case <-l.c.hurry:
-		case <-l.c.ctx.Done():
+		case <-s.c.priority:
+		case <-s.c.ctx.Done():
 			return false
-		case <-l.ctx.Done():
+		case <-s.ctx.Done():
 			return false
 		case <-timer.C:
 			e.park()
@@ -185,34 +195,49 @@ func (l *link) awaitRoom(e *Execution) bool {
 	}
 }
 
+// park drops what arrives from now on, unless the queue was emptied just now.
 func (e *Execution) park() {
 	e.mu.Lock()
-	e.parked = len(e.queue) > 0 && !e.discard // else it was read this moment
+	if len(e.queue) > 0 {
+		e.phase = e.phase.after(stepStalled)
+	}
 	e.mu.Unlock()
 	signal(e.wake)
 }
 
-// unpark takes output again, from offset on. On a connection that went on,
-// pieces of before may still come until the first that continues at offset.
-func (e *Execution) unpark(sameLink bool) {
+// step applies a step that the server's answer caused.
+func (e *Execution) step(s step) {
 	e.mu.Lock()
-	e.parked, e.refetching, e.resync = false, false, sameLink
+	e.phase = e.phase.after(s)
 	e.mu.Unlock()
 }
 
-// whole reports whether all that the server has of e is here: its end
-// and what came before, or nothing because it was never started.
-func (e *Execution) whole() bool {
+// received reports whether everything that the server has of e was received: its end
+// and what came before, or nothing because it never started.
+func (e *Execution) received() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.started || e.err != nil || e.lastQueued && !e.parked
+	switch e.phase {
+	case phasePending, phaseEnded, phaseFailed:
+		return true
+	case phaseParked, phaseFetching:
+		return false
+	}
+	return e.completedQueued
 }
 
-// position is where resume goes on; follow is false if resume must not name e.
+// pending reports whether execute is not answered yet.
+func (e *Execution) pending() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.phase == phasePending
+}
+
+// position is where a resume continues; follow is false if it must not name e.
 func (e *Execution) position() (offset int64, follow bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.offset, e.started && !e.ended && e.err == nil
+	return e.offset, e.phase.resumable()
 }
 
 var replacement = []byte("\uFFFD")

@@ -12,23 +12,23 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// settled is how long a connection must last for the next loss to start the
+// stableAfter is how long a connection must last for the next loss to start the
 // backoff anew, so that connections that die at once are not hammered.
-const settled = 5 * time.Second
+const stableAfter = 5 * time.Second
 
-// run serves one link after another until the session ends.
-func (c *Client) run(l *link) {
+// run serves one socket after another until the session ends.
+func (c *Client) run(s *socket) {
 	defer close(c.stopped)
 	attempt := 0
 	for {
 		begun := time.Now()
-		err := l.serve()
-		c.linkLost(websocket.CloseStatus(err) == websocket.StatusMessageTooBig)
+		err := s.serve()
+		c.socketLost(websocket.CloseStatus(err) == websocket.StatusMessageTooBig)
 		if c.ctx.Err() != nil {
 			c.finish(context.Cause(c.ctx))
 			return
 		}
-		if end := endOfLink(err); end != nil {
+		if end := endOfSocket(err); end != nil {
 			c.finish(end)
 			return
 		}
@@ -37,14 +37,14 @@ func (c *Client) run(l *link) {
 			c.finish(&sessionEnd{ErrSessionEnded, errDrained})
 			return
 		}
-		if time.Since(begun) >= settled {
+		if time.Since(begun) >= stableAfter {
 			attempt = 0
 		}
-		if !errors.Is(err, errRefetch) {
+		if !errors.Is(err, errFetch) {
 			c.log.Info("connection lost", "session", c.ID(), "err", err)
 			c.opt.OnNotice(Notice{Kind: NoticeLost, Err: err})
 		}
-		if l, attempt, err = c.reconnect(attempt, err); err != nil {
+		if s, attempt, err = c.reconnect(attempt, err); err != nil {
 			c.finish(err)
 			return
 		}
@@ -60,8 +60,8 @@ func (c *Client) drained(err error) bool {
 	if !draining || websocket.CloseStatus(err) != websocket.StatusServiceRestart {
 		return false
 	}
-	for _, e := range c.Executions() {
-		if !e.whole() {
+	for _, e := range c.followed() {
+		if !e.received() {
 			return false
 		}
 	}
@@ -70,12 +70,12 @@ func (c *Client) drained(err error) bool {
 
 // reconnect resumes the session, trying until the resume window has passed.
 // attempt is how many tries in a row came before; the count after this is returned.
-func (c *Client) reconnect(attempt int, lost error) (*link, int, error) {
+func (c *Client) reconnect(attempt int, lost error) (*socket, int, error) {
 	began, window := time.Now(), c.resumeWindow()
-	refetch := errors.Is(lost, errRefetch)
+	fetching := errors.Is(lost, errFetch)
 	// The first try follows within Backoff.Initial: most often only the connection was lost.
 	delay := c.opt.Backoff.delay(attempt)
-	if refetch {
+	if fetching {
 		delay = 0
 	}
 	for {
@@ -87,14 +87,14 @@ func (c *Client) reconnect(attempt int, lost error) (*link, int, error) {
 			return nil, 0, context.Cause(c.ctx)
 		}
 		attempt++
-		l, err := c.connect(c.ctx, c.resumeRequest())
+		s, err := c.connect(c.ctx, c.resumeRequest())
 		if err == nil {
-			c.dropMoot()
-			if gone := time.Since(began); !refetch {
+			c.dropPerConnection()
+			if gone := time.Since(began); !fetching {
 				c.log.Info("session resumed", "session", c.ID(), "attempt", attempt, "after", gone)
 				c.opt.OnNotice(Notice{Kind: NoticeResumed, Attempt: attempt, Delay: gone})
 			}
-			return l, attempt, nil
+			return s, attempt, nil
 		}
 		if c.ctx.Err() != nil {
 			return nil, 0, context.Cause(c.ctx)
@@ -122,7 +122,7 @@ func (c *Client) resumeWindow() time.Duration {
 // here to its end. Executes that were not answered are sent again instead.
 func (c *Client) resumeRequest() *resumeRequest {
 	r := &resumeRequest{token: c.Connected().ResumeToken, offsets: make(map[string]int64)}
-	for id, e := range c.Executions() {
+	for id, e := range c.followed() {
 		if offset, follow := e.position(); follow {
 			r.offsets[id] = offset
 		}
@@ -130,25 +130,25 @@ func (c *Client) resumeRequest() *resumeRequest {
 	return r
 }
 
-// refetch asks, on the live connection, for what a parked execution threw away.
-func (c *Client) refetch(e *Execution) {
+// fetch asks, on the live connection, for what a parked execution dropped.
+func (c *Client) fetch(e *Execution) {
 	offset, _ := e.position()
 	params := wire.ResumeParams{ResumeToken: c.Connected().ResumeToken, Executions: map[string]int64{e.id: offset}}
-	k, err := c.newCall(wire.MethodResume, params, repeatMoot)
+	k, err := c.newCall(wire.MethodResume, params, perConnection)
 	if err != nil {
 		return // it is small, so it always encodes
 	}
 	k.then = func(r reply) {
 		if r.err == nil {
-			e.unpark(true)
+			e.step(stepFetched)
 			return
 		}
 		// A server that resumes only at the start of a connection gets a new one.
 		c.mu.Lock()
-		l := c.link
+		s := c.socket
 		c.mu.Unlock()
-		if l != nil {
-			l.cancel(errRefetch)
+		if s != nil {
+			s.cancel(errFetch)
 		}
 	}
 	_ = c.submit(k) // else the session ended, and e with it
@@ -161,7 +161,7 @@ func (e *Execution) answered(r reply) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.started = true
+	e.phase = e.phase.after(stepAnswered)
 	if err := json.Unmarshal(r.result, &e.result); err != nil {
 		e.result = wire.ExecuteResult{Status: "started", ExecutionID: e.id}
 	}
@@ -206,8 +206,8 @@ func (c *Client) finish(end error) {
 	calls := c.removeLocked(func(*call) bool { return true })
 	c.mu.Unlock()
 	resolve(calls, reply{err: end})
-	for _, e := range c.Executions() {
-		e.finish(end)
+	for _, e := range c.followed() {
+		e.fail(end)
 	}
 	c.hangUp(end)
 	close(c.done)

@@ -194,8 +194,8 @@ func TestSilentServerIsLeft(t *testing.T) {
 	}
 	notices := make(chan troupe.Notice, 10)
 	c := dial(t, s.start(t), troupe.Options{
-		Silence:  150 * time.Millisecond,
-		OnNotice: func(n troupe.Notice) { notices <- n },
+		KeepaliveTimeout: 150 * time.Millisecond,
+		OnNotice:         func(n troupe.Notice) { notices <- n },
 	})
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "x"})
 	if err != nil {
@@ -225,8 +225,8 @@ func (c *muteConn) Write(p []byte) (int, error) {
 // A quiet server that answers WebSocket pings is kept.
 func TestQuietServerIsKept(t *testing.T) {
 	s := &fakeServer{hang: true}
-	c := dial(t, s.start(t), troupe.Options{Silence: 400 * time.Millisecond})
-	time.Sleep(1600 * time.Millisecond) // several times Silence: nothing must happen in it
+	c := dial(t, s.start(t), troupe.Options{KeepaliveTimeout: 400 * time.Millisecond})
+	time.Sleep(1600 * time.Millisecond) // several times KeepaliveTimeout: nothing must happen in it
 	if _, err := c.Status(t.Context()); err != nil || s.conns.Load() != 1 {
 		t.Errorf("%v on %d connections", err, s.conns.Load())
 	}

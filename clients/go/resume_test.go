@@ -187,7 +187,7 @@ func TestHoleIsHealedOrReported(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		always bool
-	}{{"healed", false}, {"reported", true}} {
+	}{{"gapRetriedAt", false}, {"reported", true}} {
 		t.Run(tc.name, func(t *testing.T) {
 			script := noise(10_000, 5)
 			s := &fakeServer{script: script, piece: 1000}

@@ -25,7 +25,7 @@ func BenchmarkRoute(b *testing.B) {
 				frames = append(frames, frame)
 			}
 			c := newClient("ws://troupe.test/ws", Options{})
-			l := newLink(c)
+			l := newSocket(c)
 			b.SetBytes(total)
 			b.ReportAllocs()
 			for b.Loop() {

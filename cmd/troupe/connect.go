@@ -77,7 +77,7 @@ func whyLost(err error) string {
 	switch {
 	case known:
 		return because
-	case errors.Is(err, troupe.ErrSilent):
+	case errors.Is(err, troupe.ErrKeepaliveTimeout):
 		return "nothing was heard from the server"
 	case errors.Is(err, syscall.ECONNRESET):
 		return "it was reset"
@@ -87,21 +87,25 @@ func whyLost(err error) string {
 	return "it broke"
 }
 
-// dial opens a session.
-func (a *app) dial(ctx context.Context) (*troupe.Client, error) {
+// start opens a session and starts a command in it.
+func (a *app) start(ctx context.Context, params wire.ExecuteParams) (*troupe.Client, *troupe.Execution, error) {
 	url, err := serverURL(a.settings.server)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	opt, err := a.options()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := troupe.Dial(ctx, url, opt)
-	if err != nil {
-		return nil, explain(url, err)
+	c, e, err := troupe.Start(ctx, url, params, opt)
+	switch {
+	case err == nil:
+		return c, e, nil
+	case c == nil:
+		return nil, nil, explain(url, err)
 	}
-	return c, nil
+	_ = c.Close()
+	return nil, nil, refusal(err)
 }
 
 // attachTo attaches to a remembered session, following offsets as client.Attach does.

@@ -151,14 +151,9 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	sig := a.watchSignals(cancel)
 	defer sig.stop()
 
-	c, err := a.dial(ctx)
+	c, e, err := a.start(ctx, params)
 	if err != nil {
 		return orInterrupted(ctx, err)
-	}
-	e, err := c.Execute(ctx, params)
-	if err != nil {
-		_ = c.Close()
-		return orInterrupted(ctx, refusal(err))
 	}
 	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now(), keep: params.OnExit == wire.ExitKeep}
 	if err := st.save(r); err != nil {

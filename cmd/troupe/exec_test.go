@@ -85,7 +85,7 @@ func TestLossesAreToldInWords(t *testing.T) {
 		"it broke":                          errors.New("failed to get reader: received header with unexpected rsv bits set"),
 		"it was reset":                      &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
 		"it timed out":                      &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
-		"nothing was heard from the server": fmt.Errorf("%w for 45s", troupe.ErrSilent),
+		"nothing was heard from the server": fmt.Errorf("%w for 45s", troupe.ErrKeepaliveTimeout),
 	} {
 		if got := whyLost(err); got != want {
 			t.Errorf("%v is told as %q, want %q", err, got, want)

@@ -60,7 +60,7 @@ func (p *printer) plain(ev troupe.Event) error {
 		}
 	case *troupe.Gap:
 		p.gap += ev.Bytes
-	case *troupe.Problem:
+	case *troupe.ProcessError:
 		if ev.Error != nil {
 			p.a.notef("%s", ev.Error.Message)
 		}
@@ -86,7 +86,7 @@ func (p *printer) line(id string, ev troupe.Event) error {
 		method, params = wire.MethodWarning, ev.Warning
 	case *troupe.Control:
 		method, params = ev.Method, ev.ControlEvent
-	case *troupe.Problem:
+	case *troupe.ProcessError:
 		method, params = wire.MethodError, ev.ProcessError
 	case *troupe.Completed:
 		method, params = wire.MethodCompleted, ev.Completed

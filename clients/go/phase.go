@@ -1,0 +1,71 @@
+package troupe
+
+// phase is the receiving side of an Execution: what becomes of its messages.
+type phase uint8
+
+const (
+	// phasePending: execute is not answered yet. A resume does not name the execution.
+	phasePending phase = iota
+	// phaseReceiving: messages are queued for Next.
+	phaseReceiving
+	// phaseParked: the consumer reads nothing. Messages are dropped, to be fetched again.
+	phaseParked
+	// phaseFetching: the consumer reads again and the server was asked to go on from
+	// Execution.offset. Messages are dropped until it answers.
+	phaseFetching
+	// phaseSkipping: the server has answered. Output from before the answer, which lies ahead of
+	// offset, is dropped until the first piece that continues at offset.
+	phaseSkipping
+	// phaseDiscarding: Discard was called. Output only advances offset.
+	phaseDiscarding
+	// phaseEnded: the end was received, and nothing follows it. Final.
+	phaseEnded
+	// phaseFailed: the session ended first. Final.
+	phaseFailed
+
+	phaseCount
+)
+
+// step is what moves an Execution from phase to phase.
+type step uint8
+
+const (
+	stepAnswered  step = iota // the server answered execute
+	stepStalled               // the consumer took nothing for Options.StallTimeout
+	stepDrained               // Next found the queue of a parked execution empty
+	stepFetched               // the server answered the fetch on the connection that it was sent on
+	stepResumed               // a new connection resumes the execution at offset
+	stepContinued             // a piece of output that continues at offset was queued
+	stepDiscarded             // the consumer called Discard
+	stepCompleted             // the end was queued, and no process lives on to write more
+	stepFailed                // the session ended for this Client
+
+	stepCount
+)
+
+// transitions is the whole state machine: the phase that follows for each step in each phase.
+// Where the two are equal, the step changes nothing. Ended and Failed are never left.
+var transitions = [stepCount][phaseCount]phase{
+	//               Pending          Receiving        Parked           Fetching         Skipping         Discarding       Ended       Failed
+	stepAnswered:  {phaseReceiving, phaseReceiving, phaseParked, phaseFetching, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
+	stepStalled:   {phasePending, phaseParked, phaseParked, phaseFetching, phaseParked, phaseDiscarding, phaseEnded, phaseFailed},
+	stepDrained:   {phasePending, phaseReceiving, phaseFetching, phaseFetching, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
+	stepFetched:   {phasePending, phaseReceiving, phaseParked, phaseSkipping, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
+	stepResumed:   {phasePending, phaseReceiving, phaseReceiving, phaseReceiving, phaseReceiving, phaseDiscarding, phaseEnded, phaseFailed},
+	stepContinued: {phasePending, phaseReceiving, phaseParked, phaseFetching, phaseReceiving, phaseDiscarding, phaseEnded, phaseFailed},
+	stepDiscarded: {phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseEnded, phaseFailed},
+	stepCompleted: {phaseEnded, phaseEnded, phaseParked, phaseFetching, phaseEnded, phaseEnded, phaseEnded, phaseFailed},
+	stepFailed:    {phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseEnded, phaseFailed},
+}
+
+func (p phase) after(s step) phase { return transitions[s][p] }
+
+// queues reports whether messages are queued, or at least counted, in this phase.
+func (p phase) queues() bool {
+	return p == phasePending || p == phaseReceiving || p == phaseSkipping || p == phaseDiscarding
+}
+
+// resumable reports whether a resume names an execution in this phase.
+func (p phase) resumable() bool {
+	return p != phasePending && p != phaseEnded && p != phaseFailed
+}

@@ -1,0 +1,127 @@
+package troupe
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+)
+
+// The machine is small enough to be written down twice: each step as the phases that it
+// changes. Every other cell stays as it is, and Ended and Failed are final.
+func TestEveryStepInEveryPhase(t *testing.T) {
+	changes := map[step]map[phase]phase{
+		stepAnswered: {phasePending: phaseReceiving},
+		stepStalled:  {phaseReceiving: phaseParked, phaseSkipping: phaseParked},
+		stepDrained:  {phaseParked: phaseFetching},
+		stepFetched:  {phaseFetching: phaseSkipping},
+		stepResumed: {
+			phaseParked: phaseReceiving, phaseFetching: phaseReceiving, phaseSkipping: phaseReceiving,
+		},
+		stepContinued: {phaseSkipping: phaseReceiving},
+		stepDiscarded: {
+			phasePending: phaseDiscarding, phaseReceiving: phaseDiscarding, phaseParked: phaseDiscarding,
+			phaseFetching: phaseDiscarding, phaseSkipping: phaseDiscarding,
+		},
+		stepCompleted: {
+			phasePending: phaseEnded, phaseReceiving: phaseEnded, phaseSkipping: phaseEnded, phaseDiscarding: phaseEnded,
+		},
+		stepFailed: {
+			phasePending: phaseFailed, phaseReceiving: phaseFailed, phaseParked: phaseFailed,
+			phaseFetching: phaseFailed, phaseSkipping: phaseFailed, phaseDiscarding: phaseFailed,
+		},
+	}
+	for s := range stepCount {
+		for p := range phaseCount {
+			want, changed := changes[s][p]
+			if !changed {
+				want = p
+			}
+			if got := p.after(s); got != want {
+				t.Errorf("step %d in phase %d gives %d, want %d", s, p, got, want)
+			}
+		}
+	}
+}
+
+// What a phase means for the reader, the consumer and a resume.
+func TestPhaseDecidesWhatIsKeptAndAskedFor(t *testing.T) {
+	for _, tc := range []struct {
+		phase     phase
+		queues    bool // a warning is taken
+		resumable bool // a resume names it
+		received  bool // nothing is left to be resumed for, its end being queued
+	}{
+		{phasePending, true, false, true},
+		{phaseReceiving, true, true, true},
+		{phaseParked, false, true, false},
+		{phaseFetching, false, true, false},
+		{phaseSkipping, true, true, true},
+		{phaseDiscarding, true, true, true},
+		{phaseEnded, false, false, true},
+		{phaseFailed, false, false, true},
+	} {
+		c := newClient("ws://unused", Options{})
+		e := newExecution(c, "x", 7)
+		e.phase, e.completedQueued = tc.phase, true
+		s := newSocket(c)
+		if got := e.push(s, &Warning{}); got != tc.queues {
+			t.Errorf("phase %d: push %v, want %v", tc.phase, got, tc.queues)
+		}
+		if offset, follow := e.position(); offset != 7 || follow != tc.resumable {
+			t.Errorf("phase %d: position %d %v, want 7 %v", tc.phase, offset, follow, tc.resumable)
+		}
+		if got := e.received(); got != tc.received {
+			t.Errorf("phase %d: received %v, want %v", tc.phase, got, tc.received)
+		}
+		e.completedQueued = false
+		if got := e.received(); got != (tc.phase == phasePending || tc.phase == phaseEnded || tc.phase == phaseFailed) {
+			t.Errorf("phase %d before the end is queued: received %v", tc.phase, got)
+		}
+		s.cancel(nil)
+		c.hangUp(nil)
+	}
+}
+
+// Next says why nothing follows: what the consumer did counts before what the server did.
+func TestWhatNextReturnsAtTheEnd(t *testing.T) {
+	lost := errors.New("lost")
+	complete := func(e *Execution, s *socket) { _ = e.receiveCompleted(s, &wire.Completed{}) }
+	read := func(e *Execution, _ *socket) { _, _ = e.Next(t.Context()) }
+	fail := func(e *Execution, _ *socket) { e.fail(lost) }
+	discard := func(e *Execution, _ *socket) { e.Discard() }
+	detach := func(e *Execution, _ *socket) { e.detach() }
+	type steps []func(*Execution, *socket)
+	for name, tc := range map[string]struct {
+		steps steps
+		want  error
+	}{
+		"read to the end":              {steps{complete, read}, io.EOF},
+		"read, then the session fails": {steps{complete, read, fail}, io.EOF},
+		"the session fails":            {steps{fail}, lost},
+		"discarded":                    {steps{discard}, ErrDiscarded},
+		"discarded, then ended":        {steps{discard, complete}, ErrDiscarded},
+		"discarded, then failed":       {steps{discard, fail}, ErrDiscarded},
+		"ended, then discarded":        {steps{complete, discard}, ErrDiscarded},
+		"detached before the end":      {steps{detach}, ErrDetached},
+		"detached with the end unread": {steps{complete, detach}, ErrDetached},
+		"detached after the end":       {steps{complete, read, detach}, io.EOF},
+		"detached after a failure":     {steps{fail, detach}, lost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient("ws://unused", Options{})
+			e := newExecution(c, "x", 0)
+			e.phase = phaseReceiving
+			s := newSocket(c)
+			for _, step := range tc.steps {
+				step(e, s)
+			}
+			if _, err := e.Next(t.Context()); !errors.Is(err, tc.want) {
+				t.Errorf("Next returned %v, want %v", err, tc.want)
+			}
+			s.cancel(nil)
+			c.hangUp(nil)
+		})
+	}
+}
