@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
-	"golang.org/x/sys/unix"
 )
 
 // commandBound is how long a command of a test may take that ends by itself at once.

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (

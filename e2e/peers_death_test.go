@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // lossBound is in how many seconds a client must know that its session's pod

@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // replicas is how many pods the service of the tests has, and ceiling what each takes.

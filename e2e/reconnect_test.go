@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // streamed is about 10 MiB in pieces that come one after the other, so that

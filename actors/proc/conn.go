@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // conn is trouped's end of a socket to the runner, or of the two to an init.
@@ -111,7 +113,7 @@ func (o *outgoing) write(fd int) error {
 			return err
 		}
 		o.data = o.data[n:]
-		closeAll(o.fds)
+		frame.CloseAll(o.fds)
 		o.fds = nil
 	}
 	return nil
@@ -136,7 +138,7 @@ func (c *conn) flush() {
 		c.mu.Lock()
 		if err != nil {
 			for _, o := range append(c.queue, out) {
-				closeAll(o.fds)
+				frame.CloseAll(o.fds)
 			}
 			c.queue = nil
 			return
@@ -179,13 +181,4 @@ func (c *conn) close() {
 	c.flushers.Wait()
 	c.file.Close()
 	c.closeOut()
-}
-
-// socketpair makes a connected pair of sockets, both blocking.
-func socketpair() (ours, theirs int, err error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, -1, os.NewSyscallError("socketpair", err)
-	}
-	return p[0], p[1], nil
 }

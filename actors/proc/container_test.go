@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // container is a PID namespace with a runner as its first process, of an
@@ -347,8 +349,8 @@ func TestSomethingInTheSocketsPlace(t *testing.T) {
 		t.Error(err)
 	}
 	os.Remove(path)
-	os.Remove(lockPath(path))
-	if err := os.Symlink("/etc/passwd", lockPath(path)); err != nil {
+	os.Remove(frame.LockPath(path))
+	if err := os.Symlink("/etc/passwd", frame.LockPath(path)); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := Open(Config{Socket: path}); err == nil {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // trees are scripts that try to leave something behind. Each prints "ready"
@@ -203,10 +205,10 @@ func TestOrphansAreReapedWhileTheCommandRuns(t *testing.T) {
 	c := run(t, r, orphan+"echo ready; exec sleep 1000 # MARK")
 	c.waitOutput("ready")
 	leader := waitEvent[Started](c).PID
-	s, _ := newProcfs().stat(leader)
+	s, _ := proctree.NewProcfs().Stat(leader)
 	eventually(t, "the command is all there is", func() bool {
-		all := below(s.ppid)
-		return len(all) == 1 && all[0].pid == leader
+		all := below(s.PPID)
+		return len(all) == 1 && all[0].PID == leader
 	})
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // stubborn outlives whatever does not hunt it down.
@@ -102,8 +104,8 @@ func TestTroupedKilled(t *testing.T) {
 // gone: not there, or dead and inherited by this process, which is a subreaper
 // since it has opened a Runner.
 func gone(pid int) bool {
-	s, ok := newProcfs().stat(pid)
-	return !ok || s.zombie()
+	s, ok := proctree.NewProcfs().Stat(pid)
+	return !ok || s.Zombie()
 }
 
 // A command that stops the runner and kills trouped, before that can continue
@@ -176,8 +178,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Error("the runner is there")
 		}
 		for _, s := range inits {
-			if now, ok := newProcfs().stat(s.pid); ok && now.start == s.start {
-				t.Errorf("%s is there", s.comm())
+			if now, ok := proctree.NewProcfs().Stat(s.PID); ok && now.Start == s.Start {
+				t.Errorf("%s is there", s.Comm())
 			}
 		}
 		if tree := r.NewTree("o", "late"); tree.state != stateDead {
@@ -231,7 +233,7 @@ func TestNothingAccumulates(t *testing.T) {
 	eventually(t, "the same counts", func() bool { f, p := count(); return f == files && p == procs })
 	for _, s := range below(pid) {
 		eventually(t, "an idle init's six descriptors", func() bool { // it says Dead before it tidies up
-			fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid))
+			fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID))
 			return len(fds) <= 6
 		})
 	}

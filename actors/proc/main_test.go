@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // runnerBinary is the real program, built once for the whole run.
@@ -281,7 +283,6 @@ func (c *command) waitFound(n int) {
 }
 
 // below lists the living and dead processes below pid, by /proc.
-func below(pid int) []stat {
-	w := &walker{fs: newProcfs(), self: pid, index: make(map[int]int)}
-	return append([]stat(nil), w.snapshot(nil)...)
+func below(pid int) []proctree.Stat {
+	return proctree.NewWalker(pid, nil).Snapshot(nil)
 }

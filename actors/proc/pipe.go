@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // Pipe is trouped's end of a command's stdout or stderr.
@@ -54,7 +56,7 @@ func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
 		if err == nil {
 			return
 		}
-		closeAll(remote)
+		frame.CloseAll(remote)
 		local.close()
 	}()
 	if stdin {
@@ -89,7 +91,7 @@ func halfPipe(read bool) (r, w int, err error) {
 		ours = p[0]
 	}
 	if _, err := unix.FcntlInt(uintptr(ours), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
-		closeAll(p[:])
+		frame.CloseAll(p[:])
 		return -1, -1, os.NewSyscallError("fcntl", err)
 	}
 	return p[0], p[1], nil
@@ -103,11 +105,5 @@ func (s *Stdio) close() {
 		if p != nil {
 			p.Close()
 		}
-	}
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
 	}
 }

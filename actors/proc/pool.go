@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // link is the connection to one runner process, and that runner's inits.
@@ -25,7 +27,7 @@ type initConn struct {
 	pid  int
 	link *link
 	conn *conn
-	in   *receiver
+	in   *frame.Receiver
 	gone chan struct{} // closed by the runner's word that nothing of it lives
 	used int           // commands it has run
 
@@ -61,7 +63,7 @@ func (r *Runner) refill(l *link) {
 	floor := max(1, r.cfg.WarmInits/2)
 	if missing := max(floor-len(l.idle), len(r.queue)) - l.pending; missing > 0 {
 		l.pending += missing
-		_ = l.conn.send(frame(kindWant).uint(uint64(missing)).done()) // an error: the runner is lost, and its reader knows
+		_ = l.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done()) // an error: the runner is lost, and its reader knows
 	}
 }
 
@@ -138,27 +140,27 @@ func (r *Runner) put(c *initConn) {
 }
 
 // serveLink reads what the runner says until it is gone.
-func (r *Runner) serveLink(l *link, in *receiver) error {
+func (r *Runner) serveLink(l *link, in *frame.Receiver) error {
 	for {
-		k, body, err := in.next()
+		k, body, err := in.Next()
 		if err != nil {
 			return err
 		}
-		d := decoder{b: body}
+		d := frame.NewDecoder(body)
 		switch k {
-		case kindInit:
-			id, pid := d.uint(), int(d.uint())
-			fds, err := in.take(2)
+		case frame.KindInit:
+			id, pid := d.Uint(), int(d.Uint())
+			fds, err := in.Take(2)
 			if err != nil {
 				return err
 			}
 			r.arrived(l, id, pid, fds[0], fds[1])
-		case kindInitFailed:
-			r.initFailed(l, d.string())
-		case kindKills:
-			r.writeOff(l, d.uint())
-		case kindSwept:
-			r.swept(l, d.uint(), int(d.uint()))
+		case frame.KindInitFailed:
+			r.initFailed(l, d.Str())
+		case frame.KindKills:
+			r.writeOff(l, d.Uint())
+		case frame.KindSwept:
+			r.swept(l, d.Uint(), int(d.Uint()))
 		}
 	}
 }
@@ -170,13 +172,13 @@ func (r *Runner) arrived(l *link, id uint64, pid, events, requests int) {
 		r.initFailed(l, err.Error())
 		return
 	}
-	ic := &initConn{id: id, pid: pid, link: l, conn: c, in: newReceiver(c.recv), gone: make(chan struct{})}
+	ic := &initConn{id: id, pid: pid, link: l, conn: c, in: frame.NewReceiver(c.recv), gone: make(chan struct{})}
 	r.mu.Lock()
 	l.inits[id] = ic
 	r.mu.Unlock()
 	r.wg.Go(func() {
-		k, _, err := ic.in.next()
-		if err != nil || k != kindReady {
+		k, _, err := ic.in.Next()
+		if err != nil || k != frame.KindReady {
 			c.close() // the runner will say that it is swept
 			r.initFailed(l, "an init died before it was ready")
 			return
@@ -214,7 +216,7 @@ func (r *Runner) initFailed(l *link, why string) {
 // forceInit has the runner kill an init that does not answer.
 func (r *Runner) forceInit(t *Tree, c *initConn) {
 	r.log.Warn("an init does not kill its tree in time; the runner kills it", "session", t.owner, "execution", t.id, "pid", c.pid)
-	_ = c.link.conn.send(frame(kindForce).uint(c.id).done()) // an error: the runner is lost, and its inits with it
+	_ = c.link.conn.send(frame.New(frame.KindForce).Uint(c.id).Done()) // an error: the runner is lost, and its inits with it
 }
 
 // swept: an init is gone, and everything that was below it.
@@ -251,15 +253,15 @@ func (r *Runner) adopt(l *link, h hello) {
 	if restarted {
 		r.status.Restarts++
 	}
-	r.status.Up, r.status.PID, r.status.Containment = true, h.pid, h.containment
+	r.status.Up, r.status.PID, r.status.Containment = true, h.PID, h.Containment
 	r.link = l
 	r.refill(l)
 	if missing := r.cfg.WarmInits - l.pending; missing > 0 { // all of them, while nothing else is to be done
 		l.pending += missing
-		_ = l.conn.send(frame(kindWant).uint(uint64(missing)).done())
+		_ = l.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
 	}
 	r.mu.Unlock()
-	r.log.Info("runner is up", "pid", h.pid, "version", h.version, "containment", h.containment)
+	r.log.Info("runner is up", "pid", h.PID, "version", h.Version, "containment", h.Containment)
 	kind := RunnerUp
 	if restarted {
 		kind = RunnerRestarted

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // helperMain is this test binary in another role: a trouped that can be
@@ -82,12 +84,12 @@ func roleAttack() int {
 		if got := attack(pid); len(got) > 0 {
 			fmt.Println("BREACH", name, got)
 		}
-		s, ok := newProcfs().stat(pid)
+		s, ok := proctree.NewProcfs().Stat(pid)
 		if !ok {
 			fmt.Println("BREACH: no stat of", name)
 			return 1
 		}
-		pid = s.ppid
+		pid = s.PPID
 	}
 	attackNewborn()
 	fmt.Println("attack done")
@@ -97,22 +99,22 @@ func roleAttack() int {
 // attackNewborn kills idle inits, so that new ones are started, and pounces on
 // each new child of the runner until it must be past its first lines.
 func attackNewborn() {
-	fs := newProcfs()
+	fs := proctree.NewProcfs()
 	seen := make(map[int]bool)
 	ownInit := os.Getppid()
-	self, _ := fs.stat(ownInit)
+	self, _ := fs.Stat(ownInit)
 	tried := 0
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		for _, pid := range fs.all() {
+		for _, pid := range fs.All() {
 			if seen[pid] {
 				continue
 			}
-			s, ok := fs.stat(pid)
+			s, ok := fs.Stat(pid)
 			if !ok {
 				continue
 			}
-			if s.ppid != self.ppid || pid == ownInit {
-				seen[pid] = s.pid < ownInit // others may be reused
+			if s.PPID != self.PPID || pid == ownInit {
+				seen[pid] = s.PID < ownInit // others may be reused
 				continue
 			}
 			seen[pid] = true

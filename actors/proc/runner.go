@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // Config says where the runner is.
@@ -35,6 +37,12 @@ const (
 	RunnerLost      RunnerEventKind = "lost"      // it died or its connection closed, and every tree of it is dead or dying
 	RunnerRestarted RunnerEventKind = "restarted" // another runner took its place
 	RunnerEscaped   RunnerEventKind = "escaped"   // processes whose init was killed were killed by the runner
+)
+
+// What holds a tree together.
+const (
+	ContainmentTree   = frame.ContainmentTree
+	ContainmentCgroup = frame.ContainmentCgroup
 )
 
 // Status is a snapshot of the runner.

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // Spec is one command.
@@ -94,8 +97,9 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 			return nil, &StartError{Message: "NUL byte in the command, its environment or its directory", Errno: syscall.EINVAL}
 		}
 	}
-	t.request = encodeStart(spec)
-	if len(t.request) > maxFrame {
+	start := frame.Start{Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Stdin: spec.Stdin, MaxMemory: spec.MaxMemory}
+	t.request = start.Encode()
+	if len(t.request) > frame.MaxSize {
 		return nil, &StartError{Message: spec.Argv[0] + ": Argument list too long", Errno: syscall.E2BIG}
 	}
 	stdio, remote, err := stdioPipes(spec.Stdin)
@@ -132,7 +136,7 @@ func (t *Tree) attach(c *initConn) {
 func (t *Tree) fail(err error) {
 	t.mu.Lock()
 	t.state = stateDead
-	closeAll(t.remote)
+	frame.CloseAll(t.remote)
 	t.request, t.remote = nil, nil
 	t.mu.Unlock()
 	t.events(StartFailed{Err: err})
@@ -144,35 +148,36 @@ func (t *Tree) fail(err error) {
 func (t *Tree) run(c *initConn) {
 	started, exited := false, false
 	for {
-		k, body, err := c.in.next()
+		k, body, err := c.in.Next()
 		if err != nil {
 			break
 		}
-		d := decoder{b: body}
 		switch k {
-		case kindStarted:
+		case frame.KindStarted:
 			started = true
-			t.events(Started{PID: int(d.uint())})
-		case kindStartFailed:
+			t.events(Started{PID: int(frame.NewDecoder(body).Uint())})
+		case frame.KindStartFailed:
 			started = true
-			t.events(StartFailed{Err: &StartError{Message: d.string(), Errno: syscall.Errno(d.uint())}})
-		case kindPaused:
+			refused := StartError(frame.DecodeStartFailed(body))
+			t.events(StartFailed{Err: &refused})
+		case frame.KindPaused:
 			t.events(Paused{})
-		case kindResumed:
+		case frame.KindResumed:
 			t.events(Resumed{})
-		case kindExited:
+		case frame.KindExited:
 			exited = true
-			e, kills := decodeExited(&d)
-			e.OutOfMemory = t.r.claimKill(c.link, kills)
+			x := frame.DecodeExited(body)
+			e := exitedEvent(&x)
+			e.OutOfMemory = t.r.claimKill(c.link, x.OOMKills)
 			t.events(e)
-		case kindDead:
+		case frame.KindDead:
 			t.detach()
-			dead, retired := decodeDead(&d)
-			if retired {
+			dead := frame.DecodeDead(body)
+			if dead.Retired {
 				c.used = maxUses
 			}
 			t.r.put(c)
-			t.events(dead)
+			t.events(deadEvent(&dead))
 			t.r.forget(t)
 			return
 		}
@@ -198,29 +203,20 @@ func (t *Tree) detach() {
 	}
 }
 
-// decodeExited also returns the count that says whether it was for memory, see
-// claimKill.
-func decodeExited(d *decoder) (e Exited, kills uint64) {
-	code, status := d.uint(), int(d.uint())
-	kills = d.uint()
-	e = Exited{Code: status, Alone: d.bool()}
-	if code != cldExited {
-		e.Code, e.Signal, e.Core = -status, syscall.Signal(status), code == cldDumped
+// exitedEvent does not say whether it was for memory, see claimKill.
+func exitedEvent(x *frame.Exited) Exited {
+	e := Exited{Code: x.Status, Alone: x.NoSurvivors, Survivors: x.Survivors, SurvivorCount: x.SurvivorCount}
+	if x.Code != proctree.CLDExited {
+		e.Code, e.Signal, e.Core = -x.Status, syscall.Signal(x.Status), x.Code == proctree.CLDDumped
 	}
-	if !e.Alone {
-		e.SurvivorCount = int(d.uint())
-		e.Survivors = d.strings()
-	}
-	return e, kills
+	return e
 }
 
-// decodeDead also says whether the init must not be used again.
-func decodeDead(d *decoder) (dead Dead, retired bool) {
-	dead = Dead{Usage: Usage{User: time.Duration(d.int()), System: time.Duration(d.int()), MaxRSS: d.int()}}
-	dead.OutOfMemory = d.bool()
-	dead.SurvivorCount = int(d.uint())
-	dead.Survivors = d.strings()
-	return dead, d.bool()
+func deadEvent(d *frame.Dead) Dead {
+	return Dead{
+		Survivors: d.Survivors, SurvivorCount: d.SurvivorCount, OutOfMemory: d.OutOfMemory,
+		Usage: Usage{User: d.User, System: d.System, MaxRSS: d.MaxRSS},
+	}
 }
 
 // control sends a request to the init, or keeps it for when there is one. For
@@ -241,23 +237,23 @@ func (t *Tree) control(f []byte) {
 // Signal sends sig to the process group of the command.
 func (t *Tree) Signal(sig syscall.Signal) {
 	if sig > 0 && sig <= 64 {
-		t.control(frame(kindSignal).uint(uint64(sig)).done())
+		t.control(frame.New(frame.KindSignal).Uint(uint64(sig)).Done())
 	}
 }
 
 // Terminate sends SIGTERM to every process of the tree, once to each. Stopped
 // processes act on it when they are resumed.
-func (t *Tree) Terminate() { t.control(frame(kindTerminate).done()) }
+func (t *Tree) Terminate() { t.control(frame.New(frame.KindTerminate).Done()) }
 
 // Pause stops every process of the tree. Paused follows.
-func (t *Tree) Pause() { t.control(frame(kindPause).done()) }
+func (t *Tree) Pause() { t.control(frame.New(frame.KindPause).Done()) }
 
 // Resume continues every process of the tree. Resumed follows.
-func (t *Tree) Resume() { t.control(frame(kindResume).done()) }
+func (t *Tree) Resume() { t.control(frame.New(frame.KindResume).Done()) }
 
 // Sweep kills what outlived the command, after Exited. Dead follows and names
 // it. Before Exited it does nothing.
-func (t *Tree) Sweep() { t.control(frame(kindSweep).done()) }
+func (t *Tree) Sweep() { t.control(frame.New(frame.KindSweep).Done()) }
 
 // forceAfter is how long an init gets to answer Kill with Dead before the
 // runner kills it too. Killing a tree takes milliseconds; a tree of hundreds
@@ -282,7 +278,7 @@ func (t *Tree) Kill() {
 			return
 		}
 		c := t.init
-		_ = c.conn.send(frame(kindKill).done())
+		_ = c.conn.send(frame.New(frame.KindKill).Done())
 		t.force = time.AfterFunc(forceAfter, func() { t.r.forceInit(t, c) })
 	}
 }

@@ -97,12 +97,34 @@ func Decode(frame []byte) (Request, *Error) {
 	if json.Unmarshal(env.Method, &req.Method) != nil {
 		return req, Errorf(CodeInternal, "method could not be read") // check saw a string
 	}
-	newParams, ok := methods[req.Method]
-	if !ok {
-		return req, Errorf(CodeMethodNotFound, "unknown method %s: use one of %s", quote(req.Method), strings.Join(Methods(), ", "))
-	}
-	req.Params, err = decodeParams(env.Params, newParams())
+	req.Params, err = decodeParams(req.Method, env.Params)
 	return req, err
+}
+
+// DecodeParams decodes and validates the params of one method, as Decode does for a whole request.
+// Nil and null mean no members. The result shares no memory with raw.
+func DecodeParams(method string, raw json.RawMessage) (any, *Error) {
+	if !utf8.Valid(raw) {
+		return nil, Errorf(CodeInvalidParams, "the params are not UTF-8")
+	}
+	return decodeParams(method, raw)
+}
+
+func decodeParams(method string, raw json.RawMessage) (any, *Error) {
+	newParams, ok := methods[method]
+	if !ok {
+		return nil, Errorf(CodeMethodNotFound, "unknown method %s: use one of %s", quote(method), strings.Join(Methods(), ", "))
+	}
+	p := newParams()
+	if raw != nil && string(raw) != "null" {
+		if !isObject(raw) {
+			return nil, Errorf(CodeInvalidParams, "params must be an object: they are by name only")
+		}
+		if err := json.Unmarshal(raw, p); err != nil {
+			return nil, typeError(err)
+		}
+	}
+	return p.check()
 }
 
 // decodeEnvelope parses the frame as far as members of an object.
@@ -156,19 +178,6 @@ func checkID(raw json.RawMessage) (ID, *Error) {
 		return nil, Errorf(CodeInvalidRequest, `"id" may have at most %d bytes`, MaxID)
 	}
 	return ID(raw), nil
-}
-
-// decodeParams decodes raw into p and checks it. Absent and null mean no members.
-func decodeParams(raw json.RawMessage, p params) (any, *Error) {
-	if raw != nil && string(raw) != "null" {
-		if !isObject(raw) {
-			return nil, Errorf(CodeInvalidParams, "params must be an object: they are by name only")
-		}
-		if err := json.Unmarshal(raw, p); err != nil {
-			return nil, typeError(err)
-		}
-	}
-	return p.check()
 }
 
 // typeError turns an error of encoding/json about a value's type into one for people.

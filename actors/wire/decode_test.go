@@ -134,6 +134,9 @@ func TestDecodeRefusesParams(t *testing.T) {
 		}
 		t.Run(c.method+" "+c.params[:min(60, len(c.params))], func(t *testing.T) {
 			refuses(t, frame+"}", CodeInvalidParams, `"q"`, c.message)
+			if _, err := DecodeParams(c.method, []byte(c.params)); c.params != "" && (err == nil || err.Code != CodeInvalidParams) {
+				t.Errorf("DecodeParams: %v", err)
+			}
 		})
 	}
 }
@@ -166,6 +169,31 @@ func TestDecodeAccepts(t *testing.T) {
 				t.Errorf("got %+v %+v, want %+v %+v", got, got.Params, c.want, c.want.Params)
 			}
 		})
+	}
+}
+
+func TestDecodeParams(t *testing.T) {
+	for name, c := range map[string]struct {
+		method, raw string
+		want        any
+		code        Code
+	}{
+		"params":         {MethodInput, `{"execution_id":"a","data":"d"}`, &InputParams{ExecutionID: "a", Data: "d"}, 0},
+		"null":           {MethodStatus, `null`, &StatusParams{}, 0},
+		"unknown method": {"nosuch", `{}`, nil, CodeMethodNotFound},
+		"not JSON":       {MethodInput, `{"execution_id"`, nil, CodeInvalidParams},
+		"not UTF-8":      {MethodInput, "{\"execution_id\":\"a\",\"data\":\"\xff\"}", nil, CodeInvalidParams},
+		"invalid":        {MethodControl, `{"type":"x"}`, nil, CodeInvalidParams},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := DecodeParams(c.method, []byte(c.raw))
+			if !reflect.DeepEqual(got, c.want) || (err != nil) != (c.code != 0) || err != nil && err.Code != c.code {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	if got, err := DecodeParams(MethodPong, nil); err != nil || !reflect.DeepEqual(got, &PongParams{}) {
+		t.Errorf("nil: got %+v, %v", got, err)
 	}
 }
 

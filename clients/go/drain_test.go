@@ -3,10 +3,11 @@ package troupe_test
 import (
 	"bytes"
 	"errors"
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"sync/atomic"
 	"testing"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // The server says that it stops and closes with 1012. What the client makes of

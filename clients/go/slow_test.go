@@ -2,10 +2,11 @@ package troupe_test
 
 import (
 	"bytes"
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"testing"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // An execution that nobody reads delays nobody else for longer than the stall

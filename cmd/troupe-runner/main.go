@@ -12,7 +12,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/proc/shim"
 )
 
 // version is set by the linker.
@@ -22,4 +22,4 @@ var version = "devel"
 // lasts as long as the process.
 func init() { runtime.LockOSThread() }
 
-func main() { os.Exit(proc.Main(version, os.Args)) }
+func main() { os.Exit(shim.Main(version, os.Args)) }

@@ -5,10 +5,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"strings"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // errNobodyReads means that stdout or stderr was closed by its reader.

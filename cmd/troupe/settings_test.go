@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // record is what is remembered of a session: enough to attach to it from

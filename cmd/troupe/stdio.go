@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // Causes of a context that ends before the command.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // cable carries connections to one address until it is cut: from then on nothing

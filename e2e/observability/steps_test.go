@@ -1,14 +1,15 @@
 package observability
 
 import (
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // The steps of the scenario: what is done to the servers.

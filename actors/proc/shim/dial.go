@@ -1,17 +1,17 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // The runner of a container of its own
@@ -103,15 +103,9 @@ func dialOnce(path string) (int, error) {
 	return fd, nil
 }
 
-// lockPath is the file that a connected runner has locked: runner.lock beside
-// runner.sock. trouped makes it; see vacant.
-func lockPath(socket string) string {
-	return strings.TrimSuffix(socket, filepath.Ext(socket)) + ".lock"
-}
-
 // occupy locks that file, shared, for the rest of this process's life.
 func occupy(socket string) error {
-	path := lockPath(socket)
+	path := frame.LockPath(socket)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("%s, which trouped makes: %w", path, err)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package proctree
 
 import (
 	"bytes"
@@ -10,37 +10,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stat is what /proc/PID/stat says of a process. pid and start together name
+// Stat is what /proc/PID/stat says of a process. pid and start together name
 // one process for ever: a recycled pid has another start time.
-type stat struct {
-	pid, ppid, pgrp, session int
-	threads                  int
-	start                    uint64 // clock ticks since boot
-	state                    byte
+type Stat struct {
+	PID, PPID, Pgrp, Session int
+	Threads                  int
+	Start                    uint64 // clock ticks since boot
+	State                    byte
 	nameLen                  uint8
 	name                     [15]byte
 }
 
-func (s *stat) comm() string { return string(s.name[:s.nameLen]) }
+func (s *Stat) Comm() string { return string(s.name[:s.nameLen]) }
 
-// zombie: dead, and only waiting to be reaped. A process whose first thread
+// Zombie: dead, and only waiting to be reaped. A process whose first thread
 // has ended while others run is in state Z too, and very much alive.
-func (s *stat) zombie() bool { return (s.state == 'Z' || s.state == 'X') && s.threads <= 1 }
+func (s *Stat) Zombie() bool { return (s.State == 'Z' || s.State == 'X') && s.Threads <= 1 }
 
-func (s *stat) stopped() bool { return s.state == 'T' || s.state == 't' }
+func (s *Stat) Stopped() bool { return s.State == 'T' || s.State == 't' }
 
-// procfs reads a /proc. It keeps its buffers, since an init reads it many
+// Procfs reads a /proc. It keeps its buffers, since an init reads it many
 // times a second and hardly ever collects garbage. Not for concurrent use.
-type procfs struct {
+type Procfs struct {
 	root string // "/proc", but for tests
 	buf  []byte
 	pids []int
 }
 
-func newProcfs() *procfs { return &procfs{root: "/proc", buf: make([]byte, 8192)} }
+func NewProcfs() *Procfs { return &Procfs{root: "/proc", buf: make([]byte, 8192)} }
 
-// read returns the first bytes of a file; they are valid until the next read.
-func (p *procfs) read(path string) ([]byte, error) {
+// Read returns the first bytes of a file; they are valid until the next read.
+func (p *Procfs) Read(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -64,13 +64,13 @@ func (p *procfs) read(path string) ([]byte, error) {
 	return p.buf[:n], nil
 }
 
-func (p *procfs) path(pid int, file string) string {
+func (p *Procfs) path(pid int, file string) string {
 	return p.root + "/" + strconv.Itoa(pid) + "/" + file
 }
 
-// stat reads one process. ok is false when there is none of that pid.
-func (p *procfs) stat(pid int) (s stat, ok bool) {
-	b, err := p.read(p.path(pid, "stat"))
+// Stat reads one process. ok is false when there is none of that pid.
+func (p *Procfs) Stat(pid int) (s Stat, ok bool) {
+	b, err := p.Read(p.path(pid, "stat"))
 	if err != nil {
 		return s, false
 	}
@@ -79,14 +79,14 @@ func (p *procfs) stat(pid int) (s stat, ok bool) {
 
 // parseStat reads "pid (name) state ppid pgrp session ...". The name may hold
 // anything, parentheses and newlines included, so it ends at the last one.
-func parseStat(b []byte) (s stat, ok bool) {
+func parseStat(b []byte) (s Stat, ok bool) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 2 || end < open || len(b) < end+4 {
 		return s, false
 	}
-	s.pid = atoi(b[:open-1])
+	s.PID = atoi(b[:open-1])
 	s.nameLen = uint8(copy(s.name[:], b[open+1:end]))
-	s.state = b[end+2]
+	s.State = b[end+2]
 	rest := b[end+4:]
 	// Fields are numbered as in proc_pid_stat(5); ppid is the fourth.
 	for field := 4; field <= 22; field++ {
@@ -97,18 +97,18 @@ func parseStat(b []byte) (s stat, ok bool) {
 		rest = tail
 		switch field {
 		case 4:
-			s.ppid = atoi(f)
+			s.PPID = atoi(f)
 		case 5:
-			s.pgrp = atoi(f)
+			s.Pgrp = atoi(f)
 		case 6:
-			s.session = atoi(f)
+			s.Session = atoi(f)
 		case 20:
-			s.threads = atoi(f)
+			s.Threads = atoi(f)
 		case 22:
-			s.start = uint64(atoi(f))
+			s.Start = uint64(atoi(f))
 		}
 	}
-	return s, s.pid > 0
+	return s, s.PID > 0
 }
 
 func atoi(b []byte) int {
@@ -122,17 +122,17 @@ func atoi(b []byte) int {
 	return n
 }
 
-// all lists every pid, highest first: in a loop of processes that fork and
+// All lists every pid, highest first: in a loop of processes that fork and
 // exit, the highest is the one that is alive now.
-func (p *procfs) all() []int {
-	p.pids = p.numbers(p.root, p.pids[:0])
+func (p *Procfs) All() []int {
+	p.pids = p.Numbers(p.root, p.pids[:0])
 	slices.Sort(p.pids)
 	slices.Reverse(p.pids)
 	return p.pids
 }
 
-// numbers appends the entries of dir that are numbers.
-func (p *procfs) numbers(dir string, to []int) []int {
+// Numbers appends the entries of dir that are numbers.
+func (p *Procfs) Numbers(dir string, to []int) []int {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return to
@@ -158,14 +158,14 @@ func (p *procfs) numbers(dir string, to []int) []int {
 
 // hasChildren says whether the kernel lists the children of a process
 // (CONFIG_PROC_CHILDREN), which is cheaper than reading every process.
-func (p *procfs) hasChildren(self int) bool {
+func (p *Procfs) hasChildren(self int) bool {
 	return unix.Access(p.path(self, "task/"+strconv.Itoa(self)+"/children"), unix.R_OK) == nil
 }
 
 // children appends the children of every thread of pid.
-func (p *procfs) children(pid int, to []int) []int {
-	for _, tid := range p.numbers(p.path(pid, "task"), nil) {
-		b, err := p.read(p.path(pid, "task/"+strconv.Itoa(tid)+"/children"))
+func (p *Procfs) children(pid int, to []int) []int {
+	for _, tid := range p.Numbers(p.path(pid, "task"), nil) {
+		b, err := p.Read(p.path(pid, "task/"+strconv.Itoa(tid)+"/children"))
 		if err != nil {
 			continue
 		}

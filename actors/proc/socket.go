@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // Socket mode: the runner is the first process of another container, and dials
@@ -106,7 +108,7 @@ func (r *Runner) listenAgain() *listener {
 // vacant reports whether no runner has locked the file beside the socket, which
 // it makes. A runner locks it once it is connected, before it starts anything.
 func vacant(socket string) (bool, error) {
-	path := lockPath(socket)
+	path := frame.LockPath(socket)
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return false, &os.PathError{Op: "open", Path: path, Err: err}
@@ -141,8 +143,8 @@ func (r *Runner) serveSocket(fd int) {
 		defer unix.Close(h.pidfd)
 	}
 	r.log.Info("runner connected", "peer_pid", cred.Pid, "peer_uid", cred.Uid, "peer_gid", cred.Gid)
-	if h.pid != 1 {
-		r.log.Warn("the runner is not the first process of a container: commands may outlive it when it is killed", "pid", h.pid)
+	if h.PID != 1 {
+		r.log.Warn("the runner is not the first process of a container: commands may outlive it when it is killed", "pid", h.PID)
 	}
 	r.adopt(l, h)
 	if r.closing() {
@@ -152,11 +154,11 @@ func (r *Runner) serveSocket(fd int) {
 	r.drop(l)
 	dead := r.awaitEnd(h, time.Now().Add(endPatience))
 	if !r.closing() {
-		r.log.Error("runner lost", "pid", h.pid, "err", err)
+		r.log.Error("runner lost", "pid", h.PID, "err", err)
 		r.cfg.OnEvent(RunnerEvent{Kind: RunnerLost})
 	}
 	if !dead && !r.closing() {
-		r.log.Error("the runner lives on although its connection is closed; no other is accepted before its end", "pid", h.pid)
+		r.log.Error("the runner lives on although its connection is closed; no other is accepted before its end", "pid", h.PID)
 	}
 	r.release(l)
 	r.awaitEnd(h, time.Time{})
@@ -164,8 +166,8 @@ func (r *Runner) serveSocket(fd int) {
 
 // endPatience is how long the clients of a lost runner's commands wait to be
 // told: until these are surely dead, but not for a runner that hangs. A runner
-// that is not the first process of its container takes shutdownGrace at most.
-const endPatience = 2 * shutdownGrace
+// that is not the first process of its container takes frame.ShutdownGrace at most.
+const endPatience = 2 * frame.ShutdownGrace
 
 // awaitEnd waits until the runner is dead, and all of its PID namespace with it
 // if it was the first in there, or until the deadline, if that is not zero. It

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"fmt"
@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // supervisor is the runner process: it makes inits, hands trouped the other
@@ -31,7 +34,7 @@ type supervisor struct {
 	inits  map[int]*child // by pid
 	forked *sync.Cond     // there is a child to wait for
 	nextID uint64
-	walk   *walker
+	walk   *proctree.Walker
 }
 
 // child is an init, seen from the runner.
@@ -53,7 +56,7 @@ func serve(sock, pidfd int, version, cgroup string) error {
 	s := &supervisor{sock: sock, inits: make(map[int]*child), memory: findMemoryEvents()}
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
-	s.walk = newWalker(os.Getpid(), s.isNotLost)
+	s.walk = proctree.NewWalker(os.Getpid(), s.isNotLost)
 	var err error
 	if s.exe, err = initExecutable(); err != nil {
 		return err
@@ -84,8 +87,11 @@ func serve(sock, pidfd int, version, cgroup string) error {
 // It returns how many processes the kernel had killed for memory by then.
 func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
 	kills = s.memory.kills()
-	f := frame(kindHello).string(version).uint(uint64(os.Getpid())).
-		string(s.cgroups.containment()).string(s.cgroups.path()).uint(kills).bool(pidfd >= 0).done()
+	hello := frame.Hello{
+		Version: version, PID: os.Getpid(), Containment: s.cgroups.containment(), Cgroup: s.cgroups.path(),
+		OOMKills: kills, HasPidfd: pidfd >= 0,
+	}
+	f := hello.Encode()
 	if pidfd < 0 {
 		s.tell(f)
 		return kills
@@ -98,8 +104,8 @@ func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
 // isNotLost says which children are left alone: inits, and what cannot come
 // from one. The latter are orphans of another user's processes in the namespace,
 // such as a debugging container's, which no signal of ours would reach.
-func (s *supervisor) isNotLost(p *stat) bool {
-	return s.inits[p.pid] != nil || s.confined && unix.Kill(p.pid, 0) == unix.EPERM
+func (s *supervisor) isNotLost(p *proctree.Stat) bool {
+	return s.inits[p.PID] != nil || s.confined && unix.Kill(p.PID, 0) == unix.EPERM
 }
 
 // confined reports whether nothing that descends from this process can become
@@ -113,25 +119,25 @@ func (s *supervisor) tell(b []byte, fds ...int) {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
 	// An error means that trouped is gone, which listen hears too.
-	_ = sendBlocking(s.sock, b, fds...)
+	_ = frame.SendBlocking(s.sock, b, fds...)
 }
 
 // listen carries out trouped's requests until the connection closes.
 func (s *supervisor) listen() {
-	in := newReceiver(recvBlocking(s.sock))
+	in := frame.NewReceiver(frame.RecvBlocking(s.sock))
 	for {
-		k, body, err := in.next()
+		k, body, err := in.Next()
 		if err != nil {
 			return
 		}
-		d := decoder{b: body}
+		d := frame.NewDecoder(body)
 		switch k {
-		case kindWant:
-			for range d.uint() {
+		case frame.KindWant:
+			for range d.Uint() {
 				s.startInit()
 			}
-		case kindForce:
-			s.force(d.uint())
+		case frame.KindForce:
+			s.force(d.Uint())
 		}
 	}
 }
@@ -141,24 +147,24 @@ func (s *supervisor) listen() {
 func (s *supervisor) startInit() {
 	c, ours, err := s.fork()
 	if err == nil {
-		s.tell(frame(kindInit).uint(c.id).uint(uint64(c.pid)).done(), ours...)
-		closeAll(ours)
+		s.tell(frame.New(frame.KindInit).Uint(c.id).Uint(uint64(c.pid)).Done(), ours...)
+		frame.CloseAll(ours)
 		return
 	}
-	s.tell(frame(kindInitFailed).string(err.Error()).done())
+	s.tell(frame.New(frame.KindInitFailed).Str(err.Error()).Done())
 }
 
 // fork starts an init and returns trouped's ends of its sockets.
 func (s *supervisor) fork() (_ *child, ours []int, err error) {
 	var theirs []int
 	defer func() {
-		closeAll(theirs)
+		frame.CloseAll(theirs)
 		if err != nil {
-			closeAll(ours)
+			frame.CloseAll(ours)
 		}
 	}()
 	for range 2 { // events, requests
-		our, their, err := socketpair()
+		our, their, err := frame.Socketpair()
 		if err != nil {
 			return nil, ours, err
 		}
@@ -214,14 +220,14 @@ func (s *supervisor) force(id uint64) {
 // reap waits for children for as long as the runner lives.
 func (s *supervisor) reap() {
 	for {
-		var info siginfo
-		err := waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
+		var info proctree.Siginfo
+		err := proctree.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
 		switch err {
 		case nil:
 			s.reaped(&info)
 		case unix.ECHILD:
 			s.mu.Lock()
-			if _, err := waitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG); err == unix.ECHILD {
+			if _, err := proctree.WaitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG); err == unix.ECHILD {
 				s.forked.Wait()
 			}
 			s.mu.Unlock()
@@ -230,19 +236,19 @@ func (s *supervisor) reap() {
 }
 
 // reaped handles one child that died or was stopped.
-func (s *supervisor) reaped(info *siginfo) {
-	pid := int(info.pid)
+func (s *supervisor) reaped(info *proctree.Siginfo) {
+	pid := int(info.PID)
 	s.mu.Lock()
 	c := s.inits[pid]
-	if info.code == cldStopped {
+	if info.Code == proctree.CLDStopped {
 		// A command may stop its init to escape being killed.
-		if waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOHANG, nil) == nil {
+		if proctree.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOHANG, nil) == nil {
 			unix.Kill(pid, unix.SIGCONT)
 		}
 		s.mu.Unlock()
 		return
 	}
-	err := waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
+	err := proctree.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
 	if c == nil || err != nil {
 		s.mu.Unlock()
 		return // an orphan, now reaped; or a failed fork that was reaped where it failed
@@ -252,26 +258,22 @@ func (s *supervisor) reaped(info *siginfo) {
 
 	escaped := s.sweep()
 	s.cgroups.removeLeaf(c.leaf)
-	s.tell(frame(kindSwept).uint(c.id).uint(uint64(escaped)).done())
+	s.tell(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
 }
 
 // sweep kills and reaps everything below the runner that is not an init or
 // below one, and returns how many processes that were. It is called by the
 // reaper only, so nothing else reaps meanwhile.
 func (s *supervisor) sweep() int {
-	seen := make(map[who]string)
-	s.walk.hunt(s.mu.Lock, s.mu.Unlock, s.walk.reapOrphans, time.Sleep, seen)
+	seen := make(map[proctree.ProcID]string)
+	s.walk.KillAll(s.mu.Lock, s.mu.Unlock, s.walk.ReapOrphans, time.Sleep, seen)
 	return len(seen)
 }
-
-// shutdownGrace is how long inits get to kill their trees and exit once their
-// lifeline is cut, before the runner does it for them.
-const shutdownGrace = 5 * time.Second
 
 // end kills everything.
 func (s *supervisor) end() {
 	unix.Close(s.lifeline[1])
-	deadline := time.Now().Add(shutdownGrace)
+	deadline := time.Now().Add(frame.ShutdownGrace)
 	for {
 		s.mu.Lock()
 		left := len(s.inits)

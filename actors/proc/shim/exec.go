@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"os"
@@ -8,47 +8,26 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// startRequest is the body of a start frame.
-type startRequest struct {
-	argv, env []string
-	dir       string
-	stdin     bool
-	maxMemory int64
-	fds       []int // stdin if asked for, stdout, stderr
-}
-
-func (r *startRequest) passed() int {
-	if r.stdin {
-		return 3
-	}
-	return 2
-}
-
-func encodeStart(s *Spec) []byte {
-	return frame(kindStart).bool(s.Stdin).int(s.MaxMemory).string(s.Dir).strings(s.Argv).strings(s.Env).done()
-}
-
-func decodeStart(body []byte) (*startRequest, error) {
-	d := decoder{b: body}
-	r := &startRequest{stdin: d.bool(), maxMemory: d.int(), dir: d.string(), argv: d.strings(), env: d.strings()}
-	if d.err != nil || len(r.argv) == 0 {
-		return nil, errFrame
-	}
-	return r, nil
+// command is a start request with the descriptors that came with it.
+type command struct {
+	*frame.Start
+	fds []int // stdin if asked for, stdout, stderr
 }
 
 // exec starts the command as the leader of a session of its own, with nothing
 // open but its standard streams. pidfd is -1 where the kernel makes none.
-func (r *startRequest) exec(l *leaf) (pid, pidfd int, failed *StartError) {
+func (r *command) exec(l *leaf) (pid, pidfd int, failed *frame.StartFailed) {
 	path, failed := r.lookPath()
 	if failed != nil {
 		return 0, -1, failed
 	}
 	attr := &syscall.ProcAttr{
-		Dir: r.dir,
-		Env: r.env,
+		Dir: r.Dir,
+		Env: r.Env,
 		Sys: &syscall.SysProcAttr{
 			Setsid: true,
 			// The fast half of the promise that a tree does not outlive its
@@ -59,7 +38,7 @@ func (r *startRequest) exec(l *leaf) (pid, pidfd int, failed *StartError) {
 	}
 	stdin := uintptr(0) // the init's own /dev/null, if need be
 	out := r.fds
-	if r.stdin {
+	if r.Stdin {
 		stdin, out = uintptr(r.fds[0]), r.fds[1:]
 	} else if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
 		// Not shared: flags and locks belong to an open description, and
@@ -71,7 +50,7 @@ func (r *startRequest) exec(l *leaf) (pid, pidfd int, failed *StartError) {
 	if l != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, l.dir
 	}
-	pid, err := syscall.ForkExec(path, r.argv, attr)
+	pid, err := syscall.ForkExec(path, r.Argv, attr)
 	if err != nil {
 		errno, ok := err.(syscall.Errno)
 		if !ok {
@@ -87,18 +66,18 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // lookPath finds the program as execvp(3) would, with the command's own PATH
 // and working directory.
-func (r *startRequest) lookPath() (string, *StartError) {
-	name := r.argv[0]
+func (r *command) lookPath() (string, *frame.StartFailed) {
+	name := r.Argv[0]
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
 	path := defaultPath
-	for _, kv := range r.env {
+	for _, kv := range r.Env {
 		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
 			path = v
 		}
 	}
-	notFound := &StartError{Message: name + ": command not found", Errno: syscall.ENOENT}
+	notFound := &frame.StartFailed{Message: name + ": command not found", Errno: syscall.ENOENT}
 	if name == "" {
 		return "", notFound
 	}
@@ -112,7 +91,7 @@ func (r *startRequest) lookPath() (string, *StartError) {
 		case nil:
 			return file, nil
 		case syscall.EACCES:
-			failed = &StartError{Message: file + ": Permission denied", Errno: syscall.EACCES}
+			failed = &frame.StartFailed{Message: file + ": Permission denied", Errno: syscall.EACCES}
 		}
 	}
 	return "", failed
@@ -120,9 +99,9 @@ func (r *startRequest) lookPath() (string, *StartError) {
 
 // executable says whether file, seen from the command's working directory, is
 // a program that may be run.
-func (r *startRequest) executable(file string) error {
-	if file[0] != '/' && r.dir != "" {
-		file = r.dir + "/" + file
+func (r *command) executable(file string) error {
+	if file[0] != '/' && r.Dir != "" {
+		file = r.Dir + "/" + file
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(file, &st); err != nil {
@@ -137,25 +116,25 @@ func (r *startRequest) executable(file string) error {
 // explain says which of fork, chdir and execve refused. They share one errno
 // channel in forkExec, so the directory is looked at afterwards, off the path
 // of commands that start.
-func (r *startRequest) explain(path string, errno syscall.Errno) *StartError {
-	fail := func(what, why string) *StartError {
-		return &StartError{Message: what + ": " + why, Errno: errno}
+func (r *command) explain(path string, errno syscall.Errno) *frame.StartFailed {
+	fail := func(what, why string) *frame.StartFailed {
+		return &frame.StartFailed{Message: what + ": " + why, Errno: errno}
 	}
-	if r.dir != "" && errno != syscall.EAGAIN {
-		st, err := os.Stat(r.dir)
+	if r.Dir != "" && errno != syscall.EAGAIN {
+		st, err := os.Stat(r.Dir)
 		switch {
 		case err == nil && !st.IsDir():
-			return fail(r.dir, "Not a directory")
+			return fail(r.Dir, "Not a directory")
 		case os.IsNotExist(err):
 			// Not ENOENT: the command was found well enough, so not 127.
-			return &StartError{Message: r.dir + ": No such directory", Errno: syscall.ENOTDIR}
-		case err != nil || unix.Faccessat(unix.AT_FDCWD, r.dir, unix.X_OK, unix.AT_EACCESS) != nil:
-			return fail(r.dir, "Permission denied")
+			return &frame.StartFailed{Message: r.Dir + ": No such directory", Errno: syscall.ENOTDIR}
+		case err != nil || unix.Faccessat(unix.AT_FDCWD, r.Dir, unix.X_OK, unix.AT_EACCESS) != nil:
+			return fail(r.Dir, "Permission denied")
 		}
 	}
 	file := path
-	if path[0] != '/' && r.dir != "" {
-		file = r.dir + "/" + path
+	if path[0] != '/' && r.Dir != "" {
+		file = r.Dir + "/" + path
 	}
 	switch errno {
 	case syscall.ENOENT:
@@ -171,13 +150,13 @@ func (r *startRequest) explain(path string, errno syscall.Errno) *StartError {
 	case syscall.ENOTDIR:
 		return fail(path, "Not a directory")
 	case syscall.E2BIG:
-		return fail(r.argv[0], "Argument list too long")
+		return fail(r.Argv[0], "Argument list too long")
 	case syscall.ENOEXEC:
 		return fail(path, "cannot execute: not a program (a script needs a first line such as #!/bin/sh)")
 	case syscall.EAGAIN, syscall.ENOMEM:
 		return fail("fork", "Resource temporarily unavailable")
 	case syscall.EINVAL:
-		return fail(strings.ReplaceAll(r.argv[0], "\x00", "?"), "Invalid argument")
+		return fail(strings.ReplaceAll(r.Argv[0], "\x00", "?"), "Invalid argument")
 	}
 	return fail(path, errno.Error())
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"os"
@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // Descriptors of an init. The command gets none of them.
@@ -45,7 +48,7 @@ const monitorSlack = 1_000_000
 // thread switches on the CPU that the command could run on. In every other
 // case the main thread hands over to the reaper first.
 type initProcess struct {
-	in   *receiver
+	in   *frame.Receiver
 	leaf *leaf
 	wake chan struct{} // capacity 1: there is a child to wait for
 
@@ -56,7 +59,7 @@ type initProcess struct {
 	// mu is held while children are reaped and while they are signalled, so
 	// that a pid that was just read still belongs to the child.
 	mu   sync.Mutex
-	walk *walker
+	walk *proctree.Walker
 	run  *execution // nil: idle
 	mute bool       // trouped or the runner is gone, nobody is to be told
 }
@@ -66,8 +69,8 @@ type execution struct {
 	leader int
 	exited bool // the leader is reaped, and trouped was told
 	usage  unix.Rusage
-	killed map[who]string // what was killed after the leader had exited
-	shot   bool           // this init sent it a SIGKILL
+	killed map[proctree.ProcID]string // what was killed after the leader had exited
+	shot   bool                       // this init sent it a SIGKILL
 	oom    bool
 	dead   chan struct{} // closed when nothing of it is left
 }
@@ -91,18 +94,18 @@ func initMain(slack int) int {
 	resetSignals()
 
 	p := &initProcess{
-		in:     newReceiver(recvBlocking(initRequests)),
+		in:     frame.NewReceiver(frame.RecvBlocking(initRequests)),
 		leaf:   inheritedLeaf(initLeaf),
 		wake:   make(chan struct{}, 1),
 		leader: -1,
-		walk:   newWalker(os.Getpid(), nil),
+		walk:   proctree.NewWalker(os.Getpid(), nil),
 	}
 	go p.reap()
-	if sendBlocking(initEvents, frame(kindReady).done()) != nil {
+	if frame.SendBlocking(initEvents, frame.New(frame.KindReady).Done()) != nil {
 		return 1
 	}
 	for p.waitRequest() {
-		k, body, err := p.in.next()
+		k, body, err := p.in.Next()
 		if err != nil {
 			break
 		}
@@ -135,7 +138,7 @@ const aloneFor = 100 * time.Millisecond
 // reaper does not. It is false when the runner is gone; when trouped is, the
 // read that follows says so.
 func (p *initProcess) waitRequest() bool {
-	for p.in.r == p.in.w {
+	for !p.in.Buffered() {
 		fds := [...]unix.PollFd{
 			{Fd: initRequests, Events: unix.POLLIN},
 			{Fd: initLifeline},
@@ -193,8 +196,8 @@ func (p *initProcess) forgetLeader() {
 	p.leader = -1
 }
 
-func (p *initProcess) handle(k kind, body []byte) {
-	if k == kindStart {
+func (p *initProcess) handle(k frame.Kind, body []byte) {
+	if k == frame.KindStart {
 		p.start(body)
 		return
 	}
@@ -208,18 +211,18 @@ func (p *initProcess) handle(k kind, body []byte) {
 		return
 	}
 	switch k {
-	case kindSignal:
-		d := decoder{b: body}
-		p.signal(x, unix.Signal(d.uint()))
-	case kindTerminate:
+	case frame.KindSignal:
+		d := frame.NewDecoder(body)
+		p.signal(x, unix.Signal(d.Uint()))
+	case frame.KindTerminate:
 		p.terminate(x)
-	case kindPause:
+	case frame.KindPause:
 		p.pause(x)
-	case kindResume:
+	case frame.KindResume:
 		p.resume(x)
-	case kindSweep:
+	case frame.KindSweep:
 		p.sweep(x)
-	case kindKill:
+	case frame.KindKill:
 		p.kill(x)
 	}
 }
@@ -245,38 +248,40 @@ func (p *initProcess) tell(frames ...[]byte) {
 		all = append(all, f...)
 	}
 	// An error means that trouped is gone, which the main thread hears too.
-	_ = sendBlocking(initEvents, all)
+	_ = frame.SendBlocking(initEvents, all)
 }
 
 // start runs the command, and answers Started, or StartFailed and Dead.
 func (p *initProcess) start(body []byte) {
-	req, err := decodeStart(body)
+	start, err := frame.DecodeStart(body)
+	req := command{Start: start}
 	if err == nil {
-		req.fds, err = p.in.take(req.passed())
+		req.fds, err = p.in.Take(start.Descriptors())
 	}
 	if err != nil {
-		p.tell(frame(kindStartFailed).string(err.Error()).uint(uint64(unix.EINVAL)).done(), p.deadFrame(&execution{}))
+		refused := frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL}
+		p.tell(refused.Encode(), p.deadFrame(&execution{}))
 		return
 	}
 	if p.leaf != nil {
-		p.leaf.begin(req.maxMemory)
+		p.leaf.begin(req.MaxMemory)
 	}
 	// The lock keeps the reaper from meeting a child that is not known yet.
 	p.mu.Lock()
 	pid, pidfd, failed := req.exec(p.leaf)
-	closeAll(req.fds)
+	frame.CloseAll(req.fds)
 	if failed != nil {
-		p.tell(frame(kindStartFailed).string(failed.Message).uint(uint64(failed.Errno)).done(), p.deadFrame(&execution{}))
+		p.tell(failed.Encode(), p.deadFrame(&execution{}))
 		p.mu.Unlock()
 		return
 	}
 	x := &execution{leader: pid, dead: make(chan struct{})}
 	p.run = x
-	watched := req.maxMemory > 0 && !p.leaf.limitsMemory()
+	watched := req.MaxMemory > 0 && !p.leaf.limitsMemory()
 	if watched {
-		go p.watchMemory(x, req.maxMemory)
+		go p.watchMemory(x, req.MaxMemory)
 	}
-	p.tell(frame(kindStarted).uint(uint64(pid)).done())
+	p.tell(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
 	if p.leader = pidfd; pidfd < 0 { // a kernel or a sandbox without pidfds
 		p.wake <- struct{}{}

@@ -1,11 +1,14 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // The requests that an init carries out on its tree.
@@ -24,10 +27,10 @@ func (p *initProcess) signal(x *execution, sig unix.Signal) {
 		unix.Kill(-x.leader, sig)
 		return
 	}
-	p.walk.snapshot(nil)
-	for i := range p.walk.found {
-		if s := &p.walk.found[i]; s.pgrp == x.leader && !s.zombie() {
-			p.walk.send(s, sig)
+	found := p.walk.Snapshot(nil)
+	for i := range found {
+		if s := &found[i]; s.Pgrp == x.leader && !s.Zombie() {
+			p.walk.Send(s, sig)
 		}
 	}
 }
@@ -38,13 +41,13 @@ const maxTermPasses = 10
 // terminate sends SIGTERM to the whole tree, once to each process: a second
 // one makes some programs give up their clean end.
 func (p *initProcess) terminate(x *execution) {
-	until := bootTicks()
-	done := make(map[who]bool)
+	until := proctree.BootTicks()
+	done := make(map[proctree.ProcID]bool)
 	for range maxTermPasses {
 		p.mu.Lock()
 		sent := 0
 		if !x.isDead() {
-			sent = p.walk.termPass(done, until)
+			sent = p.walk.TermPass(done, until)
 		}
 		p.mu.Unlock()
 		if sent == 0 {
@@ -63,7 +66,7 @@ const pauseFor = 500 * time.Millisecond
 func (p *initProcess) pause(x *execution) {
 	deadline := time.Now().Add(pauseFor)
 	wait := 100 * time.Microsecond
-	sent := make(map[who]bool)
+	sent := make(map[proctree.ProcID]bool)
 	for {
 		p.mu.Lock()
 		running := 0
@@ -71,7 +74,7 @@ func (p *initProcess) pause(x *execution) {
 			if !x.exited {
 				unix.Kill(-x.leader, unix.SIGSTOP) // atomic against fork, as in kill
 			}
-			running = p.walk.stopPass(sent)
+			running = p.walk.StopPass(sent)
 		}
 		p.mu.Unlock()
 		if running == 0 || time.Now().After(deadline) {
@@ -84,7 +87,7 @@ func (p *initProcess) pause(x *execution) {
 	defer p.mu.Unlock()
 	if !x.isDead() {
 		p.leaf.freeze(true)
-		p.tell(frame(kindPaused).done())
+		p.tell(frame.New(frame.KindPaused).Done())
 	}
 }
 
@@ -96,8 +99,8 @@ func (p *initProcess) resume(x *execution) {
 		return // Dead is the last thing that is said of a tree
 	}
 	p.leaf.freeze(false)
-	p.walk.continuePass()
-	p.tell(frame(kindResumed).done())
+	p.walk.ContinuePass()
+	p.tell(frame.New(frame.KindResumed).Done())
 }
 
 // sweep kills what outlived the command. Before the command has exited there
@@ -117,16 +120,16 @@ const quickDeath = time.Millisecond
 
 // kill kills the whole tree and returns when it is reaped.
 func (p *initProcess) kill(x *execution) {
-	seen := make(map[who]string)
+	seen := make(map[proctree.ProcID]string)
 	p.mu.Lock()
 	x.shot = true
 	outlived := x.exited && !x.isDead()
 	if outlived {
 		x.killed = seen // only written and read under mu
 		// Before the cgroup's kill, which leaves nobody to name.
-		for _, s := range p.walk.snapshot(nil) {
-			if !s.zombie() {
-				seen[s.who()] = s.comm()
+		for _, s := range p.walk.Snapshot(nil) {
+			if !s.Zombie() {
+				seen[s.ID()] = s.Comm()
 			}
 		}
 	}
@@ -141,7 +144,7 @@ func (p *initProcess) kill(x *execution) {
 	if !outlived {
 		x.waitDead(quickDeath)
 	}
-	p.walk.hunt(p.mu.Lock, p.mu.Unlock, x.isDead, func(d time.Duration) {
+	p.walk.KillAll(p.mu.Lock, p.mu.Unlock, x.isDead, func(d time.Duration) {
 		p.leaf.kill()
 		x.waitDead(d)
 	}, seen)

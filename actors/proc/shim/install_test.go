@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ func installer(t *testing.T, uid uint32, args ...string) (stderr string, code in
 // The copy is whole, may be run by everybody, and takes the place of an older
 // one that runs at this moment.
 func TestInstall(t *testing.T) {
-	dir := socketDir(t)
+	dir := openDir(t)
 	os.Chmod(dir, 0o777)
 	path := filepath.Join(dir, "troupe-runner")
 	for range 2 {
@@ -59,7 +59,7 @@ func TestInstall(t *testing.T) {
 
 // Each thing that can be wrong is told by its name, and nothing is left.
 func TestInstallNamesTheProblem(t *testing.T) {
-	dir := socketDir(t)
+	dir := openDir(t)
 	os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
 	for path, want := range map[string]string{
 		"relative":                     "must be the absolute path",

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"errors"
@@ -12,12 +12,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-)
 
-// Containment says what holds a tree together.
-const (
-	ContainmentTree   = "tree"        // child subreapers and the walk in kill.go
-	ContainmentCgroup = "cgroup+tree" // a cgroup v2 leaf as well
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // hierarchy is where the runner makes one cgroup per init. A nil hierarchy
@@ -63,7 +60,7 @@ func ownCgroup() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, _, err := cgroupDir(string(b), string(mounts), "")
+	dir, _, err := proctree.CgroupDir(string(b), string(mounts), "")
 	return dir, err
 }
 
@@ -149,24 +146,24 @@ func (h *hierarchy) try() error {
 	if err != nil {
 		return err
 	}
-	var info siginfo
+	var info proctree.Siginfo
 	for {
-		err = waitid(unix.P_PID, pid, &info, unix.WEXITED, nil)
+		err = proctree.Waitid(unix.P_PID, pid, &info, unix.WEXITED, nil)
 		if err != unix.EINTR {
 			break
 		}
 	}
-	if err == nil && info.status != 0 {
-		err = fmt.Errorf("a process started in a new cgroup ended with status %d", info.status)
+	if err == nil && info.Status != 0 {
+		err = fmt.Errorf("a process started in a new cgroup ended with status %d", info.Status)
 	}
 	return err
 }
 
 func (h *hierarchy) containment() string {
 	if h == nil {
-		return ContainmentTree
+		return frame.ContainmentTree
 	}
-	return ContainmentCgroup
+	return frame.ContainmentCgroup
 }
 
 func (h *hierarchy) path() string {
@@ -204,7 +201,7 @@ func (h *hierarchy) removeLeaf(name string) {
 // is in it; it goes with the container.
 func (h *hierarchy) remove() {
 	if h != nil {
-		removeTree(h.base)
+		proctree.RemoveCgroup(h.base)
 		unix.Close(h.fd)
 	}
 }
@@ -215,21 +212,7 @@ func removeCgroup(dir string) {
 		return
 	}
 	_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-	removeTree(dir)
-}
-
-// removeTree removes a cgroup and those below it, the deepest first.
-func removeTree(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			removeTree(filepath.Join(dir, e.Name()))
-		}
-	}
-	_ = os.Remove(dir)
+	proctree.RemoveCgroup(dir)
 }
 
 // removeLeftovers removes what runners left that did not get to clean up. Only
@@ -242,7 +225,7 @@ func removeLeftovers(dir string) {
 	for _, path := range old {
 		pid := strings.TrimPrefix(filepath.Base(path), "troupe.")
 		if _, err := os.Stat("/proc/" + pid); os.IsNotExist(err) {
-			removeTree(path)
+			proctree.RemoveCgroup(path)
 		}
 	}
 }

@@ -1,60 +1,20 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"bytes"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
-
-// What happened to a child: the codes of siginfo that are told apart.
-const (
-	cldExited  = 1 // CLD_EXITED
-	cldKilled  = 2 // CLD_KILLED
-	cldDumped  = 3 // CLD_DUMPED
-	cldStopped = 5 // CLD_STOPPED
-)
-
-// siginfo is the part of the kernel's siginfo_t that waitid(2) fills in.
-type siginfo struct {
-	code   int32 // CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_STOPPED
-	pid    int32
-	status int32 // exit code or signal number
-}
-
-// waitid is waitid(2) with __WALL: a child that was cloned with another exit
-// signal than SIGCHLD is a child too.
-func waitid(idType, id int, info *siginfo, options int, usage *unix.Rusage) error {
-	var raw unix.Siginfo
-	err := unix.Waitid(idType, id, &raw, options|unix.WALL, usage)
-	if err == nil && info != nil {
-		// After signo, errno and code, aligned to a pointer: pid, uid, status.
-		p := unsafe.Pointer(&raw)
-		info.code = raw.Code
-		fields := unsafe.Add(p, siginfoFields)
-		info.pid = *(*int32)(fields)
-		info.status = *(*int32)(unsafe.Add(fields, 8))
-	}
-	return err
-}
-
-// siginfoFields is the offset of the union in siginfo_t: 16 where pointers
-// have eight bytes, 12 where they have four.
-const siginfoFields = 12 + (unsafe.Sizeof(uintptr(0))-4)&4
-
-// waitAny returns a child that can be waited for, or 0 with WNOHANG.
-func waitAny(options int) (int, error) {
-	var info siginfo
-	err := waitid(unix.P_ALL, 0, &info, options, nil)
-	return int(info.pid), err
-}
 
 // traced says whether somebody attached to this process before it could
 // forbid that.
 func traced() bool {
-	b, err := newProcfs().read("/proc/self/status")
+	b, err := proctree.NewProcfs().Read("/proc/self/status")
 	if err != nil {
 		return false // no /proc: nobody to attach through it, and nothing to check
 	}
@@ -68,7 +28,7 @@ func closeOnExec() {
 	if unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return
 	}
-	fds := newProcfs().numbers("/proc/self/fd", nil) // before Linux 5.11
+	fds := proctree.NewProcfs().Numbers("/proc/self/fd", nil) // before Linux 5.11
 	for _, fd := range fds {
 		if fd > 2 {
 			unix.CloseOnExec(fd)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proc
+package proctree
 
 import (
 	"slices"
@@ -11,7 +11,7 @@ import (
 
 // How a tree is killed
 //
-// A walker belongs to a child subreaper (an init, the runner, or trouped when
+// A Walker belongs to a child subreaper (an init, the runner, or trouped when
 // its runner died). Whatever descends from the subreaper stays below it until
 // it is reaped: a process whose parent dies becomes the subreaper's own child.
 // So there is no hiding, only running: a process may fork while it is looked
@@ -35,25 +35,25 @@ import (
 // that no death makes room for a birth at a limit on processes. A process that
 // has been sent SIGKILL or SIGSTOP cannot complete a fork.
 
-// walker finds and signals the descendants of a subreaper.
-type walker struct {
-	fs       *procfs
+// Walker finds and signals the descendants of a subreaper.
+type Walker struct {
+	fs       *Procfs
 	self     int
-	skip     func(*stat) bool // children of self to leave alone, with all below them; nil: none
+	skip     func(*Stat) bool // children of self to leave alone, with all below them; nil: none
 	children bool             // the kernel lists children
 
-	found []stat      // of the last snapshot, parents before children
+	found []Stat      // of the last snapshot, parents before children
 	index map[int]int // pid → place in found
 }
 
-func newWalker(self int, skip func(*stat) bool) *walker {
-	fs := newProcfs()
-	return &walker{fs: fs, self: self, skip: skip, children: fs.hasChildren(self), index: make(map[int]int)}
+func NewWalker(self int, skip func(*Stat) bool) *Walker {
+	fs := NewProcfs()
+	return &Walker{fs: fs, self: self, skip: skip, children: fs.hasChildren(self), index: make(map[int]int)}
 }
 
-// snapshot finds the descendants, parents before children. direct, if not nil,
+// Snapshot finds the descendants, parents before children. direct, if not nil,
 // is called for each child of self as soon as it is read.
-func (w *walker) snapshot(direct func(*stat)) []stat {
+func (w *Walker) Snapshot(direct func(*Stat)) []Stat {
 	w.found = w.found[:0]
 	clear(w.index)
 	if w.children {
@@ -64,8 +64,8 @@ func (w *walker) snapshot(direct func(*stat)) []stat {
 	return w.found
 }
 
-func (w *walker) add(s stat, direct func(*stat)) {
-	if s.ppid == w.self {
+func (w *Walker) add(s Stat, direct func(*Stat)) {
+	if s.PPID == w.self {
 		if w.skip != nil && w.skip(&s) {
 			return
 		}
@@ -73,12 +73,12 @@ func (w *walker) add(s stat, direct func(*stat)) {
 			direct(&s)
 		}
 	}
-	w.index[s.pid] = len(w.found)
+	w.index[s.PID] = len(w.found)
 	w.found = append(w.found, s)
 }
 
 // descend follows the kernel's lists of children.
-func (w *walker) descend(direct func(*stat)) {
+func (w *Walker) descend(direct func(*Stat)) {
 	queue := []int{w.self}
 	for len(queue) > 0 {
 		kids := w.fs.children(queue[0], nil)
@@ -90,7 +90,7 @@ func (w *walker) descend(direct func(*stat)) {
 			if _, seen := w.index[pid]; seen {
 				continue
 			}
-			if s, ok := w.fs.stat(pid); ok && s.ppid == parent {
+			if s, ok := w.fs.Stat(pid); ok && s.PPID == parent {
 				before := len(w.found)
 				w.add(s, direct)
 				if len(w.found) > before {
@@ -102,16 +102,16 @@ func (w *walker) descend(direct func(*stat)) {
 }
 
 // scan reads every process there is, for kernels without such lists.
-func (w *walker) scan(direct func(*stat)) {
-	var others []stat
-	for _, pid := range w.fs.all() {
+func (w *Walker) scan(direct func(*Stat)) {
+	var others []Stat
+	for _, pid := range w.fs.All() {
 		if pid == w.self {
 			continue
 		}
-		s, ok := w.fs.stat(pid)
+		s, ok := w.fs.Stat(pid)
 		switch {
 		case !ok:
-		case s.ppid == w.self:
+		case s.PPID == w.self:
 			w.add(s, direct)
 		default:
 			others = append(others, s)
@@ -122,7 +122,7 @@ func (w *walker) scan(direct func(*stat)) {
 		grown = false
 		rest := others[:0]
 		for _, s := range others {
-			if _, ours := w.index[s.ppid]; ours {
+			if _, ours := w.index[s.PPID]; ours {
 				w.add(s, nil)
 				grown = true
 			} else {
@@ -133,116 +133,116 @@ func (w *walker) scan(direct func(*stat)) {
 	}
 }
 
-// send signals one process of the last snapshot and reports whether it was
+// Send signals one process of the last snapshot and reports whether it was
 // still there and ours. Parents must be sent to before their children are
 // verified against them, which is the order of the snapshot.
-func (w *walker) send(s *stat, sig unix.Signal) bool {
-	if s.ppid == w.self {
-		return unix.Kill(s.pid, sig) == nil
+func (w *Walker) Send(s *Stat, sig unix.Signal) bool {
+	if s.PPID == w.self {
+		return unix.Kill(s.PID, sig) == nil
 	}
-	parent, ok := w.index[s.ppid]
+	parent, ok := w.index[s.PPID]
 	if !ok {
 		return false
 	}
-	fd, err := unix.PidfdOpen(s.pid, 0)
+	fd, err := unix.PidfdOpen(s.PID, 0)
 	if err == unix.ESRCH {
 		return false
 	}
 	if err == nil {
 		defer unix.Close(fd)
 	}
-	now, alive := w.fs.stat(s.pid)
-	if !alive || now.start != s.start {
+	now, alive := w.fs.Stat(s.PID)
+	if !alive || now.Start != s.Start {
 		return false
 	}
 	// Either its parent is still the process that we know, or it died and the
 	// child has become ours directly.
-	if now.ppid != w.self {
-		up, alive := w.fs.stat(s.ppid)
-		if now.ppid != s.ppid || !alive || up.start != w.found[parent].start {
+	if now.PPID != w.self {
+		up, alive := w.fs.Stat(s.PPID)
+		if now.PPID != s.PPID || !alive || up.Start != w.found[parent].Start {
 			return false
 		}
 	}
 	if err != nil { // a kernel or a sandbox without pidfds: the check above is all there is
-		return unix.Kill(s.pid, sig) == nil
+		return unix.Kill(s.PID, sig) == nil
 	}
 	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
 }
 
-// who names one process over time.
-type who struct {
-	pid   int
-	start uint64
+// ProcID names one process over time.
+type ProcID struct {
+	PID   int
+	Start uint64
 }
 
-func (s *stat) who() who { return who{s.pid, s.start} }
+func (s *Stat) ID() ProcID { return ProcID{s.PID, s.Start} }
 
 // killPass sends SIGKILL to every living descendant once, and reports how many
 // there were and how many of them were not in seen yet.
-func (w *walker) killPass(seen map[who]string) (alive, fresh int) {
-	note := func(s *stat) {
+func (w *Walker) killPass(seen map[ProcID]string) (alive, fresh int) {
+	note := func(s *Stat) {
 		alive++
-		if _, known := seen[s.who()]; !known {
+		if _, known := seen[s.ID()]; !known {
 			fresh++
-			seen[s.who()] = s.comm()
+			seen[s.ID()] = s.Comm()
 		}
 	}
-	w.snapshot(func(s *stat) {
-		if !s.zombie() {
-			w.send(s, unix.SIGKILL)
+	w.Snapshot(func(s *Stat) {
+		if !s.Zombie() {
+			w.Send(s, unix.SIGKILL)
 			note(s)
 		}
 	})
 	for i := range w.found {
 		s := &w.found[i]
-		if s.ppid != w.self && !s.zombie() && w.send(s, unix.SIGKILL) {
+		if s.PPID != w.self && !s.Zombie() && w.Send(s, unix.SIGKILL) {
 			note(s)
 		}
 	}
 	return alive, fresh
 }
 
-// stopPass sends SIGSTOP to every descendant that runs, parents first so that
+// StopPass sends SIGSTOP to every descendant that runs, parents first so that
 // no shell sees its child stop, and reports how many there were. sent remembers
 // who got one: such a process in an uninterruptible wait stops before it runs
 // another instruction, and is counted as stopped. A shell that waits in vfork for
 // a child that was stopped before its execve would otherwise never be.
-func (w *walker) stopPass(sent map[who]bool) (running int) {
-	w.snapshot(nil)
+func (w *Walker) StopPass(sent map[ProcID]bool) (running int) {
+	w.Snapshot(nil)
 	for i := range w.found {
 		s := &w.found[i]
-		if s.zombie() || s.state == 'Z' || s.stopped() || s.state == 'D' && sent[s.who()] {
+		if s.Zombie() || s.State == 'Z' || s.Stopped() || s.State == 'D' && sent[s.ID()] {
 			continue
 		}
-		if w.send(s, unix.SIGSTOP) {
-			sent[s.who()] = true
+		if w.Send(s, unix.SIGSTOP) {
+			sent[s.ID()] = true
 			running++
 		}
 	}
 	return running
 }
 
-// continuePass sends SIGCONT to every descendant, children first for the same
+// ContinuePass sends SIGCONT to every descendant, children first for the same
 // reason.
-func (w *walker) continuePass() {
-	w.snapshot(nil)
+func (w *Walker) ContinuePass() {
+	w.Snapshot(nil)
 	for i := len(w.found) - 1; i >= 0; i-- {
-		w.send(&w.found[i], unix.SIGCONT)
+		w.Send(&w.found[i], unix.SIGCONT)
 	}
 }
 
-// termPass sends SIGTERM to every descendant that is not in done and was
+// TermPass sends SIGTERM to every descendant that is not in done and was
 // started at or before the given tick: what a command starts in order to clean
 // up after SIGTERM is left to do so. It reports how many it sent.
-func (w *walker) termPass(done map[who]bool, until uint64) (sent int) {
-	w.snapshot(nil)
+func (w *Walker) TermPass(done map[ProcID]bool, until uint64) (sent int) {
+	w.Snapshot(nil)
 	for i := range w.found {
 		s := &w.found[i]
-		if s.zombie() || done[s.who()] || s.start > until {
+		if s.Zombie() || done[s.ID()] || s.Start > until {
 			continue
 		}
-		if w.send(s, unix.SIGTERM) {
-			done[s.who()] = true
+		if w.Send(s, unix.SIGTERM) {
+			done[s.ID()] = true
 			sent++
 		}
 	}
@@ -262,10 +262,10 @@ const (
 	maxPause = 100 * time.Millisecond
 )
 
-// hunt runs kill passes until wait reports that none is left. lock is held
+// KillAll runs kill passes until wait reports that none is left. lock is held
 // during a pass and released while waiting; done is asked under it. seen
 // collects every process that was killed, with its name.
-func (w *walker) hunt(lock, unlock func(), done func() bool, wait func(time.Duration), seen map[who]string) {
+func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.Duration), seen map[ProcID]string) {
 	pause := minPause
 	for pass := 1; ; pass++ {
 		lock()
@@ -274,9 +274,9 @@ func (w *walker) hunt(lock, unlock func(), done func() bool, wait func(time.Dura
 			return
 		}
 		if pass%(passesBeforeStop+1) == 0 {
-			sent := make(map[who]bool)
+			sent := make(map[ProcID]bool)
 			for range maxStopPasses {
-				if w.stopPass(sent) == 0 {
+				if w.StopPass(sent) == 0 {
 					break
 				}
 			}
@@ -297,9 +297,9 @@ func (w *walker) hunt(lock, unlock func(), done func() bool, wait func(time.Dura
 	}
 }
 
-// bootTicks is the present in the unit of stat.start. The kernel counts in
+// BootTicks is the present in the unit of stat.start. The kernel counts in
 // USER_HZ, which is 100 on every architecture that Linux runs Go on.
-func bootTicks() uint64 {
+func BootTicks() uint64 {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
 		return ^uint64(0)

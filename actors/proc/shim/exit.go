@@ -1,11 +1,14 @@
 //go:build linux
 
-package proc
+package shim
 
 import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // The end of an execution, as its init learns and tells it: Exited when the
@@ -15,7 +18,7 @@ import (
 func (p *initProcess) reap() {
 	for range p.wake {
 		for {
-			pid, err := waitAny(unix.WEXITED | unix.WNOWAIT)
+			pid, err := proctree.WaitAny(unix.WEXITED | unix.WNOWAIT)
 			if err == unix.EINTR {
 				continue
 			}
@@ -41,9 +44,9 @@ func (p *initProcess) reaped(pid int, err error) bool {
 		p.finish(x, nil)
 		return false
 	}
-	var info siginfo
+	var info proctree.Siginfo
 	var usage unix.Rusage
-	if waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, &usage) != nil || info.pid == 0 {
+	if proctree.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, &usage) != nil || info.PID == 0 {
 		return true // 0: dead, by its pidfd, but a debugger must learn it first
 	}
 	x.add(&usage)
@@ -51,14 +54,14 @@ func (p *initProcess) reaped(pid int, err error) bool {
 		return true
 	}
 	x.exited = true
-	alone := x.reapOthers()
-	exited := frame(kindExited).uint(uint64(info.code)).uint(uint64(info.status)).uint(p.kills(x, &info)).bool(alone)
-	if alone {
-		p.finish(x, exited.done())
+	exited := frame.Exited{Code: int(info.Code), Status: int(info.Status), NoSurvivors: x.reapOthers()}
+	exited.OOMKills = p.kills(x, &info)
+	if exited.NoSurvivors {
+		p.finish(x, exited.Encode())
 		return false
 	}
-	names, count := p.survivors()
-	p.tell(exited.uint(uint64(count)).strings(names).done())
+	exited.Survivors, exited.SurvivorCount = p.survivors()
+	p.tell(exited.Encode())
 	return true
 }
 
@@ -69,13 +72,13 @@ const maxDead = 4096
 // was all. What died before the command and nobody waited for is no survivor.
 func (x *execution) reapOthers() (all bool) {
 	for range maxDead {
-		var info siginfo
+		var info proctree.Siginfo
 		var usage unix.Rusage
-		err := waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG, &usage)
+		err := proctree.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG, &usage)
 		if err != nil {
 			return err == unix.ECHILD
 		}
-		if info.pid == 0 {
+		if info.PID == 0 {
 			return false
 		}
 		x.add(&usage)
@@ -85,13 +88,13 @@ func (x *execution) reapOthers() (all bool) {
 
 // survivors names what lives besides the command that has just been reaped.
 func (p *initProcess) survivors() (names []string, count int) {
-	for _, s := range p.walk.snapshot(nil) {
-		if s.zombie() {
+	for _, s := range p.walk.Snapshot(nil) {
+		if s.Zombie() {
 			continue
 		}
 		count++
 		if len(names) < maxNames {
-			names = append(names, s.comm())
+			names = append(names, s.Comm())
 		}
 	}
 	return names, count
@@ -135,9 +138,11 @@ func (p *initProcess) deadFrame(x *execution) []byte {
 		}
 		names = append(names, name)
 	}
-	return frame(kindDead).
-		int(x.usage.Utime.Nano()).int(x.usage.Stime.Nano()).int(x.usage.Maxrss * 1024).
-		bool(x.oom).uint(uint64(len(x.killed))).strings(names).bool(p.leaf.retires()).done()
+	dead := frame.Dead{
+		User: time.Duration(x.usage.Utime.Nano()), System: time.Duration(x.usage.Stime.Nano()), MaxRSS: x.usage.Maxrss * 1024,
+		OutOfMemory: x.oom, SurvivorCount: len(x.killed), Survivors: names, Retired: p.leaf.retires(),
+	}
+	return dead.Encode()
 }
 
 // isDead is asked under mu.

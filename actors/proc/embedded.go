@@ -11,16 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // hello is a runner's first frame.
 type hello struct {
-	version     string
-	pid         int
-	containment string
-	cgroup      string // the directory it makes cgroups in; "": none
-	kills       uint64 // see memoryEvents
-	pidfd       int    // of the runner, owned; -1: none. Only from runners that dial
+	frame.Hello
+	pidfd int // of the runner, owned; -1: none
 }
 
 // helloWait is how long a runner may take to say hello. It makes no more than
@@ -28,35 +27,34 @@ type hello struct {
 const helloWait = 10 * time.Second
 
 // greet reads the hello of a runner at fd, which it takes over.
-func greet(fd int) (*link, *receiver, hello, error) {
+func greet(fd int) (*link, *frame.Receiver, hello, error) {
 	c, err := newConn(fd, -1, "runner")
 	if err != nil {
 		return nil, nil, hello{}, err
 	}
-	in := newReceiver(c.recv)
+	in := frame.NewReceiver(c.recv)
 	_ = c.file.SetReadDeadline(time.Now().Add(helloWait))
-	k, body, err := in.next()
+	k, body, err := in.Next()
 	_ = c.file.SetReadDeadline(time.Time{})
-	d := decoder{b: body}
-	h := hello{version: d.string(), pid: int(d.uint()), containment: d.string(), cgroup: d.string(), kills: d.uint(), pidfd: -1}
-	if d.bool() && err == nil {
+	h := hello{pidfd: -1}
+	if err == nil {
+		h.Hello, err = frame.DecodeHello(body)
+	}
+	if err == nil && k != frame.KindHello {
+		err = frame.ErrMalformed
+	}
+	if err == nil && h.HasPidfd {
 		var fds []int
-		if fds, err = in.take(1); err == nil {
+		if fds, err = in.Take(1); err == nil {
 			h.pidfd = fds[0]
 		}
 	}
-	if err == nil && (k != kindHello || d.err != nil) {
-		err = errFrame
-	}
 	if err != nil {
-		closeAll(in.fds)
+		in.Discard()
 		c.close()
-		if h.pidfd >= 0 {
-			unix.Close(h.pidfd)
-		}
 		return nil, nil, h, err
 	}
-	return &link{conn: c, inits: make(map[uint64]*initConn), lost: make(chan struct{}), kills: h.kills}, in, h, nil
+	return &link{conn: c, inits: make(map[uint64]*initConn), lost: make(chan struct{}), kills: h.OOMKills}, in, h, nil
 }
 
 // embedded is a runner that is our child.
@@ -93,8 +91,8 @@ func (r *Runner) openEmbedded() error {
 }
 
 // launch starts a runner and waits for its hello.
-func (r *Runner) launch() (*embedded, *link, *receiver, hello, error) {
-	ours, theirs, err := socketpair()
+func (r *Runner) launch() (*embedded, *link, *frame.Receiver, hello, error) {
+	ours, theirs, err := frame.Socketpair()
 	if err != nil {
 		return nil, nil, nil, hello{}, err
 	}
@@ -162,11 +160,11 @@ func (e *embedded) fork(binary string, argv []string, files []uintptr) (err erro
 func (e *embedded) wait() {
 	defer close(e.exited)
 	for {
-		var info siginfo
-		err := waitid(unix.P_PID, e.pid, &info, unix.WEXITED|unix.WSTOPPED, nil)
+		var info proctree.Siginfo
+		err := proctree.Waitid(unix.P_PID, e.pid, &info, unix.WEXITED|unix.WSTOPPED, nil)
 		switch {
 		case err == unix.EINTR:
-		case err == nil && info.code == cldStopped:
+		case err == nil && info.Code == proctree.CLDStopped:
 			unix.Kill(e.pid, unix.SIGCONT)
 		default:
 			runnerMu.Lock()
@@ -197,7 +195,7 @@ const (
 )
 
 // keepEmbedded serves one runner after the other until Close.
-func (r *Runner) keepEmbedded(e *embedded, l *link, in *receiver, h hello) {
+func (r *Runner) keepEmbedded(e *embedded, l *link, in *frame.Receiver, h hello) {
 	backoff := minBackoff
 	for {
 		began := time.Now()
@@ -205,12 +203,12 @@ func (r *Runner) keepEmbedded(e *embedded, l *link, in *receiver, h hello) {
 		r.drop(l)
 		r.reapEmbedded(e)
 		r.sweepLost(l)
-		if h.cgroup != "" {
-			removeTree(h.cgroup)
+		if h.Cgroup != "" {
+			proctree.RemoveCgroup(h.Cgroup)
 		}
 		closing := r.closing()
 		if !closing {
-			r.log.Error("runner lost; its trees are dead", "pid", h.pid, "err", err)
+			r.log.Error("runner lost; its trees are dead", "pid", h.PID, "err", err)
 			r.cfg.OnEvent(RunnerEvent{Kind: RunnerLost})
 		}
 		r.release(l)
@@ -242,7 +240,7 @@ func (r *Runner) keepEmbedded(e *embedded, l *link, in *receiver, h hello) {
 // reapEmbedded waits for a runner whose connection closed. It exits by itself
 // once its trees are dead, unless it is stuck.
 func (r *Runner) reapEmbedded(e *embedded) {
-	t := time.NewTimer(2 * shutdownGrace)
+	t := time.NewTimer(2 * frame.ShutdownGrace)
 	defer t.Stop()
 	select {
 	case <-e.exited:
@@ -278,14 +276,14 @@ func (r *Runner) sweepLost(l *link) {
 	r.mu.Unlock()
 	for end := time.Now().Add(initGrace); len(inits) > 0 && time.Now().Before(end); {
 		for pid := range inits {
-			var info siginfo
-			err := waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, nil)
-			if err == unix.ECHILD || info.pid != 0 {
+			var info proctree.Siginfo
+			err := proctree.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, nil)
+			if err == unix.ECHILD || info.PID != 0 {
 				delete(inits, pid)
 			}
 		}
 		time.Sleep(time.Millisecond)
 	}
-	w := newWalker(self, func(s *stat) bool { return s.session == session || runnerPIDs[s.pid] })
-	w.hunt(runnerMu.Lock, runnerMu.Unlock, w.reapOrphans, time.Sleep, make(map[who]string))
+	w := proctree.NewWalker(self, func(s *proctree.Stat) bool { return s.Session == session || runnerPIDs[s.PID] })
+	w.KillAll(runnerMu.Lock, runnerMu.Unlock, w.ReapOrphans, time.Sleep, make(map[proctree.ProcID]string))
 }

@@ -1,0 +1,137 @@
+package frame
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// A frame is one byte of kind, four bytes of length (little endian) and a
+// body. Binary and not JSON because the body of a start frame is an argv and
+// an environment, which need not be UTF-8, and because it is on the path of
+// every command.
+const (
+	headerSize = 5
+	MaxSize    = 8 << 20 // Linux refuses an argv and environment of over 6 MiB in any case
+)
+
+// Kind says what a frame is. Each is documented "sender → receiver".
+type Kind byte
+
+const (
+	KindStart     Kind = iota + 1 // trouped → init: run this; carries the stdio descriptors
+	KindSignal                    // trouped → init: signal the command's process group
+	KindTerminate                 // trouped → init: SIGTERM to the tree
+	KindPause                     // trouped → init
+	KindResume                    // trouped → init
+	KindSweep                     // trouped → init: kill what outlived the command
+	KindKill                      // trouped → init: kill everything
+
+	KindReady       // init → trouped: untraced and waiting for a command
+	KindStarted     // init → trouped
+	KindStartFailed // init → trouped; the init is idle again
+	KindPaused      // init → trouped
+	KindResumed     // init → trouped
+	KindExited      // init → trouped
+	KindDead        // init → trouped; the init is idle again
+
+	KindHello      // runner → trouped: first frame of a runner; carries a pidfd of it if it says so
+	KindInit       // runner → trouped: a new init; carries trouped's ends of its sockets, events first
+	KindInitFailed // runner → trouped: an init could not be started
+	KindSwept      // runner → trouped: this init is gone and nothing that was below it lives
+	KindKills      // runner → trouped: so many processes were killed for memory until a second ago
+	KindWant       // trouped → runner: start so many inits
+	KindForce      // trouped → runner: this init does not answer; kill it and all below it
+)
+
+// Encoder builds one frame. Its zero value is not usable; see [New].
+type Encoder []byte
+
+// New begins a frame.
+func New(k Kind) Encoder { return append(make(Encoder, 0, 64), byte(k), 0, 0, 0, 0) }
+
+func (e Encoder) Uint(v uint64) Encoder { return binary.AppendUvarint(e, v) }
+func (e Encoder) Int(v int64) Encoder   { return binary.AppendVarint(e, v) }
+
+func (e Encoder) Str(s string) Encoder {
+	return append(binary.AppendUvarint(e, uint64(len(s))), s...)
+}
+
+func (e Encoder) Strs(list []string) Encoder {
+	e = e.Uint(uint64(len(list)))
+	for _, s := range list {
+		e = e.Str(s)
+	}
+	return e
+}
+
+func (e Encoder) Bool(b bool) Encoder {
+	if b {
+		return append(e, 1)
+	}
+	return append(e, 0)
+}
+
+// Done fills in the length.
+func (e Encoder) Done() []byte {
+	binary.LittleEndian.PutUint32(e[1:], uint32(len(e)-headerSize))
+	return e
+}
+
+var ErrMalformed = errors.New("malformed frame")
+
+// Decoder reads a body. The first error sticks, and every later read is zero.
+type Decoder struct {
+	b   []byte
+	err error
+}
+
+// NewDecoder reads the body of a frame.
+func NewDecoder(body []byte) *Decoder { return &Decoder{b: body} }
+
+// Err is the first error.
+func (d *Decoder) Err() error { return d.err }
+
+func (d *Decoder) Uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	return advance(d, v, n)
+}
+
+func (d *Decoder) Int() int64 {
+	v, n := binary.Varint(d.b)
+	return advance(d, v, n)
+}
+
+func advance[T uint64 | int64](d *Decoder, v T, n int) T {
+	if n <= 0 || d.err != nil {
+		d.err = ErrMalformed
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *Decoder) Str() string {
+	n := d.Uint()
+	if d.err != nil || n > uint64(len(d.b)) {
+		d.err = ErrMalformed
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *Decoder) Strs() []string {
+	n := d.Uint()
+	if d.err != nil || n > uint64(len(d.b)) { // each takes a byte at least
+		d.err = ErrMalformed
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = d.Str()
+	}
+	return list
+}
+
+func (d *Decoder) Bool() bool { return d.Uint() != 0 }

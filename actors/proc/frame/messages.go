@@ -1,0 +1,139 @@
+package frame
+
+import (
+	"syscall"
+	"time"
+)
+
+// The frames of more than one value. Both ends of each are here, so that they
+// cannot differ.
+
+// Hello is the first frame of a runner.
+type Hello struct {
+	Version     string
+	PID         int
+	Containment string
+	Cgroup      string // the directory it makes cgroups in; "": none
+	OOMKills    uint64 // processes of its container that the kernel has killed for memory
+	HasPidfd    bool   // a pidfd of the runner travels with this frame. Only from runners that dial
+}
+
+// Encode returns the frame.
+func (h *Hello) Encode() []byte {
+	return New(KindHello).Str(h.Version).Uint(uint64(h.PID)).Str(h.Containment).Str(h.Cgroup).
+		Uint(h.OOMKills).Bool(h.HasPidfd).Done()
+}
+
+// DecodeHello reads the body of a hello.
+func DecodeHello(body []byte) (Hello, error) {
+	d := NewDecoder(body)
+	h := Hello{
+		Version: d.Str(), PID: int(d.Uint()), Containment: d.Str(), Cgroup: d.Str(),
+		OOMKills: d.Uint(), HasPidfd: d.Bool(),
+	}
+	return h, d.Err()
+}
+
+// Start asks an init to run a command.
+type Start struct {
+	Argv, Env []string
+	Dir       string
+	Stdin     bool
+	MaxMemory int64
+}
+
+// Encode returns the frame. Descriptors travel with it.
+func (s *Start) Encode() []byte {
+	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).Str(s.Dir).Strs(s.Argv).Strs(s.Env).Done()
+}
+
+// DecodeStart reads the body of a start.
+func DecodeStart(body []byte) (*Start, error) {
+	d := NewDecoder(body)
+	s := &Start{Stdin: d.Bool(), MaxMemory: d.Int(), Dir: d.Str(), Argv: d.Strs(), Env: d.Strs()}
+	if d.Err() != nil || len(s.Argv) == 0 {
+		return nil, ErrMalformed
+	}
+	return s, nil
+}
+
+// Descriptors is how many travel with the frame: stdin if asked for, stdout, stderr.
+func (s *Start) Descriptors() int {
+	if s.Stdin {
+		return 3
+	}
+	return 2
+}
+
+// StartFailed says why the system refused a command, in a shell's words.
+type StartFailed struct {
+	Message string
+	Errno   syscall.Errno
+}
+
+// Encode returns the frame.
+func (f *StartFailed) Encode() []byte {
+	return New(KindStartFailed).Str(f.Message).Uint(uint64(f.Errno)).Done()
+}
+
+// DecodeStartFailed reads the body of a failure to start.
+func DecodeStartFailed(body []byte) StartFailed {
+	d := NewDecoder(body)
+	return StartFailed{Message: d.Str(), Errno: syscall.Errno(d.Uint())}
+}
+
+// Exited says how the command itself ended.
+type Exited struct {
+	Code     int    // si_code of waitid(2), such as CLD_EXITED
+	Status   int    // exit code or signal
+	OOMKills uint64 // the container's counter, if the kernel may have killed the command for memory; else 0
+
+	NoSurvivors   bool
+	Survivors     []string // names of some of the processes that live on
+	SurvivorCount int      // of all
+}
+
+// Encode returns the frame.
+func (x *Exited) Encode() []byte {
+	e := New(KindExited).Uint(uint64(x.Code)).Uint(uint64(x.Status)).Uint(x.OOMKills).Bool(x.NoSurvivors)
+	if !x.NoSurvivors {
+		e = e.Uint(uint64(x.SurvivorCount)).Strs(x.Survivors)
+	}
+	return e.Done()
+}
+
+// DecodeExited reads the body of an exit.
+func DecodeExited(body []byte) Exited {
+	d := NewDecoder(body)
+	x := Exited{Code: int(d.Uint()), Status: int(d.Uint()), OOMKills: d.Uint(), NoSurvivors: d.Bool()}
+	if !x.NoSurvivors {
+		x.SurvivorCount = int(d.Uint())
+		x.Survivors = d.Strs()
+	}
+	return x
+}
+
+// Dead says that nothing of the tree is left.
+type Dead struct {
+	User, System  time.Duration
+	MaxRSS        int64 // bytes
+	OutOfMemory   bool
+	SurvivorCount int      // processes that outlived the command and were killed
+	Survivors     []string // names of some of them
+	Retired       bool     // the init must not be used again
+}
+
+// Encode returns the frame.
+func (x *Dead) Encode() []byte {
+	return New(KindDead).Int(int64(x.User)).Int(int64(x.System)).Int(x.MaxRSS).Bool(x.OutOfMemory).
+		Uint(uint64(x.SurvivorCount)).Strs(x.Survivors).Bool(x.Retired).Done()
+}
+
+// DecodeDead reads the body of a death.
+func DecodeDead(body []byte) Dead {
+	d := NewDecoder(body)
+	return Dead{
+		User: time.Duration(d.Int()), System: time.Duration(d.Int()), MaxRSS: d.Int(), OutOfMemory: d.Bool(),
+		SurvivorCount: int(d.Uint()), Survivors: d.Strs(), Retired: d.Bool(),
+	}
+}
