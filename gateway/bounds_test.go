@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+)
+
+// idleConn is a connection without a socket, whose goroutines do not run.
+func idleConn(t *testing.T) *conn {
+	t.Helper()
+	g, err := New(Config{Engine: newFakeEngine(), Auth: NoAuth{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newConn(g, "subject", "remote")
+}
+
+// TestReaderStopsAtItsBounds: a client that sends without reading answers is held back by the number of its requests and by
+// their size, and goes on with the first answer that was written.
+func TestReaderStopsAtItsBounds(t *testing.T) {
+	for name, c := range map[string]struct {
+		requests, size int
+		stops          bool
+	}{
+		"none":                        {0, 0, false},
+		"one less than may be":        {maxInFlight - 1, 10, false},
+		"as many as may be":           {maxInFlight, 10, true},
+		"as many bytes as may be":     {4, maxInFlightBytes / 4, false},
+		"one byte more":               {1, maxInFlightBytes + 1, true},
+		"more bytes, in few requests": {5, maxInFlightBytes / 4, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := idleConn(t)
+			for range c.requests {
+				conn.admit(request{id: wire.ID("1"), method: wire.MethodStatus, size: c.size})
+			}
+			passed := make(chan bool, 1)
+			wait := func() {
+				go func() { passed <- conn.awaitRoom() }()
+				synctest.Wait()
+			}
+			wait()
+			if stopped := len(passed) == 0; stopped != c.stops {
+				t.Errorf("%s: the reader stops: %v, want %v", name, stopped, c.stops)
+			}
+			if c.stops {
+				conn.settle([]item{{answer: true, size: c.size}}, nil)
+				synctest.Wait()
+				if len(passed) != 1 || !<-passed {
+					t.Fatalf("%s: the reader does not go on when an answer was written", name)
+				}
+				conn.admit(request{size: c.size})
+				wait()
+			}
+			conn.end(wire.CauseClientGone)
+			synctest.Wait()
+			if len(passed) != 1 || <-passed == c.stops {
+				t.Errorf("%s: the reader was not told of the end as it should be", name)
+			}
+		})
+	}
+}
+
+// TestMessagesThatNeverReachTheEngineCountToo: garbage is answered, so a client that sends nothing else is held back too.
+func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
+	for name, send := range map[string]func(*conn){
+		"binary":  func(c *conn) { c.handle(websocket.MessageBinary, nil) },
+		"garbage": func(c *conn) { c.handle(websocket.MessageText, []byte("garbage")) },
+		"pong":    func(c *conn) { c.handle(websocket.MessageText, []byte(`{"jsonrpc":"2.0","id":1,"method":"pong"}`)) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idleConn(t)
+			for range maxInFlight {
+				send(c)
+			}
+			passed := make(chan bool, 1)
+			go func() { passed <- c.awaitRoom() }()
+			synctest.Wait()
+			if len(passed) != 0 {
+				t.Errorf("%s: the reader goes on beyond %d", name, maxInFlight)
+			}
+			c.end(wire.CauseClientGone)
+		})
+	}
+}
+
+// TestNoticesAreBounded: the client is gone with the first notification that is too much; answers are bounded elsewhere.
+func TestNoticesAreBounded(t *testing.T) {
+	c := idleConn(t)
+	fill := func() {
+		t.Helper()
+		for range maxNotices {
+			c.Notify("x", nil)
+			c.answer(wire.NullID, 1, nil, nil)
+		}
+		select {
+		case <-c.dead:
+			t.Fatal("the connection ended before there was too much")
+		default:
+		}
+	}
+	fill()
+	c.take() // the writer has them
+	fill()
+	c.Notify("x", nil)
+	select {
+	case <-c.dead:
+	default:
+		t.Fatal("the connection goes on with too much")
+	}
+	if c.ending != wire.CauseSlowConsumer {
+		t.Errorf("ended by %s", c.ending)
+	}
+	if c.end(wire.CauseInternal); c.ending != wire.CauseSlowConsumer {
+		t.Errorf("a later cause counts: %s", c.ending)
+	}
+}
+
+// TestMessageOfTheLongestSizeIsRead: the bound is exact, and the reader does not hold much more than it.
+func TestMessageOfTheLongestSizeIsRead(t *testing.T) {
+	const limit = 1000
+	for size, want := range map[int64]error{0: nil, limit - 1: nil, limit: nil, limit + 1: errMessageTooBig, 1 << 30: errMessageTooBig} {
+		got, err := readAll(nil, io.LimitReader(zeros{}, size), limit)
+		if !errors.Is(err, want) || want == nil && int64(len(got)) != size {
+			t.Errorf("%d bytes: %d, %v", size, len(got), err)
+		}
+		if cap(got) > 4*limit {
+			t.Errorf("%d bytes: %d are held", size, cap(got))
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestReservations: there are never more sockets than may be, and none while the gateway closes.
+func TestReservations(t *testing.T) {
+	g, err := New(Config{Engine: newFakeEngine(), Auth: NoAuth{}, MaxConnections: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reserve := func(want error) {
+		t.Helper()
+		if err := g.reserve(); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	reserve(nil)
+	reserve(nil)
+	reserve(errTooManyConnections)
+	g.unreserve()
+	reserve(nil)
+	g.closing = true
+	reserve(errClosing)
+	g.unreserve()
+	reserve(errClosing)
+	if refusalReason(errClosing) != refusedStopping || refusalReason(errTooManyConnections) != refusedFull {
+		t.Error("a refusal is counted under the wrong reason")
+	}
+}
+
+// TestNoCloseFrameInsideAMessage: a write that took too long was cut in the middle, so a close frame would be part of it.
+func TestNoCloseFrameInsideAMessage(t *testing.T) {
+	f := start(t, nil)
+	c, e := f.connect(t)
+	e.client.Disconnect(wire.CauseWriteTimeout)
+	frame, err := c.read()
+	if code := websocket.CloseStatus(err); err == nil || code != -1 {
+		t.Errorf("got %q %v, want the end of the stream", frame, err)
+	}
+}
+
+// TestDeadClientIsNotWaitedFor: who answers no pings answers no close frame either.
+func TestDeadClientIsNotWaitedFor(t *testing.T) {
+	f := start(t, nil)
+	raw := f.rawClient(t, "")
+	e := f.accepted(t)
+	began := time.Now()
+	e.client.Disconnect(wire.CausePingTimeout)
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		t.Log(err) // a reset is an end too
+	}
+	if took := time.Since(began); took > closeWait-time.Second {
+		t.Errorf("the socket was closed after %v", took)
+	}
+}

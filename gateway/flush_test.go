@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+)
+
+// brokenConn is a network connection that is gone: whatever is written fails.
+type brokenConn struct{ net.Conn }
+
+func (brokenConn) Write([]byte) (int, error) { return 0, errors.New("broken") }
+
+// breakConn breaks the server's end of a connection, and leaves the reader's.
+func breakConn(t *testing.T, e *fakeConn) {
+	t.Helper()
+	c, ok := e.client.(*conn)
+	if !ok {
+		t.Fatalf("the engine's client is a %T", e.client)
+	}
+	c.sock.mu.Lock()
+	c.sock.Conn = brokenConn{c.sock.Conn}
+	c.sock.mu.Unlock()
+}
+
+// TestFlushThatFailsIsNotClaimed: a short output and its completion wait in the cork. When the
+// flush fails, neither was delivered, and the session must be kept for a client that reads them.
+func TestFlushThatFailsIsNotClaimed(t *testing.T) {
+	f := start(t, nil)
+	out := newOutputs(t).create("x")
+	out.write("hello\n")
+	out.complete()
+	_, e := f.connect(t)
+	breakConn(t, e)
+	e.client.Follow(out.feed(0))
+	end := e.end(t)
+	if got, ok := end.delivered["x"]; !ok || got != 0 {
+		t.Errorf("ended by %s, delivered %v, want x at 0", end.cause, end.delivered)
+	}
+}
+
+// TestFeedBehindAFailedWriteIsReported: a feed that the writer did not come to has delivered what came before it.
+func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
+	f := start(t, nil)
+	out := newOutputs(t).create("x")
+	out.write("hello\n")
+	out.complete()
+	_, e := f.connect(t)
+	breakConn(t, e)
+	c, _ := e.client.(*conn)
+	c.mu.Lock() // both in one round
+	c.queue = append(c.queue, item{method: "big", result: strings.Repeat("x", 2*corkLimit)})
+	feed := out.feed(3)
+	c.queue = append(c.queue, item{feed: &feed})
+	c.signal()
+	c.mu.Unlock()
+	end := e.end(t)
+	if got, ok := end.delivered["x"]; !ok || got != 3 {
+		t.Errorf("ended by %s, delivered %v, want x at 3", end.cause, end.delivered)
+	}
+	if end.cause == wire.CauseClientDone {
+		t.Error("a broken connection counts as a client that is done")
+	}
+}
