@@ -3,7 +3,7 @@
 // reader passes requests to the engine in order; the writer alone sends, pulling
 // output from transcripts at the client's pace.
 //
-// The life of a connection: accept.go, read.go, send.go (what the engine wants
+// The life of a connection: accept.go, read.go, inflight.go, send.go (what the engine wants
 // sent), write.go, follow.go (output), ping.go, close.go.
 package gateway
 
@@ -46,7 +46,7 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported
 }
 
-// The defaults of Config. See DESIGN section 9.
+// Defaults of Config.
 const (
 	defaultMaxMessage     = 1 << 20
 	defaultMaxConnections = 1 << 14
@@ -111,6 +111,8 @@ func setDefault[T comparable](field *T, value T) {
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, false) })
+	// Not the Model Context Protocol: cc-executor's clients connect to this path and expect the session to
+	// end with the connection.
 	mux.HandleFunc("GET /ws/mcp", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, true) })
 	mux.HandleFunc("GET /health", g.serveHealth)
 	return mux

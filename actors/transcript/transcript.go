@@ -141,15 +141,6 @@ func (t *Transcript) Mark(v any) {
 	wake(woken)
 }
 
-// addMark is called with mu held.
-func (t *Transcript) addMark(v any, woken []*Cursor) []*Cursor {
-	if v == nil || t.sealed {
-		return woken
-	}
-	t.marks = append(t.marks, mark{t.end, v})
-	return t.takeWaiting(woken)
-}
-
 // Seal says that nothing more will come: cursors get io.EOF after the last byte and mark, and the transcript
 // may be evicted. The file is closed as soon as no cursor is in the middle of it. Close the writers first:
 // what they are given later is dropped. Idempotent.
@@ -240,25 +231,4 @@ func (t *Transcript) count(c Counts) {
 	t.counts.DroppedBytes += c.DroppedBytes
 	t.counts.TruncatedLines += c.TruncatedLines
 	t.counts.TruncatedBytes += c.TruncatedBytes
-}
-
-// takeWaiting moves the cursors that wait into woken, for the caller to notify once it has released its
-// locks. Called with mu held, in the same critical section as the change they wait for: neither can a cursor
-// arm itself in between and be missed, nor is it woken for what it has already seen.
-func (t *Transcript) takeWaiting(woken []*Cursor) []*Cursor {
-	for i, c := range t.waiting {
-		c.waiting = false
-		t.waiting[i] = nil
-		woken = append(woken, c)
-	}
-	t.waiting = t.waiting[:0]
-	return woken
-}
-
-func wake(cursors []*Cursor) {
-	for _, c := range cursors {
-		if c.notify != nil {
-			c.notify()
-		}
-	}
 }
