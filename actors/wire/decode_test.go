@@ -242,3 +242,19 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// The reader validates base64 and the session uses it: decoding up to 1 MiB twice would double the cost of stdin.
+func TestInputIsDecodedOnce(t *testing.T) {
+	got, werr := DecodeParams(MethodInput, []byte(`{"execution_id":"a","data":"eQo=","encoding":"base64"}`))
+	if werr != nil {
+		t.Fatal(werr)
+	}
+	p := got.(*InputParams)
+	first, err := p.Bytes()
+	if err != nil || string(first) != "y\n" {
+		t.Fatalf("got %q, %v", first, err)
+	}
+	if n := testing.AllocsPerRun(10, func() { _, _ = p.Bytes() }); n != 0 {
+		t.Errorf("Bytes allocates %v times", n)
+	}
+}

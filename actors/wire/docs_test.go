@@ -244,6 +244,9 @@ func (doc *openRPC) matchMembers(t *testing.T, where string, s schema, typ refle
 	t.Helper()
 	seen := 0
 	for i := range typ.NumField() {
+		if !typ.Field(i).IsExported() {
+			continue
+		}
 		name, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
 		property, ok := s.Properties[name]
 		if !ok {

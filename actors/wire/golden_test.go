@@ -37,7 +37,7 @@ var goldenRequests = map[string]Request{
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}},
 	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{Type: ControlPause, ExecutionID: "build-1"}},
-	"client.input":   {ID: ID("3"), Method: MethodInput, Params: &InputParams{ExecutionID: "build-1", Data: "eQo=", Encoding: EncodingBase64, EOF: true}},
+	"client.input":   {ID: ID("3"), Method: MethodInput, Params: &InputParams{ExecutionID: "build-1", Data: "eQo=", Encoding: EncodingBase64, EOF: true, decoded: []byte("y\n")}},
 	"client.signal":  {ID: ID("4"), Method: MethodSignal, Params: &SignalParams{ExecutionID: "build-1", Signal: "SIGINT"}},
 	"client.status":  {ID: ID("5"), Method: MethodStatus, Params: &StatusParams{}},
 	"client.resume": {ID: ID("6"), Method: MethodResume, Params: &ResumeParams{

@@ -2,10 +2,14 @@ package wire
 
 import "encoding/base64"
 
-// Bytes returns Data decoded.
+// Bytes returns Data decoded. It cannot fail for params that Decode or DecodeParams returned: they have
+// decoded base64 already, and the caller must not modify the result.
 func (p *InputParams) Bytes() ([]byte, error) {
-	if p.Encoding == EncodingBase64 {
-		return base64.StdEncoding.DecodeString(p.Data)
+	if p.Encoding != EncodingBase64 {
+		return []byte(p.Data), nil
 	}
-	return []byte(p.Data), nil
+	if p.decoded != nil {
+		return p.decoded, nil
+	}
+	return base64.StdEncoding.DecodeString(p.Data)
 }

@@ -158,6 +158,8 @@ type InputParams struct {
 	Data        string   `json:"data,omitempty"`
 	Encoding    Encoding `json:"encoding,omitempty"` // of Data; default utf-8
 	EOF         bool     `json:"eof,omitempty"`      // close stdin after Data
+
+	decoded []byte // Data, once validation has decoded base64
 }
 
 // SignalParams sends a signal, by name with or without SIG, to the process

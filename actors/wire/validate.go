@@ -178,9 +178,11 @@ func (p *inputParams) check() (any, *Error) {
 		return nil, Errorf(CodeInvalidParams, "data is missing: give data, or eof to close stdin")
 	}
 	if p.Encoding == EncodingBase64 {
-		if _, err := base64.StdEncoding.DecodeString(p.Data); err != nil {
+		decoded, err := base64.StdEncoding.DecodeString(p.Data)
+		if err != nil {
 			return nil, Errorf(CodeInvalidParams, "data is not base64 (standard alphabet, with padding): %v", err)
 		}
+		p.decoded = decoded
 	}
 	return &p.InputParams, nil
 }
