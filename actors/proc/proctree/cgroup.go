@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// CgroupDir finds the directory of a cgroup by the contents of /proc/self/cgroup
-// and /proc/self/mountinfo, and the place where its hierarchy is mounted.
-// controller is one of cgroup v1, or "" for v2.
+// CgroupDir finds the directory of a cgroup, and the mount point of its hierarchy, from the contents of
+// /proc/PID/cgroup and /proc/PID/mountinfo. controller names a controller of cgroup v1; "" means v2.
+//
+// https://man7.org/linux/man-pages/man7/cgroups.7.html
 func CgroupDir(own, mounts, controller string) (dir, mountpoint string, err error) {
 	path := ""
 	for line := range strings.Lines(own) {
@@ -32,7 +33,10 @@ func CgroupDir(own, mounts, controller string) (dir, mountpoint string, err erro
 		if len(at) < 5 || len(kind) < 3 {
 			continue
 		}
-		if controller == "" && kind[0] != "cgroup2" || controller != "" && (kind[0] != "cgroup" || !has(kind[2], controller)) {
+		if controller == "" && kind[0] != "cgroup2" {
+			continue
+		}
+		if controller != "" && (kind[0] != "cgroup" || !has(kind[2], controller)) {
 			continue
 		}
 		rel, err := filepath.Rel(at[3], path)
@@ -44,10 +48,11 @@ func CgroupDir(own, mounts, controller string) (dir, mountpoint string, err erro
 	return "", "", errors.New("no such cgroup is mounted")
 }
 
-// has says whether a list with commas has a word.
+// has reports whether a comma-separated list contains a word.
 func has(list, word string) bool { return slices.Contains(strings.Split(list, ","), word) }
 
-// RemoveCgroup removes a cgroup and those below it, the deepest first.
+// RemoveCgroup removes an empty cgroup and those below it, the deepest first. Cgroups with processes
+// stay: the kernel refuses to remove them.
 func RemoveCgroup(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -11,48 +11,51 @@ import (
 
 // How a tree is killed
 //
-// A Walker belongs to a child subreaper (an init, the runner, or trouped when
-// its runner died). Whatever descends from the subreaper stays below it until
-// it is reaped: a process whose parent dies becomes the subreaper's own child.
-// So there is no hiding, only running: a process may fork while it is looked
-// for. The hunt is therefore a loop of passes, each of which finds the
-// descendants in /proc and signals them, until wait says that there is no
-// child left (ECHILD). That answer, and nothing else, is the proof of death.
+// A Walker belongs to a child subreaper: an init, the runner, or trouped after its runner died. A
+// process whose parent dies becomes a child of the nearest subreaper above it, so every descendant
+// stays below the subreaper until it is reaped. It cannot hide, but it can fork while it is being
+// looked for. KillAll therefore repeats: each pass finds the descendants in /proc and signals them,
+// until wait reports that no child is left (ECHILD, waitid(2)). That answer, and nothing else, is the
+// proof of death.
 //
-// A pass must not hit a stranger who got a recycled pid:
-//   - A direct child keeps its pid until the subreaper reaps it, and passes
-//     and reaping exclude each other (the caller's lock). kill(2) is safe.
-//   - Deeper down another process may reap. There a pidfd is opened first,
-//     then it is verified that the pid is still a child of a process already
-//     known to be ours, and the signal goes through the pidfd. See send.
+// A pass must not hit a stranger that was given a recycled pid:
+//   - A direct child keeps its pid until the subreaper reaps it, and the caller's lock keeps passes
+//     and reaping apart. kill(2) is safe.
+//   - Deeper down, another process may reap. Signal first opens a pidfd, then verifies that the pid
+//     still belongs to a child of a process already known to be ours, and signals through the pidfd
+//     (pidfd_send_signal(2), Linux 5.1).
 //
-// Three things win against processes that fork faster than they are found:
-// the command's own process group is killed in one system call, which the
-// kernel makes atomic against fork (requests.go); passes go from the highest pid
-// down and shoot direct children as they are read, so that in a chain of
-// processes that fork and exit the living end is hit first; and when passes
-// keep finding new processes, everything is stopped before it is killed, so
-// that no death makes room for a birth at a limit on processes. A process that
-// has been sent SIGKILL or SIGSTOP cannot complete a fork.
+// Three measures win against processes that fork faster than they are found:
+//   - The caller kills the command's own process group in one system call. The kernel makes that
+//     atomic against fork: copy_process() in kernel/fork.c takes tasklist_lock and fails when a
+//     signal is pending. A process with a pending SIGKILL or SIGSTOP cannot complete a fork.
+//   - Passes go from the highest pid down and signal direct children as they are read. In a chain of
+//     processes that fork and exit, this hits the living end first.
+//   - When passes keep finding new processes, everything is stopped before it is killed, so that no
+//     death makes room for a fork under a limit on processes.
+//
+// https://man7.org/linux/man-pages/man2/waitid.2.html
+// https://github.com/torvalds/linux/blob/v6.12/kernel/fork.c (copy_process)
 
 // Walker finds and signals the descendants of a subreaper.
 type Walker struct {
 	fs       *Procfs
 	self     int
-	skip     func(*Stat) bool // children of self to leave alone, with all below them; nil: none
-	children bool             // the kernel lists children
+	skip     func(*Stat) bool // children of self to leave alone, with everything below them; nil: none
+	children bool             // the kernel lists the children of a process
 
 	found []Stat      // of the last snapshot, parents before children
 	index map[int]int // pid → place in found
 }
 
+// NewWalker returns a Walker for the process self, normally the calling one.
 func NewWalker(self int, skip func(*Stat) bool) *Walker {
 	fs := NewProcfs()
 	return &Walker{fs: fs, self: self, skip: skip, children: fs.hasChildren(self), index: make(map[int]int)}
 }
 
-// Snapshot finds the descendants, parents before children. direct, if not nil,
-// is called for each child of self as soon as it is read.
+// Snapshot finds the descendants, parents before children. If direct is not nil, it is called for
+// each child of self as soon as that is read. The result is valid until the next Snapshot or pass.
 func (w *Walker) Snapshot(direct func(*Stat)) []Stat {
 	w.found = w.found[:0]
 	clear(w.index)
@@ -101,7 +104,7 @@ func (w *Walker) descend(direct func(*Stat)) {
 	}
 }
 
-// scan reads every process there is, for kernels without such lists.
+// scan reads every process in /proc, for kernels that do not list children.
 func (w *Walker) scan(direct func(*Stat)) {
 	var others []Stat
 	for _, pid := range w.fs.All() {
@@ -117,7 +120,7 @@ func (w *Walker) scan(direct func(*Stat)) {
 			others = append(others, s)
 		}
 	}
-	// Each round attaches what hangs below the processes found so far.
+	// Each round adds the children of the processes found so far.
 	for grown := true; grown && len(others) > 0; {
 		grown = false
 		rest := others[:0]
@@ -133,10 +136,10 @@ func (w *Walker) scan(direct func(*Stat)) {
 	}
 }
 
-// Send signals one process of the last snapshot and reports whether it was
-// still there and ours. Parents must be sent to before their children are
-// verified against them, which is the order of the snapshot.
-func (w *Walker) Send(s *Stat, sig unix.Signal) bool {
+// Signal signals one process of the last snapshot. It reports whether the process was still there
+// and still below self. Callers signal in the order of the snapshot: a parent comes before the
+// children that are verified against it.
+func (w *Walker) Signal(s *Stat, sig unix.Signal) bool {
 	if s.PPID == w.self {
 		return unix.Kill(s.PID, sig) == nil
 	}
@@ -155,33 +158,33 @@ func (w *Walker) Send(s *Stat, sig unix.Signal) bool {
 	if !alive || now.Start != s.Start {
 		return false
 	}
-	// Either its parent is still the process that we know, or it died and the
-	// child has become ours directly.
+	// Either its parent is still the process in the snapshot, or that has died and the child was
+	// reparented to self.
 	if now.PPID != w.self {
 		up, alive := w.fs.Stat(s.PPID)
 		if now.PPID != s.PPID || !alive || up.Start != w.found[parent].Start {
 			return false
 		}
 	}
-	if err != nil { // a kernel or a sandbox without pidfds: the check above is all there is
+	if err != nil { // a kernel before 5.3 or a sandbox without pidfds: rely on the check above
 		return unix.Kill(s.PID, sig) == nil
 	}
 	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
 }
 
-// ProcID names one process over time.
+// ProcID identifies one process, even after its pid was recycled.
 type ProcID struct {
 	PID   int
 	Start uint64
 }
 
+// ID returns the identity of the process.
 func (s *Stat) ID() ProcID { return ProcID{s.PID, s.Start} }
 
-// killPass sends SIGKILL to every living descendant once, and reports how many
-// there were and how many of them were not in seen yet.
-func (w *Walker) killPass(seen map[ProcID]string) (alive, fresh int) {
+// killPass sends SIGKILL once to every living descendant and adds it to seen. It returns how many
+// were new there.
+func (w *Walker) killPass(seen map[ProcID]string) (fresh int) {
 	note := func(s *Stat) {
-		alive++
 		if _, known := seen[s.ID()]; !known {
 			fresh++
 			seen[s.ID()] = s.Comm()
@@ -189,24 +192,24 @@ func (w *Walker) killPass(seen map[ProcID]string) (alive, fresh int) {
 	}
 	w.Snapshot(func(s *Stat) {
 		if !s.Zombie() {
-			w.Send(s, unix.SIGKILL)
+			w.Signal(s, unix.SIGKILL)
 			note(s)
 		}
 	})
 	for i := range w.found {
 		s := &w.found[i]
-		if s.PPID != w.self && !s.Zombie() && w.Send(s, unix.SIGKILL) {
+		if s.PPID != w.self && !s.Zombie() && w.Signal(s, unix.SIGKILL) {
 			note(s)
 		}
 	}
-	return alive, fresh
+	return fresh
 }
 
-// StopPass sends SIGSTOP to every descendant that runs, parents first so that
-// no shell sees its child stop, and reports how many there were. sent remembers
-// who got one: such a process in an uninterruptible wait stops before it runs
-// another instruction, and is counted as stopped. A shell that waits in vfork for
-// a child that was stopped before its execve would otherwise never be.
+// StopPass sends SIGSTOP to every running descendant and returns how many there were. Parents come
+// first, so that no shell sees its child stop. sent records which processes were signalled: one of
+// those in an uninterruptible wait stops before it executes another instruction, and counts as
+// stopped. Otherwise a shell that waits in vfork(2) for a child that was stopped before its execve
+// would never count.
 func (w *Walker) StopPass(sent map[ProcID]bool) (running int) {
 	w.Snapshot(nil)
 	for i := range w.found {
@@ -214,7 +217,7 @@ func (w *Walker) StopPass(sent map[ProcID]bool) (running int) {
 		if s.Zombie() || s.State == 'Z' || s.Stopped() || s.State == 'D' && sent[s.ID()] {
 			continue
 		}
-		if w.Send(s, unix.SIGSTOP) {
+		if w.Signal(s, unix.SIGSTOP) {
 			sent[s.ID()] = true
 			running++
 		}
@@ -222,18 +225,17 @@ func (w *Walker) StopPass(sent map[ProcID]bool) (running int) {
 	return running
 }
 
-// ContinuePass sends SIGCONT to every descendant, children first for the same
-// reason.
+// ContinuePass sends SIGCONT to every descendant. Children come first, for the same reason.
 func (w *Walker) ContinuePass() {
 	w.Snapshot(nil)
 	for i := len(w.found) - 1; i >= 0; i-- {
-		w.Send(&w.found[i], unix.SIGCONT)
+		w.Signal(&w.found[i], unix.SIGCONT)
 	}
 }
 
-// TermPass sends SIGTERM to every descendant that is not in done and was
-// started at or before the given tick: what a command starts in order to clean
-// up after SIGTERM is left to do so. It reports how many it sent.
+// TermPass sends SIGTERM to every descendant that is not in done and was started at or before the
+// given tick, and returns how many it signalled. Processes that a command starts to clean up after
+// SIGTERM are younger, and are left alone.
 func (w *Walker) TermPass(done map[ProcID]bool, until uint64) (sent int) {
 	w.Snapshot(nil)
 	for i := range w.found {
@@ -241,7 +243,7 @@ func (w *Walker) TermPass(done map[ProcID]bool, until uint64) (sent int) {
 		if s.Zombie() || done[s.ID()] || s.Start > until {
 			continue
 		}
-		if w.Send(s, unix.SIGTERM) {
+		if w.Signal(s, unix.SIGTERM) {
 			done[s.ID()] = true
 			sent++
 		}
@@ -249,22 +251,21 @@ func (w *Walker) TermPass(done map[ProcID]bool, until uint64) (sent int) {
 	return sent
 }
 
-// Bounds of the hunt.
+// Bounds of KillAll.
 const (
-	// Passes before everything is stopped first. A tree that does not fork
-	// needs one; one that forks now and then two or three.
+	// Passes before everything is stopped first. A tree that does not fork needs one pass, a tree
+	// that forks now and then two or three.
 	passesBeforeStop = 3
-	// Stop passes before killing goes on regardless.
+	// Stop passes before killing continues regardless.
 	maxStopPasses = 20
-	// Between passes that find nothing new: processes that are dying, or that
-	// sit in an uninterruptible wait, for which there is only waiting.
+	// Pauses between passes that find nothing new. The remaining processes are dying or are in an
+	// uninterruptible wait.
 	minPause = 500 * time.Microsecond
 	maxPause = 100 * time.Millisecond
 )
 
-// KillAll runs kill passes until wait reports that none is left. lock is held
-// during a pass and released while waiting; done is asked under it. seen
-// collects every process that was killed, with its name.
+// KillAll runs kill passes until done reports that nothing is left. It holds lock during a pass and
+// while it calls done, and releases it during wait. seen collects every killed process with its name.
 func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.Duration), seen map[ProcID]string) {
 	pause := minPause
 	for pass := 1; ; pass++ {
@@ -281,7 +282,7 @@ func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.D
 				}
 			}
 		}
-		_, fresh := w.killPass(seen)
+		fresh := w.killPass(seen)
 		ended := done()
 		unlock()
 		if ended {
@@ -297,8 +298,8 @@ func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.D
 	}
 }
 
-// BootTicks is the present in the unit of stat.start. The kernel counts in
-// USER_HZ, which is 100 on every architecture that Linux runs Go on.
+// BootTicks returns the current time in the unit of Stat.Start. The kernel counts in USER_HZ, which
+// is 100 on every architecture that Go supports on Linux (proc_pid_stat(5)).
 func BootTicks() uint64 {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {

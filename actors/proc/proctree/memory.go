@@ -4,8 +4,8 @@ package proctree
 
 import "bytes"
 
-// Resident sums the memory of the tree that is not backed by files. Pages
-// shared by several processes count several times.
+// Resident sums the tree's memory that is not backed by files, in bytes. A page that several
+// processes share counts once for each.
 func (w *Walker) Resident() int64 {
 	var sum int64
 	w.Snapshot(nil)
@@ -17,9 +17,9 @@ func (w *Walker) Resident() int64 {
 	return sum
 }
 
-// Proportional sums the same of the last snapshot, with every shared page
-// divided among those that share it. It costs a walk of their page tables, so
-// it is asked only when the cheap sum is over the limit.
+// Proportional sums the same for the last snapshot, but divides each shared page among the processes
+// that share it. The kernel walks their page tables for it, so it is used only when Resident exceeds
+// the limit. smaps_rollup exists since Linux 4.14.
 func (w *Walker) Proportional() int64 {
 	var sum int64
 	for i := range w.found {
@@ -32,7 +32,7 @@ func (w *Walker) Proportional() int64 {
 	return sum
 }
 
-// field reads a line such as "RssAnon:     12 kB" as bytes.
+// field returns the value of a line such as "RssAnon:     12 kB" in bytes.
 func field(b []byte, name string) int64 {
 	_, rest, ok := bytes.Cut(b, []byte(name))
 	if !ok {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is what /proc/PID/stat says of a process. pid and start together name
-// one process for ever: a recycled pid has another start time.
+// Stat is the content of /proc/PID/stat. PID and Start together identify a process: a recycled pid
+// has a different start time.
 type Stat struct {
 	PID, PPID, Pgrp, Session int
 	Threads                  int
@@ -21,25 +21,28 @@ type Stat struct {
 	name                     [15]byte
 }
 
+// Comm returns the name of the process, of at most 15 bytes.
 func (s *Stat) Comm() string { return string(s.name[:s.nameLen]) }
 
-// Zombie: dead, and only waiting to be reaped. A process whose first thread
-// has ended while others run is in state Z too, and very much alive.
+// Zombie reports whether the process is dead and only waits to be reaped. A process whose first
+// thread has ended while others run is also in state Z, but it is alive.
 func (s *Stat) Zombie() bool { return (s.State == 'Z' || s.State == 'X') && s.Threads <= 1 }
 
+// Stopped reports whether a signal or a debugger has stopped the process.
 func (s *Stat) Stopped() bool { return s.State == 'T' || s.State == 't' }
 
-// Procfs reads a /proc. It keeps its buffers, since an init reads it many
-// times a second and hardly ever collects garbage. Not for concurrent use.
+// Procfs reads a /proc. It reuses its buffers, since an init reads many times a second and hardly
+// ever collects garbage. It must not be used concurrently.
 type Procfs struct {
-	root string // "/proc", but for tests
+	root string // "/proc", except in tests
 	buf  []byte
 	pids []int
 }
 
+// NewProcfs reads /proc.
 func NewProcfs() *Procfs { return &Procfs{root: "/proc", buf: make([]byte, 8192)} }
 
-// Read returns the first bytes of a file; they are valid until the next read.
+// Read returns the first 8 KiB of a file. They are valid until the next Read.
 func (p *Procfs) Read(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +71,7 @@ func (p *Procfs) path(pid int, file string) string {
 	return p.root + "/" + strconv.Itoa(pid) + "/" + file
 }
 
-// Stat reads one process. ok is false when there is none of that pid.
+// Stat reads one process. ok is false when no process has that pid.
 func (p *Procfs) Stat(pid int) (s Stat, ok bool) {
 	b, err := p.Read(p.path(pid, "stat"))
 	if err != nil {
@@ -77,8 +80,8 @@ func (p *Procfs) Stat(pid int) (s Stat, ok bool) {
 	return parseStat(b)
 }
 
-// parseStat reads "pid (name) state ppid pgrp session ...". The name may hold
-// anything, parentheses and newlines included, so it ends at the last one.
+// parseStat reads "pid (name) state ppid pgrp session ...". The name may contain anything, including
+// parentheses and newlines, so it ends at the last closing parenthesis.
 func parseStat(b []byte) (s Stat, ok bool) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 2 || end < open || len(b) < end+4 {
@@ -89,6 +92,7 @@ func parseStat(b []byte) (s Stat, ok bool) {
 	s.State = b[end+2]
 	rest := b[end+4:]
 	// Fields are numbered as in proc_pid_stat(5); ppid is the fourth.
+	// https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 	for field := 4; field <= 22; field++ {
 		f, tail, more := bytes.Cut(rest, []byte{' '})
 		if !more && field < 22 {
@@ -122,8 +126,8 @@ func atoi(b []byte) int {
 	return n
 }
 
-// All lists every pid, highest first: in a loop of processes that fork and
-// exit, the highest is the one that is alive now.
+// All lists every pid, highest first: in a chain of processes that fork and exit, the highest pid is
+// the one that is alive now.
 func (p *Procfs) All() []int {
 	p.pids = p.Numbers(p.root, p.pids[:0])
 	slices.Sort(p.pids)
@@ -131,7 +135,7 @@ func (p *Procfs) All() []int {
 	return p.pids
 }
 
-// Numbers appends the entries of dir that are numbers.
+// Numbers appends the entries of dir whose names are numbers.
 func (p *Procfs) Numbers(dir string, to []int) []int {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -156,8 +160,11 @@ func (p *Procfs) Numbers(dir string, to []int) []int {
 	}
 }
 
-// hasChildren says whether the kernel lists the children of a process
-// (CONFIG_PROC_CHILDREN), which is cheaper than reading every process.
+// hasChildren reports whether the kernel lists the children of a process, which is cheaper than
+// reading every process. The file needs CONFIG_PROC_CHILDREN (Linux 4.2). It may omit processes while
+// others exit, which the next pass makes up for.
+//
+// https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
 func (p *Procfs) hasChildren(self int) bool {
 	return unix.Access(p.path(self, "task/"+strconv.Itoa(self)+"/children"), unix.R_OK) == nil
 }

@@ -36,7 +36,7 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// fakeProc is a /proc with the given children, with their lists or without.
+// fakeProc is a /proc with the given processes, with lists of children or without.
 func fakeProc(t *testing.T, parents map[int]int, lists bool) *Procfs {
 	t.Helper()
 	root := t.TempDir()
@@ -50,14 +50,15 @@ func fakeProc(t *testing.T, parents map[int]int, lists bool) *Procfs {
 	}
 	for pid := range parents {
 		if lists {
-			os.WriteFile(filepath.Join(root, fmt.Sprint(pid), "task", fmt.Sprint(pid), "children"), []byte(strings.Join(kids[pid], " ")+" "), 0o644)
+			file := filepath.Join(root, fmt.Sprint(pid), "task", fmt.Sprint(pid), "children")
+			os.WriteFile(file, []byte(strings.Join(kids[pid], " ")+" "), 0o644)
 		}
 	}
 	return &Procfs{root: root, buf: make([]byte, 8192)}
 }
 
-// Both ways to find descendants find the same, parents first, and leave out
-// what is to be skipped with all below it.
+// Both ways to find descendants find the same ones, parents first, and leave out skipped children with
+// everything below them.
 func TestSnapshot(t *testing.T) {
 	parents := map[int]int{1: 0, 50: 1, 10: 50, 90: 50, 5: 90, 6: 5, 70: 10, 60: 1, 61: 60, 30: 50, 31: 30}
 	for _, lists := range []bool{false, true} {
@@ -81,7 +82,8 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// A pid that has become another process's is not signalled.
+// A pid that another process has taken over is not signalled: not when the parent is a stranger, and
+// not when only the start time differs.
 func TestRecycledPidIsSpared(t *testing.T) {
 	victim := exec.Command("/bin/sleep", "1000")
 	victim.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -89,22 +91,45 @@ func TestRecycledPidIsSpared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { victim.Process.Kill(); victim.Wait() }()
-	pid := victim.Process.Pid
-	now, _ := NewProcfs().Stat(pid)
-	// As if seen below 4711, a descendant of ours, at another time.
-	for _, s := range []Stat{
-		{PID: pid, PPID: 4711, Start: now.Start - 1},
-		{PID: pid, PPID: 4711, Start: now.Start},
-		{PID: pid, PPID: os.Getpid(), Start: now.Start},
-	} {
+	fs := NewProcfs()
+	now, _ := fs.Stat(victim.Process.Pid)
+	me, _ := fs.Stat(os.Getpid())
+	strangerBelow := func(parent Stat, start uint64) (*Walker, Stat) {
 		w := NewWalker(1<<30, nil)
-		w.add(Stat{PID: 4711, PPID: w.self, Start: 1}, nil)
+		parent.PPID = w.self
+		w.add(parent, nil)
+		s := Stat{PID: now.PID, PPID: parent.PID, Start: start}
 		w.add(s, nil)
-		if w.Send(&s, unix.SIGKILL) {
-			t.Errorf("%+v was signalled", s)
+		return w, s
+	}
+	absent := Stat{PID: 4711, Start: 1}
+	recycled := me
+	recycled.Start--
+	for name, tc := range map[string]struct {
+		parent Stat
+		start  uint64
+	}{
+		"another start time, below an absent process": {absent, now.Start - 1},
+		"below an absent process":                     {absent, now.Start},
+		"below a recycled parent":                     {recycled, now.Start},
+		"another start time, below its real parent":   {me, now.Start - 1},
+	} {
+		w, s := strangerBelow(tc.parent, tc.start)
+		if w.Signal(&s, unix.SIGKILL) {
+			t.Errorf("%s: signalled", name)
 		}
 	}
-	if s, ok := NewProcfs().Stat(pid); !ok || s.Zombie() {
+	w := NewWalker(1<<30, nil)
+	s := Stat{PID: now.PID, PPID: os.Getpid(), Start: now.Start}
+	w.add(s, nil)
+	if w.Signal(&s, unix.SIGKILL) {
+		t.Error("signalled although its parent is not in the snapshot")
+	}
+	if s, ok := fs.Stat(now.PID); !ok || s.Zombie() {
 		t.Error("the stranger is dead")
+	}
+	w, s = strangerBelow(me, now.Start)
+	if !w.Signal(&s, unix.SIGCONT) {
+		t.Error("a process that is still the same was not signalled")
 	}
 }

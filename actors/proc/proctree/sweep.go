@@ -4,14 +4,12 @@ package proctree
 
 import "golang.org/x/sys/unix"
 
-// ReapOrphans reaps the dead among the children that are not to be skipped, by
-// their pids, and reports whether nothing is left below them. It is the done
-// function of a hunt by a process that has children besides those it hunts,
-// and to whom wait can therefore not answer ECHILD.
+// ReapOrphans reaps the dead children that are not skipped, each by its pid, and reports whether
+// nothing is left below them. It is the done function of KillAll for a process that also has children
+// it must keep, and for which wait can therefore never answer ECHILD.
 //
-// An empty snapshot is proof as long as nothing else reaps meanwhile: whatever
-// lives below this process hangs below one of its children, and that child
-// stays in /proc, as a zombie at least, until it is reaped here.
+// An empty snapshot is proof if nothing else reaps meanwhile: every descendant hangs below one of
+// self's children, and that child stays in /proc, at least as a zombie, until it is reaped here.
 func (w *Walker) ReapOrphans() bool {
 	for {
 		if len(w.Snapshot(nil)) == 0 {

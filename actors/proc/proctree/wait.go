@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What happened to a child: the codes of Siginfo that are told apart.
+// The values of si_code that this program distinguishes, see sigaction(2).
 const (
 	CLDExited  = 1 // CLD_EXITED
 	CLDKilled  = 2 // CLD_KILLED
@@ -23,8 +23,8 @@ type Siginfo struct {
 	Status int32 // exit code or signal number
 }
 
-// Waitid is waitid(2) with __WALL: a child that was cloned with another exit
-// signal than SIGCHLD is a child too.
+// Waitid is waitid(2) with __WALL, which includes children that were cloned with an exit signal other
+// than SIGCHLD. ECHILD means that no child is left.
 func Waitid(idType, id int, info *Siginfo, options int, usage *unix.Rusage) error {
 	var raw unix.Siginfo
 	err := unix.Waitid(idType, id, &raw, options|unix.WALL, usage)
@@ -39,11 +39,11 @@ func Waitid(idType, id int, info *Siginfo, options int, usage *unix.Rusage) erro
 	return err
 }
 
-// siginfoFields is the offset of the union in siginfo_t: 16 where pointers
-// have eight bytes, 12 where they have four.
+// siginfoFields is the offset of the union in siginfo_t: 16 with pointers of eight bytes, 12 with
+// pointers of four.
 const siginfoFields = 12 + (unsafe.Sizeof(uintptr(0))-4)&4
 
-// WaitAny returns a child that can be waited for, or 0 with WNOHANG.
+// WaitAny returns the pid of a child that can be waited for. With WNOHANG it may return 0.
 func WaitAny(options int) (int, error) {
 	var info Siginfo
 	err := Waitid(unix.P_ALL, 0, &info, options, nil)

@@ -30,7 +30,7 @@ func (p *initProcess) signal(x *execution, sig unix.Signal) {
 	found := p.walk.Snapshot(nil)
 	for i := range found {
 		if s := &found[i]; s.Pgrp == x.leader && !s.Zombie() {
-			p.walk.Send(s, sig)
+			p.walk.Signal(s, sig)
 		}
 	}
 }
