@@ -214,7 +214,7 @@ func (t *fakeTree) die(d proc.Dead) {
 }
 
 func (t *fakeTree) exit(code int) {
-	t.emit(proc.Exited{Code: code, Alone: true})
+	t.emit(proc.Exited{Code: code, NoSurvivors: true})
 	t.die(proc.Dead{})
 }
 

@@ -69,7 +69,7 @@ func TestUnreadInputDoesNotHoldTheEnd(t *testing.T) {
 		synctest.Wait()
 		c.conn.Request(wire.ID("2"), &wire.InputParams{ExecutionID: "x", Data: "name\n"})
 		time.Sleep(time.Minute)
-		h.runner.tree("x").emit(proc.Exited{Alone: true})
+		h.runner.tree("x").emit(proc.Exited{NoSurvivors: true})
 		h.runner.tree("x").die(proc.Dead{})
 		synctest.Wait()
 		if r := c.reply("2"); r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable {

@@ -158,7 +158,7 @@ func TestCancelIsTimedFromTheDecision(t *testing.T) {
 		c.control("3", wire.ControlCancel, "canceled")
 		h.runner.tree("exits").exit(0)
 		time.Sleep(4 * time.Second)
-		h.runner.tree("canceled").emit(proc.Exited{Signal: 15, Alone: true})
+		h.runner.tree("canceled").emit(proc.Exited{Signal: 15, NoSurvivors: true})
 		h.runner.tree("canceled").die(proc.Dead{SurvivorCount: 3})
 		synctest.Wait()
 		expect(t, reg, map[string]float64{

@@ -203,7 +203,7 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 		p.x.tree.Resume()
 	}
 	p.answerWaiting(ctx)
-	if p.plan.keep && !ev.Alone && p.state != wire.StateCanceling {
+	if p.plan.keep && !ev.NoSurvivors && p.state != wire.StateCanceling {
 		p.state = wire.StateKept
 		p.catchUp()
 		p.outputProgress(ctx)
@@ -211,7 +211,7 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	}
 	p.state = wire.StateExiting
 	ctx.Send(p.session, executionExiting{execution: p.x.id})
-	if !ev.Alone {
+	if !ev.NoSurvivors {
 		p.arm(p.engine.limits.SurvivorGrace, survivorGraceOver{})
 	}
 	p.outputProgress(ctx)

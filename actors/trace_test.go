@@ -83,7 +83,7 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		c.control("4", wire.ControlCancel, "x")
 		synctest.Wait()
 		time.Sleep(2 * time.Second)
-		tree.emit(proc.Exited{Signal: 15, Alone: true})
+		tree.emit(proc.Exited{Signal: 15, NoSurvivors: true})
 		tree.die(proc.Dead{SurvivorCount: 2})
 		synctest.Wait()
 		h.stop(t, c)

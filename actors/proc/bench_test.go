@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// The same job twice: start /bin/true, read both pipes to their ends, know
-// that it is dead. BenchmarkTrue does it through a warm init,
-// BenchmarkTrueOsExec with os/exec alone.
+// The same job twice: start /bin/true, read both pipes to their ends, know that it is dead.
+// BenchmarkTrue does it through a warm init, BenchmarkTrueOsExec with os/exec alone.
 
 func oneTrue(tb testing.TB, r *Runner) {
 	t := r.NewTree("bench", "true")
@@ -53,8 +52,8 @@ func BenchmarkTrue(b *testing.B) {
 
 func BenchmarkTrueOsExec(b *testing.B) { serial(b, func() { oneTrueOsExec(b) }) }
 
-// serial also reports the median, which says more than the mean on a machine
-// that does other things too.
+// serial also reports the median, which says more than the mean on a machine that does other things
+// too.
 func serial(b *testing.B, f func()) {
 	b.ReportAllocs()
 	var took []time.Duration

@@ -22,9 +22,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// container is a PID namespace with a runner as its first process, of an
-// ordinary user that cannot gain privileges: what the kubelet makes of a pod's
-// second container, as far as this package is concerned.
+// container is a PID namespace with a runner as its first process, of an ordinary user that cannot
+// gain privileges: what the kubelet makes of a pod's second container, as far as this package is
+// concerned.
 type container struct {
 	t   testing.TB
 	cmd *exec.Cmd // the first process itself
@@ -50,8 +50,7 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// startContainer starts a runner that dials. in, if not empty, is what a shell
-// does first, as root.
+// startContainer starts a runner that dials. in, if not empty, is what a shell does first, as root.
 func startContainer(t testing.TB, socket string, in ...string) *container {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -80,8 +79,8 @@ func (c *container) kill() {
 	await(c.t, c.end, "end of the container")
 }
 
-// enter starts a shell in the container as "kubectl exec" does: in its PID
-// namespace, with a parent that is outside.
+// enter starts a shell in the container as "kubectl exec" does: in its PID namespace, with a parent
+// that is outside.
 func (c *container) enter(uid, script string) *exec.Cmd {
 	c.t.Helper()
 	cmd := exec.Command("nsenter", "--target", strconv.Itoa(c.pid()), "--pid", "--mount",
@@ -133,16 +132,16 @@ func exists(path string) bool {
 func cut(t testing.TB, r *Runner) {
 	t.Helper()
 	r.mu.Lock()
-	l := r.link
+	rc := r.conn
 	r.mu.Unlock()
-	if l == nil {
+	if rc == nil {
 		t.Fatal("there is no runner")
 	}
-	l.conn.close()
+	rc.conn.close()
 }
 
-// With the connection ends everything in the container: commands, whatever they
-// do against it, and what was brought in from outside. The next container serves.
+// With the connection ends everything in the container: commands, whatever they do against it, and
+// what was brought in from outside. The next container serves.
 func TestContainerEndsWithItsConnection(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
@@ -182,8 +181,8 @@ func TestContainerEndsWithItsConnection(t *testing.T) {
 	}
 }
 
-// The kubelet sends SIGTERM to both containers of a pod at once. Commands go on
-// for as long as trouped is there. A runner without a trouped ends.
+// The kubelet sends SIGTERM to both containers of a pod at once. Commands go on for as long as
+// trouped is there. A runner without a trouped ends.
 func TestContainerOutlivesSIGTERM(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
@@ -215,9 +214,9 @@ func TestContainerOutlivesSIGTERM(t *testing.T) {
 	}
 }
 
-// What "kubectl exec" runs is left alone; what it leaves behind is killed when
-// an init is next swept; and what belongs to another user, who cannot have come
-// from a command, neither dies nor keeps the sweep from ending.
+// What "kubectl exec" runs is left alone; what it leaves behind is killed when an init is next
+// swept; and what belongs to another user, who cannot have come from a command, neither dies nor
+// keeps the sweep from ending.
 func TestGuestsOfAContainer(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
@@ -252,8 +251,8 @@ func TestGuestsOfAContainer(t *testing.T) {
 	}
 }
 
-// A dying runner closes its connection before it is dead. Until then nobody can
-// dial: here it is not dead because it is stopped.
+// A dying runner closes its connection before it is dead. Until then nobody can dial: here it is
+// not dead because it is stopped.
 func TestNobodyListensBeforeTheRunnerIsDead(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	events := make(chan RunnerEvent, 100)
@@ -267,7 +266,7 @@ func TestNobodyListensBeforeTheRunnerIsDead(t *testing.T) {
 	unix.Kill(box.pid(), unix.SIGSTOP)
 	cut(t, r)
 	eventually(t, "the loss of the runner", func() bool { return !r.Status().Up })
-	for end := time.Now().Add(4 * vacancyPoll); time.Now().Before(end); time.Sleep(vacancyPoll / 10) {
+	for end := time.Now().Add(4 * lockPollInterval); time.Now().Before(end); time.Sleep(lockPollInterval / 10) {
 		if exists(path) {
 			t.Fatal("there is a socket while the runner lives")
 		}
@@ -285,8 +284,8 @@ func TestNobodyListensBeforeTheRunnerIsDead(t *testing.T) {
 	await(t, box.end, "end of the container")
 }
 
-// A trouped that was restarted does not listen before the earlier runner is
-// dead, which it knows nothing else about. Then a new runner finds it.
+// A trouped that was restarted does not listen before the earlier runner is dead, which it knows
+// nothing else about. Then a new runner finds it.
 func TestRestartedTroupedWaitsForTheEarlierRunner(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	marker := newMarker()
@@ -301,7 +300,7 @@ func TestRestartedTroupedWaitsForTheEarlierRunner(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	r := open(t, socketMode(path))
-	for end := time.Now().Add(4 * vacancyPoll); time.Now().Before(end); time.Sleep(vacancyPoll / 10) {
+	for end := time.Now().Add(4 * lockPollInterval); time.Now().Before(end); time.Sleep(lockPollInterval / 10) {
 		if exists(path) {
 			t.Fatal("there is a socket while a runner lives")
 		}
@@ -318,8 +317,8 @@ func TestRestartedTroupedWaitsForTheEarlierRunner(t *testing.T) {
 	}
 }
 
-// A trouped that was killed while it waited leaves a socket that nobody listens
-// on. The runner goes on dialling, and the next trouped replaces it.
+// A trouped that was killed while it waited leaves a socket that nobody listens on. The runner goes
+// on dialling, and the next trouped replaces it.
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -335,9 +334,8 @@ func TestStaleSocket(t *testing.T) {
 	}
 }
 
-// Where commands may write, one could put something in the socket's place.
-// trouped does not remove what it did not make: it says what is in its way, and
-// listens once that is gone.
+// Where commands may write, one could put something in the socket's place. trouped does not remove
+// what it did not make: it says what is in its way, and listens once that is gone.
 func TestSomethingInTheSocketsPlace(t *testing.T) {
 	dir := socketDir(t)
 	path := filepath.Join(dir, "runner.sock")

@@ -22,56 +22,62 @@ type hello struct {
 	pidfd int // of the runner, owned; -1: none
 }
 
-// helloWait is how long a runner may take to say hello. It makes no more than
-// a few system calls before.
-const helloWait = 10 * time.Second
+// helloTimeout is how long a runner may take to send its hello, which takes it a few system calls.
+const helloTimeout = 10 * time.Second
 
-// greet reads the hello of a runner at fd, which it takes over.
-func greet(fd int) (*link, *frame.Receiver, hello, error) {
-	c, err := newConn(fd, -1, "runner")
+// readHello takes over a socket to a runner and reads its hello.
+func readHello(fd int) (*runnerConn, error) {
+	c, err := newFrameConn(fd, -1, "runner")
 	if err != nil {
-		return nil, nil, hello{}, err
+		return nil, err
 	}
 	in := frame.NewReceiver(c.recv)
-	_ = c.file.SetReadDeadline(time.Now().Add(helloWait))
-	k, body, err := in.Next()
+	_ = c.file.SetReadDeadline(time.Now().Add(helloTimeout))
+	h, err := decodeHello(in)
 	_ = c.file.SetReadDeadline(time.Time{})
-	h := hello{pidfd: -1}
-	if err == nil {
-		h.Hello, err = frame.DecodeHello(body)
-	}
-	if err == nil && k != frame.KindHello {
-		err = frame.ErrMalformed
-	}
-	if err == nil && h.HasPidfd {
-		var fds []int
-		if fds, err = in.Take(1); err == nil {
-			h.pidfd = fds[0]
-		}
-	}
 	if err != nil {
 		in.Discard()
 		c.close()
-		return nil, nil, h, err
+		return nil, err
 	}
-	return &link{conn: c, inits: make(map[uint64]*initConn), lost: make(chan struct{}), kills: h.OOMKills}, in, h, nil
+	return &runnerConn{
+		conn: c, in: in, hello: h, inits: make(map[uint64]*initConn), oomKillsExplained: h.OOMKills,
+	}, nil
 }
 
-// embedded is a runner that is our child.
+func decodeHello(in *frame.Receiver) (hello, error) {
+	h := hello{pidfd: -1}
+	k, body, err := in.Next()
+	if err != nil {
+		return h, err
+	}
+	if k != frame.KindHello {
+		return h, frame.ErrMalformed
+	}
+	if h.Hello, err = frame.DecodeHello(body); err != nil || !h.HasPidfd {
+		return h, err
+	}
+	fds, err := in.Take(1)
+	if err == nil {
+		h.pidfd = fds[0]
+	}
+	return h, err
+}
+
+// embedded is a runner that is a child of this process.
 type embedded struct {
 	pid    int
 	exited chan struct{} // closed when it is dead and reaped
 }
 
-// runnerPIDs are the embedded runners of this process, which the sweep after
-// one of them must leave alone.
+// runnerPIDs are the embedded runners of this process. The sweep after one of them must spare the
+// others.
 var (
 	runnerMu   sync.Mutex
 	runnerPIDs = make(map[int]bool)
 )
 
-// openEmbedded starts the first runner. Its failure is the caller's; later
-// ones are retried.
+// openEmbedded starts the first runner and returns its failure. Later failures are retried.
 func (r *Runner) openEmbedded() error {
 	for _, set := range []struct {
 		option int
@@ -81,39 +87,39 @@ func (r *Runner) openEmbedded() error {
 			return fmt.Errorf("proc: %w", os.NewSyscallError("prctl", err))
 		}
 	}
-	e, l, in, h, err := r.launch()
+	e, rc, err := r.launch()
 	if err != nil {
 		return fmt.Errorf("proc: starting the runner %s: %w", r.cfg.Binary, err)
 	}
-	r.adopt(l, h)
-	r.wg.Go(func() { r.keepEmbedded(e, l, in, h) })
+	r.adopt(rc)
+	r.wg.Go(func() { r.superviseEmbedded(e, rc) })
 	return nil
 }
 
 // launch starts a runner and waits for its hello.
-func (r *Runner) launch() (*embedded, *link, *frame.Receiver, hello, error) {
+func (r *Runner) launch() (*embedded, *runnerConn, error) {
 	ours, theirs, err := frame.Socketpair()
 	if err != nil {
-		return nil, nil, nil, hello{}, err
+		return nil, nil, err
 	}
 	e, err := r.spawn(theirs)
 	unix.Close(theirs)
 	if err != nil {
 		unix.Close(ours)
-		return nil, nil, nil, hello{}, err
+		return nil, nil, err
 	}
-	l, in, h, err := greet(ours)
+	rc, err := readHello(ours)
 	if err != nil {
 		e.kill()
 		<-e.exited
-		return nil, nil, nil, h, fmt.Errorf("it did not say hello: %w", err)
+		return nil, nil, fmt.Errorf("it did not say hello: %w", err)
 	}
-	return e, l, in, h, nil
+	return e, rc, nil
 }
 
-// spawn forks the runner with nothing of ours but one socket: no environment,
-// no secret in its argv, a session of its own, by which sweepLost knows what
-// came from it.
+// spawn starts the program troupe-runner with one socket and nothing else of this process: no
+// environment and no secret in its argv. It gets a session of its own, by which sweepOrphans
+// recognizes its descendants.
 func (r *Runner) spawn(sock int) (*embedded, error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -127,8 +133,8 @@ func (r *Runner) spawn(sock int) (*embedded, error) {
 	e := &embedded{exited: make(chan struct{})}
 	started := make(chan error)
 	r.wg.Go(func() {
-		// The thread that forks is the one that waits, and lasts as long as
-		// the runner: the parent-death signal is bound to it.
+		// The thread that forks also waits, so that it lasts as long as the runner: the kernel
+		// sends the parent-death signal when that thread exits (golang.org/issue/27505).
 		runtime.LockOSThread()
 		argv := []string{"troupe-runner", "--fd", "3", "--cgroup", cgroup}
 		if err := e.fork(r.cfg.Binary, argv, []uintptr{uintptr(null), uintptr(null), 2, uintptr(sock)}); err != nil {
@@ -146,8 +152,8 @@ func (e *embedded) fork(binary string, argv []string, files []uintptr) (err erro
 	defer runnerMu.Unlock()
 	e.pid, err = syscall.ForkExec(binary, argv, &syscall.ProcAttr{
 		Files: files,
-		// The signal only continues: a runner that a command has stopped must
-		// run to see that trouped is gone. Its end it finds by itself.
+		// SIGCONT, not SIGKILL: a runner that a command has stopped must resume to notice that
+		// trouped is gone. It then exits on its own.
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGCONT},
 	})
 	if err == nil {
@@ -156,7 +162,7 @@ func (e *embedded) fork(binary string, argv []string, files []uintptr) (err erro
 	return err
 }
 
-// wait reaps the runner, and continues it when a command has stopped it.
+// wait reaps the runner, and resumes it whenever a command has stopped it.
 func (e *embedded) wait() {
 	defer close(e.exited)
 	for {
@@ -175,8 +181,8 @@ func (e *embedded) wait() {
 	}
 }
 
-// kill is only called before exited is closed, or races with it harmlessly:
-// the pid of a process that is reaped in this moment is not reused in it.
+// kill kills the runner unless it is reaped. The race with wait is harmless: the kernel allocates
+// pids in ascending order and wraps around, so one that was just freed is not reused at once.
 func (e *embedded) kill() {
 	select {
 	case <-e.exited:
@@ -185,33 +191,33 @@ func (e *embedded) kill() {
 	}
 }
 
-// Restarting an embedded runner: at once the first time, then with growing
-// pauses, since one that dies at once will do so again.
+// The pauses before an embedded runner is restarted grow, since a runner that dies at once will
+// probably do so again.
 const (
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 5 * time.Second
-	// A runner that lived this long did not die of starting.
+	// After a run of this length the pauses begin again at minBackoff.
 	healthyRun = 10 * time.Second
 )
 
-// keepEmbedded serves one runner after the other until Close.
-func (r *Runner) keepEmbedded(e *embedded, l *link, in *frame.Receiver, h hello) {
+// superviseEmbedded serves one runner after the other until Close.
+func (r *Runner) superviseEmbedded(e *embedded, rc *runnerConn) {
 	backoff := minBackoff
 	for {
 		began := time.Now()
-		err := r.serveLink(l, in)
-		r.drop(l)
+		err := r.serveRunner(rc)
+		r.disconnect(rc)
 		r.reapEmbedded(e)
-		r.sweepLost(l)
-		if h.Cgroup != "" {
-			proctree.RemoveCgroup(h.Cgroup)
+		r.sweepOrphans(rc)
+		if rc.hello.Cgroup != "" {
+			proctree.RemoveCgroup(rc.hello.Cgroup)
 		}
 		closing := r.closing()
 		if !closing {
-			r.log.Error("runner lost; its trees are dead", "pid", h.PID, "err", err)
+			r.log.Error("runner lost; its trees are dead", "pid", rc.hello.PID, "err", err)
 			r.cfg.OnEvent(RunnerEvent{Kind: RunnerLost})
 		}
-		r.release(l)
+		r.endTrees(rc)
 		if closing {
 			return
 		}
@@ -225,20 +231,20 @@ func (r *Runner) keepEmbedded(e *embedded, l *link, in *frame.Receiver, h hello)
 			case <-time.After(backoff):
 			}
 			backoff = min(2*backoff, maxBackoff)
-			if e, l, in, h, err = r.launch(); err == nil {
+			if e, rc, err = r.launch(); err == nil {
 				break
 			}
 			r.log.Error("cannot restart the runner", "err", err, "retry_in", backoff)
 		}
-		r.adopt(l, h)
+		r.adopt(rc)
 		if r.closing() {
-			l.conn.close()
+			rc.conn.close()
 		}
 	}
 }
 
-// reapEmbedded waits for a runner whose connection closed. It exits by itself
-// once its trees are dead, unless it is stuck.
+// reapEmbedded waits for a runner whose connection closed. The runner exits once its trees are
+// dead. One that hangs is killed.
 func (r *Runner) reapEmbedded(e *embedded) {
 	t := time.NewTimer(2 * frame.ShutdownGrace)
 	defer t.Stop()
@@ -251,26 +257,25 @@ func (r *Runner) reapEmbedded(e *embedded) {
 	<-e.exited
 }
 
-// initGrace is how long the inits of a dead runner get to kill their trees and
-// exit. It takes them milliseconds.
+// initGrace is how long the inits of a dead runner may take to kill their trees and exit, which
+// takes them milliseconds.
 const initGrace = 3 * time.Second
 
-// sweepLost kills and reaps what a dead runner left. All of it is in other
-// sessions than ours, since the runner was started in one of its own and a
-// process cannot enter another's.
+// sweepOrphans kills and reaps the processes that a dead runner left. They are in other sessions
+// than this process: the runner was started in a session of its own, and no process can join an
+// existing session of another (setsid(2)).
 //
-// The inits come last, and by themselves if they can: each is killing its tree
-// at this moment, and would leave it to nobody if it were killed first and
-// this process then died too.
-func (r *Runner) sweepLost(l *link) {
+// The inits come last, and preferably exit by themselves. Each is killing its tree at this moment.
+// If an init were killed first and this process then died, no process would kill that tree.
+func (r *Runner) sweepOrphans(rc *runnerConn) {
 	self := os.Getpid()
 	session, err := unix.Getsid(0)
 	if err != nil {
 		return
 	}
 	r.mu.Lock()
-	inits := make(map[int]bool, len(l.inits))
-	for _, c := range l.inits {
+	inits := make(map[int]bool, len(rc.inits))
+	for _, c := range rc.inits {
 		inits[c.pid] = true
 	}
 	r.mu.Unlock()

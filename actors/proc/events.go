@@ -5,46 +5,46 @@ import (
 	"time"
 )
 
-// Event is a fact about one tree. The order is: Started or StartFailed, any
-// number of Paused and Resumed, at most one Exited, then Dead, always last and
-// exactly once for every tree whose Start returned nil.
+// Event is a fact about one tree. The order is: Started or StartFailed, any number of Paused and
+// Resumed, at most one Exited, and Dead, which comes last and exactly once for every tree whose
+// Start returned nil.
 type Event interface{ event() }
 
-// Started: the command's program runs (execve succeeded).
+// Started reports that the command's program runs (execve succeeded).
 type Started struct {
 	PID int // also its process group and session, in the runner's PID namespace
 }
 
-// StartFailed: no command runs. Dead follows. Err is a *StartError when the
-// system refused the command itself.
+// StartFailed reports that no command runs. Dead follows. Err is a *StartError if the system
+// refused the command itself.
 type StartFailed struct{ Err error }
 
-// Paused: every process of the tree is stopped.
+// Paused reports that every process of the tree is stopped.
 type Paused struct{}
 
-// Resumed: every process of the tree was continued.
+// Resumed reports that every process of the tree was continued.
 type Resumed struct{}
 
-// Exited: the command itself has ended. What it started may live on.
+// Exited reports that the command itself has ended. Processes that it started may live on.
 type Exited struct {
 	Code   int            // exit code; -Signal when a signal ended it
 	Signal syscall.Signal // 0 unless a signal ended it
 	Core   bool           // it dumped core
 
-	OutOfMemory bool // the kernel killed it, because the container or the machine had no memory left
+	OutOfMemory bool // the kernel killed it because the container or the machine had no memory left
 
-	Alone bool // nothing else of the tree lives; Dead follows at once
+	NoSurvivors bool // no other process of the tree lives; Dead follows at once
 
-	// Survivors are the names of the processes that live on, at most 32 of them,
-	// as they were seen at this moment. SurvivorCount counts all.
+	// Survivors are the names of at most 32 of the processes that live on. SurvivorCount counts
+	// all.
 	Survivors     []string
 	SurvivorCount int
 }
 
-// Dead: nothing of the tree lives, and everything is reaped.
+// Dead reports that every process of the tree is dead and reaped.
 type Dead struct {
-	// Survivors are the names of processes that outlived the command and were
-	// killed by Sweep or Kill: at most 32 of them. SurvivorCount counts all.
+	// Survivors are the names of at most 32 of the processes that outlived the command and were
+	// killed by Sweep or Kill. SurvivorCount counts all.
 	Survivors     []string
 	SurvivorCount int
 	Usage         Usage
@@ -53,8 +53,7 @@ type Dead struct {
 	RunnerLost    bool // Lost, and it was the runner
 }
 
-// Usage is what a tree consumed: the command and every descendant that was
-// waited for, as in getrusage(2).
+// Usage is what the command and every descendant that was waited for consumed, as in getrusage(2).
 type Usage struct {
 	User, System time.Duration
 	MaxRSS       int64 // bytes, of the largest process

@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// A command of the same, ordinary user can read nothing of trouped, the runner
-// or an init, not even of one that is just starting.
+// A command of the same, ordinary user can read nothing of trouped, the runner or an init, not even
+// of one that is just starting.
 func TestSameUserAttack(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to become another user")

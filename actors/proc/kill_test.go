@@ -14,8 +14,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// trees are scripts that try to leave something behind. Each prints "ready"
-// once at least procs processes carry the marker.
+// trees are scripts that try to leave something behind. Each prints "ready" once at least procs
+// processes carry the marker.
 var trees = []struct {
 	name, script string
 	procs        int
@@ -57,7 +57,8 @@ func TestKillOutrunsForkLoops(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/perl"); err != nil {
 		t.Skip("no perl")
 	}
-	// They begin when all are there, and when the parent has said so: it would get to nothing afterwards.
+	// They begin when all are there, and when the parent has said so: it would get to nothing
+	// afterwards.
 	const start = `pipe R, W; use POSIX; sub start { close W; <R> } sub ready { close R; print "ready\n"; close W; sleep 1000 } `
 	for name, script := range map[string]string{
 		// 200 processes, each forking children that exit.
@@ -153,7 +154,7 @@ func TestSurvivorsAreNamed(t *testing.T) {
 	r := open(t)
 	c := run(t, r, `sleep 1000 & setsid sleep 1000 & (setsid bash -c 'exec -a MARK tail -f /dev/null' &); while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; sleep 0.1; exit 9`)
 	e := waitEvent[Exited](c)
-	if e.Code != 9 || e.Alone {
+	if e.Code != 9 || e.NoSurvivors {
 		t.Errorf("%+v", e)
 	}
 	select {
@@ -173,7 +174,7 @@ func TestSurvivorsAreNamed(t *testing.T) {
 func TestSurvivorsThatEnd(t *testing.T) {
 	r := open(t)
 	c := run(t, r, `sleep 0.3 & exit 0`)
-	if e := waitEvent[Exited](c); e.Alone {
+	if e := waitEvent[Exited](c); e.NoSurvivors {
 		t.Error("alone")
 	}
 	if d := c.waitDead(); d.SurvivorCount != 0 {
@@ -193,7 +194,7 @@ func TestDeadOrphanIsNoSurvivor(t *testing.T) {
 		c := run(t, r, orphan+"exit 3")
 		e := waitEvent[Exited](c)
 		c.waitDead()
-		if !e.Alone || e.Code != 3 {
+		if !e.NoSurvivors || e.Code != 3 {
 			t.Fatalf("%+v", e)
 		}
 	}
@@ -212,8 +213,7 @@ func TestOrphansAreReapedWhileTheCommandRuns(t *testing.T) {
 	})
 }
 
-// A background child that holds the pipe is alive after Exited, and the pipe
-// ends when it is swept.
+// A background child that holds the pipe is alive after Exited, and the pipe ends when it is swept.
 func TestBackgroundChildHoldsPipe(t *testing.T) {
 	r := open(t)
 	c := run(t, r, `sleep 1000 & echo done`)

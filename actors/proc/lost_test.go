@@ -101,15 +101,15 @@ func TestTroupedKilled(t *testing.T) {
 	}
 }
 
-// gone: not there, or dead and inherited by this process, which is a subreaper
-// since it has opened a Runner.
+// gone: not there, or dead and inherited by this process, which is a subreaper since it has opened
+// a Runner.
 func gone(pid int) bool {
 	s, ok := proctree.NewProcfs().Stat(pid)
 	return !ok || s.Zombie()
 }
 
-// A command that stops the runner and kills trouped, before that can continue
-// the runner, does not leave it behind.
+// A command that stops the runner and kills trouped, before that can continue the runner, does not
+// leave it behind.
 func TestStoppedRunnerOutlivesNothing(t *testing.T) {
 	for range soak(3, 30) {
 		marker := newMarker()
@@ -210,12 +210,12 @@ func TestNothingAccumulates(t *testing.T) {
 		c.waitDead()
 		c.read.Wait()
 	}
-	// An init that retires with the last command is replaced with the next one, since
-	// half a pool is enough: only a full pool compares with a full pool.
+	// An init that retires with the last command is replaced with the next one, since half a pool
+	// is enough: only a full pool compares with a full pool.
 	fill := func() {
 		eventually(t, "a full pool", func() bool {
 			r.mu.Lock()
-			full := len(r.link.idle) == r.cfg.WarmInits && len(r.link.inits) == r.cfg.WarmInits && r.link.pending == 0
+			full := len(r.conn.idle) == r.cfg.WarmInits && len(r.conn.inits) == r.cfg.WarmInits && r.conn.pending == 0
 			r.mu.Unlock()
 			if !full {
 				once()

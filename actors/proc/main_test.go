@@ -24,8 +24,8 @@ import (
 // runnerBinary is the real program, built once for the whole run.
 var runnerBinary string
 
-// testBinary is a copy of this one that any user may execute. With
-// PROC_TEST_ROLE in its environment it is one of the helpers in role_test.go.
+// testBinary is a copy of this one that any user may execute. With PROC_TEST_ROLE in its
+// environment it is one of the helpers in role_test.go.
 var testBinary string
 
 func TestMain(m *testing.M) {
@@ -100,8 +100,8 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// patience bounds every wait for something that must happen, on a machine that has much else to do and beside hundreds of
-// processes that fork in loops.
+// patience bounds every wait for something that must happen, on a machine that has much else to do
+// and beside hundreds of processes that fork in loops.
 const patience = time.Minute
 
 func closeRunner(t testing.TB, r *Runner) {
@@ -159,8 +159,8 @@ func newMarker() string {
 
 func environ() []string { return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"} }
 
-// run starts a shell script. MARK in it stands for a marker, by which its
-// processes are found anywhere.
+// run starts a shell script. MARK in it stands for a marker, by which its processes are found
+// anywhere.
 func run(t testing.TB, r *Runner, script string) *command {
 	t.Helper()
 	marker := newMarker()

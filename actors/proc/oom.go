@@ -2,21 +2,24 @@
 
 package proc
 
-// claimKill reports whether the kernel has killed more than is accounted for, and
-// accounts for one of them. count is what the cgroup said when the command died.
-func (r *Runner) claimKill(l *link, count uint64) bool {
+// A container's cgroup counts the processes that the kernel has killed for memory. Package shim
+// says how the counts come here (oom.go there).
+
+// claimOOMKill reports whether the kernel has killed a process that is not explained yet, and takes
+// that kill as the end of one command. count is the cgroup's counter when the command died.
+func (r *Runner) claimOOMKill(rc *runnerConn, count uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if count <= l.kills {
+	if count <= rc.oomKillsExplained {
 		return false
 	}
-	l.kills++
+	rc.oomKillsExplained++
 	return true
 }
 
-// writeOff accounts for all kills up to count.
-func (r *Runner) writeOff(l *link, count uint64) {
+// explainOOMKills counts every kill up to count as explained.
+func (r *Runner) explainOOMKills(rc *runnerConn, count uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.kills = max(l.kills, count)
+	rc.oomKillsExplained = max(rc.oomKillsExplained, count)
 }

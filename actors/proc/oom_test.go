@@ -16,16 +16,16 @@ import (
 
 // Each kill explains the end of one command, and none that comes much later.
 func TestKillsAreClaimedOnce(t *testing.T) {
-	r, l := &Runner{}, &link{kills: 5} // of an earlier life of the cgroup
+	r, rc := &Runner{}, &runnerConn{oomKillsExplained: 5} // of an earlier life of the cgroup
 	for i, step := range []struct {
 		count uint64
 		claim bool
 	}{{0, false}, {5, false}, {7, true}, {7, true}, {7, false}, {8, true}, {9, false}, {10, true}} {
 		if i == 6 {
-			r.writeOff(l, 9)
-			r.writeOff(l, 2) // late
+			r.explainOOMKills(rc, 9)
+			r.explainOOMKills(rc, 2) // late
 		}
-		if got := r.claimKill(l, step.count); got != step.claim {
+		if got := r.claimOOMKill(rc, step.count); got != step.claim {
 			t.Errorf("step %d: count %d: %v", i, step.count, got)
 		}
 	}
@@ -51,9 +51,9 @@ func limited(t *testing.T, mb int) string {
 	return dir
 }
 
-// In a container that has no memory left, the kernel kills one process. The
-// command that this was has run out of memory; one that somebody else killed
-// has not, and neither has one in whose tree a child was killed.
+// In a container that has no memory left, the kernel kills one process. The command that this was
+// has run out of memory; one that somebody else killed has not, and neither has one in whose tree a
+// child was killed.
 func TestKernelKillsForMemory(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	dir := limited(t, 200)
@@ -76,7 +76,7 @@ func TestKernelKillsForMemory(t *testing.T) {
 		eventually(t, "accounting for the kills", func() bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			return r.link.kills == oomKills(t, filepath.Join(dir, "memory.oom_control"))
+			return r.conn.oomKillsExplained == oomKills(t, filepath.Join(dir, "memory.oom_control"))
 		})
 	}
 	ends("kill -9 $$", "killed by itself", true, false)

@@ -81,9 +81,8 @@ func TestTerminateWhilePausedActsOnResume(t *testing.T) {
 	c.waitDead()
 }
 
-// A shell that waits in vfork for a child that was stopped before its execve is
-// stopped too, though it shows as waiting: pausing it took as long as it may in
-// one round of ten.
+// A shell that waits in vfork for a child that was stopped before its execve is stopped too, though
+// it shows as waiting: pausing it took as long as it may in one round of ten.
 func TestPauseDoesNotWaitForVfork(t *testing.T) {
 	r := open(t)
 	const rounds = 40

@@ -14,19 +14,18 @@ import (
 
 // Pipe is trouped's end of a command's stdout or stderr.
 //
-// It is the package's own pipe and not os/exec's: with StdoutPipe, Wait closes
-// the read end as soon as the command exits, and what was not read yet is lost.
+// It is not os/exec's: with StdoutPipe, Wait closes the read end as soon as the command exits, and
+// unread output is lost (https://pkg.go.dev/os/exec#Cmd.StdoutPipe).
 type Pipe struct{ f *os.File }
 
-// Read reads what the command wrote. io.EOF when every write end is closed,
-// which is when the last process that inherited it is gone, not when the
-// command exits.
+// Read reads the command's output. It returns io.EOF when every write end is closed, that is when
+// the last process that inherited one is gone, not when the command exits.
 func (p *Pipe) Read(b []byte) (int, error) { return p.f.Read(b) }
 
 // SetReadDeadline works as for a net.Conn.
 func (p *Pipe) SetReadDeadline(t time.Time) error { return p.f.SetReadDeadline(t) }
 
-// Close closes this end. A command that writes afterwards gets SIGPIPE.
+// Close closes this end. A process that writes afterwards gets SIGPIPE.
 func (p *Pipe) Close() error { return p.f.Close() }
 
 // Pending returns the number of bytes that can be read without waiting.
@@ -41,15 +40,15 @@ func (p *Pipe) Pending() (int, error) {
 	return n, errors.Join(err, ioErr)
 }
 
-// Stdio is trouped's end of a command's standard streams. The caller owns it
-// from Start's return on and closes every member, whatever becomes of the tree.
+// Stdio is trouped's end of a command's standard streams. The caller owns it once Start has
+// returned, and must close every member whether or not the command starts.
 type Stdio struct {
 	Stdin          *os.File // nil unless Spec.Stdin
 	Stdout, Stderr *Pipe
 }
 
-// stdioPipes makes the pipes of one command. remote are the command's ends, in
-// the order stdin (if asked for), stdout, stderr.
+// stdioPipes makes the pipes of one command. remote are the command's ends, in the order stdin (if
+// asked for), stdout, stderr.
 func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
 	local = &Stdio{}
 	defer func() {
@@ -78,9 +77,9 @@ func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
 	return local, remote, nil
 }
 
-// halfPipe makes a pipe of which only trouped's end is non-blocking.
-// O_NONBLOCK belongs to the open description, and the two ends are two of
-// them; a command that finds its stdout non-blocking loses output to EAGAIN.
+// halfPipe makes a pipe of which only trouped's end is non-blocking. Each end is an open file
+// description with its own O_NONBLOCK. A command whose stdout is non-blocking would lose output to
+// EAGAIN.
 func halfPipe(read bool) (r, w int, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {

@@ -10,60 +10,60 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// link is the connection to one runner process, and that runner's inits.
-// Everything but conn and lost is under Runner.mu.
-type link struct {
-	conn    *conn
-	lost    chan struct{} // closed when the runner is gone and what it left is dead
-	inits   map[uint64]*initConn
-	idle    []*initConn
-	pending int    // asked for and not idle yet
-	kills   uint64 // processes killed for memory that are accounted for, see oom.go
+// runnerConn is the connection to one runner process, with that runner's inits. Runner.mu guards
+// everything but the first three.
+type runnerConn struct {
+	conn              *frameConn
+	in                *frame.Receiver
+	hello             hello
+	inits             map[uint64]*initConn
+	idle              []*initConn
+	pending           int    // inits that were asked for and are not idle yet
+	oomKillsExplained uint64 // of the processes that the kernel has killed for memory, see oom.go
 }
 
-// initConn is trouped's end of one init.
+// initConn is trouped's connection to one init.
 type initConn struct {
-	id   uint64
-	pid  int
-	link *link
-	conn *conn
-	in   *frame.Receiver
-	gone chan struct{} // closed by the runner's word that nothing of it lives
-	used int           // commands it has run
+	id     uint64
+	pid    int
+	runner *runnerConn
+	conn   *frameConn
+	in     *frame.Receiver
+	swept  chan struct{} // closed when the runner reports that nothing of it lives
+	used   int           // commands it has run
 
-	runnerLost bool // that word will not come, but nothing lives either: set before gone is closed
+	runnerLost bool // the runner died before that report, and nothing lives; set before swept is closed
 }
 
-// maxUses retires an init after so many commands, so that nothing that might
-// build up in one lasts.
+// maxUses is how many commands an init runs before it retires, so that whatever may build up in an
+// init does not last.
 const maxUses = 256
 
-// take hands out an idle init, or nil, and asks the runner for more when few
-// are left. It is called under mu.
-func (r *Runner) take() *initConn {
-	l := r.link
-	if l == nil {
+// takeIdle returns an idle init, or nil, and asks the runner for more if few are left. mu is held.
+func (r *Runner) takeIdle() *initConn {
+	rc := r.conn
+	if rc == nil {
 		return nil
 	}
 	var c *initConn
-	if n := len(l.idle); n > 0 {
-		// The one that was used last: its pages are in the cache.
-		c = l.idle[n-1]
-		l.idle = l.idle[:n-1]
+	if n := len(rc.idle); n > 0 {
+		// The most recently used one: its pages are in the cache.
+		c = rc.idle[n-1]
+		rc.idle = rc.idle[:n-1]
 	}
-	r.refill(l)
+	r.refill(rc)
 	return c
 }
 
-// refill keeps half of the wanted inits, and one for each tree in the queue.
-// Not all of them: an init comes back when its command is done, and starting
-// one that will not be needed takes time from the command that was just
-// started. It is called under mu.
-func (r *Runner) refill(l *link) {
+// refill keeps half of WarmInits idle, and one init for each tree in the queue. Half, because an
+// init comes back when its command is dead, and starting one that is not needed takes CPU time from
+// the command that was just started. mu is held.
+func (r *Runner) refill(rc *runnerConn) {
 	floor := max(1, r.cfg.WarmInits/2)
-	if missing := max(floor-len(l.idle), len(r.queue)) - l.pending; missing > 0 {
-		l.pending += missing
-		_ = l.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done()) // an error: the runner is lost, and its reader knows
+	if missing := max(floor-len(rc.idle), len(r.queue)) - rc.pending; missing > 0 {
+		rc.pending += missing
+		// On an error the runner is lost, and serveRunner notices.
+		_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
 	}
 }
 
@@ -75,25 +75,25 @@ func (r *Runner) dispatch(t *Tree) {
 		r.wg.Go(func() { t.fail(ErrClosed) })
 		return
 	}
-	c := r.take()
+	c := r.takeIdle()
 	if c == nil {
 		r.queue = append(r.queue, t)
-		t.waiting = time.AfterFunc(startWait, func() { r.giveUp(t, ErrNoRunner) })
-		if r.link != nil {
-			r.refill(r.link)
+		t.waiting = time.AfterFunc(startTimeout, func() { r.failQueued(t, ErrNoRunner) })
+		if r.conn != nil {
+			r.refill(r.conn)
 		}
 	}
 	r.mu.Unlock()
 	switch {
 	case c != nil:
 		t.attach(c)
-	case t.isKilled(): // between Start and here, when it was not in the queue yet
-		r.giveUp(t, ErrKilled)
+	case t.isKilled(): // between Start and here, when the tree was not in the queue yet
+		r.failQueued(t, ErrKilled)
 	}
 }
 
-// unqueue takes a tree out of the queue and reports whether it was in it.
-func (r *Runner) unqueue(t *Tree) bool {
+// dequeue removes a tree from the queue and reports whether it was there.
+func (r *Runner) dequeue(t *Tree) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := slices.Index(r.queue, t)
@@ -105,18 +105,18 @@ func (r *Runner) unqueue(t *Tree) bool {
 	return true
 }
 
-// giveUp fails a tree that is still in the queue.
-func (r *Runner) giveUp(t *Tree, err error) {
-	if r.unqueue(t) {
+// failQueued fails a tree if it is still in the queue.
+func (r *Runner) failQueued(t *Tree, err error) {
+	if r.dequeue(t) {
 		r.wg.Go(func() { t.fail(err) })
 	}
 }
 
-// put gives an init to the next tree in the queue, or keeps it, or retires it.
-func (r *Runner) put(c *initConn) {
+// giveBack gives an init to the next tree in the queue, keeps it idle, or retires it.
+func (r *Runner) giveBack(c *initConn) {
 	r.mu.Lock()
-	l := c.link
-	if r.link != l || l.inits[c.id] != c {
+	rc := c.runner
+	if r.conn != rc || rc.inits[c.id] != c {
 		r.mu.Unlock()
 		c.conn.close()
 		return
@@ -129,20 +129,20 @@ func (r *Runner) put(c *initConn) {
 		t.attach(c)
 		return
 	}
-	if r.closed || len(l.idle) >= r.cfg.WarmInits || c.used >= maxUses {
-		r.refill(l)
+	if r.closed || len(rc.idle) >= r.cfg.WarmInits || c.used >= maxUses {
+		r.refill(rc)
 		r.mu.Unlock()
 		c.conn.close() // it exits
 		return
 	}
-	l.idle = append(l.idle, c)
+	rc.idle = append(rc.idle, c)
 	r.mu.Unlock()
 }
 
-// serveLink reads what the runner says until it is gone.
-func (r *Runner) serveLink(l *link, in *frame.Receiver) error {
+// serveRunner handles the runner's frames until its connection closes.
+func (r *Runner) serveRunner(rc *runnerConn) error {
 	for {
-		k, body, err := in.Next()
+		k, body, err := rc.in.Next()
 		if err != nil {
 			return err
 		}
@@ -150,115 +150,122 @@ func (r *Runner) serveLink(l *link, in *frame.Receiver) error {
 		switch k {
 		case frame.KindInit:
 			id, pid := d.Uint(), int(d.Uint())
-			fds, err := in.Take(2)
+			fds, err := rc.in.Take(2)
 			if err != nil {
 				return err
 			}
-			r.arrived(l, id, pid, fds[0], fds[1])
+			r.initArrived(rc, id, pid, fds[0], fds[1])
 		case frame.KindInitFailed:
-			r.initFailed(l, d.Str())
-		case frame.KindKills:
-			r.writeOff(l, d.Uint())
+			r.initFailed(rc, d.Str())
+		case frame.KindOOMKills:
+			r.explainOOMKills(rc, d.Uint())
 		case frame.KindSwept:
-			r.swept(l, d.Uint(), int(d.Uint()))
+			r.swept(rc, d.Uint(), int(d.Uint()))
 		}
 	}
 }
 
-// arrived takes in a new init and waits, aside, until it is ready.
-func (r *Runner) arrived(l *link, id uint64, pid, events, requests int) {
-	c, err := newConn(events, requests, "init")
+// initArrived registers a new init, and waits in a goroutine until it is ready.
+func (r *Runner) initArrived(rc *runnerConn, id uint64, pid, events, requests int) {
+	c, err := newFrameConn(events, requests, "init")
 	if err != nil {
-		r.initFailed(l, err.Error())
+		r.initFailed(rc, err.Error())
 		return
 	}
-	ic := &initConn{id: id, pid: pid, link: l, conn: c, in: frame.NewReceiver(c.recv), gone: make(chan struct{})}
+	ic := &initConn{
+		id: id, pid: pid, runner: rc, conn: c, in: frame.NewReceiver(c.recv), swept: make(chan struct{}),
+	}
 	r.mu.Lock()
-	l.inits[id] = ic
+	rc.inits[id] = ic
 	r.mu.Unlock()
 	r.wg.Go(func() {
 		k, _, err := ic.in.Next()
 		if err != nil || k != frame.KindReady {
-			c.close() // the runner will say that it is swept
-			r.initFailed(l, "an init died before it was ready")
+			c.close() // the runner will report it as swept
+			r.initFailed(rc, "an init died before it was ready")
 			return
 		}
 		r.mu.Lock()
-		l.pending--
+		rc.pending--
 		r.mu.Unlock()
-		r.put(ic)
+		r.giveBack(ic)
 	})
 }
 
-// initFailed: the runner could not start an init, most likely for want of
-// processes or memory. The command that waits longest is told; the others get
-// their own try.
-func (r *Runner) initFailed(l *link, why string) {
+// initFailed handles a failure of the runner to start an init, most likely for lack of processes or
+// memory. It fails the command that has waited longest, and asks for another init for the others.
+func (r *Runner) initFailed(rc *runnerConn, why string) {
 	r.log.Warn("the runner cannot start an init", "err", why)
 	r.mu.Lock()
-	l.pending--
+	rc.pending--
 	var t *Tree
-	if len(r.queue) > 0 && len(l.idle)+l.pending == 0 {
+	if len(r.queue) > 0 && len(rc.idle)+rc.pending == 0 {
 		t = r.queue[0]
 	}
 	r.mu.Unlock()
 	if t == nil {
 		return
 	}
-	r.giveUp(t, errors.New(why))
+	r.failQueued(t, errors.New(why))
 	r.mu.Lock()
 	if len(r.queue) > 0 {
-		r.refill(l)
+		r.refill(rc)
 	}
 	r.mu.Unlock()
 }
 
-// forceInit has the runner kill an init that does not answer.
-func (r *Runner) forceInit(t *Tree, c *initConn) {
-	r.log.Warn("an init does not kill its tree in time; the runner kills it", "session", t.owner, "execution", t.id, "pid", c.pid)
-	_ = c.link.conn.send(frame.New(frame.KindForce).Uint(c.id).Done()) // an error: the runner is lost, and its inits with it
+// msgForceKill is logged when an init was killed because it did not kill its tree.
+const msgForceKill = "an init did not kill its tree in time; the runner kills it"
+
+// forceKillInit is the backstop: it has the runner kill an init that does not answer Kill in time.
+func (r *Runner) forceKillInit(t *Tree, c *initConn) {
+	r.log.Warn(msgForceKill, "session", t.owner, "execution", t.id, "pid", c.pid)
+	// On an error the runner is lost, and its inits with it.
+	_ = c.runner.conn.send(frame.New(frame.KindForceKill).Uint(c.id).Done())
 }
 
-// swept: an init is gone, and everything that was below it.
-func (r *Runner) swept(l *link, id uint64, escaped int) {
+// swept handles the runner's report that an init and everything below it is dead.
+func (r *Runner) swept(rc *runnerConn, id uint64, escaped int) {
 	r.mu.Lock()
-	c := l.inits[id]
-	delete(l.inits, id)
+	c := rc.inits[id]
+	delete(rc.inits, id)
 	idle := -1
 	if c != nil {
-		idle = slices.Index(l.idle, c)
+		idle = slices.Index(rc.idle, c)
 	}
 	if idle >= 0 {
-		l.idle = slices.Delete(l.idle, idle, idle+1)
-		r.refill(l)
+		rc.idle = slices.Delete(rc.idle, idle, idle+1)
+		r.refill(rc)
 	}
 	r.status.Escaped += escaped
 	r.mu.Unlock()
 	if c != nil {
-		close(c.gone)
+		close(c.swept)
 		if idle >= 0 {
 			c.conn.close()
 		}
 	}
 	if escaped > 0 {
-		r.log.Warn("an init was killed; the runner killed what it left", "processes", escaped)
+		r.log.Warn("an init was killed; the runner killed the processes that it left", "processes", escaped)
 		r.cfg.OnEvent(RunnerEvent{Kind: RunnerEscaped, Count: escaped})
 	}
 }
 
-// adopt makes l the runner in use.
-func (r *Runner) adopt(l *link, h hello) {
+// adopt makes rc the connection in use.
+func (r *Runner) adopt(rc *runnerConn) {
+	h := &rc.hello
 	r.mu.Lock()
 	restarted := r.status.Containment != ""
 	if restarted {
 		r.status.Restarts++
 	}
 	r.status.Up, r.status.PID, r.status.Containment = true, h.PID, h.Containment
-	r.link = l
-	r.refill(l)
-	if missing := r.cfg.WarmInits - l.pending; missing > 0 { // all of them, while nothing else is to be done
-		l.pending += missing
-		_ = l.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
+	r.conn = rc
+	r.refill(rc)
+	// All of the wanted inits, while there is nothing else to do.
+	if missing := r.cfg.WarmInits - rc.pending; missing > 0 {
+		rc.pending += missing
+		_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
 	}
 	r.mu.Unlock()
 	r.log.Info("runner is up", "pid", h.PID, "version", h.Version, "containment", h.Containment)
@@ -269,29 +276,28 @@ func (r *Runner) adopt(l *link, h hello) {
 	r.cfg.OnEvent(RunnerEvent{Kind: kind})
 }
 
-// drop takes l out of use. The trees that run on it still wait for release.
-func (r *Runner) drop(l *link) {
+// disconnect takes rc out of use. The trees that run on it wait for endTrees.
+func (r *Runner) disconnect(rc *runnerConn) {
 	r.mu.Lock()
-	r.link = nil
+	r.conn = nil
 	r.status.Up, r.status.PID = false, 0
-	idle := l.idle
-	l.idle = nil
+	idle := rc.idle
+	rc.idle = nil
 	r.mu.Unlock()
-	l.conn.close()
+	rc.conn.close()
 	for _, c := range idle {
 		c.conn.close()
 	}
 }
 
-// release lets the trees of a lost runner be dead.
-func (r *Runner) release(l *link) {
+// endTrees reports the trees of a lost runner as dead.
+func (r *Runner) endTrees(rc *runnerConn) {
 	r.mu.Lock()
-	inits := l.inits
-	l.inits = nil
+	inits := rc.inits
+	rc.inits = nil
 	r.mu.Unlock()
 	for _, c := range inits {
 		c.runnerLost = true
-		close(c.gone)
+		close(c.swept)
 	}
-	close(l.lost)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// helperMain is this test binary in another role: a trouped that can be
-// killed, or a command that attacks.
+// helperMain is this test binary in another role: a trouped that can be killed, or a command that
+// attacks.
 func helperMain(role string) int {
 	switch role {
 	case "trouped":
@@ -30,8 +30,8 @@ func helperMain(role string) int {
 	return 2
 }
 
-// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET, runs every script given as an argument, copies
-// their output to stdout and waits until all are dead, or for ever.
+// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET, runs every script given as an
+// argument, copies their output to stdout and waits until all are dead, or for ever.
 func roleTrouped() int {
 	cfg := Config{
 		Binary: os.Getenv("PROC_TEST_RUNNER"), Cgroup: "off", WarmInits: 3,
@@ -65,8 +65,8 @@ func roleTrouped() int {
 	return 0
 }
 
-// roleAttack tries everything that a process may do to another of its user, to
-// its init, the runner and trouped, and then to inits that are just starting.
+// roleAttack tries everything that a process may do to another of its user, to its init, the runner
+// and trouped, and then to inits that are just starting.
 func roleAttack() int {
 	control := exec.Command("/bin/sleep", "100")
 	if err := control.Start(); err != nil {
@@ -96,8 +96,8 @@ func roleAttack() int {
 	return 0
 }
 
-// attackNewborn kills idle inits, so that new ones are started, and pounces on
-// each new child of the runner until it must be past its first lines.
+// attackNewborn kills idle inits, so that new ones are started, and pounces on each new child of
+// the runner until it must be past its first lines.
 func attackNewborn() {
 	fs := proctree.NewProcfs()
 	seen := make(map[int]bool)

@@ -12,14 +12,15 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// Config says where the runner is.
+// Config configures a Runner. Exactly one of Binary and Socket must be set.
 type Config struct {
-	Binary    string            // embedded mode: path of troupe-runner, started as a child
-	Socket    string            // socket mode: path to listen on for a runner that dials in. Exactly one of the two is set
-	WarmInits int               // inits kept waiting for a command; 0: 8
+	Binary string // embedded mode: path of troupe-runner, which is started as a child
+	Socket string // socket mode: path to listen on for a runner that dials
+
+	WarmInits int               // inits kept idle for the next commands; 0: 8
 	Cgroup    string            // embedded mode: "auto" (also ""), "off" or a cgroup directory to work in
 	Logger    *slog.Logger      // nil: slog.Default()
-	OnEvent   func(RunnerEvent) // nil: nobody is told. Must not block
+	OnEvent   func(RunnerEvent) // nil: events are dropped. It must not block
 }
 
 // RunnerEvent is a fact about the runner itself.
@@ -33,13 +34,13 @@ type RunnerEventKind string
 
 // The events of a runner's life.
 const (
-	RunnerUp        RunnerEventKind = "up"        // the first runner is there
-	RunnerLost      RunnerEventKind = "lost"      // it died or its connection closed, and every tree of it is dead or dying
+	RunnerUp        RunnerEventKind = "up"        // the first runner connected
+	RunnerLost      RunnerEventKind = "lost"      // it died or its connection closed; its trees are dead or dying
 	RunnerRestarted RunnerEventKind = "restarted" // another runner took its place
-	RunnerEscaped   RunnerEventKind = "escaped"   // processes whose init was killed were killed by the runner
+	RunnerEscaped   RunnerEventKind = "escaped"   // the runner killed processes whose init had been killed
 )
 
-// What holds a tree together.
+// The values of Status.Containment: how processes are kept in their tree.
 const (
 	ContainmentTree   = frame.ContainmentTree
 	ContainmentCgroup = frame.ContainmentCgroup
@@ -54,13 +55,13 @@ type Status struct {
 	PID         int    // of the runner, in its own PID namespace; 0 when down
 }
 
-// defaultWarmInits is enough for a burst of commands from a few sessions; an
-// idle init holds 0.6 MB.
+// defaultWarmInits is enough for a burst of commands from a few sessions. An idle init takes 0.6
+// MB.
 const defaultWarmInits = 8
 
-// startWait is how long a command waits for a runner: longer than the restart
-// of an embedded runner or of a container takes.
-const startWait = 15 * time.Second
+// startTimeout is how long a command waits for a runner. It is longer than the restart of an
+// embedded runner or of a container takes.
+const startTimeout = 15 * time.Second
 
 // Runner is trouped's handle on the runner process and its inits.
 type Runner struct {
@@ -71,7 +72,7 @@ type Runner struct {
 
 	mu       sync.Mutex
 	closed   bool
-	link     *link // nil while there is no runner
+	conn     *runnerConn // nil while there is no runner
 	status   Status
 	trees    map[*Tree]struct{} // registered and not dead
 	owners   map[string]*owner
@@ -79,20 +80,19 @@ type Runner struct {
 	closeOne sync.Once
 }
 
-// owner counts the trees of one owner that are not dead.
+// owner counts the registered trees of one owner.
 type owner struct {
 	trees int
 	done  chan struct{}
 }
 
-// Open starts the runner and waits for its hello (embedded mode), or listens
-// for one and returns (socket mode).
+// Open starts the runner and waits for its hello (embedded mode), or listens for a runner and
+// returns (socket mode).
 //
-// In embedded mode it makes this process a child subreaper, so that what
-// outlives a killed runner can be found and killed: children of this process
-// that are in another session than its own are taken for such. In both modes
-// it makes this process non-dumpable, which keeps commands of the same user
-// from tracing it.
+// In embedded mode it makes this process a child subreaper, so that it can find and kill what
+// outlives a killed runner. It then takes every child of this process that is in another session
+// for such a process. In both modes it makes this process non-dumpable, which keeps commands of the
+// same user from tracing it.
 func Open(cfg Config) (*Runner, error) {
 	if (cfg.Binary == "") == (cfg.Socket == "") {
 		return nil, errors.New("proc: set exactly one of Binary and Socket")
@@ -133,8 +133,8 @@ func (r *Runner) Status() Status {
 	return r.status
 }
 
-// NewTree registers a tree before anything of it runs: from here on owner is
-// not done until the tree is dead. On a closed Runner the tree is dead already.
+// NewTree registers a tree before any of its processes run. From then on owner is not done until
+// the tree is dead. On a closed Runner the tree is dead from the start.
 func (r *Runner) NewTree(owner, id string) *Tree {
 	t := &Tree{r: r, owner: owner, id: id, dead: make(chan struct{})}
 	r.mu.Lock()
@@ -149,7 +149,7 @@ func (r *Runner) NewTree(owner, id string) *Tree {
 	return t
 }
 
-// ownerOf is called under mu.
+// ownerOf must be called with mu held.
 func (r *Runner) ownerOf(name string) *owner {
 	o := r.owners[name]
 	if o == nil {
@@ -159,7 +159,7 @@ func (r *Runner) ownerOf(name string) *owner {
 	return o
 }
 
-// OwnerDone is closed once no tree of owner is registered and not dead.
+// OwnerDone returns a channel that is closed once owner has no registered tree.
 func (r *Runner) OwnerDone(name string) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,8 +171,8 @@ func (r *Runner) OwnerDone(name string) <-chan struct{} {
 	return done
 }
 
-// forget unregisters a dead tree.
-func (r *Runner) forget(t *Tree) {
+// unregister removes a dead tree.
+func (r *Runner) unregister(t *Tree) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.trees[t]; !ok {
@@ -187,8 +187,8 @@ func (r *Runner) forget(t *Tree) {
 	}
 }
 
-// Close kills every tree, waits until all are dead and stops the runner. Every
-// event has been delivered when it returns.
+// Close kills every tree, waits until all are dead and stops the runner. When it returns, every
+// event has been delivered.
 func (r *Runner) Close() error {
 	r.closeOne.Do(func() {
 		r.mu.Lock()
@@ -206,10 +206,10 @@ func (r *Runner) Close() error {
 		}
 		close(r.stop)
 		r.mu.Lock()
-		l := r.link
+		rc := r.conn
 		r.mu.Unlock()
-		if l != nil {
-			l.conn.close()
+		if rc != nil {
+			rc.conn.close()
 		}
 	})
 	r.wg.Wait()

@@ -13,29 +13,31 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// Socket mode: the runner is the first process of another container, and dials
-// in. There is a socket file only while there is no runner and no command of an
-// earlier one, so a command finds nothing to dial and cannot pose as a runner.
+// Socket mode: the runner is the first process of another container, and dials trouped. The socket
+// file exists only while there is neither a runner nor a command of an earlier one, so no command
+// can dial it and pose as a runner.
 //
-//   - While trouped lives, it knows the end of a runner by a pidfd that the runner
-//     handed over. The connection closes earlier: a process that dies closes its
-//     files first, and then, if it was the first of its PID namespace, the kernel
-//     kills the others in it. The pidfd reports the end after both.
-//   - A trouped that was restarted knows nothing of an earlier runner. It waits for
-//     the lock that a connected runner holds.
+//   - While trouped lives, it learns of the runner's end from a pidfd that the runner handed over.
+//     The connection closes earlier: a dying process first closes its files and then, if it was the
+//     first of its PID namespace, kills the others in it (do_exit calls exit_files before
+//     exit_notify). The pidfd becomes readable after both.
+//   - A restarted trouped knows nothing of an earlier runner. It waits for the lock that a
+//     connected runner holds.
 //
-// The directory has to be one in which commands cannot write; in the runner's
-// container it is mounted read-only.
+// Commands must not be able to write to the directory. In the runner's container it is mounted
+// read-only.
+//
+// https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c
 
-// openSocket listens, so that an unusable path is Open's error. With an earlier
-// runner still there it listens later.
+// openSocket listens, so that Open fails if the path is unusable. While an earlier runner is still
+// there, it listens later.
 func (r *Runner) openSocket() error {
-	// Trees are in another container; this is against commands that share a
-	// PID namespace with trouped.
+	// Trees are normally in another container. This protects trouped from commands that share its
+	// PID namespace.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("proc: %w", os.NewSyscallError("prctl", err))
 	}
-	free, err := vacant(r.cfg.Socket)
+	free, err := lockIsFree(r.cfg.Socket)
 	var ln *listener
 	if free {
 		ln, err = listen(r.cfg.Socket)
@@ -43,13 +45,12 @@ func (r *Runner) openSocket() error {
 	if err != nil {
 		return fmt.Errorf("proc: listening for a runner on %s: %w", r.cfg.Socket, err)
 	}
-	r.wg.Go(func() { r.keepSocket(ln) })
+	r.wg.Go(func() { r.superviseSocket(ln) })
 	return nil
 }
 
-// keepSocket serves one runner after the other until Close. ln is nil when it
-// cannot listen yet.
-func (r *Runner) keepSocket(ln *listener) {
+// superviseSocket serves one runner after the other until Close. ln is nil if it cannot listen yet.
+func (r *Runner) superviseSocket(ln *listener) {
 	for {
 		if ln == nil {
 			if ln = r.listenAgain(); ln == nil {
@@ -67,25 +68,25 @@ func (r *Runner) keepSocket(ln *listener) {
 	}
 }
 
-// vacancyPoll is how often the lock of an earlier runner is looked at.
-const vacancyPoll = 50 * time.Millisecond
+// lockPollInterval is how often trouped tries the lock of an earlier runner.
+const lockPollInterval = 50 * time.Millisecond
 
-// listenAgain listens as soon as no runner is left; nil when Close was called.
+// listenAgain listens as soon as no runner is left. It returns nil once Close was called.
 func (r *Runner) listenAgain() *listener {
 	waited := false
 	for !r.closing() {
-		retry := vacancyPoll
-		free, err := vacant(r.cfg.Socket)
+		retry := lockPollInterval
+		free, err := lockIsFree(r.cfg.Socket)
 		switch {
 		case err != nil:
 		case !free:
 			if !waited {
-				r.log.Warn("waiting for the end of an earlier runner", "socket", r.cfg.Socket)
+				r.log.Warn("waiting for an earlier runner to end", "socket", r.cfg.Socket)
 			}
 			waited = true
 		case waited:
-			// A process that dies lets go of its locks before the kernel kills
-			// the rest of its container. That needs microseconds.
+			// A dying process releases its locks before the kernel kills the rest of its container,
+			// microseconds later.
 			waited = false
 		default:
 			var ln *listener
@@ -105,16 +106,16 @@ func (r *Runner) listenAgain() *listener {
 	return nil
 }
 
-// vacant reports whether no runner has locked the file beside the socket, which
-// it makes. A runner locks it once it is connected, before it starts anything.
-func vacant(socket string) (bool, error) {
+// lockIsFree creates the lock file beside the socket if it is missing, and reports whether no
+// runner has locked it. A runner locks it after it has connected and before it starts anything.
+func lockIsFree(socket string) (bool, error) {
 	path := frame.LockPath(socket)
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return false, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	// Whatever the umask is: the runner may be another user.
+	// Regardless of the umask: the runner may be another user.
 	if err := unix.Fchmod(fd, 0o644); err != nil {
 		return false, &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
@@ -134,51 +135,54 @@ func (r *Runner) serveSocket(fd int) {
 	if err != nil {
 		cred = &unix.Ucred{}
 	}
-	l, in, h, err := greet(fd)
+	rc, err := readHello(fd)
 	if err != nil {
-		r.log.Error("a runner connected and did not say hello", "peer_pid", cred.Pid, "peer_uid", cred.Uid, "err", err)
+		r.log.Error("a runner connected but did not say hello",
+			"peer_pid", cred.Pid, "peer_uid", cred.Uid, "err", err)
 		return
 	}
+	h := &rc.hello
 	if h.pidfd >= 0 {
 		defer unix.Close(h.pidfd)
 	}
 	r.log.Info("runner connected", "peer_pid", cred.Pid, "peer_uid", cred.Uid, "peer_gid", cred.Gid)
 	if h.PID != 1 {
-		r.log.Warn("the runner is not the first process of a container: commands may outlive it when it is killed", "pid", h.PID)
+		r.log.Warn("the runner is not the first process of a container: commands may outlive it when it is killed",
+			"pid", h.PID)
 	}
-	r.adopt(l, h)
+	r.adopt(rc)
 	if r.closing() {
-		l.conn.close()
+		rc.conn.close()
 	}
-	err = r.serveLink(l, in)
-	r.drop(l)
-	dead := r.awaitEnd(h, time.Now().Add(endPatience))
+	err = r.serveRunner(rc)
+	r.disconnect(rc)
+	dead := r.awaitEnd(h, time.Now().Add(endTimeout))
 	if !r.closing() {
 		r.log.Error("runner lost", "pid", h.PID, "err", err)
 		r.cfg.OnEvent(RunnerEvent{Kind: RunnerLost})
 	}
 	if !dead && !r.closing() {
-		r.log.Error("the runner lives on although its connection is closed; no other is accepted before its end", "pid", h.PID)
+		r.log.Error("the runner is alive although its connection is closed; no other runner is accepted until it ends", "pid", h.PID)
 	}
-	r.release(l)
+	r.endTrees(rc)
 	r.awaitEnd(h, time.Time{})
 }
 
-// endPatience is how long the clients of a lost runner's commands wait to be
-// told: until these are surely dead, but not for a runner that hangs. A runner
-// that is not the first process of its container takes frame.ShutdownGrace at most.
-const endPatience = 2 * frame.ShutdownGrace
+// endTimeout is how long trouped waits for a lost runner to die before it reports the runner's
+// trees as dead. A runner that is not the first process of its container takes frame.ShutdownGrace
+// at most. One that hangs must not keep clients waiting.
+const endTimeout = 2 * frame.ShutdownGrace
 
-// awaitEnd waits until the runner is dead, and all of its PID namespace with it
-// if it was the first in there, or until the deadline, if that is not zero. It
-// reports whether the runner is dead.
-func (r *Runner) awaitEnd(h hello, deadline time.Time) bool {
+// awaitEnd waits until the runner is dead, and with it its whole PID namespace if it was the first
+// process there. It stops at the deadline, unless that is zero, and at Close. It reports whether
+// the runner is dead.
+func (r *Runner) awaitEnd(h *hello, deadline time.Time) bool {
 	if h.pidfd < 0 {
-		return true // not to be known
+		return true // unknown
 	}
 	for {
-		// Close does not wait long, and no descriptor wakes this.
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.pidfd), Events: unix.POLLIN}}, int(vacancyPoll.Milliseconds()))
+		// A short timeout, since Close has no descriptor to wake this with.
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.pidfd), Events: unix.POLLIN}}, int(lockPollInterval.Milliseconds()))
 		if n > 0 || err != nil && err != unix.EINTR {
 			return true
 		}
@@ -195,7 +199,7 @@ type listener struct {
 }
 
 func listen(path string) (*listener, error) {
-	// A file left by an earlier trouped; anything else is not ours to remove.
+	// Remove a socket that an earlier trouped left, and nothing else.
 	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
 		os.Remove(path)
 	}
@@ -208,8 +212,8 @@ func listen(path string) (*listener, error) {
 		return nil, os.NewSyscallError("bind", err)
 	}
 	l := &listener{path: path, file: os.NewFile(uintptr(fd), path)}
-	// The runner's image may run as any user. While this file exists there is
-	// no command that could connect instead.
+	// The runner's container may run as any user. While this file exists there is no command that
+	// could connect instead.
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.close()
 		return nil, err
@@ -221,7 +225,7 @@ func listen(path string) (*listener, error) {
 	return l, nil
 }
 
-// accept waits for a connection. It ends when stop is closed.
+// accept waits for a connection, or until stop is closed.
 func (l *listener) accept(stop <-chan struct{}) (int, error) {
 	done := make(chan struct{})
 	watcher := make(chan struct{})
@@ -247,8 +251,8 @@ func (l *listener) accept(stop <-chan struct{}) (int, error) {
 	return fd, errors.Join(err, acceptErr)
 }
 
-// close removes the file first, so that nobody can dial a socket that nobody
-// will accept from.
+// close removes the file first, so that no process dials a socket from which trouped will not
+// accept.
 func (l *listener) close() {
 	os.Remove(l.path)
 	l.file.Close()

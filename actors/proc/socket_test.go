@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The end of a runner is waited for until it has come, until the deadline or
-// until Close; of a runner without a pidfd nothing can be known.
+// The end of a runner is waited for until it has come, until the deadline or until Close; of a
+// runner without a pidfd nothing can be known.
 func TestAwaitEnd(t *testing.T) {
 	cmd := exec.Command("/bin/sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -25,15 +25,15 @@ func TestAwaitEnd(t *testing.T) {
 		t.Skip("no pidfds here: ", err)
 	}
 	defer unix.Close(pidfd)
-	h := hello{pidfd: pidfd}
+	h := &hello{pidfd: pidfd}
 	r := &Runner{stop: make(chan struct{})}
-	if r.awaitEnd(h, time.Now().Add(2*vacancyPoll)) {
+	if r.awaitEnd(h, time.Now().Add(2*lockPollInterval)) {
 		t.Error("dead while it lives")
 	}
-	if !r.awaitEnd(hello{pidfd: -1}, time.Time{}) {
+	if !r.awaitEnd(&hello{pidfd: -1}, time.Time{}) {
 		t.Error("the end of an unknown runner is waited for")
 	}
-	cut := time.AfterFunc(vacancyPoll, func() { close(r.stop) })
+	cut := time.AfterFunc(lockPollInterval, func() { close(r.stop) })
 	defer cut.Stop()
 	if r.awaitEnd(h, time.Time{}) {
 		t.Error("dead while it lives, when Close came")

@@ -34,7 +34,7 @@ func TestExitStatus(t *testing.T) {
 		c := run(t, r, tc.script)
 		e := waitEvent[Exited](c)
 		d := c.waitDead()
-		if e.Code != tc.code || e.Signal != tc.signal || !e.Alone || d.Lost {
+		if e.Code != tc.code || e.Signal != tc.signal || !e.NoSurvivors || d.Lost {
 			t.Errorf("%s: %+v %+v", tc.script, e, d)
 		}
 	}
@@ -78,8 +78,8 @@ func TestStdin(t *testing.T) {
 	}
 }
 
-// The command sees blocking pipes, its own environment and directory, no
-// descriptor of ours, no blocked or ignored signal, and a session of its own.
+// The command sees blocking pipes, its own environment and directory, no descriptor of ours, no
+// blocked or ignored signal, and a session of its own.
 func TestCommandStartsClean(t *testing.T) {
 	r := open(t)
 	dir := t.TempDir()

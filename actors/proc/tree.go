@@ -20,10 +20,10 @@ type Spec struct {
 	Env       []string // the command's whole environment
 	Dir       string   // working directory; "": the runner's
 	Stdin     bool     // give it a pipe; otherwise /dev/null
-	MaxMemory int64    // bytes of the whole tree; 0: no limit
+	MaxMemory int64    // of the whole tree, in bytes; 0: no limit
 }
 
-// treeState is where a tree is in its life.
+// treeState is the state of a tree. It only ever advances.
 type treeState uint8
 
 const (
@@ -45,18 +45,18 @@ type Tree struct {
 	request []byte // the start frame, until it is sent
 	remote  []int  // the command's ends of its pipes, until they are sent
 
-	mu     sync.Mutex
-	state  treeState
-	killed bool
-	early  [][]byte    // requests made while queued, sent after the start
-	init   *initConn   // while attached
-	force  *time.Timer // runs from Kill to the end, while attached
+	mu      sync.Mutex
+	state   treeState
+	killed  bool
+	pending [][]byte    // requests made while queued, to be sent after the start
+	init    *initConn   // while attached
+	force   *time.Timer // the backstop, from Kill until the tree is dead, while attached
 }
 
-// Start starts the command without blocking. It may be called once. An error
-// means that nothing was started, that the tree is dead and that events will
-// not be called (but after ErrStarted, when it is the first Start's). events is
-// called from one goroutine at a time, in order, and must not block.
+// Start starts the command without blocking. It may be called once; a second call fails with
+// [ErrStarted] and changes nothing. Any other error means that nothing was started, that the tree
+// is dead and that events will not be called. events is called from one goroutine at a time, in
+// order, and must not block.
 func (t *Tree) Start(spec Spec, events func(Event)) (*Stdio, error) {
 	stdio, err := t.enqueue(&spec, events)
 	if err != nil {
@@ -79,7 +79,7 @@ func (t *Tree) enqueue(spec *Spec, events func(Event)) (*Stdio, error) {
 	stdio, err := t.prepare(spec)
 	if err != nil {
 		t.state = stateDead
-		t.r.forget(t)
+		t.r.unregister(t)
 		return nil, err
 	}
 	t.events = events
@@ -112,27 +112,27 @@ func (t *Tree) attach(c *initConn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.killed {
-		t.r.wg.Go(func() { t.r.put(c) })
+		t.r.wg.Go(func() { t.r.giveBack(c) })
 		t.r.wg.Go(func() { t.fail(ErrKilled) })
 		return
 	}
 	if err := c.conn.send(t.request, t.remote...); err != nil {
-		// This init was killed while it was idle. Nothing has run: another one.
+		// This init was killed while it was idle. Nothing has run, so try another one.
 		c.conn.close()
 		t.r.wg.Go(func() { t.r.dispatch(t) })
 		return
 	}
 	t.request, t.remote = nil, nil
-	for _, f := range t.early {
+	for _, f := range t.pending {
 		_ = c.conn.send(f)
 	}
-	t.early = nil
+	t.pending = nil
 	t.state, t.init = stateAttached, c
 	c.used++
 	t.r.wg.Go(func() { t.run(c) })
 }
 
-// fail ends a tree that no init has.
+// fail ends a tree that no init has taken.
 func (t *Tree) fail(err error) {
 	t.mu.Lock()
 	t.state = stateDead
@@ -141,10 +141,10 @@ func (t *Tree) fail(err error) {
 	t.mu.Unlock()
 	t.events(StartFailed{Err: err})
 	t.events(Dead{})
-	t.r.forget(t)
+	t.r.unregister(t)
 }
 
-// run passes on what the init says, until the tree is dead.
+// run reports the init's frames as events until the tree is dead.
 func (t *Tree) run(c *initConn) {
 	started, exited := false, false
 	for {
@@ -168,7 +168,7 @@ func (t *Tree) run(c *initConn) {
 			exited = true
 			x := frame.DecodeExited(body)
 			e := exitedEvent(&x)
-			e.OutOfMemory = t.r.claimKill(c.link, x.OOMKills)
+			e.OutOfMemory = t.r.claimOOMKill(c.runner, x.OOMKills)
 			t.events(e)
 		case frame.KindDead:
 			t.detach()
@@ -176,22 +176,21 @@ func (t *Tree) run(c *initConn) {
 			if dead.Retired {
 				c.used = maxUses
 			}
-			t.r.put(c)
+			t.r.giveBack(c)
 			t.events(deadEvent(&dead))
-			t.r.forget(t)
+			t.r.unregister(t)
 			return
 		}
 	}
-	// The init is gone, or going. The runner kills what it leaves behind and
-	// then says so.
+	// The init is gone, or about to be. The runner kills what it leaves behind and then reports it.
 	c.conn.close()
-	<-c.gone
+	<-c.swept
 	t.detach()
 	if !started {
 		t.events(StartFailed{Err: ErrLost})
 	}
 	t.events(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost})
-	t.r.forget(t)
+	t.r.unregister(t)
 }
 
 func (t *Tree) detach() {
@@ -203,9 +202,9 @@ func (t *Tree) detach() {
 	}
 }
 
-// exitedEvent does not say whether it was for memory, see claimKill.
+// exitedEvent leaves OutOfMemory to claimOOMKill.
 func exitedEvent(x *frame.Exited) Exited {
-	e := Exited{Code: x.Status, Alone: x.NoSurvivors, Survivors: x.Survivors, SurvivorCount: x.SurvivorCount}
+	e := Exited{Code: x.Status, NoSurvivors: x.NoSurvivors, Survivors: x.Survivors, SurvivorCount: x.SurvivorCount}
 	if x.Code != proctree.CLDExited {
 		e.Code, e.Signal, e.Core = -x.Status, syscall.Signal(x.Status), x.Code == proctree.CLDDumped
 	}
@@ -219,18 +218,18 @@ func deadEvent(d *frame.Dead) Dead {
 	}
 }
 
-// control sends a request to the init, or keeps it for when there is one. For
-// a tree that is not started, or dead, there is nothing to do.
+// control sends a request to the init, or keeps it until the tree has an init. It drops the request
+// if the tree is not started or is dead.
 func (t *Tree) control(f []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch t.state {
 	case stateQueued:
-		if len(t.early) < maxQueued {
-			t.early = append(t.early, f)
+		if len(t.pending) < maxQueued {
+			t.pending = append(t.pending, f)
 		}
 	case stateAttached:
-		_ = t.init.conn.send(f) // an error: the init is gone, and run knows
+		_ = t.init.conn.send(f) // on an error the init is gone, and run notices
 	}
 }
 
@@ -241,8 +240,8 @@ func (t *Tree) Signal(sig syscall.Signal) {
 	}
 }
 
-// Terminate sends SIGTERM to every process of the tree, once to each. Stopped
-// processes act on it when they are resumed.
+// Terminate sends SIGTERM once to every process of the tree. Stopped processes act on it when they
+// are resumed.
 func (t *Tree) Terminate() { t.control(frame.New(frame.KindTerminate).Done()) }
 
 // Pause stops every process of the tree. Paused follows.
@@ -251,17 +250,17 @@ func (t *Tree) Pause() { t.control(frame.New(frame.KindPause).Done()) }
 // Resume continues every process of the tree. Resumed follows.
 func (t *Tree) Resume() { t.control(frame.New(frame.KindResume).Done()) }
 
-// Sweep kills what outlived the command, after Exited. Dead follows and names
-// it. Before Exited it does nothing.
+// Sweep kills the survivors of the command. Dead follows and names them. Before Exited it does
+// nothing.
 func (t *Tree) Sweep() { t.control(frame.New(frame.KindSweep).Done()) }
 
-// forceAfter is how long an init gets to answer Kill with Dead before the
-// runner kills it too. Killing a tree takes milliseconds; a tree of hundreds
-// that keep forking, on a busy machine, a second.
-const forceAfter = 10 * time.Second
+// forceKillAfter is how long an init may take to answer Kill with Dead before the runner kills the
+// init too. Killing a tree takes milliseconds, or about a second for hundreds of processes that
+// keep forking on a busy machine.
+const forceKillAfter = 10 * time.Second
 
-// Kill kills the whole tree with SIGKILL. It is idempotent and valid in any
-// state; before Start it makes the tree dead and Start fail.
+// Kill kills the whole tree with SIGKILL. It is idempotent and valid in any state. Before Start it
+// makes the tree dead, and Start fails.
 func (t *Tree) Kill() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -270,16 +269,16 @@ func (t *Tree) Kill() {
 	switch t.state {
 	case stateNew:
 		t.state = stateDead
-		t.r.forget(t)
+		t.r.unregister(t)
 	case stateQueued:
-		t.r.giveUp(t, ErrKilled) // or attach is under way and will see killed
+		t.r.failQueued(t, ErrKilled) // if it is not queued, attach is under way and will see killed
 	case stateAttached:
 		if !first {
 			return
 		}
 		c := t.init
 		_ = c.conn.send(frame.New(frame.KindKill).Done())
-		t.force = time.AfterFunc(forceAfter, func() { t.r.forceInit(t, c) })
+		t.force = time.AfterFunc(forceKillAfter, func() { t.r.forceKillInit(t, c) })
 	}
 }
 
@@ -289,6 +288,6 @@ func (t *Tree) isKilled() bool {
 	return t.killed
 }
 
-// Dead is closed when nothing of the tree lives and everything is reaped, and
-// after the last event was delivered.
+// Dead returns a channel that is closed when everything of the tree is dead and reaped, and the
+// last event was delivered.
 func (t *Tree) Dead() <-chan struct{} { return t.dead }

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Containment says what holds a tree together.
+// The values of Hello.Containment: how processes are kept in their tree.
 const (
-	ContainmentTree   = "tree"        // child subreapers and the walk in kill.go
-	ContainmentCgroup = "cgroup+tree" // a cgroup v2 leaf as well
+	ContainmentTree   = "tree"        // child subreapers and package proctree
+	ContainmentCgroup = "cgroup+tree" // also a cgroup v2 for each init
 )
 
-// ShutdownGrace is how long inits get to kill their trees and exit once their
-// lifeline is cut, before the runner does it for them.
+// ShutdownGrace is how long inits may take to kill their trees and exit after trouped has closed
+// the connection. After that the runner kills the inits and the trees.
 const ShutdownGrace = 5 * time.Second
 
-// LockPath is the file that a connected runner has locked: runner.lock beside
-// runner.sock. trouped makes it; see vacant.
+// LockPath returns the path of the file that a connected runner locks: runner.lock beside
+// runner.sock. trouped creates it.
 func LockPath(socket string) string {
 	return strings.TrimSuffix(socket, filepath.Ext(socket)) + ".lock"
 }

@@ -5,16 +5,17 @@ import (
 	"errors"
 )
 
-// A frame is one byte of kind, four bytes of length (little endian) and a
-// body. Binary and not JSON because the body of a start frame is an argv and
-// an environment, which need not be UTF-8, and because it is on the path of
-// every command.
+// A frame is one byte of kind, four bytes of length (little endian) and a body. It is binary
+// because the argv and environment in the body of a start frame need not be UTF-8, and because
+// every command starts with one.
 const (
 	headerSize = 5
-	MaxSize    = 8 << 20 // Linux refuses an argv and environment of over 6 MiB in any case
+	// MaxSize is the size of the largest frame. Linux limits argv and environment to 6 MiB, see
+	// execve(2).
+	MaxSize = 8 << 20
 )
 
-// Kind says what a frame is. Each is documented "sender → receiver".
+// Kind is the type of a frame. Each is documented "sender → receiver".
 type Kind byte
 
 const (
@@ -26,7 +27,7 @@ const (
 	KindSweep                     // trouped → init: kill what outlived the command
 	KindKill                      // trouped → init: kill everything
 
-	KindReady       // init → trouped: untraced and waiting for a command
+	KindReady       // init → trouped: not traced, and waiting for a command
 	KindStarted     // init → trouped
 	KindStartFailed // init → trouped; the init is idle again
 	KindPaused      // init → trouped
@@ -34,13 +35,13 @@ const (
 	KindExited      // init → trouped
 	KindDead        // init → trouped; the init is idle again
 
-	KindHello      // runner → trouped: first frame of a runner; carries a pidfd of it if it says so
+	KindHello      // runner → trouped: first frame of a runner; may carry a pidfd of it
 	KindInit       // runner → trouped: a new init; carries trouped's ends of its sockets, events first
 	KindInitFailed // runner → trouped: an init could not be started
-	KindSwept      // runner → trouped: this init is gone and nothing that was below it lives
-	KindKills      // runner → trouped: so many processes were killed for memory until a second ago
-	KindWant       // trouped → runner: start so many inits
-	KindForce      // trouped → runner: this init does not answer; kill it and all below it
+	KindSwept      // runner → trouped: this init and everything below it is dead
+	KindOOMKills   // runner → trouped: how many processes the kernel had killed for memory a second ago
+	KindWant       // trouped → runner: start this many inits
+	KindForceKill  // trouped → runner: this init does not answer: kill it and everything below it
 )
 
 // Encoder builds one frame. Its zero value is not usable; see [New].
@@ -49,13 +50,18 @@ type Encoder []byte
 // New begins a frame.
 func New(k Kind) Encoder { return append(make(Encoder, 0, 64), byte(k), 0, 0, 0, 0) }
 
+// Uint appends an unsigned integer.
 func (e Encoder) Uint(v uint64) Encoder { return binary.AppendUvarint(e, v) }
-func (e Encoder) Int(v int64) Encoder   { return binary.AppendVarint(e, v) }
 
+// Int appends a signed integer.
+func (e Encoder) Int(v int64) Encoder { return binary.AppendVarint(e, v) }
+
+// Str appends a string.
 func (e Encoder) Str(s string) Encoder {
 	return append(binary.AppendUvarint(e, uint64(len(s))), s...)
 }
 
+// Strs appends a list of strings.
 func (e Encoder) Strs(list []string) Encoder {
 	e = e.Uint(uint64(len(list)))
 	for _, s := range list {
@@ -64,6 +70,7 @@ func (e Encoder) Strs(list []string) Encoder {
 	return e
 }
 
+// Bool appends a boolean.
 func (e Encoder) Bool(b bool) Encoder {
 	if b {
 		return append(e, 1)
@@ -71,15 +78,16 @@ func (e Encoder) Bool(b bool) Encoder {
 	return append(e, 0)
 }
 
-// Done fills in the length.
+// Done fills in the length and returns the frame.
 func (e Encoder) Done() []byte {
 	binary.LittleEndian.PutUint32(e[1:], uint32(len(e)-headerSize))
 	return e
 }
 
+// ErrMalformed means that the other side broke the protocol.
 var ErrMalformed = errors.New("malformed frame")
 
-// Decoder reads a body. The first error sticks, and every later read is zero.
+// Decoder reads a body. After the first error, every read returns zero.
 type Decoder struct {
 	b   []byte
 	err error
@@ -88,14 +96,16 @@ type Decoder struct {
 // NewDecoder reads the body of a frame.
 func NewDecoder(body []byte) *Decoder { return &Decoder{b: body} }
 
-// Err is the first error.
+// Err returns the first error.
 func (d *Decoder) Err() error { return d.err }
 
+// Uint reads an unsigned integer.
 func (d *Decoder) Uint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	return advance(d, v, n)
 }
 
+// Int reads a signed integer.
 func (d *Decoder) Int() int64 {
 	v, n := binary.Varint(d.b)
 	return advance(d, v, n)
@@ -110,6 +120,7 @@ func advance[T uint64 | int64](d *Decoder, v T, n int) T {
 	return v
 }
 
+// Str reads a string.
 func (d *Decoder) Str() string {
 	n := d.Uint()
 	if d.err != nil || n > uint64(len(d.b)) {
@@ -121,6 +132,7 @@ func (d *Decoder) Str() string {
 	return s
 }
 
+// Strs reads a list of strings.
 func (d *Decoder) Strs() []string {
 	n := d.Uint()
 	if d.err != nil || n > uint64(len(d.b)) { // each takes a byte at least
@@ -134,4 +146,5 @@ func (d *Decoder) Strs() []string {
 	return list
 }
 
+// Bool reads a boolean.
 func (d *Decoder) Bool() bool { return d.Uint() != 0 }

@@ -44,8 +44,8 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
-// No bytes from the other side make a receiver or a decoder panic or take
-// more memory than a frame may have.
+// No bytes from the other side make a receiver or a decoder panic or take more memory than a frame
+// may have.
 func FuzzReceiver(f *testing.F) {
 	f.Add((&Start{Argv: []string{"x"}}).Encode())
 	f.Add((&Dead{User: 1, System: 2, MaxRSS: 3, OutOfMemory: true, SurvivorCount: 1, Survivors: []string{"a"}}).Encode())

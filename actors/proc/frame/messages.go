@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The frames of more than one value. Both ends of each are here, so that they
-// cannot differ.
+// The frames with more than one value. Encoder and decoder stand together, so that they cannot
+// differ.
 
 // Hello is the first frame of a runner.
 type Hello struct {
@@ -42,7 +42,7 @@ type Start struct {
 	MaxMemory int64
 }
 
-// Encode returns the frame. Descriptors travel with it.
+// Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
 	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).Str(s.Dir).Strs(s.Argv).Strs(s.Env).Done()
 }
@@ -57,7 +57,7 @@ func DecodeStart(body []byte) (*Start, error) {
 	return s, nil
 }
 
-// Descriptors is how many travel with the frame: stdin if asked for, stdout, stderr.
+// Descriptors returns how many travel with the frame: stdin if asked for, stdout, stderr.
 func (s *Start) Descriptors() int {
 	if s.Stdin {
 		return 3
@@ -65,7 +65,7 @@ func (s *Start) Descriptors() int {
 	return 2
 }
 
-// StartFailed says why the system refused a command, in a shell's words.
+// StartFailed says why the system refused a command, in the words of a shell.
 type StartFailed struct {
 	Message string
 	Errno   syscall.Errno
@@ -82,11 +82,11 @@ func DecodeStartFailed(body []byte) StartFailed {
 	return StartFailed{Message: d.Str(), Errno: syscall.Errno(d.Uint())}
 }
 
-// Exited says how the command itself ended.
+// Exited reports how the command itself ended.
 type Exited struct {
 	Code     int    // si_code of waitid(2), such as CLD_EXITED
 	Status   int    // exit code or signal
-	OOMKills uint64 // the container's counter, if the kernel may have killed the command for memory; else 0
+	OOMKills uint64 // the container's counter if the kernel may have killed the command; else 0
 
 	NoSurvivors   bool
 	Survivors     []string // names of some of the processes that live on
@@ -113,7 +113,7 @@ func DecodeExited(body []byte) Exited {
 	return x
 }
 
-// Dead says that nothing of the tree is left.
+// Dead reports that nothing of the tree is left.
 type Dead struct {
 	User, System  time.Duration
 	MaxRSS        int64 // bytes

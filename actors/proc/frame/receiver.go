@@ -8,20 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Receiver splits a stream into frames and collects the descriptors that
-// travel with it.
+// Receiver splits a stream into frames and collects the descriptors that travel with them.
 type Receiver struct {
 	recv func(p, oob []byte) (n, oobn int, err error)
 	buf  []byte
-	r, w int
+	r, w int // buf[r:w] is received and not returned
 	fds  []int
 	oob  []byte
 }
 
-// maxPassed is the most descriptors that travel with one frame: stdin, stdout
-// and stderr of a start.
+// maxPassed is the largest number of descriptors that travel with one frame: stdin, stdout and
+// stderr of a start.
 const maxPassed = 3
 
+// NewReceiver returns a Receiver that reads with recv, see recvmsg(2).
 func NewReceiver(recv func(p, oob []byte) (n, oobn int, err error)) *Receiver {
 	return &Receiver{recv: recv, buf: make([]byte, 1024), oob: make([]byte, unix.CmsgSpace(maxPassed*4))}
 }
@@ -81,7 +81,7 @@ func (r *Receiver) keep(oob []byte) {
 	}
 }
 
-// Take hands over the first n descriptors that have come.
+// Take returns the first n descriptors that have arrived. The caller owns them.
 func (r *Receiver) Take(n int) ([]int, error) {
 	if n > len(r.fds) {
 		return nil, ErrMalformed
@@ -91,10 +91,10 @@ func (r *Receiver) Take(n int) ([]int, error) {
 	return fds, nil
 }
 
-// Buffered reports whether there are bytes that Next has not returned yet.
+// Buffered reports whether Next has received bytes that it has not returned.
 func (r *Receiver) Buffered() bool { return r.r != r.w }
 
-// Discard closes the descriptors that nobody has taken.
+// Discard closes the descriptors that were not taken.
 func (r *Receiver) Discard() {
 	CloseAll(r.fds)
 	r.fds = nil

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RecvBlocking receives from a blocking socket; io.EOF when the other side
-// closed it.
+// RecvBlocking returns a function for a Receiver that receives from a blocking socket. It returns
+// io.EOF when the other side has closed the socket.
 func RecvBlocking(fd int) func(p, oob []byte) (int, int, error) {
 	return func(p, oob []byte) (int, int, error) {
 		for {
@@ -26,7 +26,7 @@ func RecvBlocking(fd int) func(p, oob []byte) (int, int, error) {
 	}
 }
 
-// SendBlocking writes a whole frame to a blocking socket.
+// SendBlocking sends a whole frame, with descriptors, on a blocking socket.
 func SendBlocking(fd int, b []byte, fds ...int) error {
 	var oob []byte
 	if len(fds) > 0 {
@@ -45,7 +45,7 @@ func SendBlocking(fd int, b []byte, fds ...int) error {
 	return nil
 }
 
-// Socketpair makes a connected pair of sockets, both blocking.
+// Socketpair makes a connected pair of blocking sockets.
 func Socketpair() (ours, theirs int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// CgroupDir finds the directory of a cgroup, and the mount point of its hierarchy, from the contents of
-// /proc/PID/cgroup and /proc/PID/mountinfo. controller names a controller of cgroup v1; "" means v2.
+// CgroupDir finds the directory of a cgroup, and the mount point of its hierarchy, from the
+// contents of /proc/PID/cgroup and /proc/PID/mountinfo. controller names a controller of cgroup v1;
+// "" means v2.
 //
 // https://man7.org/linux/man-pages/man7/cgroups.7.html
 func CgroupDir(own, mounts, controller string) (dir, mountpoint string, err error) {
@@ -51,8 +52,8 @@ func CgroupDir(own, mounts, controller string) (dir, mountpoint string, err erro
 // has reports whether a comma-separated list contains a word.
 func has(list, word string) bool { return slices.Contains(strings.Split(list, ","), word) }
 
-// RemoveCgroup removes an empty cgroup and those below it, the deepest first. Cgroups with processes
-// stay: the kernel refuses to remove them.
+// RemoveCgroup removes an empty cgroup and those below it, the deepest first. Cgroups with
+// processes stay: the kernel refuses to remove them.
 func RemoveCgroup(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // process whose parent dies becomes a child of the nearest subreaper above it, so every descendant
 // stays below the subreaper until it is reaped. It cannot hide, but it can fork while it is being
 // looked for. KillAll therefore repeats: each pass finds the descendants in /proc and signals them,
-// until wait reports that no child is left (ECHILD, waitid(2)). That answer, and nothing else, is the
-// proof of death.
+// until wait reports that no child is left (ECHILD, waitid(2)). That answer, and nothing else, is
+// the proof of death.
 //
 // A pass must not hit a stranger that was given a recycled pid:
 //   - A direct child keeps its pid until the subreaper reaps it, and the caller's lock keeps passes
@@ -29,8 +29,8 @@ import (
 //   - The caller kills the command's own process group in one system call. The kernel makes that
 //     atomic against fork: copy_process() in kernel/fork.c takes tasklist_lock and fails when a
 //     signal is pending. A process with a pending SIGKILL or SIGSTOP cannot complete a fork.
-//   - Passes go from the highest pid down and signal direct children as they are read. In a chain of
-//     processes that fork and exit, this hits the living end first.
+//   - Passes go from the highest pid down and signal direct children as they are read. In a chain
+//     of processes that fork and exit, this hits the living end first.
 //   - When passes keep finding new processes, everything is stopped before it is killed, so that no
 //     death makes room for a fork under a limit on processes.
 //
@@ -265,7 +265,8 @@ const (
 )
 
 // KillAll runs kill passes until done reports that nothing is left. It holds lock during a pass and
-// while it calls done, and releases it during wait. seen collects every killed process with its name.
+// while it calls done, and releases it during wait. seen collects every killed process with its
+// name.
 func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.Duration), seen map[ProcID]string) {
 	pause := minPause
 	for pass := 1; ; pass++ {

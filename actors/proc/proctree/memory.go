@@ -17,9 +17,9 @@ func (w *Walker) Resident() int64 {
 	return sum
 }
 
-// Proportional sums the same for the last snapshot, but divides each shared page among the processes
-// that share it. The kernel walks their page tables for it, so it is used only when Resident exceeds
-// the limit. smaps_rollup exists since Linux 4.14.
+// Proportional sums the same for the last snapshot, but divides each shared page among the
+// processes that share it. The kernel walks their page tables for it, so it is used only when
+// Resident exceeds the limit. smaps_rollup exists since Linux 4.14.
 func (w *Walker) Proportional() int64 {
 	var sum int64
 	for i := range w.found {

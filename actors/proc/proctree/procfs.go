@@ -80,8 +80,8 @@ func (p *Procfs) Stat(pid int) (s Stat, ok bool) {
 	return parseStat(b)
 }
 
-// parseStat reads "pid (name) state ppid pgrp session ...". The name may contain anything, including
-// parentheses and newlines, so it ends at the last closing parenthesis.
+// parseStat reads "pid (name) state ppid pgrp session ...". The name may contain anything,
+// including parentheses and newlines, so it ends at the last closing parenthesis.
 func parseStat(b []byte) (s Stat, ok bool) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 2 || end < open || len(b) < end+4 {
@@ -126,8 +126,8 @@ func atoi(b []byte) int {
 	return n
 }
 
-// All lists every pid, highest first: in a chain of processes that fork and exit, the highest pid is
-// the one that is alive now.
+// All lists every pid, highest first: in a chain of processes that fork and exit, the highest pid
+// is the one that is alive now.
 func (p *Procfs) All() []int {
 	p.pids = p.Numbers(p.root, p.pids[:0])
 	slices.Sort(p.pids)
@@ -161,8 +161,8 @@ func (p *Procfs) Numbers(dir string, to []int) []int {
 }
 
 // hasChildren reports whether the kernel lists the children of a process, which is cheaper than
-// reading every process. The file needs CONFIG_PROC_CHILDREN (Linux 4.2). It may omit processes while
-// others exit, which the next pass makes up for.
+// reading every process. The file needs CONFIG_PROC_CHILDREN (Linux 4.2). It may omit processes
+// while others exit, which the next pass makes up for.
 //
 // https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
 func (p *Procfs) hasChildren(self int) bool {

@@ -57,8 +57,8 @@ func fakeProc(t *testing.T, parents map[int]int, lists bool) *Procfs {
 	return &Procfs{root: root, buf: make([]byte, 8192)}
 }
 
-// Both ways to find descendants find the same ones, parents first, and leave out skipped children with
-// everything below them.
+// Both ways to find descendants find the same ones, parents first, and leave out skipped children
+// with everything below them.
 func TestSnapshot(t *testing.T) {
 	parents := map[int]int{1: 0, 50: 1, 10: 50, 90: 50, 5: 90, 6: 5, 70: 10, 60: 1, 61: 60, 30: 50, 31: 30}
 	for _, lists := range []bool{false, true} {
@@ -82,8 +82,8 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// A pid that another process has taken over is not signalled: not when the parent is a stranger, and
-// not when only the start time differs.
+// A pid that another process has taken over is not signalled: not when the parent is a stranger,
+// and not when only the start time differs.
 func TestRecycledPidIsSpared(t *testing.T) {
 	victim := exec.Command("/bin/sleep", "1000")
 	victim.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -5,8 +5,8 @@ package proctree
 import "golang.org/x/sys/unix"
 
 // ReapOrphans reaps the dead children that are not skipped, each by its pid, and reports whether
-// nothing is left below them. It is the done function of KillAll for a process that also has children
-// it must keep, and for which wait can therefore never answer ECHILD.
+// nothing is left below them. It is the done function of KillAll for a process that also has
+// children it must keep, and for which wait can therefore never answer ECHILD.
 //
 // An empty snapshot is proof if nothing else reaps meanwhile: every descendant hangs below one of
 // self's children, and that child stays in /proc, at least as a zombie, until it is reaped here.

@@ -23,8 +23,8 @@ type Siginfo struct {
 	Status int32 // exit code or signal number
 }
 
-// Waitid is waitid(2) with __WALL, which includes children that were cloned with an exit signal other
-// than SIGCHLD. ECHILD means that no child is left.
+// Waitid is waitid(2) with __WALL, which includes children that were cloned with an exit signal
+// other than SIGCHLD. ECHILD means that no child is left.
 func Waitid(idType, id int, info *Siginfo, options int, usage *unix.Rusage) error {
 	var raw unix.Siginfo
 	err := unix.Waitid(idType, id, &raw, options|unix.WALL, usage)

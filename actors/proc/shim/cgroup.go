@@ -8,98 +8,105 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leaf is the cgroup v2 of one init's trees. A nil leaf does nothing: the tree
-// walk contains a tree without it, and with it as well, since a command with
-// enough rights can leave its cgroup.
-type leaf struct {
-	dir    int  // descriptor of its directory
-	memory bool // its limit can be set
-	counts bool // it counts the processes that are killed for memory
-	frozen bool
-	spent  bool   // killed once, see kill
-	kills  uint64 // that count when the execution began
+// cgroup is the cgroup v2 in which one init runs its commands. A nil cgroup does nothing. Walking
+// the tree contains it without a cgroup, and is needed with one too, since a command with enough
+// privileges can leave its cgroup.
+//
+// https://docs.kernel.org/admin-guide/cgroup-v2.html
+type cgroup struct {
+	dir        int  // descriptor of its directory
+	memory     bool // its memory limit can be set
+	counts     bool // it counts the processes that the kernel kills for memory
+	frozen     bool
+	killed     bool   // cgroup.kill was used, see kill
+	killsSoFar uint64 // that count when the execution began
 }
 
-// inheritedLeaf is the leaf whose directory the runner left open at fd, if any.
-func inheritedLeaf(fd int) *leaf {
+// inheritedCgroup returns the cgroup whose directory the runner left open at fd, if any.
+func inheritedCgroup(fd int) *cgroup {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	}
-	l := &leaf{dir: fd}
-	l.memory = unix.Faccessat(fd, "memory.max", unix.W_OK, 0) == nil
-	l.counts = unix.Faccessat(fd, "memory.events", unix.R_OK, 0) == nil
-	return l
+	g := &cgroup{dir: fd}
+	g.memory = unix.Faccessat(fd, "memory.max", unix.W_OK, 0) == nil
+	g.counts = unix.Faccessat(fd, "memory.events", unix.R_OK, 0) == nil
+	return g
 }
 
-func (l *leaf) limitsMemory() bool { return l != nil && l.memory }
-func (l *leaf) countsKills() bool  { return l != nil && l.counts }
+func (g *cgroup) limitsMemory() bool   { return g != nil && g.memory }
+func (g *cgroup) countsOOMKills() bool { return g != nil && g.counts }
 
-// begin prepares the leaf for an execution.
-func (l *leaf) begin(maxMemory int64) {
-	l.kills = l.oomKills()
-	if !l.memory {
+// prepare sets the cgroup up for an execution.
+func (g *cgroup) prepare(maxMemory int64) {
+	g.killsSoFar = g.oomKills()
+	if !g.memory {
 		return
 	}
 	limit := "max"
 	if maxMemory > 0 {
 		limit = strconv.FormatInt(maxMemory, 10)
-		_ = l.write("memory.oom.group", "1") // the tree dies as one; without it, of the walk
+		_ = g.write("memory.oom.group", "1") // the kernel kills the whole tree; without it, the init does
 	}
-	if l.write("memory.max", limit) != nil && maxMemory > 0 {
-		l.memory = false // sampling takes over
+	if g.write("memory.max", limit) != nil && maxMemory > 0 {
+		g.memory = false // sampling takes over
 	}
 }
 
-// end reports whether the kernel killed in this leaf for lack of memory, and
-// thaws it: a command that is started in a frozen leaf never gets to execve,
-// and its init would wait for that for ever.
-func (l *leaf) end() bool {
-	if l.frozen {
-		l.freeze(false)
+// complete reports whether the kernel killed a process in this cgroup for lack of memory. It also
+// thaws the cgroup: a command that is started in a frozen cgroup never reaches execve, and its init
+// would wait for that forever.
+func (g *cgroup) complete() (oom bool) {
+	if g.frozen {
+		g.freeze(false)
 	}
-	return l.oomKills() > l.kills
+	return g.oomKills() > g.killsSoFar
 }
 
-func (l *leaf) oomKills() uint64 {
-	if !l.counts {
+func (g *cgroup) oomKills() uint64 {
+	if !g.counts {
 		return 0
 	}
-	b, err := l.read("memory.events")
+	b, err := g.read("memory.events")
 	if err != nil {
 		return 0
 	}
 	return oomKills(b)
 }
 
-// kill has the kernel kill everything in the leaf, which nothing in it can
-// outrun. It spends the leaf: kernels from 6.15 on compare a counter of
-// such kills when a process is forked, take it from the wrong cgroup when it
-// is forked into another one, and so kill every later command at birth. Hence
-// the init retires.
-func (l *leaf) kill() {
-	if l != nil {
-		_ = l.write("cgroup.kill", "1") // the walk kills too
-		l.spent = true
+// kill has the kernel kill everything in the cgroup (cgroup.kill, Linux 5.14), which no process in
+// it can outrun.
+//
+// Afterwards the init must retire. Since commit b69bb476dee9 (Linux 6.14, and stable kernels that
+// carry it) fork compares the cgroup's count of such kills before and after. A fork into another
+// cgroup (CLONE_INTO_CGROUP) reads the first count from the parent's cgroup, so that every later
+// command in a cgroup that was killed once would be killed at birth.
+//
+// https://git.kernel.org/linus/b69bb476dee9
+func (g *cgroup) kill() {
+	if g != nil {
+		_ = g.write("cgroup.kill", "1") // on an error the walk still kills
+		g.killed = true
 	}
 }
 
-func (l *leaf) retires() bool { return l != nil && l.spent }
+// mustRetire reports whether no other command may run in this cgroup.
+func (g *cgroup) mustRetire() bool { return g != nil && g.killed }
 
-func (l *leaf) freeze(on bool) {
-	if l == nil {
+func (g *cgroup) freeze(on bool) {
+	if g == nil {
 		return
 	}
 	v := "0"
 	if on {
 		v = "1"
 	}
-	_ = l.write("cgroup.freeze", v) // SIGSTOP stops it too
-	l.frozen = on
+	_ = g.write("cgroup.freeze", v) // on an error SIGSTOP has still stopped the tree
+	g.frozen = on
 }
 
-func (l *leaf) write(file, value string) error {
-	fd, err := unix.Openat(l.dir, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+func (g *cgroup) write(file, value string) error {
+	fd, err := unix.Openat(g.dir, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -108,8 +115,8 @@ func (l *leaf) write(file, value string) error {
 	return err
 }
 
-func (l *leaf) read(file string) ([]byte, error) {
-	fd, err := unix.Openat(l.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func (g *cgroup) read(file string) ([]byte, error) {
+	fd, err := unix.Openat(g.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -17,18 +17,16 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// hierarchy is where the runner makes one cgroup per init. A nil hierarchy
-// makes none.
-type hierarchy struct {
-	base string // our own cgroup, made by us: troupe.PID
-	fd   int
+// cgroupManager makes one cgroup v2 per init. A nil cgroupManager makes none.
+type cgroupManager struct {
+	base string // directory of the runner's own cgroup, troupe.PID
+	fd   int    // of that directory
 }
 
-// openHierarchy looks for a cgroup v2 that may be used. With "auto" finding
-// none is not an error. It only ever makes cgroups below the runner's own,
-// moves no process but the runner itself, and that only when nothing else
-// lives in its cgroup.
-func openHierarchy(mode string) (*hierarchy, error) {
+// openCgroupManager looks for a cgroup v2 that it may use. With "auto", finding none is not an
+// error. It makes cgroups only below the runner's own cgroup and moves no process except the runner
+// itself, and that only when the runner is alone in its cgroup.
+func openCgroupManager(mode string) (*cgroupManager, error) {
 	switch mode {
 	case "off":
 		return nil, nil
@@ -37,20 +35,20 @@ func openHierarchy(mode string) (*hierarchy, error) {
 		if err != nil {
 			return nil, nil
 		}
-		h, err := makeHierarchy(dir, onlyProcess(dir))
+		m, err := newCgroupManager(dir, onlyProcess(dir))
 		if err != nil {
 			return nil, nil
 		}
-		return h, nil
+		return m, nil
 	}
-	h, err := makeHierarchy(mode, true)
+	m, err := newCgroupManager(mode, true)
 	if err != nil {
 		return nil, fmt.Errorf("--cgroup %s: %w", mode, err)
 	}
-	return h, nil
+	return m, nil
 }
 
-// ownCgroup is the directory of this process's cgroup v2.
+// ownCgroup returns the directory of this process's cgroup v2.
 func ownCgroup() (string, error) {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -64,26 +62,28 @@ func ownCgroup() (string, error) {
 	return dir, err
 }
 
-// onlyProcess says whether this process is alone in a cgroup, which makes the
-// cgroup its own to arrange.
+// onlyProcess reports whether this process is alone in a cgroup. Then it may rearrange that cgroup.
 func onlyProcess(dir string) bool {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	return err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid())
 }
 
-// wanted are the controllers that limit or count something for an execution.
-var wanted = []string{"memory", "pids", "cpu"}
+// wantedControllers limit or count something for an execution.
+var wantedControllers = []string{"memory", "pids", "cpu"}
 
-// makeHierarchy makes and tries out a cgroup below dir. arrange allows to
-// change dir itself: to leave it, so that it may hand its controllers down.
-func makeHierarchy(dir string, arrange bool) (*hierarchy, error) {
+// newCgroupManager makes a cgroup below dir and tries it out. arrange permits changing dir itself:
+// the runner leaves it, because a cgroup with processes cannot enable controllers for its children
+// ("no internal process constraint").
+//
+// https://docs.kernel.org/admin-guide/cgroup-v2.html#no-internal-process-constraint
+func newCgroupManager(dir string, arrange bool) (*cgroupManager, error) {
 	removeLeftovers(dir)
-	h := &hierarchy{base: filepath.Join(dir, "troupe."+strconv.Itoa(os.Getpid())), fd: -1}
-	if err := os.Mkdir(h.base, 0o755); err != nil {
+	m := &cgroupManager{base: filepath.Join(dir, "troupe."+strconv.Itoa(os.Getpid())), fd: -1}
+	if err := os.Mkdir(m.base, 0o755); err != nil {
 		return nil, err
 	}
 	if arrange && onlyProcess(dir) {
-		home := filepath.Join(h.base, "runner")
+		home := filepath.Join(m.base, "runner")
 		if os.Mkdir(home, 0o755) == nil {
 			_ = os.WriteFile(filepath.Join(home, "cgroup.procs"), []byte("0"), 0)
 		}
@@ -91,28 +91,28 @@ func makeHierarchy(dir string, arrange bool) (*hierarchy, error) {
 	if arrange {
 		enableControllers(dir)
 	}
-	enableControllers(h.base)
-	fd, err := unix.Open(h.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	enableControllers(m.base)
+	fd, err := unix.Open(m.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		h.fd = fd
-		err = h.try()
+		m.fd = fd
+		err = m.try()
 	}
 	if err != nil {
-		h.remove()
+		m.remove()
 		return nil, err
 	}
-	return h, nil
+	return m, nil
 }
 
-// enableControllers hands down what is there, one by one: one that cannot be
-// enabled must not keep the others back.
+// enableControllers enables the wanted controllers for the children of dir. It writes them one by
+// one, so that one that cannot be enabled does not prevent the others.
 func enableControllers(dir string) {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
 		return
 	}
 	have := strings.Fields(string(b))
-	for _, c := range wanted {
+	for _, c := range wantedControllers {
 		for _, h := range have {
 			if c == h {
 				_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
@@ -121,17 +121,17 @@ func enableControllers(dir string) {
 	}
 }
 
-// try starts a process in a leaf. Permission to make a cgroup is not yet
-// permission to start something in it.
-func (h *hierarchy) try() error {
-	dir, name, ok := h.newLeaf(0)
+// try starts a process in a new cgroup: permission to make a cgroup does not imply permission to
+// start a process in it.
+func (m *cgroupManager) try() error {
+	dir, name, ok := m.create(0)
 	if !ok {
 		return errors.New("cannot make a cgroup")
 	}
-	defer h.removeLeaf(name)
+	defer m.removeCgroup(name)
 	defer unix.Close(dir)
-	l := &leaf{dir: dir}
-	if _, err := l.read("cgroup.events"); err != nil {
+	g := &cgroup{dir: dir}
+	if _, err := g.read("cgroup.events"); err != nil {
 		return err
 	}
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -159,55 +159,55 @@ func (h *hierarchy) try() error {
 	return err
 }
 
-func (h *hierarchy) containment() string {
-	if h == nil {
+func (m *cgroupManager) containment() string {
+	if m == nil {
 		return frame.ContainmentTree
 	}
 	return frame.ContainmentCgroup
 }
 
-func (h *hierarchy) path() string {
-	if h == nil {
+func (m *cgroupManager) path() string {
+	if m == nil {
 		return ""
 	}
-	return h.base
+	return m.base
 }
 
-// newLeaf makes the cgroup of one init and opens its directory.
-func (h *hierarchy) newLeaf(id uint64) (dir int, name string, ok bool) {
-	if h == nil {
+// create makes the cgroup of one init and opens its directory.
+func (m *cgroupManager) create(id uint64) (dir int, name string, ok bool) {
+	if m == nil {
 		return -1, "", false
 	}
 	name = strconv.FormatUint(id, 10)
-	if err := unix.Mkdirat(h.fd, name, 0o755); err != nil {
+	if err := unix.Mkdirat(m.fd, name, 0o755); err != nil {
 		return -1, "", false
 	}
-	dir, err := unix.Openat(h.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Openat(m.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		h.removeLeaf(name)
+		m.removeCgroup(name)
 		return -1, "", false
 	}
 	return dir, name, true
 }
 
-// removeLeaf kills what may be left in a leaf, and removes it.
-func (h *hierarchy) removeLeaf(name string) {
-	if h != nil && name != "" {
-		removeCgroup(filepath.Join(h.base, name))
+// removeCgroup kills what is left in the cgroup of one init, and removes it.
+func (m *cgroupManager) removeCgroup(name string) {
+	if m != nil && name != "" {
+		killAndRemove(filepath.Join(m.base, name))
 	}
 }
 
-// remove removes what is empty. The runner's own cgroup stays when the runner
-// is in it; it goes with the container.
-func (h *hierarchy) remove() {
-	if h != nil {
-		proctree.RemoveCgroup(h.base)
-		unix.Close(h.fd)
+// remove removes the empty cgroups. The runner's own stays if the runner is in it, and goes with
+// the container.
+func (m *cgroupManager) remove() {
+	if m != nil {
+		proctree.RemoveCgroup(m.base)
+		unix.Close(m.fd)
 	}
 }
 
-// removeCgroup removes one leaf, with what a command made below it.
-func removeCgroup(dir string) {
+// killAndRemove removes the cgroup of one init, with the cgroups that a command made below it.
+func killAndRemove(dir string) {
 	if os.Remove(dir) == nil {
 		return
 	}
@@ -215,8 +215,8 @@ func removeCgroup(dir string) {
 	proctree.RemoveCgroup(dir)
 }
 
-// removeLeftovers removes what runners left that did not get to clean up. Only
-// empty cgroups can be removed, so one that is in use is in no danger.
+// removeLeftovers removes the cgroups of runners that were killed before they could clean up. The
+// kernel removes only empty cgroups, so one that is in use is safe.
 func removeLeftovers(dir string) {
 	old, err := filepath.Glob(filepath.Join(dir, "troupe.*"))
 	if err != nil {

@@ -14,35 +14,36 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// The runner of a container of its own
+// The runner in a container of its own
 //
-// It is the container's first process, as a rule. SIGTERM does not end it while
-// it is connected: the kubelet sends one to both containers of a pod at once,
-// and commands may run for as long as trouped lets them. When the connection
-// closes, trouped is gone, or done, and so is the runner. It does not dial
-// again: with the first process the kernel ends every other in the container,
-// which nothing can outrun, and what comes next starts in an empty one. That
-// goes for processes that somebody brought in with "kubectl exec", too.
+// Normally it is the container's first process. SIGTERM does not end it while it is connected: the
+// kubelet sends one to both containers of a pod at once, and commands may run for as long as
+// trouped allows. When the connection closes, trouped is gone or has finished, and the runner
+// exits. It does not dial again: when the first process exits, the kernel kills every other process
+// in the container (pid_namespaces(7)), which none can outrun, and the next runner starts in an
+// empty container. That includes processes that a user started with "kubectl exec".
 //
-// A child of the runner that is no init is killed when an init is next found
-// dead. Such a child escaped from an init that was killed, or it is an orphan of
-// a "kubectl exec"; nothing tells the two apart. What runs below a living
-// "kubectl exec" has a parent outside the container and is left alone.
+// A child of the runner that is not an init is killed the next time an init is found dead. Such a
+// child either escaped from an init that was killed, or is an orphan of a "kubectl exec"; the two
+// cannot be told apart. A running "kubectl exec" has its parent outside the container and is left
+// alone.
+//
+// https://man7.org/linux/man-pages/man7/pid_namespaces.7.html
 
-// serveAt dials trouped, however long that takes, and serves it until the
-// connection closes. SIGTERM ends the wait, with no error.
+// serveAt dials trouped, for as long as that takes, and serves it until the connection closes.
+// SIGTERM ends the wait without an error.
 func serveAt(path, version, cgroup string) error {
-	// For good: as the first process of a container, the runtime would take a
-	// SIGTERM that nobody asked for as a crash.
+	// Never reset: without a handler, the Go runtime of a container's first process would treat a
+	// SIGTERM as a crash.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	sock := dial(path, stop)
 	if sock < 0 {
-		fmt.Fprintln(os.Stderr, "troupe-runner: told to end while waiting for trouped")
+		fmt.Fprintln(os.Stderr, "troupe-runner: stopped while waiting for trouped")
 		return nil
 	}
-	// Before trouped can start anything here, and for as long as this lives.
-	if err := occupy(path); err != nil {
+	// Before trouped can start anything here, and until this process exits.
+	if err := holdLock(path); err != nil {
 		return err
 	}
 	if err := harden(); err != nil {
@@ -50,36 +51,35 @@ func serveAt(path, version, cgroup string) error {
 	}
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		pidfd = -1 // a kernel or a sandbox without them: the lock has to do
+		pidfd = -1 // a kernel before 5.3 or a sandbox without pidfds: trouped relies on the lock alone
 	}
 	if err := serve(sock, pidfd, version, cgroup); err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "troupe-runner: trouped has closed the connection; ending with everything that was started")
+	fmt.Fprintln(os.Stderr, "troupe-runner: trouped closed the connection; exiting with everything that was started")
 	return nil
 }
 
-// Dialling: often at first, since trouped starts at the same time as the
-// runner and commands wait; then slower, since a trouped that is not there
-// after a minute is not about to come.
+// The runner dials often at first, since trouped starts at the same time and commands wait. A
+// trouped that is not there after a minute will not start soon.
 const (
-	dialOften   = 100 * time.Millisecond
-	dialSeldom  = time.Second
-	dialPatient = time.Minute
+	dialInterval     = 100 * time.Millisecond
+	dialSlowInterval = time.Second
+	dialSlowAfter    = time.Minute
 )
 
-// dial returns a socket that is connected to trouped, or -1 if stop came first.
+// dial returns a socket that is connected to trouped, or -1 if a stop signal came first.
 func dial(path string, stop <-chan os.Signal) int {
-	began, wait := time.Now(), dialOften
+	began, wait := time.Now(), dialInterval
 	for told := 0; ; {
 		fd, err := dialOnce(path)
 		if err == nil {
 			return fd
 		}
-		if time.Since(began) > dialPatient {
-			wait = dialSeldom
+		if time.Since(began) > dialSlowAfter {
+			wait = dialSlowInterval
 		}
-		if told == 0 || told == 1 && wait == dialSeldom {
+		if told == 0 || told == 1 && wait == dialSlowInterval {
 			fmt.Fprintf(os.Stderr, "troupe-runner: waiting for trouped at %s: %v\n", path, err)
 			told++
 		}
@@ -103,8 +103,9 @@ func dialOnce(path string) (int, error) {
 	return fd, nil
 }
 
-// occupy locks that file, shared, for the rest of this process's life.
-func occupy(socket string) error {
+// holdLock takes the shared lock that tells trouped of a runner, for the rest of this process's
+// life.
+func holdLock(socket string) error {
 	path := frame.LockPath(socket)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -116,7 +117,7 @@ func occupy(socket string) error {
 		}
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s is locked by another process of this container, or by another runner", path)
+		return fmt.Errorf("%s is locked by another process of this container or by another runner", path)
 	}
 	return os.NewSyscallError("flock", err)
 }

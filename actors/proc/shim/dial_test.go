@@ -17,8 +17,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// A runner that cannot hold the lock would not be known to a trouped that is
-// restarted: it ends before trouped hears from it, and says why.
+// A runner that cannot hold the lock would not be known to a trouped that is restarted: it exits
+// before it sends anything, and says why.
 func TestRunnerNeedsTheLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "runner.sock")
 	ln, err := net.Listen("unix", path)

@@ -18,9 +18,9 @@ type command struct {
 	fds []int // stdin if asked for, stdout, stderr
 }
 
-// exec starts the command as the leader of a session of its own, with nothing
-// open but its standard streams. pidfd is -1 where the kernel makes none.
-func (r *command) exec(l *leaf) (pid, pidfd int, failed *frame.StartFailed) {
+// exec starts the command as the leader of a new session with nothing open but its standard
+// streams. pidfd is -1 if the kernel cannot make one.
+func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 	path, failed := r.lookPath()
 	if failed != nil {
 		return 0, -1, failed
@@ -30,25 +30,25 @@ func (r *command) exec(l *leaf) (pid, pidfd int, failed *frame.StartFailed) {
 		Env: r.Env,
 		Sys: &syscall.SysProcAttr{
 			Setsid: true,
-			// The fast half of the promise that a tree does not outlive its
-			// init. The whole of it is the runner's sweep.
+			// This is the fast half of the promise that a tree does not outlive its init: it kills
+			// the command. The runner's sweep kills the rest.
 			Pdeathsig: syscall.SIGKILL,
 			PidFD:     &pidfd,
 		},
 	}
-	stdin := uintptr(0) // the init's own /dev/null, if need be
+	stdin := uintptr(0) // the init's own /dev/null, if opening another fails
 	out := r.fds
 	if r.Stdin {
 		stdin, out = uintptr(r.fds[0]), r.fds[1:]
 	} else if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		// Not shared: flags and locks belong to an open description, and
-		// another command's must not show here.
+		// Not shared: flags and locks belong to the open file description, and those of another
+		// command must not show here.
 		stdin = uintptr(null)
 		defer unix.Close(null)
 	}
 	attr.Files = []uintptr{stdin, uintptr(out[0]), uintptr(out[1])}
-	if l != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, l.dir
+	if g != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.dir
 	}
 	pid, err := syscall.ForkExec(path, r.Argv, attr)
 	if err != nil {
@@ -64,8 +64,7 @@ func (r *command) exec(l *leaf) (pid, pidfd int, failed *frame.StartFailed) {
 // defaultPath is searched when the command's environment has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// lookPath finds the program as execvp(3) would, with the command's own PATH
-// and working directory.
+// lookPath finds the program as execvp(3) does, with the command's own PATH and working directory.
 func (r *command) lookPath() (string, *frame.StartFailed) {
 	name := r.Argv[0]
 	if strings.Contains(name, "/") {
@@ -97,8 +96,8 @@ func (r *command) lookPath() (string, *frame.StartFailed) {
 	return "", failed
 }
 
-// executable says whether file, seen from the command's working directory, is
-// a program that may be run.
+// executable returns nil if file, relative to the command's working directory, is a program that
+// may be executed.
 func (r *command) executable(file string) error {
 	if file[0] != '/' && r.Dir != "" {
 		file = r.Dir + "/" + file
@@ -113,9 +112,9 @@ func (r *command) executable(file string) error {
 	return unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
 }
 
-// explain says which of fork, chdir and execve refused. They share one errno
-// channel in forkExec, so the directory is looked at afterwards, off the path
-// of commands that start.
+// explain finds out which of fork, chdir and execve failed. syscall.ForkExec reports a single errno
+// for all three, so the directory is examined afterwards, which costs a command that starts
+// nothing.
 func (r *command) explain(path string, errno syscall.Errno) *frame.StartFailed {
 	fail := func(what, why string) *frame.StartFailed {
 		return &frame.StartFailed{Message: what + ": " + why, Errno: errno}
@@ -126,7 +125,7 @@ func (r *command) explain(path string, errno syscall.Errno) *frame.StartFailed {
 		case err == nil && !st.IsDir():
 			return fail(r.Dir, "Not a directory")
 		case os.IsNotExist(err):
-			// Not ENOENT: the command was found well enough, so not 127.
+			// Not ENOENT, for which a shell would exit with 127: the command itself was found.
 			return &frame.StartFailed{Message: r.Dir + ": No such directory", Errno: syscall.ENOTDIR}
 		case err != nil || unix.Faccessat(unix.AT_FDCWD, r.Dir, unix.X_OK, unix.AT_EACCESS) != nil:
 			return fail(r.Dir, "Permission denied")
@@ -139,7 +138,7 @@ func (r *command) explain(path string, errno syscall.Errno) *frame.StartFailed {
 	switch errno {
 	case syscall.ENOENT:
 		if _, err := os.Stat(file); err == nil {
-			return fail(path, "cannot execute: required file not found") // its interpreter
+			return fail(path, "cannot execute: required file not found") // the interpreter
 		}
 		return fail(path, "No such file or directory")
 	case syscall.EACCES:

@@ -11,10 +11,10 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// The end of an execution, as its init learns and tells it: Exited when the
-// command itself has died, Dead when nothing of its tree is left.
+// The end of an execution, as its init learns and reports it: Exited when the command itself has
+// died, Dead when nothing of its tree is left.
 
-// reap waits for children, one execution after the other.
+// reap waits for the children of one execution after the other.
 func (p *initProcess) reap() {
 	for range p.wake {
 		for {
@@ -32,46 +32,45 @@ func (p *initProcess) reap() {
 	}
 }
 
-// reaped handles one dead child, or err ECHILD: none is left. It reports
-// whether there is more to wait for. It is called under mu.
+// reaped handles one dead child, or the error ECHILD, which means that none is left. It reports
+// whether there is more to wait for. mu is held.
 //
-// When the command itself dies, its children have already become ours, so one
-// look for other children tells whether it was alone: no scan of /proc, and
-// nothing that could be missed.
+// When the command itself has died, its children have already become ours. One more wait therefore
+// tells whether there are survivors, without a scan of /proc and without a race.
 func (p *initProcess) reaped(pid int, err error) bool {
-	x := p.run
+	x := p.current
 	if err != nil {
-		p.finish(x, nil)
+		p.treeDead(x, nil)
 		return false
 	}
 	var info proctree.Siginfo
 	var usage unix.Rusage
 	if proctree.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG, &usage) != nil || info.PID == 0 {
-		return true // 0: dead, by its pidfd, but a debugger must learn it first
+		return true // 0: its pidfd says dead, but a debugger must be notified first
 	}
 	x.add(&usage)
-	if pid != x.leader {
+	if pid != x.pid {
 		return true
 	}
 	x.exited = true
 	exited := frame.Exited{Code: int(info.Code), Status: int(info.Status), NoSurvivors: x.reapOthers()}
-	exited.OOMKills = p.kills(x, &info)
+	exited.OOMKills = p.oomKillCount(x, &info)
 	if exited.NoSurvivors {
-		p.finish(x, exited.Encode())
+		p.treeDead(x, exited.Encode())
 		return false
 	}
 	exited.Survivors, exited.SurvivorCount = p.survivors()
-	p.tell(exited.Encode())
+	p.send(exited.Encode())
 	return true
 }
 
-// maxDead bounds reapOthers, which a tree that keeps forking could feed for ever.
-const maxDead = 4096
+// maxReapedOthers bounds reapOthers, which a tree that keeps forking could feed forever.
+const maxReapedOthers = 4096
 
-// reapOthers reaps what is dead besides the command, and reports whether that
-// was all. What died before the command and nobody waited for is no survivor.
+// reapOthers reaps the other children that are dead, and reports whether that leaves none. A child
+// that died before the command is not a survivor, even if no process had waited for it.
 func (x *execution) reapOthers() (all bool) {
-	for range maxDead {
+	for range maxReapedOthers {
 		var info proctree.Siginfo
 		var usage unix.Rusage
 		err := proctree.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG, &usage)
@@ -86,37 +85,36 @@ func (x *execution) reapOthers() (all bool) {
 	return false
 }
 
-// survivors names what lives besides the command that has just been reaped.
+// survivors names the processes that outlive the command, which has just been reaped.
 func (p *initProcess) survivors() (names []string, count int) {
 	for _, s := range p.walk.Snapshot(nil) {
 		if s.Zombie() {
 			continue
 		}
 		count++
-		if len(names) < maxNames {
+		if len(names) < maxSurvivorNames {
 			names = append(names, s.Comm())
 		}
 	}
 	return names, count
 }
 
-// finish reports the end of the tree, in one write with the exit if that is
-// its cause.
-func (p *initProcess) finish(x *execution, exited []byte) {
-	if p.leaf != nil {
-		x.oom = p.leaf.end() || x.oom
+// treeDead reports that nothing of the tree is left. exited, if not nil, is sent in the same write.
+func (p *initProcess) treeDead(x *execution, exited []byte) {
+	if p.cgroup != nil {
+		x.oom = p.cgroup.complete() || x.oom
 	}
-	p.run = nil
+	p.current = nil
 	if exited != nil {
-		p.tell(exited, p.deadFrame(x))
+		p.send(exited, p.deadFrame(x))
 	} else {
-		p.tell(p.deadFrame(x))
+		p.send(p.deadFrame(x))
 	}
 	close(x.dead)
 }
 
-// add counts a child that was reaped. Its usage includes that of its own
-// children that it waited for.
+// add adds the usage of a child that was reaped. It includes the children that the child waited
+// for.
 func (x *execution) add(u *unix.Rusage) {
 	addTime(&x.usage.Utime, u.Utime)
 	addTime(&x.usage.Stime, u.Stime)
@@ -127,25 +125,25 @@ func addTime(to *unix.Timeval, t unix.Timeval) {
 	*to = unix.NsecToTimeval(to.Nano() + t.Nano())
 }
 
-// maxNames bounds the survivors that are named.
-const maxNames = 32
+// maxSurvivorNames bounds how many survivors are named.
+const maxSurvivorNames = 32
 
 func (p *initProcess) deadFrame(x *execution) []byte {
-	names := make([]string, 0, min(len(x.killed), maxNames))
-	for _, name := range x.killed {
-		if len(names) == maxNames {
+	names := make([]string, 0, min(len(x.survivorsKilled), maxSurvivorNames))
+	for _, name := range x.survivorsKilled {
+		if len(names) == maxSurvivorNames {
 			break
 		}
 		names = append(names, name)
 	}
 	dead := frame.Dead{
 		User: time.Duration(x.usage.Utime.Nano()), System: time.Duration(x.usage.Stime.Nano()), MaxRSS: x.usage.Maxrss * 1024,
-		OutOfMemory: x.oom, SurvivorCount: len(x.killed), Survivors: names, Retired: p.leaf.retires(),
+		OutOfMemory: x.oom, SurvivorCount: len(x.survivorsKilled), Survivors: names, Retired: p.cgroup.mustRetire(),
 	}
 	return dead.Encode()
 }
 
-// isDead is asked under mu.
+// isDead must be called with mu held.
 func (x *execution) isDead() bool {
 	select {
 	case <-x.dead:
@@ -155,7 +153,7 @@ func (x *execution) isDead() bool {
 	}
 }
 
-// waitDead waits for the end of the tree, but not for long.
+// waitDead waits until the tree is dead, but at most for d.
 func (x *execution) waitDead(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -15,77 +15,78 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// Descriptors of an init. The command gets none of them.
+// Descriptors of an init. The command inherits none of them.
 const (
 	initEvents   = 3 // socket to trouped
 	initRequests = 4 // socket from trouped
-	initLifeline = 5 // read end of a pipe that the runner holds: its end means that the runner is gone
-	initLeaf     = 6 // directory of its cgroup, if it has one
+	initLifeline = 5 // read end of a pipe that the runner holds; end-of-file means that the runner is gone
+	initCgroup   = 6 // directory of its cgroup, if it has one
 )
 
 // initArg is the argv word that makes troupe-runner an init.
 const initArg = "init"
 
-// initEnv is an init's environment. It holds a few hundred kilobytes for
-// milliseconds to hours, so collecting garbage is only worth it when a very
-// large argv was sent. Three is one for each of its threads and a spare, so that
-// one that returns from a system call never waits to run. And it need not ask
-// its cgroup how many CPUs it has.
-var initEnv = []string{"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=3", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+// initEnv is an init's environment. An init holds a few hundred kilobytes for milliseconds to
+// hours, so garbage collection only pays after a very large argv was sent. GOMAXPROCS is one for
+// each of its threads and a spare, so that a thread that returns from a system call never waits to
+// run. GODEBUG spares it reading the CPU limits of its cgroup (Go 1.25 and later).
+var initEnv = []string{
+	"GOGC=off", "GOMEMLIMIT=24MiB", "GOMAXPROCS=3", "GODEBUG=containermaxprocs=0,updatemaxprocs=0",
+}
 
-// monitorSlack is how late an init's timers may be, in nanoseconds. It is there
-// for the runtime's monitor thread, which starts before any code of ours and
-// sleeps for 20 µs at a time while the init is at work: every time it woke it
-// took the CPU from the command. Nothing in an init is timed more exactly than
-// to a millisecond.
+// monitorSlack is how late an init's timers may be, in nanoseconds. It quietens the Go runtime's
+// monitor thread (sysmon), which starts before any code of ours and sleeps for 20 µs at a time
+// while the init works; each time it woke up, it took the CPU from the command. An init times
+// nothing more exactly than to a millisecond.
 const monitorSlack = 1_000_000
 
-// initProcess owns the tree of one command at a time. Two threads work in it:
-// the main one takes requests, starts the command and waits for both the next
-// request and the command's end; the reaper waits for children, whichever they
-// are. A command that lives for a moment, leaves nothing behind and is asked
-// for nothing needs the main thread only: to wake the reaper for it would cost
-// thread switches on the CPU that the command could run on. In every other
-// case the main thread hands over to the reaper first.
+// initProcess owns the tree of one command at a time.
+//
+// Two threads work in it. The main thread takes requests, starts the command and waits for both the
+// next request and the command's end. The reaper waits for any child. A command that lives for a
+// moment, leaves nothing behind and receives no request needs the main thread only: waking the
+// reaper would cost thread switches on a CPU that the command could use. In every other case the
+// main thread hands over to the reaper first.
 type initProcess struct {
-	in   *frame.Receiver
-	leaf *leaf
-	wake chan struct{} // capacity 1: there is a child to wait for
+	in     *frame.Receiver
+	cgroup *cgroup
+	wake   chan struct{} // capacity 1: there is a child to wait for
 
-	// leader is a pidfd of the command while the main thread waits for it, and
-	// -1 while the reaper does or there is none. Only the main thread uses it.
-	leader int
+	// leaderPidfd is a pidfd of the command while the main thread waits for it. It is -1 while the
+	// reaper waits or nothing runs. Only the main thread uses it.
+	leaderPidfd int
 
-	// mu is held while children are reaped and while they are signalled, so
-	// that a pid that was just read still belongs to the child.
-	mu   sync.Mutex
-	walk *proctree.Walker
-	run  *execution // nil: idle
-	mute bool       // trouped or the runner is gone, nobody is to be told
+	// mu is held while children are reaped and while they are signalled, so that a pid that was
+	// just read still belongs to the child.
+	mu      sync.Mutex
+	walk    *proctree.Walker
+	current *execution // nil: idle
+	silent  bool       // trouped or the runner is gone: send nothing
 }
 
 // execution is the tree that an init runs.
 type execution struct {
-	leader int
-	exited bool // the leader is reaped, and trouped was told
-	usage  unix.Rusage
-	killed map[proctree.ProcID]string // what was killed after the leader had exited
-	shot   bool                       // this init sent it a SIGKILL
-	oom    bool
-	dead   chan struct{} // closed when nothing of it is left
+	pid             int  // of the command, the leader of the tree
+	exited          bool // the command is reaped, and trouped was told
+	usage           unix.Rusage
+	survivorsKilled map[proctree.ProcID]string // killed after the command had exited
+	killedByUs      bool                       // this init sent the command a SIGKILL
+	oom             bool
+	dead            chan struct{} // closed when nothing of the tree is left
 }
 
-// initMain is the life of an init. slack is the timer slack that the command
-// is to have. It returns the exit code.
+// initMain runs an init and returns its exit code. slack is the timer slack for the command.
 func initMain(slack int) int {
-	// First of all: no tracing, no reading of memory, environment or
-	// descriptors by processes of the same user, which commands are.
+	// First of all, keep processes of the same user, such as commands, from tracing this process
+	// and from reading its memory, environment and descriptors.
+	// https://man7.org/linux/man-pages/man2/pr_set_dumpable.2const.html
 	if unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) != nil {
 		return 1
 	}
-	// The command's parent-death signal is bound to the thread that forks it.
+	// The command's parent-death signal is bound to the thread that forks it
+	// (golang.org/issue/27505).
 	runtime.LockOSThread()
-	setTimerSlack(slack) // of the thread that forks the command
+	setTimerSlack(slack) // the command inherits it from the thread that forks it
 	closeOnExec()
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil || traced() {
 		return 1
@@ -94,11 +95,11 @@ func initMain(slack int) int {
 	resetSignals()
 
 	p := &initProcess{
-		in:     frame.NewReceiver(frame.RecvBlocking(initRequests)),
-		leaf:   inheritedLeaf(initLeaf),
-		wake:   make(chan struct{}, 1),
-		leader: -1,
-		walk:   proctree.NewWalker(os.Getpid(), nil),
+		in:          frame.NewReceiver(frame.RecvBlocking(initRequests)),
+		cgroup:      inheritedCgroup(initCgroup),
+		wake:        make(chan struct{}, 1),
+		leaderPidfd: -1,
+		walk:        proctree.NewWalker(os.Getpid(), nil),
 	}
 	go p.reap()
 	if frame.SendBlocking(initEvents, frame.New(frame.KindReady).Done()) != nil {
@@ -111,42 +112,40 @@ func initMain(slack int) int {
 		}
 		p.handle(k, body)
 	}
-	p.end()
+	p.shutdown()
 	return 0
 }
 
-// resetSignals undoes what this process inherited and would hand down:
-// ignored signals and blocked ones. It also keeps a command's "kill -TERM -1"
-// from ending its own init.
+// resetSignals resets the ignored and blocked signals that this process inherited and would pass
+// on. It also keeps a command's "kill -TERM -1" from ending its own init.
 func resetSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
 	defaultIgnored()
-	// The runtime handles SIGCHLD, so the death of a command would interrupt
-	// the main thread for nothing. By default nobody is interrupted.
+	// The Go runtime handles SIGCHLD, so the death of a command would interrupt the main thread for
+	// nothing. The default action interrupts no thread.
 	setDefault(unix.SIGCHLD)
 	var none unix.Sigset_t
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil) // fails for a bad argument only
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil) // fails only for a bad argument
 }
 
-// aloneFor is how long the main thread waits for a command by itself.
-// Afterwards the reaper does, so that what dies meanwhile without being the
-// command does not stay a zombie, which counts against limits on processes.
-const aloneFor = 100 * time.Millisecond
+// handOverAfter is how long the main thread waits for the command by itself. After that the reaper
+// waits, so that other children that die do not stay zombies, which count against process limits.
+const handOverAfter = 100 * time.Millisecond
 
-// waitRequest waits for trouped's next frame, and for the command if the
-// reaper does not. It is false when the runner is gone; when trouped is, the
-// read that follows says so.
+// waitRequest waits for trouped's next frame, and for the command if the reaper does not. It
+// returns false when the runner is gone. When trouped is gone, it returns true and the next read
+// fails.
 func (p *initProcess) waitRequest() bool {
 	for !p.in.Buffered() {
 		fds := [...]unix.PollFd{
 			{Fd: initRequests, Events: unix.POLLIN},
 			{Fd: initLifeline},
-			{Fd: int32(p.leader), Events: unix.POLLIN}, // poll skips -1
+			{Fd: int32(p.leaderPidfd), Events: unix.POLLIN}, // poll skips -1
 		}
 		timeout := -1
-		if p.leader >= 0 {
-			timeout = int(aloneFor.Milliseconds())
+		if p.leaderPidfd >= 0 {
+			timeout = int(handOverAfter.Milliseconds())
 		}
 		n, err := unix.Poll(fds[:], timeout)
 		switch {
@@ -172,28 +171,27 @@ func (p *initProcess) waitRequest() bool {
 // leaderDied reaps the command on the main thread.
 func (p *initProcess) leaderDied() {
 	p.mu.Lock()
-	more := p.reaped(p.run.leader, nil)
+	more := p.reaped(p.current.pid, nil)
 	p.mu.Unlock()
 	if more {
 		p.handOver()
 		return
 	}
-	p.forgetLeader()
+	p.closeLeader()
 }
 
-// handOver leaves the waiting for children to the reaper, if it is not its
-// already. It comes before everything that needs somebody to reap meanwhile,
-// such as a kill.
+// handOver makes the reaper wait for children, if it does not already. It must come before
+// everything that needs children to be reaped meanwhile, such as a kill.
 func (p *initProcess) handOver() {
-	if p.leader >= 0 {
-		p.forgetLeader()
+	if p.leaderPidfd >= 0 {
+		p.closeLeader()
 		p.wake <- struct{}{}
 	}
 }
 
-func (p *initProcess) forgetLeader() {
-	unix.Close(p.leader)
-	p.leader = -1
+func (p *initProcess) closeLeader() {
+	unix.Close(p.leaderPidfd)
+	p.leaderPidfd = -1
 }
 
 func (p *initProcess) handle(k frame.Kind, body []byte) {
@@ -202,10 +200,10 @@ func (p *initProcess) handle(k frame.Kind, body []byte) {
 		return
 	}
 	p.handOver()
-	// A request for a tree that has just died is for nobody: trouped starts the
-	// next one only after it has read Dead, so it cannot be meant.
+	// Drop a request for a tree that has just died. It cannot be meant for the next one, which
+	// trouped starts only after it has read Dead.
 	p.mu.Lock()
-	x := p.run
+	x := p.current
 	p.mu.Unlock()
 	if x == nil {
 		return
@@ -227,27 +225,27 @@ func (p *initProcess) handle(k frame.Kind, body []byte) {
 	}
 }
 
-// end kills the tree, if there is one, because trouped or the runner is gone.
-func (p *initProcess) end() {
+// shutdown kills the tree, if there is one, because trouped or the runner is gone.
+func (p *initProcess) shutdown() {
 	p.handOver()
 	p.mu.Lock()
-	p.mute = true
-	x := p.run
+	p.silent = true
+	x := p.current
 	p.mu.Unlock()
 	if x != nil {
 		p.kill(x)
 	}
 }
 
-func (p *initProcess) tell(frames ...[]byte) {
-	if p.mute {
+func (p *initProcess) send(frames ...[]byte) {
+	if p.silent {
 		return
 	}
 	all := frames[0]
 	for _, f := range frames[1:] {
 		all = append(all, f...)
 	}
-	// An error means that trouped is gone, which the main thread hears too.
+	// An error means that trouped is gone, which the main thread notices too.
 	_ = frame.SendBlocking(initEvents, all)
 }
 
@@ -260,32 +258,32 @@ func (p *initProcess) start(body []byte) {
 	}
 	if err != nil {
 		refused := frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL}
-		p.tell(refused.Encode(), p.deadFrame(&execution{}))
+		p.send(refused.Encode(), p.deadFrame(&execution{}))
 		return
 	}
-	if p.leaf != nil {
-		p.leaf.begin(req.MaxMemory)
+	if p.cgroup != nil {
+		p.cgroup.prepare(req.MaxMemory)
 	}
-	// The lock keeps the reaper from meeting a child that is not known yet.
+	// The lock keeps the reaper from seeing the child before it is registered.
 	p.mu.Lock()
-	pid, pidfd, failed := req.exec(p.leaf)
+	pid, pidfd, failed := req.exec(p.cgroup)
 	frame.CloseAll(req.fds)
 	if failed != nil {
-		p.tell(failed.Encode(), p.deadFrame(&execution{}))
+		p.send(failed.Encode(), p.deadFrame(&execution{}))
 		p.mu.Unlock()
 		return
 	}
-	x := &execution{leader: pid, dead: make(chan struct{})}
-	p.run = x
-	watched := req.MaxMemory > 0 && !p.leaf.limitsMemory()
+	x := &execution{pid: pid, dead: make(chan struct{})}
+	p.current = x
+	watched := req.MaxMemory > 0 && !p.cgroup.limitsMemory()
 	if watched {
 		go p.watchMemory(x, req.MaxMemory)
 	}
-	p.tell(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
+	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
-	if p.leader = pidfd; pidfd < 0 { // a kernel or a sandbox without pidfds
+	if p.leaderPidfd = pidfd; pidfd < 0 { // a kernel before 5.2 or a sandbox without pidfds
 		p.wake <- struct{}{}
-	} else if watched { // it may kill
+	} else if watched { // the watcher may kill
 		p.handOver()
 	}
 }

@@ -10,12 +10,11 @@ import (
 	"path/filepath"
 )
 
-// install copies this program to path, where other images will find it. The
-// copy appears under its name when it is whole: a container that starts too
-// early finds nothing there rather than half of it. What has that name already
-// is replaced, even while it runs.
+// install copies this program to path, from where a container with another image executes it. The
+// copy appears under its name only when it is complete: a container that starts too early finds
+// nothing, not half a file. It replaces an existing file, even one that is being executed.
 //
-// The mode is 0555: the container that executes it may run as any user.
+// The mode is 0555, since that container may run as any user.
 func install(path string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return fmt.Errorf("--install must be the absolute path of a file without . or .., got %q", path)
@@ -42,7 +41,8 @@ func install(path string) error {
 	if err == nil {
 		err = part.Chmod(0o555)
 	}
-	// Closed before it has its name: a file that is open for writing cannot be executed.
+	// Closed before it gets its name: a file that is open for writing cannot be executed (ETXTBSY,
+	// execve(2); golang.org/issue/22315).
 	err = errors.Join(err, part.Close())
 	if err == nil {
 		err = os.Rename(part.Name(), path)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// installer runs the program as an init container does: an ordinary user, with
-// the program in a place where it cannot write.
+// installer runs the program as an init container does: an ordinary user, with the program in a
+// place where it cannot write.
 func installer(t *testing.T, uid uint32, args ...string) (stderr string, code int) {
 	t.Helper()
 	cmd := exec.Command(runnerBinary, args...)
@@ -28,8 +28,8 @@ func installer(t *testing.T, uid uint32, args ...string) (stderr string, code in
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// The copy is whole, may be run by everybody, and takes the place of an older
-// one that runs at this moment.
+// The copy is whole, may be run by everybody, and takes the place of an older one that runs at this
+// moment.
 func TestInstall(t *testing.T) {
 	dir := openDir(t)
 	os.Chmod(dir, 0o777)
@@ -77,7 +77,8 @@ func TestInstallNamesTheProblem(t *testing.T) {
 			t.Errorf("%s: exit code %d: %q", path, code, stderr)
 		}
 	}
-	if stderr, code := installer(t, 65532, "--install", dir+"/x", "--connect", dir+"/y"); code != 1 || !strings.Contains(stderr, "--install") {
+	stderr, code := installer(t, 65532, "--install", dir+"/x", "--connect", dir+"/y")
+	if code != 1 || !strings.Contains(stderr, "--install") {
 		t.Errorf("exit code %d: %q", code, stderr)
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 1 {

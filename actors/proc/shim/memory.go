@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// samplePeriod is how often a tree with a memory limit and no memory cgroup is
-// looked at. A process fills about 100 MB in that time.
+// samplePeriod is how often the memory of a tree is measured that has a limit but no memory cgroup.
+// A process can fill about 100 MB in that time.
 const samplePeriod = 50 * time.Millisecond
 
 // watchMemory kills the tree when it holds more than limit bytes.

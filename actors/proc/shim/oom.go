@@ -15,25 +15,25 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// Whom the kernel killed for memory
+// Commands that the kernel killed for memory
 //
-// When a container is at its memory limit the kernel kills. Either all of it
-// dies (cgroup v2 with memory.oom.group, which the kubelet sets), and the
-// runner is lost; or one process does (cgroup v1, or the kubelet's
-// singleProcessOOMKill), and a command seems to have been killed by somebody.
-// The cgroup counts such kills. So an init whose command died of a SIGKILL that
-// it did not send reads that counter, and trouped compares it with the kills
-// that it has accounted for: one that is new is the command's. A kill that no
-// command died of, but some other process of a tree, is written off after a
-// second or two, so that it explains no later SIGKILL.
+// When a container reaches its memory limit, the kernel kills. Either all of the container dies
+// (cgroup v2 with memory.oom.group, which the kubelet sets), and the runner is lost. Or one process
+// dies (cgroup v1, or the kubelet's singleProcessOOMKill), and a command seems to have been killed
+// by another process. The container's cgroup counts such kills. An init whose command died of a
+// SIGKILL that the init did not send reads the counter and sends it along. trouped compares it with
+// the kills that it has explained so far: one that is new was the command's.
+//
+// A kill of some other process of a tree ends no command. trouped is told of it after a second or
+// two and counts it as explained, so that it does not explain a later SIGKILL.
 
-// memoryEvents is the file with the counter of the cgroup that this process
-// lives in. Nil where there is none: then nothing is ever new.
-type memoryEvents struct{ path string }
+// oomCounter is the file with the counter of the cgroup that this process lives in. On a nil
+// oomCounter the count stays 0.
+type oomCounter struct{ path string }
 
-// findMemoryEvents looks for the controller on cgroup v1 first: where a machine
-// has both, v2 has no controllers.
-func findMemoryEvents() *memoryEvents {
+// findOOMCounter looks for the memory controller of cgroup v1 first: a machine that has both
+// versions attaches it to v1.
+func findOOMCounter() *oomCounter {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil
@@ -44,14 +44,14 @@ func findMemoryEvents() *memoryEvents {
 	}
 	if dir, _, err := proctree.CgroupDir(string(own), string(mounts), "memory"); err == nil {
 		if path := filepath.Join(dir, "memory.oom_control"); readable(path) {
-			return &memoryEvents{path}
+			return &oomCounter{path}
 		}
 	}
-	// A cgroup without the controller counts in the nearest one above that has it.
+	// A cgroup without the controller is counted in its nearest ancestor with the controller.
 	dir, top, err := proctree.CgroupDir(string(own), string(mounts), "")
 	for ; err == nil; dir = filepath.Dir(dir) {
 		if path := filepath.Join(dir, "memory.events"); readable(path) {
-			return &memoryEvents{path}
+			return &oomCounter{path}
 		}
 		if dir == top {
 			break
@@ -62,8 +62,8 @@ func findMemoryEvents() *memoryEvents {
 
 func readable(path string) bool { return unix.Access(path, unix.R_OK) == nil }
 
-// kills is how many processes the kernel has killed, or 0.
-func (m *memoryEvents) kills() uint64 {
+// kills returns how many processes the kernel has killed, or 0 if that is unknown.
+func (m *oomCounter) kills() uint64 {
 	if m == nil {
 		return 0
 	}
@@ -74,7 +74,8 @@ func (m *memoryEvents) kills() uint64 {
 	return oomKills(b)
 }
 
-// oomKills reads the line "oom_kill 3" of memory.events or memory.oom_control.
+// oomKills reads the line "oom_kill 3" of memory.events (v2) or memory.oom_control (v1, since Linux
+// 4.13).
 func oomKills(b []byte) uint64 {
 	for line := range bytes.Lines(b) {
 		if n, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
@@ -85,19 +86,18 @@ func oomKills(b []byte) uint64 {
 	return 0
 }
 
-// killsPeriod is how often the counter is looked at. A kill is written off
-// between one and two periods later: much longer than the death of a command
-// takes to be reported, and short enough for a second cause of SIGKILL to be
-// unlikely.
-const killsPeriod = time.Second
+// oomPollInterval is how often the runner reads the counter. It reports a kill between one and two
+// intervals later: long after the death of a command was reported, and early enough that another
+// SIGKILL in between is unlikely.
+const oomPollInterval = time.Second
 
-// watchKills tells trouped of kills when they are at least a period old. known
-// is what it was told before. nil never stops it.
-func (s *supervisor) watchKills(known uint64, stop <-chan struct{}) {
-	if s.memory == nil {
+// reportOOMKills tells trouped of kills that are at least one interval old. known is the count that
+// trouped has. A nil stop never stops it.
+func (s *supervisor) reportOOMKills(known uint64, stop <-chan struct{}) {
+	if s.oom == nil {
 		return
 	}
-	tick := time.NewTicker(killsPeriod)
+	tick := time.NewTicker(oomPollInterval)
 	defer tick.Stop()
 	last := known
 	for {
@@ -107,18 +107,20 @@ func (s *supervisor) watchKills(known uint64, stop <-chan struct{}) {
 		case <-tick.C:
 		}
 		if last != known {
-			s.tell(frame.New(frame.KindKills).Uint(last).Done())
+			s.send(frame.New(frame.KindOOMKills).Uint(last).Done())
 			known = last
 		}
-		last = s.memory.kills()
+		last = s.oom.kills()
 	}
 }
 
-// kills is the counter of the container's kills for memory if the command may
-// have died of one, else 0. A leaf has its own counter, which finish reads.
-func (p *initProcess) kills(x *execution, info *proctree.Siginfo) uint64 {
-	if info.Code != proctree.CLDKilled || unix.Signal(info.Status) != unix.SIGKILL || x.shot || p.leaf.countsKills() {
+// oomKillCount returns the container's counter if the kernel may have killed the command for
+// memory, else 0. An init with a cgroup that counts such kills has its own counter, which treeDead
+// reads.
+func (p *initProcess) oomKillCount(x *execution, info *proctree.Siginfo) uint64 {
+	killed := info.Code == proctree.CLDKilled && unix.Signal(info.Status) == unix.SIGKILL
+	if !killed || x.killedByUs || p.cgroup.countsOOMKills() {
 		return 0
 	}
-	return findMemoryEvents().kills()
+	return findOOMCounter().kills()
 }

@@ -27,8 +27,8 @@ func TestOOMKills(t *testing.T) {
 	}
 }
 
-// The counter is looked at about once a second, by a runner of its own.
-func TestKillsAreWrittenOffInTime(t *testing.T) {
+// The runner reads the counter about once a second.
+func TestOOMKillsAreReportedInTime(t *testing.T) {
 	ours, theirs, err := frame.Socketpair()
 	if err != nil {
 		t.Fatal(err)
@@ -37,18 +37,18 @@ func TestKillsAreWrittenOffInTime(t *testing.T) {
 	defer unix.Close(theirs)
 	file := filepath.Join(t.TempDir(), "memory.events")
 	os.WriteFile(file, []byte("oom_kill 4\n"), 0o644)
-	s := &supervisor{sock: theirs, memory: &memoryEvents{file}}
+	s := &supervisor{sock: theirs, oom: &oomCounter{file}}
 	stop := make(chan struct{})
 	done := make(chan struct{})
-	go func() { s.watchKills(2, stop); close(done) }()
+	go func() { s.reportOOMKills(2, stop); close(done) }()
 	defer func() { close(stop); <-done }()
 	began := time.Now()
 	k, body, err := frame.NewReceiver(frame.RecvBlocking(ours)).Next()
 	d := frame.NewDecoder(body)
-	if n := d.Uint(); err != nil || k != frame.KindKills || n != 4 {
+	if n := d.Uint(); err != nil || k != frame.KindOOMKills || n != 4 {
 		t.Errorf("%v %v %v", k, n, err)
 	}
-	if took := time.Since(began); took < killsPeriod {
-		t.Errorf("written off after %v: a command that dies of it may not have said so yet", took)
+	if took := time.Since(began); took < oomPollInterval {
+		t.Errorf("reported after %v: a command that died of it may not have been reported yet", took)
 	}
 }

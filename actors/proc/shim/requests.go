@@ -13,33 +13,32 @@ import (
 
 // The requests that an init carries out on its tree.
 
-// signal signals the command's process group. While the command is not reaped
-// its group cannot be another's. Afterwards the number might be recycled, so
-// the members are looked for in the tree.
+// signal signals the command's process group. The number of the group cannot be recycled before the
+// command is reaped. Afterwards it can, so the members are looked up in the tree.
 func (p *initProcess) signal(x *execution, sig unix.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if x.isDead() {
 		return
 	}
-	x.shot = x.shot || sig == unix.SIGKILL
+	x.killedByUs = x.killedByUs || sig == unix.SIGKILL
 	if !x.exited {
-		unix.Kill(-x.leader, sig)
+		unix.Kill(-x.pid, sig)
 		return
 	}
 	found := p.walk.Snapshot(nil)
 	for i := range found {
-		if s := &found[i]; s.Pgrp == x.leader && !s.Zombie() {
+		if s := &found[i]; s.Pgrp == x.pid && !s.Zombie() {
 			p.walk.Signal(s, sig)
 		}
 	}
 }
 
-// maxTermPasses bounds how long SIGTERM chases a tree that keeps forking.
+// maxTermPasses bounds how long terminate follows a tree that keeps forking.
 const maxTermPasses = 10
 
-// terminate sends SIGTERM to the whole tree, once to each process: a second
-// one makes some programs give up their clean end.
+// terminate sends SIGTERM to the whole tree, once to each process: a second one makes some programs
+// abandon their clean shutdown.
 func (p *initProcess) terminate(x *execution) {
 	until := proctree.BootTicks()
 	done := make(map[proctree.ProcID]bool)
@@ -56,15 +55,15 @@ func (p *initProcess) terminate(x *execution) {
 	}
 }
 
-// pauseFor bounds the wait for processes to stop. One in an uninterruptible
-// wait stops when that ends; until then it uses no CPU either.
-const pauseFor = 500 * time.Millisecond
+// pauseTimeout bounds the wait for processes to stop. A process in an uninterruptible wait stops
+// when that ends, and uses no CPU until then.
+const pauseTimeout = 500 * time.Millisecond
 
-// pause stops the tree: passes until one finds nothing that runs, then the
-// freezer, where there is one. The freezer comes second because a frozen
-// process does not show that it is stopped.
+// pause stops the tree: it repeats passes until one finds no running process, and then freezes the
+// cgroup, if there is one. Freezing comes second, because a frozen process does not show as
+// stopped.
 func (p *initProcess) pause(x *execution) {
-	deadline := time.Now().Add(pauseFor)
+	deadline := time.Now().Add(pauseTimeout)
 	wait := 100 * time.Microsecond
 	sent := make(map[proctree.ProcID]bool)
 	for {
@@ -72,7 +71,7 @@ func (p *initProcess) pause(x *execution) {
 		running := 0
 		if !x.isDead() {
 			if !x.exited {
-				unix.Kill(-x.leader, unix.SIGSTOP) // atomic against fork, as in kill
+				unix.Kill(-x.pid, unix.SIGSTOP) // atomic against fork, as in kill
 			}
 			running = p.walk.StopPass(sent)
 		}
@@ -86,8 +85,8 @@ func (p *initProcess) pause(x *execution) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !x.isDead() {
-		p.leaf.freeze(true)
-		p.tell(frame.New(frame.KindPaused).Done())
+		p.cgroup.freeze(true)
+		p.send(frame.New(frame.KindPaused).Done())
 	}
 }
 
@@ -96,15 +95,15 @@ func (p *initProcess) resume(x *execution) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if x.isDead() {
-		return // Dead is the last thing that is said of a tree
+		return // Dead is the last event of a tree
 	}
-	p.leaf.freeze(false)
+	p.cgroup.freeze(false)
 	p.walk.ContinuePass()
-	p.tell(frame.New(frame.KindResumed).Done())
+	p.send(frame.New(frame.KindResumed).Done())
 }
 
-// sweep kills what outlived the command. Before the command has exited there
-// is nothing to sweep, and a sweep that came too early must not kill it.
+// sweep kills the survivors of the command. A request that arrives before the command has exited
+// must not kill the command, and does nothing.
 func (p *initProcess) sweep(x *execution) {
 	p.mu.Lock()
 	exited := x.exited
@@ -114,19 +113,19 @@ func (p *initProcess) sweep(x *execution) {
 	}
 }
 
-// quickDeath is how long the command's own process group gets to be the whole
-// tree, before the first scan of /proc.
-const quickDeath = time.Millisecond
+// groupKillWait is how long kill waits after it has killed the command's process group, which is
+// often the whole tree, before it first scans /proc.
+const groupKillWait = time.Millisecond
 
 // kill kills the whole tree and returns when it is reaped.
 func (p *initProcess) kill(x *execution) {
 	seen := make(map[proctree.ProcID]string)
 	p.mu.Lock()
-	x.shot = true
+	x.killedByUs = true
 	outlived := x.exited && !x.isDead()
 	if outlived {
-		x.killed = seen // only written and read under mu
-		// Before the cgroup's kill, which leaves nobody to name.
+		x.survivorsKilled = seen // written and read only under mu
+		// Before cgroup.kill, after which no process is left to name.
 		for _, s := range p.walk.Snapshot(nil) {
 			if !s.Zombie() {
 				seen[s.ID()] = s.Comm()
@@ -134,18 +133,18 @@ func (p *initProcess) kill(x *execution) {
 		}
 	}
 	if !x.isDead() {
-		p.leaf.kill()
+		p.cgroup.kill()
 		if !x.exited {
-			// One call for the whole group, which no fork gets around.
-			unix.Kill(-x.leader, unix.SIGKILL)
+			// One call for the whole group, which no fork can escape, see package proctree.
+			unix.Kill(-x.pid, unix.SIGKILL)
 		}
 	}
 	p.mu.Unlock()
 	if !outlived {
-		x.waitDead(quickDeath)
+		x.waitDead(groupKillWait)
 	}
 	p.walk.KillAll(p.mu.Lock, p.mu.Unlock, x.isDead, func(d time.Duration) {
-		p.leaf.kill()
+		p.cgroup.kill()
 		x.waitDead(d)
 	}, seen)
 }

@@ -11,24 +11,23 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// traced says whether somebody attached to this process before it could
-// forbid that.
+// traced reports whether a debugger attached to this process before it could forbid that.
 func traced() bool {
 	b, err := proctree.NewProcfs().Read("/proc/self/status")
 	if err != nil {
-		return false // no /proc: nobody to attach through it, and nothing to check
+		return false // no /proc: nothing to check
 	}
 	i := bytes.Index(b, []byte("TracerPid:"))
 	return i >= 0 && !bytes.HasPrefix(bytes.TrimLeft(b[i+10:], "\t "), []byte("0"))
 }
 
-// closeOnExec keeps every descriptor that this process inherited from its
-// commands. Whoever started trouped may have left some open.
+// closeOnExec keeps commands from inheriting the descriptors that this process inherited: the
+// program that started trouped may have left some open.
 func closeOnExec() {
 	if unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return
 	}
-	fds := proctree.NewProcfs().Numbers("/proc/self/fd", nil) // before Linux 5.11
+	fds := proctree.NewProcfs().Numbers("/proc/self/fd", nil) // before Linux 5.11, which added CLOSE_RANGE_CLOEXEC
 	for _, fd := range fds {
 		if fd > 2 {
 			unix.CloseOnExec(fd)
@@ -36,15 +35,14 @@ func closeOnExec() {
 	}
 }
 
-// setName is what ps and top show, instead of the name of the file that was
-// executed.
+// setName sets the name that ps and top show instead of that of the executed file.
 func setName(s string) {
 	b := append([]byte(s), 0)
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0)
 }
 
-// timerSlack is how late the kernel may wake this thread, in nanoseconds. What
-// the thread starts inherits it. 0: not known.
+// timerSlack returns how late the kernel may wake this thread, in nanoseconds, or 0 if that is
+// unknown. Processes that the thread starts inherit it.
 func timerSlack() int {
 	n, _, errno := unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
 	if errno != 0 {
@@ -54,12 +52,12 @@ func timerSlack() int {
 }
 
 func setTimerSlack(ns int) {
-	if ns > 0 { // 0 would mean the inherited value
-		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(ns), 0, 0, 0) // fails for want of the call only
+	if ns > 0 { // the kernel takes 0 as the inherited value
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(ns), 0, 0, 0) // fails only if the call is missing
 	}
 }
 
-// sigaction is the kernel's struct; only the handler matters here.
+// sigaction is the kernel's struct. Only the handler matters here.
 type sigaction struct {
 	handler uintptr
 	flags   uint64
@@ -67,9 +65,9 @@ type sigaction struct {
 	mask    uint64
 }
 
-// defaultIgnored gives every ignored signal its default action again. An
-// ignored signal stays ignored across execve, so a trouped that was started
-// with nohup would make every command immune to SIGHUP.
+// defaultIgnored gives every ignored signal its default action again. An ignored signal stays
+// ignored across execve (signal(7)), so a trouped that was started with nohup would make every
+// command immune to SIGHUP.
 func defaultIgnored() {
 	const ignored = 1 // SIG_IGN
 	for sig := uintptr(1); sig <= 64; sig++ {

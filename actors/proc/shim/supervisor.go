@@ -16,17 +16,16 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// supervisor is the runner process: it makes inits, hands trouped the other
-// end of each one's socket, and stays their parent. What shows up among its
-// children without being an init has lost its init, and is killed.
+// supervisor is the runner process. It makes inits, hands trouped the other ends of their sockets,
+// and remains their parent. Any other child has lost its init, and is killed.
 type supervisor struct {
 	sock     int    // control connection to trouped, blocking
-	exe      string // what to execute as an init
+	exe      string // the file to execute as an init
 	devNull  int
-	lifeline [2]int // inits hold the read end; nobody writes
-	cgroups  *hierarchy
-	memory   *memoryEvents
-	confined bool // see there
+	lifeline [2]int // inits hold the read end; no process writes
+	cgroups  *cgroupManager
+	oom      *oomCounter
+	confined bool // see the function confined
 	sendMu   sync.Mutex
 
 	// mu is held while inits are forked and children are reaped or signalled.
@@ -37,26 +36,26 @@ type supervisor struct {
 	walk   *proctree.Walker
 }
 
-// child is an init, seen from the runner.
+// child is an init as the runner sees it.
 type child struct {
-	id   uint64
-	pid  int
-	leaf string // name of its cgroup; "": none
+	id     uint64
+	pid    int
+	cgroup string // name of its cgroup; "": none
 }
 
-// serve runs a runner on a connected socket until that closes. Everything it
-// started is dead and reaped when it returns; as first process of a PID
-// namespace, when it exits. pidfd, unless it is -1, is a pidfd of this process
-// for trouped, which is in another namespace and cannot make one.
+// serve is the runner: it serves a connected socket until that closes. When it returns, everything
+// that it started is dead and reaped; if it is the first process of a PID namespace, that holds
+// when it exits. pidfd, unless it is -1, is a pidfd of this process for trouped, which is in
+// another PID namespace and cannot make one.
 func serve(sock, pidfd int, version, cgroup string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
 	resetSignals()
-	s := &supervisor{sock: sock, inits: make(map[int]*child), memory: findMemoryEvents()}
+	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter()}
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
-	s.walk = proctree.NewWalker(os.Getpid(), s.isNotLost)
+	s.walk = proctree.NewWalker(os.Getpid(), s.leaveAlone)
 	var err error
 	if s.exe, err = initExecutable(); err != nil {
 		return err
@@ -67,58 +66,61 @@ func serve(sock, pidfd int, version, cgroup string) error {
 	if err := unix.Pipe2(s.lifeline[:], unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("pipe2", err)
 	}
-	s.cgroups, err = openHierarchy(cgroup)
+	s.cgroups, err = openCgroupManager(cgroup)
 	if err != nil {
 		return err
 	}
 	kills := s.hello(pidfd, version)
 	go s.reap()
-	go s.watchKills(kills, nil)
+	go s.reportOOMKills(kills, nil)
 	s.listen()
 	if os.Getpid() == 1 {
-		return nil // the kernel ends the rest, and lets nothing be forked meanwhile
+		return nil // the kernel kills the rest and refuses forks meanwhile, see pid_namespaces(7)
 	}
-	s.end()
+	s.shutdown()
 	s.cgroups.remove()
 	return nil
 }
 
-// hello is the first thing that is said to trouped.
-// It returns how many processes the kernel had killed for memory by then.
+// hello sends the first frame, and returns how many processes the kernel had killed for memory by
+// then.
 func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
-	kills = s.memory.kills()
+	kills = s.oom.kills()
 	hello := frame.Hello{
 		Version: version, PID: os.Getpid(), Containment: s.cgroups.containment(), Cgroup: s.cgroups.path(),
 		OOMKills: kills, HasPidfd: pidfd >= 0,
 	}
 	f := hello.Encode()
 	if pidfd < 0 {
-		s.tell(f)
+		s.send(f)
 		return kills
 	}
-	s.tell(f, pidfd)
+	s.send(f, pidfd)
 	unix.Close(pidfd)
 	return kills
 }
 
-// isNotLost says which children are left alone: inits, and what cannot come
-// from one. The latter are orphans of another user's processes in the namespace,
-// such as a debugging container's, which no signal of ours would reach.
-func (s *supervisor) isNotLost(p *proctree.Stat) bool {
+// leaveAlone reports whether a child is not to be killed: an init, or a process that cannot descend
+// from one. The latter is an orphan of another user's process in the namespace, such as a debugging
+// container's, which this process may not signal.
+func (s *supervisor) leaveAlone(p *proctree.Stat) bool {
 	return s.inits[p.PID] != nil || s.confined && unix.Kill(p.PID, 0) == unix.EPERM
 }
 
-// confined reports whether nothing that descends from this process can become
-// another user's.
+// confined reports whether no descendant of this process can change its user: without privileges,
+// only execve of a set-user-ID program or of one with capabilities could, and no_new_privs forbids
+// both.
+//
+// https://docs.kernel.org/userspace-api/no_new_privs.html
 func confined() bool {
 	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	return err == nil && set == 1 && unix.Geteuid() != 0
 }
 
-func (s *supervisor) tell(b []byte, fds ...int) {
+func (s *supervisor) send(b []byte, fds ...int) {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	// An error means that trouped is gone, which listen hears too.
+	// An error means that trouped is gone, which listen notices too.
 	_ = frame.SendBlocking(s.sock, b, fds...)
 }
 
@@ -136,22 +138,22 @@ func (s *supervisor) listen() {
 			for range d.Uint() {
 				s.startInit()
 			}
-		case frame.KindForce:
-			s.force(d.Uint())
+		case frame.KindForceKill:
+			s.forceKill(d.Uint())
 		}
 	}
 }
 
-// startInit forks one init and hands it over. It runs on the main thread,
-// whose death is the inits' parent-death signal.
+// startInit forks one init and hands it over to trouped. It runs on the main thread, since the
+// death of the thread that forks sends the inits their parent-death signal.
 func (s *supervisor) startInit() {
 	c, ours, err := s.fork()
 	if err == nil {
-		s.tell(frame.New(frame.KindInit).Uint(c.id).Uint(uint64(c.pid)).Done(), ours...)
+		s.send(frame.New(frame.KindInit).Uint(c.id).Uint(uint64(c.pid)).Done(), ours...)
 		frame.CloseAll(ours)
 		return
 	}
-	s.tell(frame.New(frame.KindInitFailed).Str(err.Error()).Done())
+	s.send(frame.New(frame.KindInitFailed).Str(err.Error()).Done())
 }
 
 // fork starts an init and returns trouped's ends of its sockets.
@@ -178,9 +180,9 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 		uintptr(s.devNull), uintptr(s.devNull), 2,
 		uintptr(theirs[0]), uintptr(theirs[1]), uintptr(s.lifeline[0]),
 	}
-	if dir, name, ok := s.cgroups.newLeaf(c.id); ok {
+	if dir, name, ok := s.cgroups.create(c.id); ok {
 		defer unix.Close(dir)
-		files, c.leaf = append(files, uintptr(dir)), name
+		files, c.cgroup = append(files, uintptr(dir)), name
 	}
 	slack := timerSlack()
 	setTimerSlack(max(slack, monitorSlack))
@@ -189,15 +191,14 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid: true,
-			// Not a kill: an init that learns of the runner's death by its
-			// lifeline kills its tree first. But one that was stopped must run
-			// to learn it.
+			// SIGCONT, not SIGKILL: an init learns of the runner's death from its lifeline and
+			// kills its tree. One that a command has stopped must resume for that.
 			Pdeathsig: unix.SIGCONT,
 		},
 	})
 	setTimerSlack(slack)
 	if err != nil {
-		s.cgroups.removeLeaf(c.leaf)
+		s.cgroups.removeCgroup(c.cgroup)
 		return nil, ours, fmt.Errorf("starting an init: %w", err)
 	}
 	c.pid = pid
@@ -206,8 +207,8 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 	return c, ours, nil
 }
 
-// force kills an init that does not answer; reap does the rest.
-func (s *supervisor) force(id uint64) {
+// forceKill kills an init that does not answer. reap does the rest.
+func (s *supervisor) forceKill(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for pid, c := range s.inits {
@@ -217,7 +218,7 @@ func (s *supervisor) force(id uint64) {
 	}
 }
 
-// reap waits for children for as long as the runner lives.
+// reap waits for children until the runner exits.
 func (s *supervisor) reap() {
 	for {
 		var info proctree.Siginfo
@@ -241,7 +242,7 @@ func (s *supervisor) reaped(info *proctree.Siginfo) {
 	s.mu.Lock()
 	c := s.inits[pid]
 	if info.Code == proctree.CLDStopped {
-		// A command may stop its init to escape being killed.
+		// A command may stop its init to avoid being killed.
 		if proctree.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOHANG, nil) == nil {
 			unix.Kill(pid, unix.SIGCONT)
 		}
@@ -251,27 +252,27 @@ func (s *supervisor) reaped(info *proctree.Siginfo) {
 	err := proctree.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
 	if c == nil || err != nil {
 		s.mu.Unlock()
-		return // an orphan, now reaped; or a failed fork that was reaped where it failed
+		return // an orphan, now reaped, or a failed fork, which syscall.ForkExec has reaped
 	}
 	delete(s.inits, pid)
 	s.mu.Unlock()
 
 	escaped := s.sweep()
-	s.cgroups.removeLeaf(c.leaf)
-	s.tell(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
+	s.cgroups.removeCgroup(c.cgroup)
+	s.send(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
 }
 
-// sweep kills and reaps everything below the runner that is not an init or
-// below one, and returns how many processes that were. It is called by the
-// reaper only, so nothing else reaps meanwhile.
+// sweep kills and reaps everything below the runner that is neither an init nor below one, and
+// returns how many processes it killed. Only the reaper calls it, and shutdown when no init is
+// left, so nothing else reaps meanwhile.
 func (s *supervisor) sweep() int {
 	seen := make(map[proctree.ProcID]string)
 	s.walk.KillAll(s.mu.Lock, s.mu.Unlock, s.walk.ReapOrphans, time.Sleep, seen)
 	return len(seen)
 }
 
-// end kills everything.
-func (s *supervisor) end() {
+// shutdown kills everything.
+func (s *supervisor) shutdown() {
 	unix.Close(s.lifeline[1])
 	deadline := time.Now().Add(frame.ShutdownGrace)
 	for {

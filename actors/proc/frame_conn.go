@@ -13,21 +13,21 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// conn is trouped's end of a socket to the runner, or of the two to an init.
-// Sending never blocks the caller: what the socket does not take at once is
-// queued, and one goroutine per conn, started on demand, waits for room.
+// frameConn is trouped's end of a socket to the runner, or of the two sockets to an init. Sending
+// never blocks the caller: what the socket does not take at once is queued, and one goroutine per
+// frameConn, started on demand, waits for room.
 //
-// An init has one socket for each direction because the poller watches a socket
-// in both: each time the init read a request, the room that this made would
-// wake a thread of trouped's, on a CPU that the command could run on.
-type conn struct {
-	file *os.File // receives; in the poller
+// An init has one socket for each direction because Go's poller watches a socket for both. Each
+// time the init read a request, the new room would wake a thread of trouped, on a CPU that the
+// command could use.
+type frameConn struct {
+	file *os.File // receives, in the poller
 	raw  syscall.RawConn
-	out  int  // sends; file's own descriptor, or one that no poller knows
+	out  int  // sends: file's own descriptor, or one that is not in the poller
 	own  bool // out is not file's
 
 	mu       sync.Mutex
-	queue    []outgoing // not empty: a flusher is at work and everything goes through it
+	queue    []outgoing // not empty: a flusher runs, and every frame goes through the queue
 	closed   bool
 	flushers sync.WaitGroup
 }
@@ -37,14 +37,14 @@ type outgoing struct {
 	fds  []int // owned
 }
 
-// maxQueued bounds the frames that wait for a peer that does not read. Its
-// socket buffer holds hundreds before the first waits here, so a peer that
-// reaches this is stopped or stuck, and will be killed by its supervisor.
+// maxQueued bounds the frames that wait for a peer that does not read. The socket buffer holds
+// hundreds before the first waits here, so a peer that reaches the bound is stopped or hangs, and
+// its supervisor will kill it.
 const maxQueued = 256
 
-// newConn takes over in, and out unless it is -1: then in is used for both.
-func newConn(in, out int, name string) (*conn, error) {
-	c := &conn{out: out, own: out >= 0}
+// newFrameConn takes over in, and out unless that is -1; then in is used for both directions.
+func newFrameConn(in, out int, name string) (*frameConn, error) {
+	c := &frameConn{out: out, own: out >= 0}
 	if !c.own {
 		c.out = in
 	}
@@ -64,15 +64,15 @@ func newConn(in, out int, name string) (*conn, error) {
 	return c, nil
 }
 
-func (c *conn) closeOut() {
+func (c *frameConn) closeOut() {
 	if c.own {
 		unix.Close(c.out)
 	}
 }
 
-// send writes a frame, or queues what does not fit. The conn owns fds once it
-// returns nil; with an error nothing was sent.
-func (c *conn) send(data []byte, fds ...int) error {
+// send writes a frame, or queues what does not fit. Once it returns nil, the frameConn owns fds. On
+// an error nothing was sent.
+func (c *frameConn) send(data []byte, fds ...int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -93,12 +93,12 @@ func (c *conn) send(data []byte, fds ...int) error {
 		c.flushers.Go(c.flush)
 		return nil
 	case err != nil && len(out.data) < len(data):
-		return nil // the peer died while it was reading, which its reader hears
+		return nil // the peer died while it was reading, which the receiver notices
 	}
 	return err
 }
 
-// write sends as much as the socket takes.
+// write sends as much as the socket takes at once.
 func (o *outgoing) write(fd int) error {
 	for len(o.data) > 0 {
 		var oob []byte
@@ -119,19 +119,19 @@ func (o *outgoing) write(fd int) error {
 	return nil
 }
 
-// flush sends the queue. Close ends it.
-func (c *conn) flush() {
+// flush sends the queue. close ends it.
+func (c *frameConn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.queue) > 0 {
-		// A copy: while it is being sent, the queue may grow and move. Its
-		// place stays taken, so that nothing overtakes it.
+		// A copy, since the queue may grow and move meanwhile. Its place stays taken, so that no
+		// other frame overtakes it.
 		out := c.queue[0]
 		c.queue[0] = outgoing{}
 		c.mu.Unlock()
 		err := out.write(c.out)
 		for err == unix.EAGAIN {
-			// It costs a thread, but only while a peer does not read.
+			// This blocks a thread, but only while the peer does not read.
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.out), Events: unix.POLLOUT}}, -1)
 			err = out.write(c.out)
 		}
@@ -147,8 +147,8 @@ func (c *conn) flush() {
 	}
 }
 
-// recv is the receive function of a receiver.
-func (c *conn) recv(p, oob []byte) (n, oobn int, err error) {
+// recv is the receive function for a frame.Receiver.
+func (c *frameConn) recv(p, oob []byte) (n, oobn int, err error) {
 	rawErr := c.raw.Read(func(fd uintptr) bool {
 		for {
 			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, oob, unix.MSG_CMSG_CLOEXEC)
@@ -169,7 +169,7 @@ func (c *conn) recv(p, oob []byte) (n, oobn int, err error) {
 }
 
 // close ends the flusher and closes the socket.
-func (c *conn) close() {
+func (c *frameConn) close() {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
