@@ -128,8 +128,9 @@ type (
 	idleCheck struct{}
 	// resumeWindowOver: session's timer → session. Ignored unless it is still detached since then.
 	resumeWindowOver struct{ since time.Time }
-	// lingerOver: session's timer → session. Clients had their time to read the end.
-	lingerOver struct{}
+	// closeTimeoutOver: session's timer → session. Clients had their time to read the end, or to come
+	// back for it. Ignored unless the timer that was set then is still the last.
+	closeTimeoutOver struct{ since time.Time }
 )
 
 // From a process to its session.

@@ -2,8 +2,6 @@ package actors
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
-	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -11,44 +9,133 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// lingerTime is how long a session that has ended keeps its transcripts for
-// clients that are still being sent the end of them. It is above the gateway's
-// default write timeout, after which such a client is cut off anyway.
-const lingerTime = 12 * time.Second
+// A session is in one of these phases. Within serving it is attached or detached,
+// as it has connections or not.
+//
+//	serving ───→ ending ───→ closing ───→ stopped
+//	 │   ↑                      ↑            ↑
+//	 ↓   │                      │            │
+//	drained ────────────────────┼────────────┤
+//	 │   ↑                      │            │
+//	 ↓   │ (to serving)         │            │
+//	lingering ──────────────────┴────────────┘
+//
+// What happens moves it on. "·" changes nothing; attach is refused where it changes nothing.
+//
+//	                 serving    ending    drained    lingering  closing
+//	attach           ok         ·         serving    serving    ·
+//	connection lost  ok         ·         ·          ·          ·
+//	client done      ending     ·         closing    closing    ·
+//	resume expired   ending     ·         ·          ·          ·
+//	idle             ending     ·         ·          ·          ·
+//	evict            ending     ·         ·          ·          ·
+//	drain            ok         ·         ·          ·          ·
+//	drain deadline   ending     ·         closing    closing    ·
+//	close timeout    ·          ·         stopped    stopped    stopped
+//	failure          stopped    stopped   stopped    stopped    stopped
+//
+// After each message settled looks at what the session has, and moves it on again:
+//
+//	serving    → drained    a drain has begun, nothing lives, and a client is connected or has read every end
+//	           → closing    likewise, if the session ends with its connection
+//	ending     → closing    nothing lives
+//	drained    → serving    no connection is left, and an end is unread: the client was cut off
+//	           → lingering  no connection is left, and the last command has just ended
+//	           → stopped    no connection is left
+//	closing    → stopped    no connection is left
+//
+// docs/model/session.pml is this machine as a Promela model.
+type sessionPhase uint8
 
-// returnTime is how long a session that a drain ends can be resumed after the last end of a command. That it was written to
-// the socket does not say that it arrived: a client whose network failed at that moment comes back for it.
-const returnTime = 5 * time.Second
+const (
+	serving   sessionPhase = iota // takes requests
+	ending                        // waits for the executions that it has cancelled
+	drained                       // has told its clients to go, because of a drain; one that was cut off may come back
+	lingering                     // drained, without connections; a client whose network lost the end may come back
+	closing                       // has told its clients to go
+	stopped
+
+	sessionPhases = iota
+)
+
+func (p sessionPhase) String() string {
+	return [sessionPhases]string{"serving", "ending", "drained", "lingering", "closing", "stopped"}[p]
+}
+
+// sessionEvent is a row of the first table.
+type sessionEvent uint8
+
+const (
+	eventAttach sessionEvent = iota
+	eventConnectionLost
+	eventClientDone // a close request, or the end of the connection that the session ends with
+	eventResumeExpired
+	eventIdle
+	eventEvict
+	eventDrain
+	eventDrainDeadline
+	eventCloseTimeout
+	eventFailure
+
+	sessionEvents = iota
+)
+
+// sessionTable is the first table.
+var sessionTable = [sessionEvents][sessionPhases]sessionPhase{
+	eventAttach:         {serving, ending, serving, serving, closing, stopped},
+	eventConnectionLost: {serving, ending, drained, lingering, closing, stopped},
+	eventClientDone:     {ending, ending, closing, closing, closing, stopped},
+	eventResumeExpired:  {ending, ending, drained, lingering, closing, stopped},
+	eventIdle:           {ending, ending, drained, lingering, closing, stopped},
+	eventEvict:          {ending, ending, drained, lingering, closing, stopped},
+	eventDrain:          {serving, ending, drained, lingering, closing, stopped},
+	eventDrainDeadline:  {ending, ending, closing, closing, closing, stopped},
+	eventCloseTimeout:   {serving, ending, stopped, stopped, stopped, stopped},
+	eventFailure:        {stopped, stopped, stopped, stopped, stopped, stopped},
+}
+
+// closeTimeout is how long clients may take to read what is left for them once they
+// were told to go. It is above the gateway's write timeout, after which a client that
+// does not read is cut off anyway.
+const closeTimeout = 12 * time.Second
+
+// returnGrace is how long a drained session can be resumed after the end of its last
+// command. A socket that took the end does not prove that the client received it: one
+// whose network failed at that moment comes back for it.
+const returnGrace = 5 * time.Second
 
 // session is the actor that owns what one client has: its executions, their
 // transcripts, and the connections that follow them. Nothing else changes them.
 type session struct {
-	engine  *Engine
-	id      string
-	subject string
-	token   [sha256.Size]byte // of the resume token, which is not kept
-	created time.Time
-	asked   time.Time // when its first connection came
-	self    *actor.PID
+	engine     *Engine
+	id         string
+	subject    string
+	token      [sha256.Size]byte // of the resume token, which is not kept
+	created    time.Time
+	connecting time.Time // when the client of the first connection came
+	ephemeral  bool      // ends with its connection
+	self       *actor.PID
 
+	// Executions.
 	executions map[string]*execution
-	finished   []string // ids of dead executions, oldest first
-	live       int      // executions that are not dead
+	finished   []string  // ids of dead executions, oldest first
+	live       int       // executions that are not dead
+	lastEnd    time.Time // when the last execution died
 
-	conns     map[string]*attachedConn // by PID
-	ephemeral bool                     // ends with its connection
-
+	// Connections.
+	conns         map[string]*attachedConn // by PID
 	lastActivity  time.Time
-	detachedSince time.Time // zero while a connection is attached
+	detachedSince time.Time // zero: a connection is attached, or the phase is not serving
 	idleTimer     *time.Timer
 	resumeTimer   *time.Timer
-	lingerTimer   *time.Timer
 
-	drainDeadline time.Time   // zero: not draining
-	ending        wire.Reason // empty: not ending; else the reason its executions are given
-	endCause      wire.Cause
-	saidGoodbye   bool      // disconnect has been sent to the connections
-	lastEnd       time.Time // of a command
+	// The end.
+	phase         sessionPhase
+	reason        wire.Reason // given to the executions; empty while serving
+	cause         wire.Cause
+	drainDeadline time.Time // zero: no drain has begun
+	closeTimer    *time.Timer
+	closeSince    time.Time // when closeTimer was set; see closeTimeoutOver
 }
 
 // attachedConn is a connection and the executions it follows.
@@ -59,7 +146,7 @@ type attachedConn struct {
 
 func newSession(e *Engine, id string, open openSession) *session {
 	s := &session{
-		engine: e, id: id, subject: open.subject, asked: open.asked, created: time.Now(), lastActivity: time.Now(),
+		engine: e, id: id, subject: open.subject, connecting: open.asked, created: time.Now(), lastActivity: time.Now(),
 		executions: map[string]*execution{}, conns: map[string]*attachedConn{}, ephemeral: open.endsWithConnection,
 	}
 	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]bool{}}
@@ -67,6 +154,14 @@ func newSession(e *Engine, id string, open openSession) *session {
 }
 
 func (s *session) receive(ctx actor.Context) {
+	if _, stopping := ctx.Message().(*actor.Stopping); stopping || s.phase == stopped {
+		return // see cleanup
+	}
+	s.handle(ctx)
+	s.settle(ctx)
+}
+
+func (s *session) handle(ctx actor.Context) {
 	switch msg := ctx.Message().(type) {
 	case *actor.Started:
 		s.started(ctx)
@@ -97,16 +192,16 @@ func (s *session) receive(ctx actor.Context) {
 	case drain:
 		s.drain(ctx, msg)
 	case drainDeadline:
-		s.cancel(ctx, wire.ReasonDrain, wire.CauseDraining)
+		s.cancel(ctx, eventDrainDeadline, wire.ReasonDrain, wire.CauseDraining)
 	case idleCheck:
 		s.idleCheck(ctx)
 	case resumeWindowOver:
 		if s.detachedSince.Equal(msg.since) {
-			s.cancel(ctx, wire.ReasonSessionClosed, causeExpired)
+			s.cancel(ctx, eventResumeExpired, wire.ReasonSessionClosed, causeExpired)
 		}
-	case lingerOver:
-		if s.saidGoodbye {
-			ctx.Stop(s.self)
+	case closeTimeoutOver:
+		if s.closeSince.Equal(msg.since) {
+			s.event(ctx, eventCloseTimeout)
 		}
 	case *actor.Terminated:
 		s.terminated(ctx, msg)
@@ -126,141 +221,126 @@ func (s *session) started(ctx actor.Context) {
 			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})
 	}
-	s.engine.metrics.openSeconds.Observe(time.Since(s.asked).Seconds())
+	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())
 	s.engine.log.Info("session opened", "session", s.id, "subject", s.subject)
 }
 
-// attach adds a connection, or takes an attached one back to earlier offsets.
-func (s *session) attach(ctx actor.Context, msg attach) {
-	token := sha256.Sum256([]byte(msg.params.ResumeToken))
-	if subtle.ConstantTimeCompare(token[:], s.token[:]) != 1 || msg.subject != s.subject || s.ending != "" && !s.mayReturn() || s.ephemeral && s.conns[msg.conn.Id] == nil {
-		refuseAttach(ctx, msg)
-		return
+// cancel begins the session's end, unless it has begun. The reason is for its
+// executions, the cause for the log and the metrics.
+func (s *session) cancel(ctx actor.Context, ev sessionEvent, reason wire.Reason, cause wire.Cause) {
+	if s.phase == serving {
+		s.reason, s.cause = reason, cause
 	}
-	if err := s.checkOffsets(msg.params.Executions); err != nil {
-		ctx.Send(msg.conn, reply{id: msg.id, err: err})
-		return
-	}
-	if s.saidGoodbye {
-		s.unsay() // it has not heard it
-	}
-	s.lastActivity = time.Now()
-	c := s.conns[msg.conn.Id]
-	if c == nil {
-		c = &attachedConn{pid: msg.conn, follows: map[string]bool{}}
-		s.conns[msg.conn.Id] = c
-		ctx.Watch(msg.conn)
-		ctx.Send(msg.conn, attached{session: s.self})
-		s.engine.metrics.resumed.Inc()
-	}
-	s.setDetached(time.Time{})
-	stopTimer(s.resumeTimer)
-	ctx.Send(s.engine.manager, sessionEvictable{session: s.id})
-	s.resumed(ctx, c, msg)
-	if !s.drainDeadline.IsZero() {
-		s.notifyDraining(ctx, c)
-		s.drainIfIdle(ctx)
+	s.event(ctx, ev)
+}
+
+// event moves the session on by the first table.
+func (s *session) event(ctx actor.Context, ev sessionEvent) { s.enter(ctx, sessionTable[ev][s.phase]) }
+
+// settle moves the session on by the second table, until it stays where it is.
+func (s *session) settle(ctx actor.Context) {
+	for next := s.settled(); next != s.phase; next = s.settled() {
+		s.enter(ctx, next)
 	}
 }
 
-// connectionClosed detaches a connection; how it ended decides what becomes of the session.
-func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
-	c := s.conns[msg.conn.Id]
-	if c == nil {
-		return
-	}
-	delete(s.conns, msg.conn.Id)
-	ctx.Unwatch(msg.conn)
-	for id := range c.follows {
-		_, unread := msg.delivered[id]
-		unread = unread || msg.delivered == nil || slices.Contains(msg.missed, id)
-		if x := s.executions[id]; !unread && x != nil && x.completed != nil {
-			x.read = true
+// settled is the second table.
+func (s *session) settled() sessionPhase {
+	switch connected := len(s.conns) > 0; s.phase {
+	case serving:
+		idle := !s.drainDeadline.IsZero() && s.live == 0 && (connected || !s.unread())
+		switch {
+		case idle && s.ephemeral:
+			return closing
+		case idle:
+			return drained
 		}
-	}
-	switch {
-	case s.saidGoodbye && len(s.conns) > 0:
-	case s.mayReturn() && s.unread(): // it broke before it was sent the end
-		s.unsay()
-		s.detached(ctx)
-	case s.saidGoodbye:
-		s.leave(ctx)
-	case msg.cause == wire.CauseClientDone:
-		s.cancel(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
-	case s.ephemeral:
-		s.cancel(ctx, wire.ReasonSessionClosed, msg.cause)
-	case len(s.conns) == 0:
-		s.detached(ctx)
-	}
-}
-
-// detached starts the resume window.
-func (s *session) detached(ctx actor.Context) {
-	s.setDetached(time.Now())
-	s.lastActivity = s.detachedSince
-	s.resumeTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self, resumeWindowOver{since: s.detachedSince})
-	s.offerSlot(ctx)
-	s.drainIfIdle(ctx)
-}
-
-// setDetached notes since when nobody is connected; zero: somebody is.
-func (s *session) setDetached(since time.Time) {
-	switch was, is := !s.detachedSince.IsZero(), !since.IsZero(); {
-	case is && !was:
-		s.engine.detached.Add(1)
-	case was && !is:
-		s.engine.detached.Add(-1)
-	}
-	s.detachedSince = since
-}
-
-// offerSlot tells the manager when nobody would miss this session.
-func (s *session) offerSlot(ctx actor.Context) {
-	if s.isEvictable() {
-		ctx.Send(s.engine.manager, sessionEvictable{session: s.id, since: s.detachedSince})
-	}
-}
-
-func (s *session) isEvictable() bool {
-	return !s.detachedSince.IsZero() && s.live == 0 && !s.unread()
-}
-
-// unread reports whether a finished execution has output that no connection was sent to its end.
-func (s *session) unread() bool {
-	for _, x := range s.executions {
-		if !x.read {
-			return true
+	case ending:
+		if s.live == 0 {
+			return closing
 		}
+	case drained:
+		switch {
+		case connected:
+		case s.unread():
+			return serving
+		case time.Since(s.lastEnd) < returnGrace:
+			return lingering
+		default:
+			return stopped
+		}
+	case closing:
+		if !connected {
+			return stopped
+		}
+	case lingering, stopped:
 	}
-	return false
+	return s.phase
 }
 
-func (s *session) evict(ctx actor.Context) {
-	if !s.isEvictable() && s.ending == "" {
-		ctx.Send(s.engine.manager, evictRefused{session: s.id})
+// enter puts the session into a phase and does what belongs to the way there.
+func (s *session) enter(ctx actor.Context, next sessionPhase) {
+	was := s.phase
+	if next == was {
 		return
 	}
-	s.cancel(ctx, wire.ReasonSessionClosed, causeEvicted)
+	s.phase = next
+	stillOpen := was == drained && next == closing // its clients were told to go, and their time runs
+	if !stillOpen {
+		stopTimer(s.closeTimer)
+	}
+	if was == serving {
+		s.setDetached(time.Time{})
+	}
+	switch next {
+	case serving:
+		s.reason, s.cause = "", ""
+		if len(s.conns) == 0 {
+			s.detach(ctx)
+		}
+	case ending:
+		for _, x := range s.executions {
+			if x.pid != nil {
+				ctx.Send(x.pid, cancelExecution{reason: s.reason})
+			}
+		}
+	case drained, closing:
+		if was == serving { // without a cancel: settled saw that a drain has nothing to wait for
+			s.reason, s.cause = wire.ReasonDrain, wire.CauseDraining
+		}
+		if !stillOpen {
+			s.disconnect(ctx)
+		}
+	case lingering:
+		s.setCloseTimer(returnGrace - time.Since(s.lastEnd))
+	case stopped:
+		ctx.Stop(s.self)
+	}
 }
 
-func (s *session) idleCheck(ctx actor.Context) {
-	idle := time.Since(s.lastActivity)
-	if s.live == 0 && idle >= s.engine.limits.IdleTimeout {
-		s.cancel(ctx, wire.ReasonSessionClosed, causeIdle)
-		return
+// disconnect tells the clients to go. All processes are dead and the end of every transcript is
+// in it by then, so each connection is sent process.completed before it is closed.
+func (s *session) disconnect(ctx actor.Context) {
+	cause := wire.CauseSessionEnded
+	if s.cause == wire.CauseDraining {
+		cause = wire.CauseDraining
 	}
-	wait := s.engine.limits.IdleTimeout
-	if s.live == 0 {
-		wait -= idle
+	for _, c := range s.conns {
+		ctx.Send(c.pid, disconnect{cause: cause})
 	}
-	s.idleTimer = s.engine.after(wait, s.self, idleCheck{})
+	s.setCloseTimer(closeTimeout)
+}
+
+func (s *session) setCloseTimer(d time.Duration) {
+	s.closeSince = time.Now()
+	s.closeTimer = s.engine.after(d, s.self, closeTimeoutOver{since: s.closeSince})
 }
 
 // Causes of a session's end that are not the end of a connection.
 const (
-	causeExpired wire.Cause = "expired" // nobody came back within the resume window
+	causeExpired wire.Cause = "expired" // no client came back within the resume window
 	causeIdle    wire.Cause = "idle"    // nothing ran for the idle timeout
-	causeEvicted wire.Cause = "yielded" // it gave way to a newcomer
+	causeEvicted wire.Cause = "yielded" // it made room for another; the label's value is older than the name
 	causeFailed  wire.Cause = "failed"  // its actor panicked
 )
 
@@ -273,98 +353,39 @@ func sessionEnds() []string {
 	return ends
 }
 
-// cancel begins the session's end: its executions are cancelled, and when the last
-// of them is dead the connections are closed and the slot is freed.
-func (s *session) cancel(ctx actor.Context, reason wire.Reason, cause wire.Cause) {
-	if s.ending != "" {
-		return
-	}
-	s.ending, s.endCause = reason, cause
-	for _, x := range s.executions {
-		if x.pid != nil {
-			ctx.Send(x.pid, cancelExecution{reason: reason})
-		}
-	}
-	s.finishIfDead(ctx)
-}
-
-// finishIfDead says goodbye once no process is left. The end of every transcript
-// is in it by then, so the goodbye comes after process.completed on each connection.
-func (s *session) finishIfDead(ctx actor.Context) {
-	if s.ending == "" || s.live > 0 || s.saidGoodbye {
-		return
-	}
-	s.saidGoodbye = true
-	if len(s.conns) == 0 {
-		s.leave(ctx)
-		return
-	}
-	cause := wire.CauseSessionEnded
-	if s.endCause == wire.CauseDraining {
-		cause = wire.CauseDraining
-	}
-	for _, c := range s.conns {
-		ctx.Send(c.pid, disconnect{cause: cause})
-	}
-	s.lingerTimer = s.engine.after(lingerTime, s.self, lingerOver{})
-}
-
-// mayReturn reports whether a goodbye can be taken back. One that is said because a drain found
-// nothing running can: a client whose socket broke meanwhile was not told the end of its
-// commands, and may come back for it until the drain has passed.
-func (s *session) mayReturn() bool {
-	return s.saidGoodbye && s.endCause == wire.CauseDraining && time.Now().Before(s.drainDeadline)
-}
-
-// leave stops the session: while a drain lasts, not before a client can have come back for the end of a command.
-func (s *session) leave(ctx actor.Context) {
-	stopTimer(s.lingerTimer)
-	wait := time.Until(s.lastEnd.Add(returnTime))
-	if wait <= 0 || !s.mayReturn() {
-		ctx.Stop(s.self)
-		return
-	}
-	s.lingerTimer = s.engine.after(min(wait, time.Until(s.drainDeadline)), s.self, lingerOver{})
-}
-
-// unsay takes the goodbye back. No command was ended for it.
-func (s *session) unsay() {
-	s.ending, s.endCause, s.saidGoodbye = "", "", false
-	stopTimer(s.lingerTimer)
-}
-
-// cleanup runs when the actor stops, in order or by a panic. Its process actors
+// cleanup runs when the actor stops, in order or after a panic. Its process actors
 // are stopped after it and kill what they own.
 func (s *session) cleanup() {
-	for _, t := range []*time.Timer{s.idleTimer, s.resumeTimer, s.lingerTimer} {
+	s.phase = sessionTable[eventFailure][s.phase]
+	for _, t := range []*time.Timer{s.idleTimer, s.resumeTimer, s.closeTimer} {
 		stopTimer(t)
 	}
-	if s.endCause == "" {
+	if s.cause == "" {
 		told := wire.CauseInternal
-		s.ending, s.endCause = wire.ReasonInternal, causeFailed
+		s.reason, s.cause = wire.ReasonInternal, causeFailed
 		if s.engine.closing.Load() {
 			told = wire.CauseDraining
-			s.ending, s.endCause = wire.ReasonDrain, wire.CauseDraining
+			s.reason, s.cause = wire.ReasonDrain, wire.CauseDraining
 		}
 		for _, c := range s.conns {
 			s.engine.system.Root.Send(c.pid, disconnect{cause: told})
 		}
 	}
 	s.setDetached(time.Time{})
-	s.engine.metrics.ended.WithLabelValues(string(s.endCause)).Inc()
-	s.engine.log.Info("session ended", "session", s.id, "subject", s.subject, "cause", string(s.endCause))
+	s.engine.metrics.ended.WithLabelValues(string(s.cause)).Inc()
+	s.engine.log.Info("session ended", "session", s.id, "subject", s.subject, "cause", string(s.cause))
 	for _, x := range s.executions {
-		x.abandon(s.engine, s.ending)
+		x.abandon(s.engine, s.reason)
 	}
 }
 
-// drain announces the end and, if nothing runs, ends.
+// drain announces that the server stops; settled ends a session in which nothing runs.
 func (s *session) drain(ctx actor.Context, msg drain) {
 	s.drainDeadline = msg.deadline
 	for _, c := range s.conns {
 		s.notifyDraining(ctx, c)
 	}
-	s.drainIfIdle(ctx)
+	s.event(ctx, eventDrain)
 }
 
 func (s *session) notifyDraining(ctx actor.Context, c *attachedConn) {
@@ -372,22 +393,23 @@ func (s *session) notifyDraining(ctx actor.Context, c *attachedConn) {
 	ctx.Send(c.pid, notify{method: wire.MethodDraining, params: &wire.Draining{DeadlineSeconds: left}})
 }
 
-// drainIfIdle ends a draining session as soon as nothing runs in it, unless its
-// client is away and has output left to read: it may come back until its resume
-// window or the drain has passed, whichever is first.
-func (s *session) drainIfIdle(ctx actor.Context) {
-	if s.drainDeadline.IsZero() || s.live > 0 {
+func (s *session) idleCheck(ctx actor.Context) {
+	idle := time.Since(s.lastActivity)
+	if s.live == 0 && idle >= s.engine.limits.IdleTimeout {
+		s.cancel(ctx, eventIdle, wire.ReasonSessionClosed, causeIdle)
 		return
 	}
-	if s.detachedSince.IsZero() || !s.unread() {
-		s.cancel(ctx, wire.ReasonDrain, wire.CauseDraining)
+	wait := s.engine.limits.IdleTimeout
+	if s.live == 0 {
+		wait -= idle
 	}
+	s.idleTimer = s.engine.after(wait, s.self, idleCheck{})
 }
 
-// terminated hears of connections and process actors that stopped.
+// terminated learns of connections and process actors that have stopped.
 func (s *session) terminated(ctx actor.Context, msg *actor.Terminated) {
 	if s.conns[msg.Who.Id] != nil {
-		// Terminated overtakes what the connection sent before: take this in turn.
+		// Terminated overtakes what the connection sent before it: handle this in its turn.
 		ctx.Send(s.self, connectionClosed{conn: msg.Who, cause: wire.CauseClientGone})
 		return
 	}

@@ -95,9 +95,9 @@ func TestEndThatDidNotArrive(t *testing.T) {
 		left time.Duration // of the drain: the session does not go on beyond it
 	}{
 		{"not sent, socket gone", false, true, time.Second, 5 * time.Minute},
-		{"not sent, socket gone, much later", false, true, 10 * returnTime, 5 * time.Minute},
+		{"not sent, socket gone, much later", false, true, 10 * returnGrace, 5 * time.Minute},
 		{"not sent, socket there", false, false, time.Second, 5 * time.Minute},
-		{"sent", true, true, returnTime / 2, 5 * time.Minute},
+		{"sent", true, true, returnGrace / 2, 5 * time.Minute},
 		{"sent, drain about to pass", true, true, time.Second, 2 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestEndThatDidNotArrive(t *testing.T) {
 				known()
 				began := time.Now()
 				<-drained
-				if took := time.Since(began); took > returnTime || time.Now().After(deadline) {
+				if took := time.Since(began); took > returnGrace || time.Now().After(deadline) {
 					t.Errorf("the drain went on for %v when all was read, %v beyond its deadline", took, time.Since(deadline))
 				}
 				h.stop(t)

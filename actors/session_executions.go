@@ -115,9 +115,7 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 		s.forget(s.finished[0])
 		s.finished = s.finished[1:]
 	}
-	s.finishIfDead(ctx)
 	s.offerSlot(ctx)
-	s.drainIfIdle(ctx)
 }
 
 // forget removes what is kept of a finished execution. Its id may be used again.

@@ -35,7 +35,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 		s.attach(ctx, attach{conn: msg.conn, id: msg.id, subject: s.subject, params: *p})
 	case *wire.CloseParams:
 		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
-		s.cancel(ctx, wire.ReasonSessionClosed, wire.CauseClientDone)
+		s.cancel(ctx, eventClientDone, wire.ReasonSessionClosed, wire.CauseClientDone)
 	default:
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
 	}
@@ -51,7 +51,7 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		s.attachExecution(ctx, x, waiter{conn: c.pid, id: id, attached: true})
 		return
 	}
-	if s.ending != "" {
+	if s.phase != serving {
 		refuse(refusedEnding, wire.Errorf(wire.CodeNoSession, "the session is ending"))
 		return
 	}
