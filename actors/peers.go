@@ -81,11 +81,14 @@ func (e *Engine) joinPeers(cfg *PeersConfig) {
 	p := &cluster{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
 	e.cluster = p
 	p.metrics = newPeerMetrics(e.metrics, &p.counters, cfg.TLS, &p.held, func() (int, int) { return int(p.alive.Load()), int(p.dead.Load()) })
-	p.transport = peers.NewTransport(e.pod, cfg.Listener, cfg.TLS, peers.ConnectionAge, e.log, p.metrics.Metrics)
+	p.transport = peers.NewTransport(peers.Config{
+		Pod: e.pod, Listener: cfg.Listener, TLS: cfg.TLS, Metrics: p.metrics.Metrics, Log: e.log,
+		Deliver: p.route, Connected: p.reached,
+	})
 	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
 		Send: p.transport.Send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
 	})
-	p.transport.Start(p.route, p.reached)
+	p.transport.Start()
 	p.unsubscribe = p.directory.Subscribe(p.refresh)
 	p.refresh()
 }
@@ -182,7 +185,7 @@ func (p *cluster) stateChanged(peer string, state relay.PeerState) {
 			p.log.Info("peer is alive", "peer", peer)
 		case relay.PeerIsDead:
 			p.log.Warn("peer is dead: it has not answered", "peer", peer)
-			p.transport.Cut(peer)
+			p.transport.Reset(peer)
 		}
 		p.locked(func(t *relay.Table, _ time.Time) { p.count(t) })
 	})

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"context"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -10,10 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
-	"github.com/asynkron/protoactor-go/remote"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -22,49 +18,36 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// recording holds what a pod of release 0.2 (protocol version 1) sent, as remote's messages,
-// each after its length: it opened a session, ran a command, read its output, asked for the
-// status and closed. TROUPE_RECORD=1 makes a new one, which is wanted when a release is made.
+// recording holds what a pod of release 0.2 (protocol version 1) sent, as envelopes, each after its length: it opened
+// a session, ran a command, read its output, asked for the status and closed. TROUPE_RECORD=1 makes a new one, which is
+// wanted when a release is made.
 const recording = "testdata/peer-v1.bin"
 
-// oldPeer is a pod whose sentences are known beforehand.
+// oldPeer is a pod whose envelopes are known beforehand.
 type oldPeer struct {
-	remote.UnimplementedRemotingServer
-	stream remote.Remoting_ReceiveClient // to the pod of this release
+	transport *peers.Transport
 
 	mu    sync.Mutex
 	came  []*relay.Frame
 	seen  uint64 // the highest seq that came, without gaps
-	sent  []*remote.RemoteMessage
+	sent  [][]byte
 	guest *relay.Guest // while recording
 }
 
-// Receive is where the pod of this release sends its side to.
-func (p *oldPeer) Receive(stream remote.Remoting_ReceiveServer) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return nil
-		}
-		if m.GetConnectRequest() != nil {
-			_ = stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{ConnectResponse: &remote.ConnectResponse{MemberId: "old"}}})
-		}
-		for _, e := range m.GetMessageBatch().GetEnvelopes() {
-			var envelope relay.Envelope
-			if proto.Unmarshal(e.GetMessageData(), &envelope) != nil || envelope.GetFrame() == nil {
-				continue
-			}
-			p.mu.Lock()
-			f := envelope.GetFrame()
-			p.came = append(p.came, f)
-			if f.GetSeq() == p.seen+1 {
-				p.seen++
-			}
-			if p.guest != nil {
-				p.guest.Receive(time.Now(), f)
-			}
-			p.mu.Unlock()
-		}
+// deliver takes what the pod of this release says.
+func (p *oldPeer) deliver(e *relay.Envelope) {
+	f := e.GetFrame()
+	if f == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.came = append(p.came, f)
+	if f.GetSeq() == p.seen+1 {
+		p.seen++
+	}
+	if p.guest != nil {
+		p.guest.Receive(time.Now(), f)
 	}
 }
 
@@ -86,41 +69,33 @@ func (p *oldPeer) got(pick func(*relay.Frame) bool) *relay.Frame {
 
 var oldBoot = relay.Boot{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 
-// say sends one envelope as release 0.2 did.
+// say sends one envelope, and keeps it.
 func (p *oldPeer) say(f *relay.Frame) {
-	data, err := proto.Marshal(&relay.Envelope{Version: 1, From: "old", Boot: oldBoot[:], Kind: &relay.Envelope_Frame{Frame: f}})
+	e := &relay.Envelope{Version: 1, From: "old", Boot: oldBoot[:], Kind: &relay.Envelope_Frame{Frame: f}}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 	if err != nil {
 		panic(err)
 	}
-	m := &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: &remote.MessageBatch{
-		TypeNames: []string{"troupe.relay.v1.Envelope"}, Targets: []*actor.PID{{Address: "pod-0", Id: "peers"}},
-		Envelopes: []*remote.MessageEnvelope{{MessageData: data}},
-	}}}
-	p.sent = append(p.sent, m)
-	_ = p.stream.Send(m)
+	p.sent = append(p.sent, data)
+	p.transport.Send("pod-0", e)
 }
 
 // meetOldPeer makes a service of one pod, and an old one that it knows.
 func meetOldPeer(t *testing.T) (*service, *oldPeer) {
 	t.Helper()
 	s := newService(t, 1, nil)
-	files := sign(t, s.ca, t.TempDir(), peers.CertName)
 	old := &oldPeer{}
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(serverOf(t, files))))
-	remote.RegisterRemotingServer(server, old)
 	l := listenLoopback(t, "127.0.0.1:0")
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(server.Stop)
-	conn, err := grpc.NewClient("passthrough:///"+s.dir.peers[0].Addr, grpc.WithTransportCredentials(credentials.NewTLS(clientOf(t, files))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	if old.stream, err = remote.NewRemotingClient(conn).Receive(ctx); err != nil {
-		t.Fatal(err)
-	}
+	connected := make(chan string, 100)
+	old.transport = peers.NewTransport(peers.Config{
+		Pod: "old", Listener: l, TLS: load(t, sign(t, s.ca, t.TempDir(), peers.CertName)),
+		Metrics: peers.NewMetrics(func(prometheus.Collector) {}),
+		Deliver: old.deliver, Connected: func(pod string) { connected <- pod },
+	})
+	old.transport.Start()
+	t.Cleanup(old.transport.Close)
+	old.transport.SetPeers(map[string]string{"pod-0": s.dir.peers[0].Addr})
+	<-connected // or what is said before is lost
 	s.dir.set(peers.Unknown, append(s.dir.Peers(), peers.Peer{Pod: "old", Addr: l.Addr().String()})...)
 	return s, old
 }
@@ -135,46 +110,35 @@ func TestOlderAndNewerPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func([]byte) []byte{
-		"older": func(b []byte) []byte { return b },
-		"newer": func(b []byte) []byte {
-			b = protowire.AppendTag(b, 1999, protowire.BytesType)
-			return protowire.AppendString(b, "of a later release")
-		},
+	for name, unknown := range map[string][]byte{
+		"older": nil,
+		"newer": protowire.AppendString(protowire.AppendTag(nil, 1999, protowire.BytesType), "of a later release"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, old := meetOldPeer(t)
 			for rest := data; len(rest) > 0; {
 				size, n := binary.Uvarint(rest)
-				m := &remote.RemoteMessage{}
-				if err := proto.Unmarshal(rest[n:n+int(size)], m); err != nil {
+				envelope := new(relay.Envelope)
+				if err := proto.Unmarshal(rest[n:n+int(size)], envelope); err != nil {
 					t.Fatal(err)
 				}
 				rest = rest[n+int(size):]
-				e := m.GetMessageBatch().GetEnvelopes()[0]
-				var envelope relay.Envelope
-				if err := proto.Unmarshal(e.GetMessageData(), &envelope); err != nil {
-					t.Fatal(err)
-				}
-				if c := envelope.GetFrame().GetRequest(); c.GetMethod() == wire.MethodStatus {
+				f := envelope.GetFrame()
+				if f.GetRequest().GetMethod() == wire.MethodStatus {
 					finish(t, s, old)
 				}
-				if envelope.GetFrame().GetEnd() != nil {
+				if f.GetEnd() != nil {
 					eventually(t, 10*time.Second, "the answer to status", func() bool {
 						return old.got(func(f *relay.Frame) bool {
 							return string(f.GetReply().GetId()) == "2" && len(f.GetReply().GetError()) == 0
 						}) != nil
 					})
 				}
-				// How this pod cuts its part into frames is its own affair: what was not said is not acknowledged.
-				envelope.GetFrame().Ack = min(envelope.GetFrame().GetAck(), old.seq())
-				if e.MessageData, err = proto.Marshal(&envelope); err != nil {
-					t.Fatal(err)
-				}
-				e.MessageData = change(e.GetMessageData())
-				if err := old.stream.Send(m); err != nil {
-					t.Fatal(err)
-				}
+				// This pod may cut what it says into other frames: what it has not sent is not acknowledged.
+				f.Ack = min(f.GetAck(), old.seq())
+				envelope.ProtoReflect().SetUnknown(unknown)
+				f.ProtoReflect().SetUnknown(unknown)
+				old.transport.Send("pod-0", envelope)
 			}
 			eventually(t, 10*time.Second, "the session ends", func() bool { return s.pods[0].Stats().Sessions == 0 })
 			if n := metricValue(t, s.pods[0].cluster.metrics.Malformed); n != 0 {
@@ -235,11 +199,7 @@ func record(t *testing.T) {
 	eventually(t, 10*time.Second, "the session ends", func() bool { return s.pods[0].Stats().Sessions == 0 })
 	var out []byte
 	do(func(*relay.Guest) {
-		for _, m := range old.sent {
-			data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-			if err != nil {
-				t.Fatal(err)
-			}
+		for _, data := range old.sent {
 			out = append(binary.AppendUvarint(out, uint64(len(data))), data...)
 		}
 	})

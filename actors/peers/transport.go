@@ -1,49 +1,71 @@
 package peers
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"sync"
 	"time"
 
-	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// Transport carries envelopes between pods. It speaks the gRPC service of
-// proto.actor's remote (messages, greeting, batches), but with endpoints of its
-// own. Those of the library hold without bound what a peer does not take (140 MiB
-// after 125 MiB were sent to one that accepts connections and does nothing), wait
-// on a stream that no one can interrupt, keep a peer that has restarted from being
-// reached for two seconds, and panic in a reader at a type name they do not know.
-//
-// It loses what is under way when a connection breaks, and what comes while a
-// peer's queue is full. Links send that again.
-type Transport struct {
-	self    string
-	age     time.Duration // of connections, at most
-	log     *slog.Logger
-	metrics *Metrics
-	deliver func(*relay.Envelope) // in the order of one connection; must not block
-	reached func(pod string)      // a connection to the peer was made, again perhaps
+const (
+	// ConnectionAge is how old a connection may become, because a connection keeps what its handshake found, including
+	// certificates that have been withdrawn since. The pod that dialled replaces it before that age, which loses
+	// nothing; the pod that was dialled ends it at twice that age, which loses what is under way.
+	ConnectionAge = time.Hour
 
-	listener    net.Listener
+	// streamWindow is how much gRPC buffers for a stream that is not read. A fixed value turns off gRPC's estimate,
+	// which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
+	streamWindow = 1 << 20
+	// The write buffer takes a whole batch, so that one system call writes it. Read buffers are held for each connection
+	// as long as it lives; the pod that dialled reads little.
+	writeBuffer      = maxBatchBytes
+	readBuffer       = 64 << 10
+	dialerReadBuffer = 4 << 10
+	// maxMessage bounds a message that is received: several times the largest Batch, for later releases.
+	maxMessage = 1 << 20
+	// maxWelcome bounds a message from the pod that was dialled.
+	maxWelcome = 4 << 10
+	// Either end gives up a connection on which nothing arrives for the sum of these.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	// maxStreams is per connection: a peer opens one.
+	maxStreams = 4
+)
+
+// Config is what a Transport needs.
+type Config struct {
+	Pod      string       // the name of this pod; required
+	Listener net.Listener // where peers connect; required; Close closes it
+	TLS      *TLS         // nil: plain text
+	Metrics  *Metrics     // required
+	Log      *slog.Logger // nil: none
+	// ConnectionAge replaces the constant of that name; 0: the constant.
+	ConnectionAge time.Duration
+	// Deliver takes an envelope that has arrived, and Connected the name of a peer that this pod has just connected to,
+	// perhaps again. Envelopes of one connection come in order. Both are required, are called from goroutines of the
+	// transport, and must not block.
+	Deliver   func(*relay.Envelope)
+	Connected func(pod string)
+}
+
+// Transport carries envelopes between pods, over the gRPC service Peers of relay.proto.
+//
+// It loses what is under way when a connection breaks, and what is sent while a peer's queue is full. Links send that
+// again.
+type Transport struct {
+	cfg         Config
+	log         *slog.Logger
 	server      *grpc.Server
 	served      chan struct{} // closed when the server has ended
 	dialOptions []grpc.DialOption
@@ -51,80 +73,80 @@ type Transport struct {
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by pod
 	closed    bool
-	running   sync.WaitGroup // endpoints' goroutines, also of those that were replaced
+	running   sync.WaitGroup // goroutines of endpoints, including those that were replaced
 }
 
-// peersID is the actor that envelopes are addressed to, and envelopeType the only type that there is.
-const peersID = "peers"
-
-var envelopeType = string((&relay.Envelope{}).ProtoReflect().Descriptor().FullName())
-
-const (
-	// streamWindow is what gRPC takes in for a reader that does not read. Fixed, since it would grow by itself.
-	streamWindow = 1 << 20
-	// What one system call takes: a batch is written at once. The buffers for reading are held for each connection, as
-	// long as it lives, and whoever dialled reads signs only.
-	writeBuffer     = maxBatchBytes
-	readBuffer      = 64 << 10
-	signsReadBuffer = 4 << 10
-	// A connection over which nothing comes for the sum of these is given up, by both ends.
-	keepaliveTime    = 10 * time.Second
-	keepaliveTimeout = 5 * time.Second
-	// maxStreams is per connection: a peer has one.
-	maxStreams = 4
-)
-
-// NewTransport prepares to serve l, which Close closes. Without security it is plain text. age is ConnectionAge, but for tests.
-func NewTransport(self string, l net.Listener, security *TLS, age time.Duration, log *slog.Logger, m *Metrics) *Transport {
-	t := &Transport{self: self, age: age, listener: l, log: log, metrics: m, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
+// NewTransport makes a Transport. It serves from Start on.
+func NewTransport(cfg Config) *Transport {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ConnectionAge == 0 {
+		cfg.ConnectionAge = ConnectionAge
+	}
+	t := &Transport{cfg: cfg, log: cfg.Log, served: make(chan struct{}), endpoints: map[string]*endpoint{}}
 	serverCreds, clientCreds := insecure.NewCredentials(), insecure.NewCredentials()
-	if security != nil {
-		serverCreds, clientCreds = security.server(t.refused), security.client(t.refused)
+	if cfg.TLS != nil {
+		serverCreds, clientCreds = cfg.TLS.server(t.refused), cfg.TLS.client(t.refused)
 	}
-	t.dialOptions = []grpc.DialOption{
-		grpc.WithTransportCredentials(clientCreds), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec())),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
-		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
-		experimental.WithBufferPool(streamBuffers), grpc.WithReadBufferSize(signsReadBuffer), grpc.WithWriteBufferSize(writeBuffer),
-		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
-	}
-	t.server = t.newServer(serverCreds)
+	t.dialOptions = dialOptions(clientCreds)
+	t.server = newServer(serverCreds, cfg.ConnectionAge, &receiver{t: t})
 	return t
 }
 
-// Start serves. deliver and reached are called from then on, from goroutines of the transport.
-func (t *Transport) Start(deliver func(*relay.Envelope), reached func(pod string)) {
-	t.deliver, t.reached = deliver, reached
+func dialOptions(creds credentials.TransportCredentials) []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newBatchCodec()), grpc.MaxCallRecvMsgSize(maxWelcome)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
+		grpc.WithReadBufferSize(dialerReadBuffer), grpc.WithWriteBufferSize(writeBuffer),
+		experimental.WithBufferPool(streamBuffers),
+		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
+	}
+}
+
+func newServer(creds credentials.TransportCredentials, age time.Duration, r *receiver) *grpc.Server {
+	s := grpc.NewServer(
+		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.MaxRecvMsgSize(maxMessage),
+		grpc.UnknownServiceHandler(r.unknown),
+		grpc.ConnectionTimeout(dialTimeout), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow),
+		grpc.ReadBufferSize(readBuffer),
+		experimental.BufferPool(streamBuffers),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout,
+			MaxConnectionAge: 2 * age, MaxConnectionAgeGrace: dialTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+	)
+	s.RegisterService(&serviceDesc, r)
+	return s
+}
+
+// Start begins to serve.
+func (t *Transport) Start() {
 	go func() {
 		defer close(t.served)
-		if err := t.server.Serve(t.listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		if err := t.server.Serve(t.cfg.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.log.Error("the peer listener broke", "err", err)
 		}
 	}()
 }
 
-func (t *Transport) newServer(creds credentials.TransportCredentials) *grpc.Server {
-	s := grpc.NewServer(
-		grpc.Creds(creds), grpc.ForceServerCodecV2(newBatchCodec()), grpc.ConnectionTimeout(dialPatience), grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(streamWindow), experimental.BufferPool(streamBuffers),
-		grpc.ReadBufferSize(readBuffer),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionAge: 2 * t.age, MaxConnectionAgeGrace: dialPatience,
-		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
-	)
-	remote.RegisterRemotingServer(s, &receiver{t: t})
-	return s
-}
+// connected tells of a connection that was made.
+func (t *Transport) connected(pod string) { t.cfg.Connected(pod) }
 
-// refused counts a connection that was not let in, or that was not what was dialled.
+// refused counts a connection that failed the handshake, on either side.
 func (t *Transport) refused(reason, addr string, err error) {
-	t.metrics.Refused.WithLabelValues(reason).Inc()
+	t.cfg.Metrics.Refused.WithLabelValues(reason).Inc()
 	t.log.Warn("peer refused", "reason", reason, "addr", addr, "err", err)
 }
 
-// SetPeers says where peers are, all that there are to be connections to.
-// A peer whose address has changed is connected to anew.
+// SetPeers replaces the addresses of all peers. The transport connects to each, again if its address has changed, and
+// disconnects from those that are gone.
 func (t *Transport) SetPeers(addrs map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,13 +166,18 @@ func (t *Transport) SetPeers(addrs map[string]string) {
 	}
 }
 
+// endpoint returns the one of a pod, nil if its address is not known.
+func (t *Transport) endpoint(pod string) *endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.endpoints[pod]
+}
+
 // Send queues an envelope for a peer. It never blocks, and may lose it.
 func (t *Transport) Send(pod string, e *relay.Envelope) {
-	t.mu.Lock()
-	ep := t.endpoints[pod]
-	t.mu.Unlock()
+	ep := t.endpoint(pod)
 	if ep == nil {
-		t.metrics.Lost.WithLabelValues(noAddress).Inc()
+		t.cfg.Metrics.Lost.WithLabelValues(noAddress).Inc()
 		return
 	}
 	buf := streamBuffers.Get(proto.Size(e))
@@ -161,31 +188,24 @@ func (t *Transport) Send(pod string, e *relay.Envelope) {
 		return
 	}
 	*buf = data
-	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.post(envelope, cap(data)) {
+	if envelope := mem.NewBuffer(buf, streamBuffers); !ep.queue.put(envelope, cap(data)) {
 		envelope.Free()
-		t.metrics.Lost.WithLabelValues(queueFull).Inc()
+		t.cfg.Metrics.Lost.WithLabelValues(queueFull).Inc()
 	}
 }
 
 // Queued returns how many bytes of memory wait to be sent to a peer.
 func (t *Transport) Queued(pod string) int {
-	t.mu.Lock()
-	ep := t.endpoints[pod]
-	t.mu.Unlock()
-	if ep == nil {
-		return 0
+	if ep := t.endpoint(pod); ep != nil {
+		return ep.queue.size()
 	}
-	return ep.waiting()
+	return 0
 }
 
-// Cut gives up the connection to a peer that is dead, and what waits for it.
-func (t *Transport) Cut(pod string) {
-	t.mu.Lock()
-	ep := t.endpoints[pod]
-	t.mu.Unlock()
-	if ep != nil {
-		ep.forget()
-		ep.cut()
+// Reset ends the connection to a peer, discards what waits for it, and connects again.
+func (t *Transport) Reset(pod string) {
+	if ep := t.endpoint(pod); ep != nil {
+		ep.reset()
 	}
 }
 
@@ -202,82 +222,4 @@ func (t *Transport) Close() {
 	t.running.Wait()
 	t.server.Stop()
 	<-t.served
-}
-
-// receiver is the serving side of proto.actor's remote. What it does not know is
-// passed over: a later release may send it.
-type receiver struct {
-	remote.UnimplementedRemotingServer
-	t *Transport
-}
-
-// Receive serves one peer's stream.
-func (r *receiver) Receive(stream remote.Remoting_ReceiveServer) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.t.metrics.Malformed.Inc()
-			r.t.log.Error("panic at what a peer sent", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = status.Error(codes.Internal, "panic")
-		}
-	}()
-	for {
-		msg := new(inMessage)
-		err := stream.RecvMsg(msg)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			if s := status.Code(err); s != codes.Canceled && s != codes.Unavailable && !errors.Is(err, context.Canceled) {
-				r.t.metrics.Malformed.Inc()
-				r.t.log.Warn("a peer's stream broke", "err", err)
-			}
-			return err
-		}
-		err = r.message(stream, msg)
-		msg.data.Free()
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// message handles one message of a stream. It returns an error only if the stream cannot go on.
-func (r *receiver) message(stream remote.Remoting_ReceiveServer, msg *inMessage) error {
-	batch, other, err := msg.batch()
-	switch {
-	case err != nil:
-		r.t.metrics.Malformed.Inc()
-	case other == nil:
-		r.batch(batch)
-	case other.GetConnectRequest() != nil:
-		return stream.Send(&remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
-			ConnectResponse: &remote.ConnectResponse{MemberId: r.t.self},
-		}})
-	}
-	return nil
-}
-
-// batch delivers the envelopes of a batch that are meant for us. An index that
-// points nowhere, another type, another serializer or another actor is counted and passed over.
-func (r *receiver) batch(b []byte) {
-	r.t.metrics.Bytes.WithLabelValues(received).Add(float64(len(b)))
-	var index batchIndex
-	if index.read(b) != nil {
-		r.t.metrics.Malformed.Inc()
-		return
-	}
-	// It was read to its end just now.
-	_ = fields(b, func(num protowire.Number, typ protowire.Type, b []byte) int {
-		if num != batchEnvelopes || typ != protowire.BytesType {
-			return skip(num, typ, b)
-		}
-		raw, n := protowire.ConsumeBytes(b)
-		envelope := new(relay.Envelope)
-		if data, ok := index.envelope(raw); !ok || proto.Unmarshal(data, envelope) != nil {
-			r.t.metrics.Malformed.Inc()
-			return n
-		}
-		r.t.deliver(envelope)
-		return n
-	})
 }

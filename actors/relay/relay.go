@@ -84,8 +84,7 @@ const (
 	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more: where messages may
 	// be large, a link needs more.
 	DefaultMaxControl = 8 << 20
-	// MaxEnvelope is more than any envelope has. Transports batch messages and bound the batch:
-	// 64 of these are within the 16 MiB of protoactor's remote.
+	// MaxEnvelope bounds an envelope in bytes. Transports reject larger ones.
 	MaxEnvelope = 64 << 10
 )
 

@@ -75,10 +75,100 @@ func (x Reset_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reset_Reason.Descriptor instead.
 func (Reset_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{5, 0}
+	return file_relay_proto_rawDescGZIP(), []int{7, 0}
 }
 
-// Envelope is all that crosses the network between pods.
+// Batch is envelopes that travel together, in order.
+type Batch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelopes     [][]byte               `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"` // each an Envelope; bytes, so that they are not copied on their way to and from the network
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_relay_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Batch) GetEnvelopes() [][]byte {
+	if x != nil {
+		return x.Envelopes
+	}
+	return nil
+}
+
+// Welcome says whose stream it is: addresses of pods are used again, and all pods share the name in their certificates.
+type Welcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pod           string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Welcome) Reset() {
+	*x = Welcome{}
+	mi := &file_relay_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Welcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Welcome) ProtoMessage() {}
+
+func (x *Welcome) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
+func (*Welcome) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Welcome) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+// Envelope is one message between pods.
 type Envelope struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the sender's protocol, 1 or more
@@ -95,7 +185,7 @@ type Envelope struct {
 
 func (x *Envelope) Reset() {
 	*x = Envelope{}
-	mi := &file_relay_proto_msgTypes[0]
+	mi := &file_relay_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -107,7 +197,7 @@ func (x *Envelope) String() string {
 func (*Envelope) ProtoMessage() {}
 
 func (x *Envelope) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[0]
+	mi := &file_relay_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -120,7 +210,7 @@ func (x *Envelope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
 func (*Envelope) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{0}
+	return file_relay_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Envelope) GetVersion() uint32 {
@@ -199,7 +289,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_relay_proto_msgTypes[1]
+	mi := &file_relay_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +301,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[1]
+	mi := &file_relay_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +314,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{1}
+	return file_relay_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Heartbeat) GetCount() uint64 {
@@ -290,7 +380,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_relay_proto_msgTypes[2]
+	mi := &file_relay_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +392,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[2]
+	mi := &file_relay_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +405,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{2}
+	return file_relay_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Frame) GetLink() []byte {
@@ -560,7 +650,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +662,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +675,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{3}
+	return file_relay_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ack) GetGap() bool {
@@ -620,7 +710,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +722,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +735,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{4}
+	return file_relay_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Probe) GetNumber() uint64 {
@@ -672,7 +762,7 @@ type Reset struct {
 
 func (x *Reset) Reset() {
 	*x = Reset{}
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +774,7 @@ func (x *Reset) String() string {
 func (*Reset) ProtoMessage() {}
 
 func (x *Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +787,7 @@ func (x *Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reset.ProtoReflect.Descriptor instead.
 func (*Reset) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{5}
+	return file_relay_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Reset) GetReason() Reset_Reason {
@@ -718,7 +808,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +820,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +833,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{6}
+	return file_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Fragment) GetData() []byte {
@@ -775,7 +865,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +877,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +890,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{7}
+	return file_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Open) GetSubject() []byte {
@@ -857,7 +947,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_relay_proto_msgTypes[8]
+	mi := &file_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +959,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[8]
+	mi := &file_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +972,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{8}
+	return file_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Request) GetId() []byte {
@@ -916,7 +1006,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_relay_proto_msgTypes[9]
+	mi := &file_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1018,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[9]
+	mi := &file_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1031,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{9}
+	return file_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Credit) GetLimit() uint64 {
@@ -963,7 +1053,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_relay_proto_msgTypes[10]
+	mi := &file_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1065,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[10]
+	mi := &file_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1078,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{10}
+	return file_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *End) GetCause() string {
@@ -1025,7 +1115,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_relay_proto_msgTypes[11]
+	mi := &file_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1127,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[11]
+	mi := &file_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1140,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{11}
+	return file_relay_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Reply) GetId() []byte {
@@ -1092,7 +1182,7 @@ type Notify struct {
 
 func (x *Notify) Reset() {
 	*x = Notify{}
-	mi := &file_relay_proto_msgTypes[12]
+	mi := &file_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1194,7 @@ func (x *Notify) String() string {
 func (*Notify) ProtoMessage() {}
 
 func (x *Notify) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[12]
+	mi := &file_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1207,7 @@ func (x *Notify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notify.ProtoReflect.Descriptor instead.
 func (*Notify) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{12}
+	return file_relay_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Notify) GetMethod() string {
@@ -1147,7 +1237,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_relay_proto_msgTypes[13]
+	mi := &file_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1249,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[13]
+	mi := &file_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1262,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{13}
+	return file_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Follow) GetFeed() uint32 {
@@ -1215,7 +1305,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_relay_proto_msgTypes[14]
+	mi := &file_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1317,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[14]
+	mi := &file_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1330,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{14}
+	return file_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Output) GetFeed() uint32 {
@@ -1280,7 +1370,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_relay_proto_msgTypes[15]
+	mi := &file_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1382,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[15]
+	mi := &file_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1395,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{15}
+	return file_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Piece) GetOffset() int64 {
@@ -1367,7 +1457,7 @@ type Disconnect struct {
 
 func (x *Disconnect) Reset() {
 	*x = Disconnect{}
-	mi := &file_relay_proto_msgTypes[16]
+	mi := &file_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1469,7 @@ func (x *Disconnect) String() string {
 func (*Disconnect) ProtoMessage() {}
 
 func (x *Disconnect) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[16]
+	mi := &file_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1482,7 @@ func (x *Disconnect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disconnect.ProtoReflect.Descriptor instead.
 func (*Disconnect) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{16}
+	return file_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Disconnect) GetCause() string {
@@ -1406,7 +1496,11 @@ var File_relay_proto protoreflect.FileDescriptor
 
 const file_relay_proto_rawDesc = "" +
 	"\n" +
-	"\vrelay.proto\x12\x0ftroupe.relay.v1\"\xc0\x01\n" +
+	"\vrelay.proto\x12\x0ftroupe.relay.v1\"%\n" +
+	"\x05Batch\x12\x1c\n" +
+	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\"\x1b\n" +
+	"\aWelcome\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\"\xc0\x01\n" +
 	"\bEnvelope\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x12\n" +
@@ -1505,7 +1599,9 @@ const file_relay_proto_rawDesc = "" +
 	"\tcompleted\x18\a \x01(\fR\tcompleted\"\"\n" +
 	"\n" +
 	"Disconnect\x12\x14\n" +
-	"\x05cause\x18\x01 \x01(\tR\x05causeB+Z)github.com/troupe-dev/troupe/actors/relayb\x06proto3"
+	"\x05cause\x18\x01 \x01(\tR\x05cause2G\n" +
+	"\x05Peers\x12>\n" +
+	"\x06Stream\x12\x16.troupe.relay.v1.Batch\x1a\x18.troupe.relay.v1.Welcome(\x010\x01B+Z)github.com/troupe-dev/troupe/actors/relayb\x06proto3"
 
 var (
 	file_relay_proto_rawDescOnce sync.Once
@@ -1520,50 +1616,54 @@ func file_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_relay_proto_goTypes = []any{
 	(Reset_Reason)(0),  // 0: troupe.relay.v1.Reset.Reason
-	(*Envelope)(nil),   // 1: troupe.relay.v1.Envelope
-	(*Heartbeat)(nil),  // 2: troupe.relay.v1.Heartbeat
-	(*Frame)(nil),      // 3: troupe.relay.v1.Frame
-	(*Ack)(nil),        // 4: troupe.relay.v1.Ack
-	(*Probe)(nil),      // 5: troupe.relay.v1.Probe
-	(*Reset)(nil),      // 6: troupe.relay.v1.Reset
-	(*Fragment)(nil),   // 7: troupe.relay.v1.Fragment
-	(*Open)(nil),       // 8: troupe.relay.v1.Open
-	(*Request)(nil),    // 9: troupe.relay.v1.Request
-	(*Credit)(nil),     // 10: troupe.relay.v1.Credit
-	(*End)(nil),        // 11: troupe.relay.v1.End
-	(*Reply)(nil),      // 12: troupe.relay.v1.Reply
-	(*Notify)(nil),     // 13: troupe.relay.v1.Notify
-	(*Follow)(nil),     // 14: troupe.relay.v1.Follow
-	(*Output)(nil),     // 15: troupe.relay.v1.Output
-	(*Piece)(nil),      // 16: troupe.relay.v1.Piece
-	(*Disconnect)(nil), // 17: troupe.relay.v1.Disconnect
-	nil,                // 18: troupe.relay.v1.End.DeliveredEntry
+	(*Batch)(nil),      // 1: troupe.relay.v1.Batch
+	(*Welcome)(nil),    // 2: troupe.relay.v1.Welcome
+	(*Envelope)(nil),   // 3: troupe.relay.v1.Envelope
+	(*Heartbeat)(nil),  // 4: troupe.relay.v1.Heartbeat
+	(*Frame)(nil),      // 5: troupe.relay.v1.Frame
+	(*Ack)(nil),        // 6: troupe.relay.v1.Ack
+	(*Probe)(nil),      // 7: troupe.relay.v1.Probe
+	(*Reset)(nil),      // 8: troupe.relay.v1.Reset
+	(*Fragment)(nil),   // 9: troupe.relay.v1.Fragment
+	(*Open)(nil),       // 10: troupe.relay.v1.Open
+	(*Request)(nil),    // 11: troupe.relay.v1.Request
+	(*Credit)(nil),     // 12: troupe.relay.v1.Credit
+	(*End)(nil),        // 13: troupe.relay.v1.End
+	(*Reply)(nil),      // 14: troupe.relay.v1.Reply
+	(*Notify)(nil),     // 15: troupe.relay.v1.Notify
+	(*Follow)(nil),     // 16: troupe.relay.v1.Follow
+	(*Output)(nil),     // 17: troupe.relay.v1.Output
+	(*Piece)(nil),      // 18: troupe.relay.v1.Piece
+	(*Disconnect)(nil), // 19: troupe.relay.v1.Disconnect
+	nil,                // 20: troupe.relay.v1.End.DeliveredEntry
 }
 var file_relay_proto_depIdxs = []int32{
-	2,  // 0: troupe.relay.v1.Envelope.heartbeat:type_name -> troupe.relay.v1.Heartbeat
-	3,  // 1: troupe.relay.v1.Envelope.frame:type_name -> troupe.relay.v1.Frame
-	4,  // 2: troupe.relay.v1.Frame.acknowledge:type_name -> troupe.relay.v1.Ack
-	5,  // 3: troupe.relay.v1.Frame.probe:type_name -> troupe.relay.v1.Probe
-	6,  // 4: troupe.relay.v1.Frame.reset:type_name -> troupe.relay.v1.Reset
-	7,  // 5: troupe.relay.v1.Frame.fragment:type_name -> troupe.relay.v1.Fragment
-	8,  // 6: troupe.relay.v1.Frame.open:type_name -> troupe.relay.v1.Open
-	9,  // 7: troupe.relay.v1.Frame.request:type_name -> troupe.relay.v1.Request
-	10, // 8: troupe.relay.v1.Frame.credit:type_name -> troupe.relay.v1.Credit
-	11, // 9: troupe.relay.v1.Frame.end:type_name -> troupe.relay.v1.End
-	12, // 10: troupe.relay.v1.Frame.reply:type_name -> troupe.relay.v1.Reply
-	13, // 11: troupe.relay.v1.Frame.notify:type_name -> troupe.relay.v1.Notify
-	14, // 12: troupe.relay.v1.Frame.follow:type_name -> troupe.relay.v1.Follow
-	15, // 13: troupe.relay.v1.Frame.output:type_name -> troupe.relay.v1.Output
-	17, // 14: troupe.relay.v1.Frame.disconnect:type_name -> troupe.relay.v1.Disconnect
+	4,  // 0: troupe.relay.v1.Envelope.heartbeat:type_name -> troupe.relay.v1.Heartbeat
+	5,  // 1: troupe.relay.v1.Envelope.frame:type_name -> troupe.relay.v1.Frame
+	6,  // 2: troupe.relay.v1.Frame.acknowledge:type_name -> troupe.relay.v1.Ack
+	7,  // 3: troupe.relay.v1.Frame.probe:type_name -> troupe.relay.v1.Probe
+	8,  // 4: troupe.relay.v1.Frame.reset:type_name -> troupe.relay.v1.Reset
+	9,  // 5: troupe.relay.v1.Frame.fragment:type_name -> troupe.relay.v1.Fragment
+	10, // 6: troupe.relay.v1.Frame.open:type_name -> troupe.relay.v1.Open
+	11, // 7: troupe.relay.v1.Frame.request:type_name -> troupe.relay.v1.Request
+	12, // 8: troupe.relay.v1.Frame.credit:type_name -> troupe.relay.v1.Credit
+	13, // 9: troupe.relay.v1.Frame.end:type_name -> troupe.relay.v1.End
+	14, // 10: troupe.relay.v1.Frame.reply:type_name -> troupe.relay.v1.Reply
+	15, // 11: troupe.relay.v1.Frame.notify:type_name -> troupe.relay.v1.Notify
+	16, // 12: troupe.relay.v1.Frame.follow:type_name -> troupe.relay.v1.Follow
+	17, // 13: troupe.relay.v1.Frame.output:type_name -> troupe.relay.v1.Output
+	19, // 14: troupe.relay.v1.Frame.disconnect:type_name -> troupe.relay.v1.Disconnect
 	0,  // 15: troupe.relay.v1.Reset.reason:type_name -> troupe.relay.v1.Reset.Reason
-	9,  // 16: troupe.relay.v1.Open.first:type_name -> troupe.relay.v1.Request
-	18, // 17: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
-	16, // 18: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
+	11, // 16: troupe.relay.v1.Open.first:type_name -> troupe.relay.v1.Request
+	20, // 17: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
+	18, // 18: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
+	1,  // 19: troupe.relay.v1.Peers.Stream:input_type -> troupe.relay.v1.Batch
+	2,  // 20: troupe.relay.v1.Peers.Stream:output_type -> troupe.relay.v1.Welcome
+	20, // [20:21] is the sub-list for method output_type
+	19, // [19:20] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name
 	19, // [19:19] is the sub-list for extension extendee
 	0,  // [0:19] is the sub-list for field type_name
@@ -1574,11 +1674,11 @@ func file_relay_proto_init() {
 	if File_relay_proto != nil {
 		return
 	}
-	file_relay_proto_msgTypes[0].OneofWrappers = []any{
+	file_relay_proto_msgTypes[2].OneofWrappers = []any{
 		(*Envelope_Heartbeat)(nil),
 		(*Envelope_Frame)(nil),
 	}
-	file_relay_proto_msgTypes[2].OneofWrappers = []any{
+	file_relay_proto_msgTypes[4].OneofWrappers = []any{
 		(*Frame_Acknowledge)(nil),
 		(*Frame_Probe)(nil),
 		(*Frame_Reset_)(nil),
@@ -1599,9 +1699,9 @@ func file_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_relay_proto_rawDesc), len(file_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_relay_proto_goTypes,
 		DependencyIndexes: file_relay_proto_depIdxs,

@@ -1,0 +1,100 @@
+package peers
+
+import (
+	"sync"
+
+	"google.golang.org/grpc/mem"
+)
+
+const (
+	// maxQueued is how many bytes of memory may wait for one peer. The queue drops envelopes beyond it, and links send
+	// theirs again. Links send no more than their windows, so 24 of them never fill it.
+	maxQueued = 8 << 20
+	// queuedCost is added for each envelope: its place in the queue and its headers.
+	queuedCost = 128
+	// maxBatch and maxBatchBytes bound one message of the stream. Larger ones carried no more per second, and each is
+	// held as a whole at both ends.
+	maxBatch      = 64
+	maxBatchBytes = 128 << 10
+)
+
+// queue holds the envelopes that wait for one peer.
+type queue struct {
+	ready chan struct{} // buffered, 1: there may be something to take
+
+	mu    sync.Mutex
+	items []queued
+	held  int // memory of items
+}
+
+// queued is an envelope that waits, and the memory that it holds.
+type queued struct {
+	mem.Buffer
+	held int
+}
+
+func newQueue() queue { return queue{ready: make(chan struct{}, 1)} }
+
+// put adds an envelope, whose buffer has that size. It returns false if the queue is full.
+func (q *queue) put(envelope mem.Buffer, size int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	held := size + queuedCost
+	if q.held+held > maxQueued {
+		return false
+	}
+	q.items = append(q.items, queued{envelope, held})
+	q.held += held
+	q.wake()
+	return true
+}
+
+// wake lets whoever waits on ready look again.
+func (q *queue) wake() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// size returns how many bytes of memory wait.
+func (q *queue) size() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held
+}
+
+// take returns the next envelopes for one message, and their bytes; nil if there are none.
+func (q *queue) take() (batch outBatch, size int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for n < len(q.items) && n < maxBatch && (n == 0 || size+q.items[n].Len() <= maxBatchBytes) {
+		size += q.items[n].Len()
+		n++
+	}
+	if n == 0 {
+		return nil, 0
+	}
+	batch = make(outBatch, n)
+	for i, e := range q.items[:n] {
+		batch[i] = e.Buffer
+		q.held -= e.held
+	}
+	clear(q.items[:n])
+	q.items = q.items[n:]
+	if len(q.items) == 0 {
+		q.items = nil // do not keep the array of a burst
+	}
+	return batch, size
+}
+
+// discard drops everything.
+func (q *queue) discard() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.items {
+		e.Free()
+	}
+	q.items, q.held = nil, 0
+}

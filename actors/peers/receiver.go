@@ -1,0 +1,101 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/troupe-dev/troupe/actors/relay"
+)
+
+// unknownLogEvery is how often calls of methods that this release does not serve are logged. Pods of release 0.1 try
+// once a second for as long as they exist beside this one.
+const unknownLogEvery = time.Minute
+
+// receiver serves the streams that other pods open.
+type receiver struct {
+	t *Transport
+
+	mu     sync.Mutex
+	logged time.Time // the last call of an unknown method
+}
+
+// stream serves one stream: it delivers the envelopes of each batch, and counts and ignores what it cannot understand.
+func (r *receiver) stream(stream grpc.ServerStream) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.t.cfg.Metrics.Malformed.Inc()
+			r.t.log.Error("panic over a peer's message", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "panic")
+		}
+	}()
+	if err := stream.SendMsg(&relay.Welcome{Pod: r.t.cfg.Pod}); err != nil {
+		return err
+	}
+	for {
+		in := new(inBatch)
+		err := stream.RecvMsg(in)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			if s := status.Code(err); s != codes.Canceled && s != codes.Unavailable && !errors.Is(err, context.Canceled) {
+				r.t.cfg.Metrics.Malformed.Inc()
+				r.t.log.Warn("the stream of a peer broke", "err", err)
+			}
+			return err
+		}
+		r.batch(in.data.ReadOnlyData())
+		in.data.Free()
+	}
+}
+
+// batch delivers the envelopes of a batch.
+func (r *receiver) batch(batch []byte) {
+	r.t.cfg.Metrics.Bytes.WithLabelValues(received).Add(float64(len(batch)))
+	err := forEach(batch, func(data []byte) {
+		envelope := new(relay.Envelope)
+		if len(data) > relay.MaxEnvelope || proto.Unmarshal(data, envelope) != nil {
+			r.t.cfg.Metrics.Malformed.Inc()
+			return
+		}
+		r.t.cfg.Deliver(envelope)
+	})
+	if err != nil {
+		r.t.cfg.Metrics.Malformed.Inc()
+	}
+}
+
+// unknown refuses a method that this release does not serve. Pods of release 0.1 call proto.actor's remote.
+func (r *receiver) unknown(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	r.t.cfg.Metrics.Malformed.Inc()
+	r.mu.Lock()
+	due := time.Since(r.logged) >= unknownLogEvery
+	if due {
+		r.logged = time.Now()
+	}
+	r.mu.Unlock()
+	if due {
+		r.t.log.Warn("a peer runs an incompatible release", "method", method, "addr", addrOf(stream.Context()))
+	}
+	return status.Errorf(codes.Unimplemented, "unknown method %s", method)
+}
+
+// addrOf returns the address of the other end of a stream.
+func addrOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
+}
