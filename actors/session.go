@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"crypto/sha256"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -110,7 +109,7 @@ type session struct {
 	engine     *Engine
 	id         string
 	subject    string
-	token      [sha256.Size]byte // of the resume token, which is not kept
+	token      wire.TokenDigest // of the resume token, which is not kept
 	created    time.Time
 	connecting time.Time // when the client of the first connection came
 	ephemeral  bool      // ends with its connection
@@ -211,7 +210,7 @@ func (s *session) handle(ctx actor.Context) {
 func (s *session) started(ctx actor.Context) {
 	s.self = ctx.Self()
 	token := randomHex(16)
-	s.token = sha256.Sum256([]byte(token))
+	s.token = wire.DigestToken(token)
 	s.idleTimer = s.engine.after(s.engine.limits.IdleTimeout, s.self, idleCheck{})
 	for _, c := range s.conns {
 		ctx.Watch(c.pid)

@@ -1,8 +1,6 @@
 package actors
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"slices"
 	"time"
 
@@ -45,8 +43,7 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 // admits reports whether the connection may attach: it has the token, its subject is
 // the owner, and the phase lets it.
 func (s *session) admits(msg attach) bool {
-	token := sha256.Sum256([]byte(msg.params.ResumeToken))
-	if subtle.ConstantTimeCompare(token[:], s.token[:]) != 1 || msg.subject != s.subject {
+	if !s.token.Equal(wire.DigestToken(msg.params.ResumeToken)) || msg.subject != s.subject {
 		return false
 	}
 	if s.ephemeral && s.conns[msg.conn.Id] == nil {

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 const (
@@ -39,7 +39,7 @@ type TokenFile struct {
 }
 
 type tokenEntry struct {
-	hash    [sha256.Size]byte
+	digest  wire.TokenDigest
 	subject string
 }
 
@@ -71,18 +71,16 @@ func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error
 	if token == "" {
 		return "", ErrNoToken
 	}
-	// Hashed first, so that the time of a comparison says nothing, not even the length;
-	// and over all entries, so that it does not say which one.
-	hash := sha256.Sum256([]byte(token))
-	subject, found := "", 0
+	// Digests, so that the time of a comparison says nothing, not even the length; and over
+	// all entries, so that it does not say which one.
+	digest := wire.DigestToken(token)
+	subject, found := "", false
 	for _, e := range f.current() {
-		equal := subtle.ConstantTimeCompare(hash[:], e.hash[:])
-		found |= equal
-		if equal == 1 {
-			subject = e.subject
+		if digest.Equal(e.digest) {
+			subject, found = e.subject, true
 		}
 	}
-	if found == 0 {
+	if !found {
 		return "", ErrBadToken
 	}
 	return subject, nil
@@ -144,7 +142,7 @@ func (f *TokenFile) load() error {
 // parseTokens reads "subject token" lines. Its errors give line numbers and never what is in a line.
 func parseTokens(content []byte) ([]tokenEntry, error) {
 	var entries []tokenEntry
-	lines := make(map[[sha256.Size]byte]int)
+	lines := make(map[string]int) // by token
 	scanner := bufio.NewScanner(bytes.NewReader(content))
 	scanner.Buffer(nil, maxTokenFile)
 	for n := 1; scanner.Scan(); n++ {
@@ -158,12 +156,11 @@ func parseTokens(content []byte) ([]tokenEntry, error) {
 		if len(fields[1]) < minToken {
 			return nil, fmt.Errorf("line %d: the token has fewer than %d bytes; make one with: openssl rand -base64 32", n, minToken)
 		}
-		hash := sha256.Sum256([]byte(fields[1]))
-		if first := lines[hash]; first != 0 {
+		if first := lines[fields[1]]; first != 0 {
 			return nil, fmt.Errorf("line %d repeats the token of line %d", n, first)
 		}
-		lines[hash] = n
-		entries = append(entries, tokenEntry{hash: hash, subject: fields[0]})
+		lines[fields[1]] = n
+		entries = append(entries, tokenEntry{digest: wire.DigestToken(fields[1]), subject: fields[0]})
 	}
 	if err := scanner.Err(); err != nil {
 		return nil, err
