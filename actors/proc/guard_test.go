@@ -36,7 +36,7 @@ func TestSameUserAttack(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+			timer := time.AfterFunc(testTimeout, func() { cmd.Process.Kill() })
 			defer timer.Stop()
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("%v", err)

@@ -5,13 +5,13 @@ package proc
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -262,10 +262,10 @@ func TestOpenNamesTheProblem(t *testing.T) {
 }
 
 // socketRunner starts a runner that dials.
-func socketRunner(t *testing.T, path string) *exec.Cmd {
+func socketRunner(t *testing.T, path string, stderr io.Writer) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(runnerBinary, "--connect", path, "--cgroup", "off")
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -275,8 +275,9 @@ func socketRunner(t *testing.T, path string) *exec.Cmd {
 
 func TestSocketMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "runner.sock")
-	early := socketRunner(t, path) // before there is a socket
-	time.Sleep(50 * time.Millisecond)
+	var said safeBuffer
+	early := socketRunner(t, path, &said) // before there is a socket
+	eventually(t, "a runner that waits", func() bool { return strings.Contains(said.String(), "waiting for trouped") })
 	r := open(t, func(c *Config) { c.Binary, c.Socket = "", path })
 	waiting := run(t, r, "exit 4") // before there is a runner
 	if e := waitEvent[Exited](waiting); e.Code != 4 {
@@ -295,7 +296,7 @@ func TestSocketMode(t *testing.T) {
 	if c.stdout() != "" {
 		t.Error(c.stdout())
 	}
-	second := socketRunner(t, path)
+	second := socketRunner(t, path, os.Stderr)
 
 	// The runner dies; its trees are dead, and the second gets in.
 	c = run(t, r, stubborn)

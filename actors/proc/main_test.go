@@ -4,6 +4,7 @@ package proc
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +95,33 @@ func open(t testing.TB, change ...func(*Config)) *Runner {
 	return r
 }
 
+// backstops counts how often a Runner's backstop killed an init, see forceKillInit.
+type backstops struct {
+	slog.Handler
+	n *atomic.Int32
+}
+
+func (b backstops) Handle(ctx context.Context, rec slog.Record) error {
+	if rec.Message == msgForceKill {
+		b.n.Add(1)
+	}
+	return b.Handler.Handle(ctx, rec)
+}
+
+func (backstops) Enabled(context.Context, slog.Level) bool { return true }
+
+// withoutBackstop fails the test if an init had to be killed because it did not kill its tree. It
+// returns the change to the Config, and a function that reports whether it has happened.
+func withoutBackstop(t testing.TB) (change func(*Config), happened func() bool) {
+	n := new(atomic.Int32)
+	t.Cleanup(func() {
+		if n.Load() > 0 {
+			t.Errorf("%d inits did not kill their trees; the runner killed them after %v", n.Load(), forceKillAfter)
+		}
+	})
+	return func(c *Config) { c.Logger = slog.New(backstops{c.Logger.Handler(), n}) }, func() bool { return n.Load() > 0 }
+}
+
 type logWriter struct{ t testing.TB }
 
 func (w logWriter) Write(p []byte) (int, error) {
@@ -100,9 +129,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// patience bounds every wait for something that must happen, on a machine that has much else to do
-// and beside hundreds of processes that fork in loops.
-const patience = time.Minute
+// testTimeout bounds every wait for something that must happen, on a busy machine and beside hundreds of
+// processes that fork in loops.
+const testTimeout = time.Minute
 
 func closeRunner(t testing.TB, r *Runner) {
 	t.Helper()
@@ -115,17 +144,17 @@ func await(t testing.TB, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		t.Fatalf("%s: not within %v", what, patience)
+	case <-time.After(testTimeout):
+		t.Fatalf("%s: not within %v", what, testTimeout)
 	}
 }
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", what, testTimeout)
 		}
 	}
 }
@@ -228,7 +257,7 @@ func (c *command) waitOutput(s string) {
 // waitEvent waits for the first event of type E.
 func waitEvent[E Event](c *command) E {
 	c.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		c.mu.Lock()
 		for _, e := range c.events {

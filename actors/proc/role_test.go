@@ -30,8 +30,8 @@ func helperMain(role string) int {
 	return 2
 }
 
-// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET, runs every script given as an
-// argument, copies their output to stdout and waits until all are dead, or for ever.
+// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET. It runs every script that is given as
+// an argument, copies their output to stdout and waits until all are dead.
 func roleTrouped() int {
 	cfg := Config{
 		Binary: os.Getenv("PROC_TEST_RUNNER"), Cgroup: "off", WarmInits: 3,
@@ -50,7 +50,8 @@ func roleTrouped() int {
 	for _, script := range os.Args[1:] {
 		tree := r.NewTree("o", "x")
 		trees = append(trees, tree)
-		stdio, err := tree.Start(Spec{Argv: []string{"/bin/bash", "-c", script}, Env: os.Environ()}, func(e Event) { fmt.Fprintf(os.Stderr, "%T%+v\n", e, e) })
+		spec := Spec{Argv: []string{"/bin/bash", "-c", script}, Env: os.Environ()}
+		stdio, err := tree.Start(spec, func(e Event) { fmt.Fprintf(os.Stderr, "%T%+v\n", e, e) })
 		if err != nil {
 			fmt.Println("start:", err)
 			return 1
@@ -65,8 +66,8 @@ func roleTrouped() int {
 	return 0
 }
 
-// roleAttack tries everything that a process may do to another of its user, to its init, the runner
-// and trouped, and then to inits that are just starting.
+// roleAttack tries everything that a process may do to another of the same user: on its init, the runner
+// and trouped, and then on inits that are just starting.
 func roleAttack() int {
 	control := exec.Command("/bin/sleep", "100")
 	if err := control.Start(); err != nil {
@@ -74,10 +75,16 @@ func roleAttack() int {
 		return 1
 	}
 	defer control.Process.Kill()
-	time.Sleep(100 * time.Millisecond)
-	if got := attack(control.Process.Pid); len(got) != 4 {
-		fmt.Println("BREACH: the attack does not work on an ordinary process:", got)
-		return 1
+	// Start returns once execve has closed the parent's pipe, a moment before it is complete.
+	for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) {
+		got := attack(control.Process.Pid)
+		if len(got) == 4 {
+			break
+		}
+		if time.Now().After(end) {
+			fmt.Println("BREACH: the attack does not work on an ordinary process:", got)
+			return 1
+		}
 	}
 	pid := os.Getppid()
 	for _, name := range []string{"init", "runner", "trouped"} {
@@ -96,8 +103,8 @@ func roleAttack() int {
 	return 0
 }
 
-// attackNewborn kills idle inits, so that new ones are started, and pounces on each new child of
-// the runner until it must be past its first lines.
+// attackNewborn kills idle inits, so that new ones are started, and attacks each new child of the runner
+// until it must have executed its first lines.
 func attackNewborn() {
 	fs := proctree.NewProcfs()
 	seen := make(map[int]bool)
@@ -133,7 +140,7 @@ func attackNewborn() {
 	fmt.Println("newborn", tried)
 }
 
-// attack returns what succeeded.
+// attack returns the names of the attacks that succeeded.
 func attack(pid int) (done []string) {
 	path := "/proc/" + strconv.Itoa(pid)
 	if f, err := os.OpenFile(path+"/mem", os.O_RDWR, 0); err == nil {

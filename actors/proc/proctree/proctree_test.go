@@ -133,3 +133,32 @@ func TestRecycledPidIsSpared(t *testing.T) {
 		t.Error("a process that is still the same was not signalled")
 	}
 }
+
+// A process in an uninterruptible wait counts as stopped once it was sent SIGSTOP, and not before: it
+// will not run another instruction. A shell that waits in vfork looks like that.
+func TestSignalledWaiterCountsAsStopped(t *testing.T) {
+	child := exec.Command("/bin/sleep", "1000")
+	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { child.Process.Kill(); child.Wait() }()
+	self, pid := os.Getpid(), child.Process.Pid
+	for state, again := range map[string]int{"D": 0, "R": 1, "S": 1} {
+		w := NewWalker(self, nil)
+		w.fs, w.children = fakeProc(t, map[int]int{self: 1, pid: self}, false), false
+		file := filepath.Join(w.fs.root, fmt.Sprint(pid), "stat")
+		line, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(file, []byte(strings.Replace(string(line), ") S ", ") "+state+" ", 1)), 0o644)
+		sent := make(map[ProcID]bool)
+		if n := w.StopPass(sent); n != 1 {
+			t.Errorf("state %s: %d processes run before the first signal", state, n)
+		}
+		if n := w.StopPass(sent); n != again {
+			t.Errorf("state %s: %d processes run after it, want %d", state, n, again)
+		}
+	}
+}
