@@ -11,6 +11,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
 const attachHelp = `Go on with a session that 'troupe exec' left: print the output that was not yet
@@ -45,10 +46,10 @@ func (a *app) attachCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.resumeToken, "resume-token", "", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
-	fs.BoolVar(&f.fromStart, "from-start", false, "print the whole output again")
-	fs.BoolVar(&f.json, "json", false, "print the server's notifications, one JSON object a line")
-	flagOnly(fs, "from-start")
+	fs.Var(settings.Text(&f.resumeToken, "token"), "resume-token", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
+	settings.Bool(fs, &f.fromStart, "from-start", "", "print all of the output again")
+	settings.Bool(fs, &f.json, "json", "", "print the server's notifications, one JSON object per line")
+	settings.FlagOnly(fs, "from-start")
 	return cmd
 }
 

@@ -431,7 +431,7 @@ func isolate(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	t.Setenv("XDG_STATE_HOME", dir)
 	for _, kv := range os.Environ() {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, envPrefix+"_") {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TROUPE_") {
 			t.Setenv(name, "")
 		}
 	}

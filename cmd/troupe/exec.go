@@ -13,6 +13,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
 const execHelp = `Run a command in a session of its own and stream its output: stdout to stdout,
@@ -50,9 +51,9 @@ type execFlags struct {
 	timeout       time.Duration
 	maxDuration   time.Duration
 	outputLimit   int64
-	onOutputLimit string
-	onExit        string
-	encoding      string
+	onOutputLimit wire.OnOutputLimit
+	onExit        wire.OnExit
+	encoding      wire.Encoding
 	lines         bool
 	json          bool
 	stdin         bool
@@ -62,22 +63,26 @@ type execFlags struct {
 
 func (f *execFlags) define(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false) // flags after the command are the command's
-	fs.StringVarP(&f.command, "command", "c", "", "run this string by /bin/sh -c")
-	fs.StringVar(&f.executionID, "execution-id", "", "id of the execution (default random)")
-	fs.StringVarP(&f.cwd, "cwd", "C", "", "working directory on the server")
+	fs.VarP(settings.Text(&f.command, "string"), "command", "c", "run this string with /bin/sh -c")
+	fs.Var(settings.Text(&f.executionID, "id"), "execution-id", "id of the execution; empty: random")
+	fs.VarP(settings.Text(&f.cwd, "directory"), "cwd", "C", "working directory on the server")
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; may be repeated")
-	fs.DurationVar(&f.timeout, "timeout", 0, "end the command after so long without output (default and ceiling: the server's)")
-	fs.DurationVar(&f.maxDuration, "max-duration", 0, "end the command after so long")
-	fs.Int64Var(&f.outputLimit, "output-limit", 0, "bytes of output (default and ceiling: the server's)")
-	fs.StringVar(&f.onOutputLimit, "on-output-limit", "", "drop or cancel at the output limit")
-	fs.StringVar(&f.onExit, "on-exit", "", "kill or keep processes that outlive the command")
-	fs.StringVar(&f.encoding, "encoding", "", "utf-8 or base64 between server and client, and in --json (default base64, utf-8 with --lines or --json)")
-	fs.BoolVar(&f.lines, "lines", false, "whole lines, the server's line limit applies")
-	fs.BoolVar(&f.json, "json", false, "print the server's notifications, one JSON object a line")
-	fs.BoolVarP(&f.stdin, "stdin", "i", false, "pass stdin, a terminal's too")
-	fs.BoolVarP(&f.noStdin, "no-stdin", "n", false, "do not pass stdin")
-	fs.BoolVarP(&f.detach, "detach", "d", false, "print session and execution and leave the command running for the resume window")
-	flagOnly(fs, "command", "execution-id", "env", "stdin", "no-stdin", "detach")
+	fs.Var(settings.Duration(&f.timeout), "timeout", "end the command when it prints nothing for this long; 0: the server's limit")
+	fs.Var(settings.Duration(&f.maxDuration), "max-duration", "end the command when it has run for this long; 0: the server's limit")
+	fs.Var(settings.Bytes(&f.outputLimit), "output-limit", "bytes of output; 0: the server's limit")
+	fs.Var(settings.Choice(&f.onOutputLimit, wire.LimitDrop, wire.LimitCancel), "on-output-limit",
+		"what to do at the output limit: drop more output, or cancel the command")
+	fs.Var(settings.Choice(&f.onExit, wire.ExitKill, wire.ExitKeep), "on-exit",
+		"what to do with processes that outlive the command: kill or keep them")
+	fs.Var(settings.Choice(&f.encoding, wire.EncodingUTF8, wire.EncodingBase64), "encoding",
+		"encoding between server and client, and in --json; empty: base64, or utf-8 with --lines or --json")
+	settings.Bool(fs, &f.lines, "lines", "", "print whole lines; the server's line limit applies")
+	settings.Bool(fs, &f.json, "json", "", "print the server's notifications, one JSON object per line")
+	settings.Bool(fs, &f.stdin, "stdin", "i", "pass stdin, even from a terminal")
+	settings.Bool(fs, &f.noStdin, "no-stdin", "n", "do not pass stdin")
+	settings.Bool(fs, &f.detach, "detach", "d",
+		"print the session and execution, and leave the command running for the resume window")
+	settings.FlagOnly(fs, "command", "execution-id", "env", "stdin", "no-stdin", "detach")
 }
 
 func (a *app) execCommand() *cobra.Command {
@@ -96,14 +101,18 @@ func (a *app) execCommand() *cobra.Command {
 		},
 	}
 	f.define(cmd.Flags())
-	for flag, values := range map[string][]cobra.Completion{
-		"on-output-limit": {string(wire.LimitDrop), string(wire.LimitCancel)},
-		"on-exit":         {string(wire.ExitKill), string(wire.ExitKeep)},
-		"encoding":        {string(wire.EncodingUTF8), string(wire.EncodingBase64)},
-	} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
+	f.complete(cmd)
 	return cmd
+}
+
+// complete lets the shell complete flags that have a choice of values.
+func (f *execFlags) complete(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+		if choices := settings.Choices(flag.Value); choices != nil {
+			// It fails only for a flag that does not exist.
+			_ = cmd.RegisterFlagCompletionFunc(flag.Name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp))
+		}
+	})
 }
 
 // params makes the request.
@@ -111,8 +120,7 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 	p := wire.ExecuteParams{
 		Command: f.command, Argv: args, ExecutionID: f.executionID, Cwd: f.cwd,
 		Timeout: f.timeout.Seconds(), MaxDuration: f.maxDuration.Seconds(), OutputLimit: f.outputLimit,
-		OnOutputLimit: wire.OnOutputLimit(f.onOutputLimit), OnExit: wire.OnExit(f.onExit),
-		Encoding: wire.Encoding(f.encoding), Framing: wire.FramingRaw,
+		OnOutputLimit: f.onOutputLimit, OnExit: f.onExit, Encoding: f.encoding, Framing: wire.FramingRaw,
 		Traceparent: os.Getenv("TRACEPARENT"), // the name is OpenTelemetry's, for programs that start others
 	}
 	switch {

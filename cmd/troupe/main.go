@@ -32,7 +32,7 @@ type app struct {
 	stderr     io.Writer
 	signals    <-chan os.Signal
 
-	settings settings
+	settings clientSettings
 	over     atomic.Bool // all that was followed has ended: what becomes of the connection is no news
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
 // askTimeout bounds what one remembered session may take to be asked about.
@@ -46,7 +47,7 @@ forgotten. Asking counts as a visit: the resume window of a session begins anew.
 		Args: rangeArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.sessions(cmd.Context(), asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	settings.Bool(cmd.Flags(), &asJSON, "json", "", "print one JSON object per line")
 	return cmd
 }
 
@@ -149,9 +150,10 @@ With --end the session ends too, and with it everything in it, at once.`,
 			return a.cancel(cmd.Context(), args, resumeToken, end)
 		},
 	}
-	cmd.Flags().BoolVar(&end, "end", false, "end the session")
-	cmd.Flags().StringVar(&resumeToken, "resume-token", "", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
-	flagOnly(cmd.Flags(), "end")
+	fs := cmd.Flags()
+	settings.Bool(fs, &end, "end", "", "end the session")
+	fs.Var(settings.Text(&resumeToken, "token"), "resume-token", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
+	settings.FlagOnly(fs, "end")
 	return cmd
 }
 

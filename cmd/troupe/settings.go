@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,17 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
+
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
-const (
-	envPrefix     = "TROUPE"
-	defaultServer = "ws://127.0.0.1:8003/ws"
-)
+const defaultServer = "ws://127.0.0.1:8003/ws"
 
-// settings are what all subcommands share. A flag's definition is the one of
-// its environment variable and configuration key as well.
-type settings struct {
+// clientSettings are the settings that all subcommands share.
+type clientSettings struct {
 	config    string
 	server    string
 	token     string
@@ -35,100 +30,57 @@ type settings struct {
 	serverSet bool // by flag, environment or file: it wins over what a session recorded
 }
 
-func (s *settings) define(fs *pflag.FlagSet) {
-	fs.StringVar(&s.config, "config", "", "configuration file, YAML")
-	fs.StringVarP(&s.server, "server", "s", defaultServer, "server: ws, wss, http or https URL, or host:port")
-	fs.StringVar(&s.token, "token", "", "bearer token; other users can read it in the process list: prefer TROUPE_TOKEN or --token-file")
-	fs.StringVar(&s.tokenFile, "token-file", "", "file with the bearer token, read anew for each connection")
-	fs.StringVar(&s.caFile, "ca-file", "", "file with PEM certificates to trust instead of the system's")
-	fs.StringVar(&s.stateDir, "state-dir", "", "where sessions are remembered (default XDG_STATE_HOME/troupe or its like)")
-	fs.DurationVar(&s.wait, "wait", 0, "keep trying that long when the server is full, draining or not reachable")
-	fs.BoolVarP(&s.quiet, "quiet", "q", false, "no notes about lost and resumed connections")
-	flagOnly(fs, "config")
+func (s *clientSettings) define(fs *pflag.FlagSet) {
+	s.server = defaultServer
+	fs.Var(settings.Text(&s.config, "file"), "config", "configuration file, YAML")
+	fs.VarP(settings.Text(&s.server, "url"), "server", "s", "server: ws, wss, http or https URL, or host:port")
+	fs.Var(settings.Text(&s.token, "token"), "token",
+		"bearer token; other users can read it in the process list: prefer TROUPE_TOKEN or --token-file")
+	fs.Var(settings.Text(&s.tokenFile, "file"), "token-file", "file with the bearer token, read again for each connection")
+	fs.Var(settings.Text(&s.caFile, "file"), "ca-file", "file with PEM certificates to trust instead of the system's")
+	fs.Var(settings.Text(&s.stateDir, "directory"), "state-dir",
+		"directory in which sessions are remembered; empty: XDG_STATE_HOME/troupe or its equivalent")
+	fs.Var(settings.Duration(&s.wait), "wait", "how long to keep trying when the server is full, draining or unreachable")
+	settings.Bool(fs, &s.quiet, "quiet", "q", "print no notes about lost and resumed connections")
 }
 
-// flagOnlyKey annotates flags that have no environment variable and no
-// configuration key: they describe one command, not a habit.
-const flagOnlyKey = "troupe/flag-only"
-
-func flagOnly(fs *pflag.FlagSet, names ...string) {
-	for _, name := range names {
-		if err := fs.SetAnnotation(name, flagOnlyKey, nil); err != nil {
-			panic(err) // the flag is defined a few lines above
-		}
-	}
-}
-
-func configurable(f *pflag.Flag) bool {
-	_, no := f.Annotations[flagOnlyKey]
-	return !no && f.Name != "help" && f.Name != "version"
-}
-
-// load fills every flag of cmd that was not given from the environment, or
+// load fills in every flag of cmd that was not given from the environment, or
 // else from the configuration file.
-func (s *settings) load(cmd *cobra.Command) error {
-	v := viper.New()
-	v.SetEnvPrefix(envPrefix)
-	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
-	v.AutomaticEnv()
-	if err := s.readFile(v, cmd.Root()); err != nil {
-		return err
-	}
-	tokenFlag := cmd.Flags().Changed("token")
-	fileFlag := cmd.Flags().Changed("token-file")
-	var errs []error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || !configurable(f) || !v.IsSet(f.Name) {
-			return
-		}
-		if err := cmd.Flags().Set(f.Name, v.GetString(f.Name)); err != nil {
-			errs = append(errs, fmt.Errorf("setting %s: %w", f.Name, err))
-		}
+func (s *clientSettings) load(cmd *cobra.Command) error {
+	path, optional := s.configFile(cmd.Flags())
+	from, err := settings.Load(cmd.Flags(), settings.Options{
+		File: path, FileOptional: optional, Keys: fileKeys(cmd.Root()), IgnoreEmpty: true,
 	})
-	if len(errs) > 0 {
-		return usageError(errors.Join(errs...))
+	if err != nil {
+		return usageError(err)
 	}
-	if fileFlag && !tokenFlag {
+	if from["token-file"] == "--token-file" && from["token"] != "--token" {
 		s.token = "" // the flag outranks TROUPE_TOKEN
 	}
-	s.serverSet = cmd.Flags().Changed("server")
+	s.serverSet = from["server"] != ""
 	return nil
 }
 
-// readFile reads the configuration file. Only one that was asked for must exist.
-func (s *settings) readFile(v *viper.Viper, root *cobra.Command) error {
-	path := s.config
-	if path == "" {
-		path = os.Getenv(envPrefix + "_CONFIG")
+// configFile returns the path of the configuration file. Only a file that was asked
+// for must exist.
+func (s *clientSettings) configFile(fs *pflag.FlagSet) (path string, optional bool) {
+	if path = settings.ConfigFile(fs); path != "" {
+		return path, false
 	}
-	asked := path != ""
-	if !asked {
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return nil // no home directory, no file
-		}
-		path = filepath.Join(dir, "troupe", "config.yaml")
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", true // no home directory, no file
 	}
-	v.SetConfigFile(path)
-	v.SetConfigType("yaml")
-	if err := v.ReadInConfig(); err != nil {
-		if !asked && errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return usageError(fmt.Errorf("configuration: %w", err))
+	return filepath.Join(dir, "troupe", "config.yaml"), true
+}
+
+// fileKeys returns what the configuration file may hold: flags of any command.
+func fileKeys(root *cobra.Command) []string {
+	sets := []*pflag.FlagSet{root.PersistentFlags()}
+	for _, cmd := range root.Commands() {
+		sets = append(sets, cmd.Flags())
 	}
-	known := make(map[string]bool)
-	for _, cmd := range append(root.Commands(), root) {
-		note := func(f *pflag.Flag) { known[f.Name] = known[f.Name] || configurable(f) }
-		cmd.Flags().VisitAll(note)
-		cmd.PersistentFlags().VisitAll(note)
-	}
-	for _, key := range v.AllKeys() {
-		if !known[key] {
-			return usageError(fmt.Errorf("configuration %s: unknown setting %q", path, key))
-		}
-	}
-	return nil
+	return settings.Keys(sets...)
 }
 
 // serverURL completes what people write for a server: http becomes ws, a bare

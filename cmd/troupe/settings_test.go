@@ -13,7 +13,7 @@ import (
 )
 
 // parse runs the settings through a command that does nothing.
-func parse(t *testing.T, args ...string) (*settings, error) {
+func parse(t *testing.T, args ...string) (*clientSettings, error) {
 	t.Helper()
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, stdin: strings.NewReader("")}
 	root := a.rootCommand()

@@ -8,8 +8,11 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/wire"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 	"github.com/troupe-dev/troupe/gateway"
 	"github.com/troupe-dev/troupe/k8s"
 )
@@ -39,30 +42,16 @@ func defaultKubernetes() kubernetesConfig {
 	return kubernetesConfig{audience: "troupe", cache: 10 * time.Second, reports: kubernetesAuto}
 }
 
-func kubernetesSettings(c *config) []setting {
+func (c *config) kubernetesFlags(fs *pflag.FlagSet) {
 	k := &c.kubernetes
-	return []setting{
-		{
-			name: "kubernetes", value: choiceValue{&k.reports, []string{kubernetesAuto, kubernetesOff}},
-			usage: "auto: in a cluster, keep the number of sessions in the pod's annotations, and write Events on the pod",
-		},
-		{
-			name: "namespace", value: textValue{&k.namespace, "name"},
-			usage: "namespace of the pod; clients need the permission to create sessions.troupe.dev in it; empty: the service account's",
-		},
-		{
-			name: "pod-uid", value: textValue{&k.podUID, "uid"},
-			usage: "UID of the pod, by which kubectl describe finds its Events",
-		},
-		{
-			name: "auth-audience", value: textValue{&k.audience, "name"},
-			usage: "audience that clients' tokens must have, for --auth kubernetes",
-		},
-		{
-			name: "auth-cache", value: durationValue{&k.cache},
-			usage: "the API server's answer about a token is reused for so long, a refusal for 10s at most; 0: never",
-		},
-	}
+	fs.Var(settings.Choice(&k.reports, kubernetesAuto, kubernetesOff), "kubernetes",
+		"auto: in a cluster, keep the number of sessions in the pod's annotations and write Events about the pod")
+	fs.Var(settings.Text(&k.namespace, "name"), "namespace",
+		"namespace of the pod, in which clients need the permission to create sessions.troupe.dev; empty: the service account's")
+	fs.Var(settings.Text(&k.podUID, "uid"), "pod-uid", "UID of the pod, by which kubectl describe finds its Events")
+	fs.Var(settings.Text(&k.audience, "name"), "auth-audience", "audience that clients' tokens must have, for --auth kubernetes")
+	fs.Var(settings.Duration(&k.cache), "auth-cache",
+		"how long the API server's answer about a token is reused, a refusal for 10s at most; 0: never")
 }
 
 // namespaceName is a DNS label (RFC 1123), as namespaces are.
@@ -78,7 +67,7 @@ func (c *config) validateKubernetes() error {
 		errs = append(errs, errors.New("--auth-audience must name the audience of clients' tokens"))
 	}
 	if k.cache < 0 || k.cache > maxAuthCache {
-		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", durationValue{new(maxAuthCache)}, durationValue{&k.cache}))
+		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", settings.FormatDuration(maxAuthCache), settings.FormatDuration(k.cache)))
 	}
 	return errors.Join(errs...)
 }
@@ -222,7 +211,7 @@ func (s *server) runnerChanged(e proc.RunnerEvent) {
 func (s *server) drainBegan() {
 	now := s.engine.Stats()
 	s.events.Record(k8s.Draining, fmt.Sprintf("No new sessions; open: %d, with %d executions running, which may finish for %v",
-		now.Sessions, now.Executions, durationValue{&s.c.limits.DrainTimeout}))
+		now.Sessions, now.Executions, settings.FormatDuration(s.c.limits.DrainTimeout)))
 }
 
 func (s *server) drainEnded() { s.events.Record(k8s.Drained, "No session is left") }

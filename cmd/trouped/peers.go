@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/spf13/pflag"
+
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
 // peersConfig is what can be set of a service of many pods.
@@ -25,42 +28,19 @@ type peersConfig struct {
 
 func defaultPeers() peersConfig { return peersConfig{certName: peers.CertName} }
 
-func peerSettings(c *config) []setting {
+func (c *config) peerFlags(fs *pflag.FlagSet) {
 	p := &c.peers
-	return []setting{
-		{
-			name: "peers", value: listValue{&p.list, "name=host:port,...", ","},
-			usage: "the pods of the service with their peer addresses, this one may be among them; any of them serves the sessions of all",
-		},
-		{
-			name: "peer-service", value: textValue{&p.service, "name"},
-			usage: "headless Service in --namespace whose pods, by their EndpointSlices, are the pods of the service; their port is the one named peer",
-		},
-		{
-			name: "peer-listen", value: textValue{&p.listen, "host:port"},
-			usage: "address on which peers connect; empty: this trouped is alone",
-		},
-		{
-			name: "peer-cert", value: textValue{&p.cert, "file"}, files: true,
-			usage: "certificate shown to peers, for --peer-cert-name; read again when it changes",
-		},
-		{
-			name: "peer-key", value: textValue{&p.key, "file"}, files: true,
-			usage: "its private key",
-		},
-		{
-			name: "peer-ca", value: textValue{&p.ca, "file"}, files: true,
-			usage: "certificates of those who sign peers'",
-		},
-		{
-			name: "peer-cert-name", value: textValue{&p.certName, "name"},
-			usage: "DNS name that the certificate of every peer carries",
-		},
-		{
-			name: "peer-insecure", value: boolValue{&p.insecure},
-			usage: "talk to peers in plain text, for loopback addresses",
-		},
-	}
+	fs.Var(settings.List(&p.list, "name=host:port,...", ","), "peers",
+		"pods of the service with their peer addresses, perhaps this one among them; each of them serves the sessions of all")
+	fs.Var(settings.Text(&p.service, "name"), "peer-service",
+		"headless Service in --namespace whose EndpointSlices list the pods of the service, with a port named peer")
+	fs.Var(settings.Text(&p.listen, "host:port"), "peer-listen", "address on which peers connect; empty: this trouped is alone")
+	fs.Var(settings.Text(&p.cert, "file"), "peer-cert",
+		"certificate for --peer-cert-name that is shown to peers; read again when it changes")
+	fs.Var(settings.Text(&p.key, "file"), "peer-key", "private key of --peer-cert")
+	fs.Var(settings.Text(&p.ca, "file"), "peer-ca", "certificates of the authorities that sign those of peers")
+	fs.Var(settings.Text(&p.certName, "name"), "peer-cert-name", "DNS name that the certificate of every peer carries")
+	settings.Bool(fs, &p.insecure, "peer-insecure", "", "talk to peers in plain text, on loopback addresses only")
 }
 
 // validatePeers looks at what can be seen without opening anything.

@@ -3,12 +3,12 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
 // config is everything that can be set. The zero value is not usable: see defaults.
@@ -58,7 +58,7 @@ type config struct {
 	limits actors.Limits
 }
 
-// Values of the settings that are one of a closed set.
+// Enumerated setting values.
 const (
 	authNone       = "none"
 	authToken      = "token"
@@ -70,7 +70,7 @@ const (
 	runnerInside   = "embedded"
 )
 
-// defaults returns what holds when nothing is set.
+// defaults returns the configuration of a trouped that is given no settings.
 func defaults() *config {
 	pod, err := os.Hostname()
 	if err != nil || pod == "" {
@@ -99,9 +99,9 @@ func defaults() *config {
 	}
 }
 
-// defaultDataDir follows the XDG base directory specification: transcripts are
-// state, of no use to anybody once trouped has ended. The client remembers its
-// sessions beside them.
+// defaultDataDir follows the XDG base directory specification
+// (https://specifications.freedesktop.org/basedir-spec/): transcripts are state. The
+// client keeps its sessions in the same directory.
 func defaultDataDir() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "troupe", "transcripts")
@@ -112,205 +112,111 @@ func defaultDataDir() string {
 	return "/var/lib/troupe/transcripts"
 }
 
-// setting is the one definition of a setting. The flag, the environment
-// variable, the key of the configuration file, the help text, the completion
-// and the documentation all come from it.
-type setting struct {
-	name  string
-	group string // heading in the help text
-	usage string
-	value pflag.Value
-	files bool // completes file names
-	dirs  bool // completes directories
+// group is a heading of the help text with the flags below it.
+type group struct {
+	title string
+	flags *pflag.FlagSet
 }
 
-// env is the setting's environment variable.
-func (s setting) env() string {
-	return "TROUPE_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
-}
-
-// choices returns the closed set of values that a setting has, if it has one.
-func (s setting) choices() []string {
-	if c, ok := s.value.(choiceValue); ok {
-		return c.choices
+// groups defines every setting, bound to the fields of c. Package settings derives
+// the environment variable and the key of the configuration file from the flag.
+func (c *config) groups() []group {
+	var all []group
+	for _, g := range []struct {
+		title  string
+		define func(*pflag.FlagSet)
+	}{
+		{"Network", c.networkFlags},
+		{"Access", c.accessFlags},
+		{"Commands", c.commandFlags},
+		{"Limits (a client may ask for less, never for more)", c.limitFlags},
+		{"Storage", c.storageFlags},
+		{"Kubernetes", c.kubernetesFlags},
+		{"Peers", c.peerFlags},
+		{"Traces", c.traceFlags},
+		{"Configuration and log", c.processFlags},
+	} {
+		fs := pflag.NewFlagSet(g.title, pflag.ContinueOnError)
+		fs.SortFlags = false
+		g.define(fs)
+		settings.Document(fs)
+		all = append(all, group{g.title, fs})
 	}
-	return nil
-}
-
-// inFile reports whether the configuration file may hold the setting.
-func (s setting) inFile() bool { return s.name != "config" }
-
-// settings returns every setting, bound to the fields of c.
-func settings(c *config) []setting {
-	var all []setting
-	group := func(name string, list ...setting) {
-		for _, s := range list {
-			s.group = name
-			all = append(all, s)
-		}
-	}
-	group("Network", networkSettings(c)...)
-	group("Access", accessSettings(c)...)
-	group("Commands", commandSettings(c)...)
-	group("Limits (a client may ask for less, never for more)", limitSettings(c)...)
-	group("Storage", storageSettings(c)...)
-	group("Kubernetes", kubernetesSettings(c)...)
-	group("Peers", peerSettings(c)...)
-	group("Traces", traceSettings(c)...)
-	group("Configuration and log", processSettings(c)...)
 	return all
 }
 
-func networkSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "listen", value: textValue{&c.listen, "host:port"},
-			usage: "address of the WebSocket endpoints /ws and /ws/mcp",
-		},
-		{
-			name: "admin-listen", value: textValue{&c.adminListen, "host:port"},
-			usage: "address of /metrics, /healthz and /readyz; empty: none",
-		},
-		{
-			name: "pprof", value: boolValue{&c.pprof},
-			usage: "serve /debug/pprof/ on the admin address, which commands reach when they share trouped's network",
-		},
-		{
-			name: "allowed-origins", value: listValue{&c.allowedOrigins, "pattern,...", ","},
-			usage: "browser origins that may connect, besides the server's own host, such as https://*.example.com",
-		},
-		{
-			name: "ping-interval", value: durationValue{&c.pingInterval},
-			usage: "time between WebSocket pings; a client that leaves two unanswered is disconnected",
-		},
-		{
-			name: "write-timeout", value: durationValue{&c.writeTimeout},
-			usage: "a client that does not take a write for so long is disconnected",
-		},
-	}
+func (c *config) networkFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Text(&c.listen, "host:port"), "listen", "address of the WebSocket endpoints /ws and /ws/mcp")
+	fs.Var(settings.Text(&c.adminListen, "host:port"), "admin-listen", "address of /metrics, /healthz and /readyz; empty: none")
+	settings.Bool(fs, &c.pprof, "pprof", "",
+		"serve /debug/pprof/ on the admin address; commands can reach it if they share trouped's network")
+	fs.Var(settings.List(&c.allowedOrigins, "pattern,...", ","), "allowed-origins",
+		"browser origins that may connect besides the server's own host, such as https://*.example.com")
+	fs.Var(settings.Duration(&c.pingInterval), "ping-interval",
+		"time between WebSocket pings; a client that leaves two unanswered is disconnected")
+	fs.Var(settings.Duration(&c.writeTimeout), "write-timeout", "how long one write to a client may take before it is disconnected")
 }
 
-func accessSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "auth", value: choiceValue{&c.auth, []string{authNone, authToken, authKubernetes}},
-			usage: "how clients prove who they are; none is for loopback addresses",
-		},
-		{
-			name: "token-file", value: textValue{&c.tokenFile, "file"}, files: true,
-			usage: "lines of \"subject token\", for --auth token",
-		},
-		{
-			name: "allow-insecure-none", value: boolValue{&c.allowInsecureNone},
-			usage: "accept --auth none on an address that is not loopback",
-		},
-		{
-			name: "allow-command", value: listValue{&c.allowCommands, "path,...", ","}, files: true,
-			usage: "absolute path of a program that may be run; once one is named, no other program and no shell string may",
-		},
-		{
-			name: "audit-argv", value: choiceValue{&c.auditArgv, []string{argvFull, argvDigest}},
-			usage: "what the audit log says of a command: its arguments, or their SHA-256",
-		},
-	}
+func (c *config) accessFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Choice(&c.auth, authNone, authToken, authKubernetes), "auth",
+		"how clients prove who they are; none is for loopback addresses")
+	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
+	settings.Bool(fs, &c.allowInsecureNone, "allow-insecure-none", "", "accept --auth none on an address that is not loopback")
+	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
+		"absolute path of a program that clients may run; once one is named, every other program and every shell string is refused")
+	fs.Var(settings.Choice(&c.auditArgv, argvFull, argvDigest), "audit-argv",
+		"how the audit log records a command: its arguments, or their SHA-256")
 }
 
-func commandSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "workdir", value: textValue{&c.workdir, "directory"}, dirs: true,
-			usage: "working directory of commands, and their HOME",
-		},
-		{
-			name: "env", value: listValue{&c.env, "NAME=value", "\n"},
-			usage: "environment variable of every command; repeat it, or separate with newlines",
-		},
-		{
-			name: "pass-env", value: listValue{&c.passEnv, "NAME,...", ","},
-			usage: "variable of trouped's own environment that commands get",
-		},
-		{
-			name: "runner", value: textValue{&c.runner, "embedded|socket"}, files: true,
-			usage: "embedded: start troupe-runner as a child; /path or unix:///path: wait there for one",
-		},
-		{
-			name: "runner-binary", value: textValue{&c.runnerBinary, "file"}, files: true,
-			usage: "the embedded runner; empty: troupe-runner beside trouped, then in PATH",
-		},
-		{
-			name: "warm-inits", value: intValue{&c.warmInits},
-			usage: "inits kept ready for the commands that come next",
-		},
-		{
-			name: "cgroup", value: textValue{&c.cgroup, "auto|off|directory"}, dirs: true,
-			usage: "cgroup v2 directory for executions of the embedded runner",
-		},
-	}
+func (c *config) commandFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Text(&c.workdir, "directory"), "workdir", "working directory of commands, and their HOME")
+	fs.Var(settings.List(&c.env, "NAME=value", "\n"), "env",
+		"environment variable of every command; repeat the flag, or separate several with newlines")
+	fs.Var(settings.List(&c.passEnv, "NAME,...", ","), "pass-env", "variables of trouped's own environment that commands inherit")
+	fs.Var(settings.Text(&c.runner, "embedded|socket"), "runner",
+		"embedded: start troupe-runner as a child; /path or unix:///path: wait for a runner on that socket")
+	fs.Var(settings.Text(&c.runnerBinary, "file"), "runner-binary",
+		"the embedded runner; empty: troupe-runner beside trouped, then in PATH")
+	fs.Var(settings.Int(&c.warmInits), "warm-inits", "inits kept ready for the next commands")
+	fs.Var(settings.Text(&c.cgroup, "auto|off|directory"), "cgroup", "cgroup v2 directory for executions of the embedded runner")
 }
 
-func limitSettings(c *config) []setting {
+func (c *config) limitFlags(fs *pflag.FlagSet) {
 	l := &c.limits
-	return []setting{
-		{name: "max-sessions", value: intValue{&l.MaxSessions}, usage: "sessions at a time"},
-		{name: "max-executions", value: intValue{&l.MaxExecutions}, usage: "executions at a time in one session"},
-		{name: "max-line", value: smallBytesValue{&l.MaxLine}, usage: "bytes of a line; a longer one is cut"},
-		{name: "max-output", value: bytesValue{&l.MaxOutput}, usage: "bytes of output kept per execution"},
-		{name: "stream-timeout", value: durationValue{&l.StreamTimeout}, usage: "silence after which a running execution ends"},
-		{name: "max-duration", value: durationValue{&l.MaxDuration}, usage: "running time of an execution; 0: no limit"},
-		{name: "max-memory", value: bytesValue{&l.MaxMemory}, usage: "memory of an execution's processes together; 0: no limit"},
-		{name: "cancel-grace", value: durationValue{&l.CancelGrace}, usage: "from SIGTERM to SIGKILL"},
-		{name: "drain-output", value: durationValue{&l.SurvivorGrace}, usage: "from a command's exit to the killing of survivors that hold its output open"},
-		{name: "resume-window", value: durationValue{&l.ResumeWindow}, usage: "a session without a connection is kept for so long"},
-		{name: "idle-timeout", value: durationValue{&l.IdleTimeout}, usage: "a session with nothing running is kept for so long"},
-		{name: "max-message", value: bytesValue{&l.MaxMessage}, usage: "bytes of an inbound message"},
-		{name: "keep-finished", value: intValue{&l.KeepFinished}, usage: "finished executions that a session remembers"},
-		{name: "drain-timeout", value: durationValue{&l.DrainTimeout}, usage: "executions may finish for so long after SIGTERM"},
-	}
+	fs.Var(settings.Int(&l.MaxSessions), "max-sessions", "concurrent sessions")
+	fs.Var(settings.Int(&l.MaxExecutions), "max-executions", "concurrent executions of one session")
+	fs.Var(settings.Bytes(&l.MaxLine), "max-line", "bytes of a line; a longer one is truncated")
+	fs.Var(settings.Bytes(&l.MaxOutput), "max-output", "bytes of output kept per execution")
+	fs.Var(settings.Duration(&l.StreamTimeout), "stream-timeout", "how long an execution may print nothing before it is ended")
+	fs.Var(settings.Duration(&l.MaxDuration), "max-duration", "how long an execution may run; 0: no limit")
+	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "memory of all processes of an execution together; 0: no limit")
+	fs.Var(settings.Duration(&l.CancelGrace), "cancel-grace", "time from SIGTERM to SIGKILL")
+	fs.Var(settings.Duration(&l.SurvivorGrace), "drain-output",
+		"time from a command's exit until processes that hold its output open are killed")
+	fs.Var(settings.Duration(&l.ResumeWindow), "resume-window", "how long a disconnected session is kept")
+	fs.Var(settings.Duration(&l.IdleTimeout), "idle-timeout", "how long a session in which nothing runs is kept")
+	fs.Var(settings.Bytes(&l.MaxMessage), "max-message", "bytes of an inbound message")
+	fs.Var(settings.Int(&l.KeepFinished), "keep-finished", "completed executions that a session remembers")
+	fs.Var(settings.Duration(&l.DrainTimeout), "drain-timeout", "how long executions may go on after SIGTERM")
 }
 
-func storageSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "data-dir", value: textValue{&c.dataDir, "directory"}, dirs: true,
-			usage: "directory of transcripts; what an earlier trouped left in it is removed",
-		},
-		{
-			name: "transcript-budget", value: bytesValue{&c.transcriptBudget},
-			usage: "bytes of transcripts on disk",
-		},
-	}
+func (c *config) storageFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Text(&c.dataDir, "directory"), "data-dir",
+		"directory of transcripts; those that an earlier trouped left in it are removed")
+	fs.Var(settings.Bytes(&c.transcriptBudget), "transcript-budget", "bytes of all transcripts on disk")
 }
 
-func traceSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "trace-endpoint", value: textValue{&c.traceEndpoint, "url"},
-			usage: "OpenTelemetry collector that is sent a trace of each execution, by OTLP over HTTP, such as http://otel-collector:4318; empty: none. The variables OTEL_EXPORTER_OTLP_* refine it",
-		},
-		{
-			name: "trace-sample", value: ratioValue{&c.traceSample},
-			usage: "share of the executions that are traced, 0 to 1; a client that sends its own trace has decided for itself",
-		},
-	}
+func (c *config) traceFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Text(&c.traceEndpoint, "url"), "trace-endpoint",
+		"OpenTelemetry collector that receives a trace of each execution, by OTLP over HTTP, such as http://otel-collector:4318; "+
+			"empty: none. The variables OTEL_EXPORTER_OTLP_* refine it")
+	fs.Var(settings.Ratio(&c.traceSample), "trace-sample",
+		"share of executions that are traced, 0 to 1; where a client sends a trace of its own, that trace's sampled flag decides")
 }
 
-func processSettings(c *config) []setting {
-	return []setting{
-		{
-			name: "config", value: textValue{&c.file, "file"}, files: true,
-			usage: "YAML file whose keys are the names of these flags",
-		},
-		{
-			name: "pod", value: textValue{&c.pod, "name"},
-			usage: "name of this server, the first part of its session ids",
-		},
-		{
-			name: "log-format", value: choiceValue{&c.logFormat, []string{logText, logJSON}},
-			usage: "format of the log on stderr",
-		},
-		{
-			name: "log-level", value: choiceValue{&c.logLevel, []string{"debug", "info", "warn", "error"}},
-			usage: "least severe message that is logged",
-		},
-	}
+func (c *config) processFlags(fs *pflag.FlagSet) {
+	fs.Var(settings.Text(&c.file, "file"), "config", "YAML file whose keys are the names of these flags")
+	fs.Var(settings.Text(&c.pod, "name"), "pod", "name of this server, the first part of its session ids")
+	fs.Var(settings.Choice(&c.logFormat, logText, logJSON), "log-format", "format of the log on stderr")
+	fs.Var(settings.Choice(&c.logLevel, "debug", "info", "warn", "error"), "log-level", "least severe message that is logged")
 }

@@ -1,0 +1,55 @@
+package settings
+
+import (
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func TestSpellings(t *testing.T) {
+	duration, size, small := Duration(new(time.Duration)), Bytes(new(int64)), Bytes(new(int))
+	for _, x := range []struct {
+		v        pflag.Value
+		in, want string // want empty: refused
+	}{
+		{duration, "300", "300s"},
+		{duration, "0.5", "500ms"},
+		{duration, "5m", "300s"},
+		{duration, "1h30m", "5400s"},
+		{duration, "2h", "2h"},
+		{duration, "0", "0"},
+		{duration, "", ""},
+		{duration, "NaN", ""},
+		{duration, "inf", ""},
+		{duration, "1e30", ""},
+		{duration, "5 minutes", ""},
+		{size, "10485760", "10485760"},
+		{size, "10Mi", "10485760"},
+		{size, "10MiB", "10485760"},
+		{size, "10 MiB", "10485760"},
+		{size, "10MB", "10000000"},
+		{size, "10M", "10000000"},
+		{size, "3B", "3"},
+		{size, "1k", "1000"},
+		{size, "8388607Ti", "9223370937343148032"},
+		{size, "8388608Ti", ""},
+		{size, "", ""},
+		{size, "MiB", ""},
+		{size, "1.5GiB", ""},
+		{size, "10KK", ""},
+		{size, "10Bi", ""},
+		{size, "0x10", ""},
+		{small, "8KiB", "8192"},
+		{small, "3GiB", ""},
+	} {
+		err := x.v.Set(x.in)
+		if x.want == "" {
+			if err == nil {
+				t.Errorf("%s %q was accepted as %s", x.v.Type(), x.in, x.v)
+			}
+		} else if err != nil || x.v.String() != x.want {
+			t.Errorf("%s %q: got %s, %v, want %s", x.v.Type(), x.in, x.v, err, x.want)
+		}
+	}
+}
