@@ -86,15 +86,16 @@ func (b *backoff) failed(now time.Time, err error) {
 	}
 }
 
-// isRefusal reports whether the API server would answer the same request the same way again. 401 is
-// not a refusal: client-go reads the token file again before the next request.
+// isRefusal reports whether the API server would answer the same request the same way again. It would
+// not after 401, because client-go reads the token file again before the next request, nor after 410,
+// because a new list gives a watch a newer resource version.
 func isRefusal(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
 		return false
 	}
 	switch code := status.Status().Code; code {
-	case 401, 408, 409, 429:
+	case 401, 408, 409, 410, 429:
 		return false
 	default:
 		return code >= 400 && code < 500

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -21,6 +23,11 @@ import (
 // callTimeout bounds one request. A healthy API server answers within milliseconds, and a client's
 // handshake, which may need two requests, has only 10 s.
 const callTimeout = 4 * time.Second
+
+// maxBody bounds the bytes of an answer, and of all events of one watch together. An EndpointSlice
+// with its 100 endpoints has 40 KB, so the limit is a list of 40,000 pods, or a watch that ends, and is
+// followed by a list, after 400 changes of full slices. Tests lower it.
+var maxBody = 16 << 20
 
 // ClientConfig configures a Client.
 type ClientConfig struct {
@@ -35,7 +42,7 @@ type Client struct {
 	authentication rest.Interface // authentication.k8s.io/v1
 	authorization  rest.Interface // authorization.k8s.io/v1
 	core           rest.Interface // v1; requests are our own JSON, see event.go
-	discovery      rest.Interface // discovery.k8s.io/v1; the same
+	discovery      rest.Interface // discovery.k8s.io/v1
 	log            *slog.Logger
 	metrics        *Metrics
 }
@@ -62,13 +69,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 	scheme := runtime.NewScheme()
 	// Each of them also adds v1.Status, which an API server sends when a request fails.
-	if err := errors.Join(authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
+	err := errors.Join(
+		authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme))
+	if err != nil {
 		return nil, fmt.Errorf("k8s: %w", err)
 	}
 	rc := rest.CopyConfig(cfg.Cluster.REST)
 	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	rc.UserAgent = "trouped/" + cfg.Version
 	rc.WarningHandler = rest.NoWarnings{}
+	rc.Wrap(limitBodies)
 	rc.QPS = -1 // no limit here: each user of the Client has its own
 	if rc.Transport == nil {
 		// Over HTTP/2 all requests share one connection. If the API server behind it vanishes, all of
@@ -90,7 +100,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		{&c.authentication, "/apis", authenticationv1.SchemeGroupVersion},
 		{&c.authorization, "/apis", authorizationv1.SchemeGroupVersion},
 		{&c.core, "/api", schema.GroupVersion{Version: "v1"}},
-		{&c.discovery, "/apis", schema.GroupVersion{Group: "discovery.k8s.io", Version: "v1"}},
+		{&c.discovery, "/apis", discoveryv1.SchemeGroupVersion},
 	} {
 		if *group.client, err = restClient(rc, httpClient, group.path, group.version); err != nil {
 			return nil, fmt.Errorf("k8s: %w", err)
@@ -110,17 +120,54 @@ func restClient(
 // do sends a request once; only the caller knows whether a retry is worth the wait. It decodes the
 // answer into into, unless that is nil.
 func (c *Client) do(ctx context.Context, op operation, request *rest.Request, into runtime.Object) error {
+	return c.call(ctx, op, func(ctx context.Context) error {
+		result := request.MaxRetries(0).Do(ctx)
+		if into == nil {
+			return result.Error()
+		}
+		return result.Into(into)
+	})
+}
+
+// call makes a request within callTimeout and counts it.
+func (c *Client) call(ctx context.Context, op operation, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	began := time.Now()
-	result := request.MaxRetries(0).Do(ctx)
-	err := result.Error()
-	if err == nil && into != nil {
-		err = result.Into(into)
-	}
+	err := request(ctx)
 	c.metrics.observe(op, began, err)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return nil
+}
+
+// limitBodies fails the reading of an answer after maxBody bytes. client-go v0.37 reads an answer, and
+// an event of a watch in JSON, into memory whatever its size.
+func limitBodies(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		response, err := next.RoundTrip(r)
+		if err == nil {
+			response.Body = &limitedBody{response.Body, maxBody}
+		}
+		return response, err
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+type limitedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the API server's answer is larger than %d bytes", maxBody)
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }

@@ -9,50 +9,52 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 const (
-	// lostGrace is how long a pod that left the EndpointSlices is Undecided before it
-	// is Unknown, in which time it may move from one slice to another, or lose its
-	// address for a moment. It is as long as a client that resumes is made to wait.
+	// lostGrace is how long a pod that left the EndpointSlices is Unresolved before it is Unknown. In
+	// this time it may move to another slice, or get its address back. A client that resumes waits as
+	// long.
 	lostGrace = 3 * time.Second
-	// sureFor is how long after the API server was last heard a pod may be called
-	// Unknown. Later that needs another list first: a watch may be dead and not know it.
-	// It is also the least time between two lists that questions cause.
-	sureFor = 5 * time.Second
-	// watchFor is the least time a watch is asked for, and half of the longest. At its
-	// end all is listed again, so that what a watch missed, or a connection that died
-	// silently, is made up for within four minutes.
-	watchFor = 2 * time.Minute
-	// watchSlack is how long after that a watch may still end by itself.
-	watchSlack = 10 * time.Second
-	// steady is how long list and watch have to work before they count as working. A watch
-	// that ends later than this is begun anew at once, one that ends earlier after a pause.
-	steady = 10 * time.Second
-	// spread is the longest pause before a new list after a watch that worked. An API
-	// server that restarts ends the watches of all pods together.
-	spread = time.Second
-	// maxMembershipPause bounds the growing pauses of an outage: a hundred pods that
-	// lost the API server together are ten requests a second then, and know what is new
-	// at most 15 s after it is back.
-	maxMembershipPause = 10 * time.Second
-	// refusalGrace is how long the permission may be missing before it is asked for
-	// each hour only. An API server that restarts refuses for some seconds; installers
-	// that grant late do so within the minute.
-	refusalGrace = 2 * time.Minute
+	// maxStaleness is how old the last news from the API server may be for a pod to be called Unknown.
+	// Later that takes another list first, because a dead watch may look like a quiet one. It is also
+	// the minimum time between two lists that lookups cause.
+	maxStaleness = 5 * time.Second
+	// minWatchTimeout is the minimum timeout of a watch, and half of the maximum. A list follows each
+	// watch, so a change that a watch missed, or that a silently dead connection lost, is noticed
+	// within four minutes.
+	minWatchTimeout = 2 * time.Minute
+	// watchGrace is how long after its timeout the API server may take to end a watch.
+	watchGrace = 10 * time.Second
+	// minHealthy is how long a watch must last to count as a success. After a success the next list
+	// comes at once, otherwise after a delay.
+	minHealthy = 10 * time.Second
+	// maxJitter bounds the delay before the next list after a success. An API server that restarts
+	// ends the watches of all pods at the same time.
+	maxJitter = time.Second
+	// maxListDelay bounds the growing delays during an outage. A hundred pods that lost the API server
+	// together then send ten requests per second, and learn of new pods within 15 s of its return.
+	maxListDelay = 10 * time.Second
+	// membershipRefusalGrace is how long the permission may be missing before retries slow down to one
+	// per hour. An API server that restarts refuses requests for some seconds; an installer that
+	// creates the Role late does so within a minute.
+	membershipRefusalGrace = 2 * time.Minute
 )
 
-// Knowledge is what a Membership knows of a pod.
+// Knowledge is what a Membership knows about a pod.
 type Knowledge int
 
 const (
-	// Unknown pods are in no EndpointSlice, and were in none 3 s ago.
+	// Unknown pods are in no EndpointSlice, and have been in none for 3 s.
 	Unknown Knowledge = iota
-	// Known pods are, or were when the API server was last heard.
+	// Known pods are in an EndpointSlice, or were at the last news from the API server.
 	Known
-	// Undecided is what is said of all others: nothing was ever read, or nothing is
-	// being read now, or the pod has been missing for less than 3 s.
-	Undecided
+	// Unresolved pods may or may not exist: there has been no list yet, or no recent news, or the pod
+	// left the EndpointSlices less than 3 s ago.
+	Unresolved
 )
 
 // Member is a pod of the service.
@@ -61,12 +63,12 @@ type Member struct {
 	Addr string // host:port of the port that MembershipConfig names
 }
 
-// MembershipConfig says of which service.
+// MembershipConfig configures a Membership.
 type MembershipConfig struct {
 	Client    *Client // required
 	Namespace string  // required
-	Service   string  // name of the Service whose EndpointSlices list the pods; required
-	Port      string  // name of the port; required
+	Service   string  // the Service whose EndpointSlices list the pods; required
+	Port      string  // the name of the port; required
 }
 
 func (c *MembershipConfig) validate() error {
@@ -76,82 +78,82 @@ func (c *MembershipConfig) validate() error {
 	return nil
 }
 
-// Membership follows which pods a Service has, by list and watch of its
-// EndpointSlices. Pods that are not ready or that terminate are members: they have
-// sessions. What is known outlasts the API server. All methods are safe for
-// concurrent use, and none waits for the API server.
+// Membership follows the pods of a Service by listing and watching its EndpointSlices. Pods that are
+// not ready or are terminating are members, because they have sessions. When the API server is down,
+// the last known members stay. All methods are safe for concurrent use and return without waiting for
+// the API server, except Subscribe's stop.
 type Membership struct {
-	cfg     MembershipConfig
-	backoff backoff
-	cancel  context.CancelFunc
-	done    chan struct{}
-	doubt   chan struct{} // has room for one: somebody asked what nobody can be sure of
+	cfg    MembershipConfig
+	cancel context.CancelFunc
+	done   chan struct{}
+	resync chan struct{} // capacity 1; asks for a new list
 
-	// The goroutine's own.
-	slices map[string]*endpointSlice // by name
-	next   time.Time                 // the earliest next list
-	noPort bool                      // it was said that no port has the name
+	// Used by run's goroutine only.
+	backoff      backoff
+	slices       map[string]*discoveryv1.EndpointSlice // by name
+	nextList     time.Time                             // the earliest
+	warnedNoPort bool                                  // since a slice last had the port
 
-	mu      sync.Mutex
-	members map[string]string    // addresses by pod; replaced, never changed
-	lost    map[string]time.Time // pods that left, and when
-	heard   time.Time            // what is known was true then; zero: never
+	mu       sync.Mutex
+	members  map[string]string    // addresses by pod; replaced, never modified
+	lost     map[string]time.Time // when each pod left
+	syncedAt time.Time            // members were current then; zero: there has been no list
 
-	subscribers sync.Mutex // not taken with mu; held while they are called
-	changed     map[*func()]struct{}
+	subscribersMu sync.Mutex // never locked together with mu; held during calls
+	subscribers   map[*func()]struct{}
 }
 
-// NewMembership starts a Membership, which knows nothing yet. The caller ends it with Close.
+// NewMembership starts a Membership that has no members yet. The caller must Close it.
 func NewMembership(cfg MembershipConfig) (*Membership, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Membership{
-		cfg: cfg, cancel: cancel, done: make(chan struct{}), doubt: make(chan struct{}, 1),
+		cfg: cfg, cancel: cancel, done: make(chan struct{}), resync: make(chan struct{}, 1),
 		backoff: backoff{
-			log: cfg.Client.log, max: maxMembershipPause, refusalGrace: refusalGrace,
+			log: cfg.Client.log, max: maxListDelay, refusalGrace: membershipRefusalGrace,
 			messages: backoffMessages{
 				refused:   "peers cannot be found: the API server refuses to list and watch EndpointSlices",
-				failed:    "peers cannot be followed now, those known stay",
+				failed:    "peers cannot be followed now; the last known ones stay",
 				recovered: "peers are followed again",
 			},
 		},
-		lost: make(map[string]time.Time), changed: make(map[*func()]struct{}),
+		lost: make(map[string]time.Time), subscribers: make(map[*func()]struct{}),
 	}
 	cfg.Client.metrics.exportMembership()
 	go m.run(ctx)
 	return m, nil
 }
 
-// Close ends the Membership at once; a request under way is cut off. What it knew it still answers.
+// Close stops the Membership at once and cancels a running request. The last members remain.
 func (m *Membership) Close() {
 	m.cancel()
 	<-m.done
 }
 
-// Lookup returns a pod's address, host:port, if it is Known. Of a pod that is
-// not, it makes sure: a question that cannot be answered now causes a new list.
+// Lookup returns a pod's address, host:port, if the pod is Known. If the answer would be Unknown, but
+// the last news is too old to be sure, it is Unresolved and the EndpointSlices are listed again.
 func (m *Membership) Lookup(pod string) (addr string, known Knowledge) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if addr, ok := m.members[pod]; ok {
 		return addr, Known
 	}
-	if m.heard.IsZero() || time.Since(m.heard) > sureFor {
+	if m.syncedAt.IsZero() || time.Since(m.syncedAt) > maxStaleness {
 		select {
-		case m.doubt <- struct{}{}:
+		case m.resync <- struct{}{}:
 		default:
 		}
-		return "", Undecided
+		return "", Unresolved
 	}
 	if at, ok := m.lost[pod]; ok && time.Since(at) < lostGrace {
-		return "", Undecided
+		return "", Unresolved
 	}
 	return "", Unknown
 }
 
-// Members returns all pods that are Known, by name.
+// Members returns all Known pods, sorted by name.
 func (m *Membership) Members() []Member {
 	m.mu.Lock()
 	members := m.members
@@ -163,48 +165,48 @@ func (m *Membership) Members() []Member {
 	return all
 }
 
-// Subscribe has changed called after each change of Members, one call at a time. stop
-// waits for a call that is under way, so changed must not call it.
+// Subscribe calls changed after each change of Members, one call at a time. stop waits for a call in
+// progress, so changed must not call it.
 func (m *Membership) Subscribe(changed func()) (stop func()) {
 	key := &changed
-	m.subscribers.Lock()
-	defer m.subscribers.Unlock()
-	m.changed[key] = struct{}{}
+	m.subscribersMu.Lock()
+	defer m.subscribersMu.Unlock()
+	m.subscribers[key] = struct{}{}
 	return func() {
-		m.subscribers.Lock()
-		defer m.subscribers.Unlock()
-		delete(m.changed, key)
+		m.subscribersMu.Lock()
+		defer m.subscribersMu.Unlock()
+		delete(m.subscribers, key)
 	}
 }
 
-// run lists and watches, again and again.
+// run lists and watches until ctx ends.
 func (m *Membership) run(ctx context.Context) {
 	defer close(m.done)
 	following := m.cfg.Client.metrics.following
 	defer following.Set(0)
-	for m.pause(ctx) {
+	for m.wait(ctx) {
 		began := time.Now()
-		err := m.follow(ctx)
+		err := m.listAndWatch(ctx)
 		now := time.Now()
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil: // only to list again, for who asked
+		case err == nil: // a lookup asked for a new list
 			continue
-		case now.Sub(began) >= steady && m.backoff.delay == 0:
-			m.next = now.Add(rand.N(spread))
+		case now.Sub(began) >= minHealthy && m.backoff.delay == 0:
+			m.nextList = now.Add(rand.N(maxJitter))
 		default:
 			following.Set(0)
 			m.backoff.failed(now, err)
-			m.next = m.backoff.retryAt
+			m.nextList = m.backoff.retryAt
 		}
-		m.cfg.Client.log.Debug("peers are listed again", "err", err, "in", m.next.Sub(now))
+		m.cfg.Client.log.Debug("peers will be listed again", "err", err, "in", m.nextList.Sub(now))
 	}
 }
 
-// pause waits for the time of the next list. It returns false if that is never.
-func (m *Membership) pause(ctx context.Context) bool {
-	timer := time.NewTimer(time.Until(m.next))
+// wait waits until the next list is due. It returns false if ctx ends first.
+func (m *Membership) wait(ctx context.Context) bool {
+	timer := time.NewTimer(time.Until(m.nextList))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -214,68 +216,89 @@ func (m *Membership) pause(ctx context.Context) bool {
 	}
 }
 
-// follow lists and then watches, until somebody doubts the answer (no error) or the
-// watch ends, which it always does (an error).
-func (m *Membership) follow(ctx context.Context) error {
+// listAndWatch lists the slices and then watches them until a lookup asks for a new list, which
+// returns nil, or the watch ends, as every watch does, which returns an error.
+func (m *Membership) listAndWatch(ctx context.Context) error {
+	c := m.cfg.Client
 	began := time.Now()
-	list, err := m.cfg.Client.listSlices(ctx, m.cfg.Namespace, m.cfg.Service)
+	list, err := c.listSlices(ctx, m.cfg.Namespace, m.cfg.Service)
 	if err != nil {
 		return err
 	}
-	m.slices = make(map[string]*endpointSlice, len(list.Items))
-	for _, s := range list.Items {
-		m.slices[s.Metadata.Name] = s
+	m.slices = make(map[string]*discoveryv1.EndpointSlice, len(list.Items))
+	for i := range list.Items {
+		m.slices[list.Items[i].Name] = &list.Items[i]
 	}
-	m.apply(began)
+	m.update(began)
 	select {
-	case <-m.doubt: // answered
+	case <-m.resync: // this list answers it
 	default:
 	}
-	m.cfg.Client.metrics.following.Set(1)
+	c.metrics.following.Set(1)
 
-	lasting := watchFor + rand.N(watchFor)
-	ctx, cancel := context.WithTimeout(ctx, lasting+watchSlack)
+	timeout := minWatchTimeout + rand.N(minWatchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout+watchGrace)
 	defer cancel()
-	w, err := m.cfg.Client.watchSlices(ctx, m.cfg.Namespace, m.cfg.Service, list.Metadata.ResourceVersion, lasting)
+	w, err := c.watchSlices(ctx, m.cfg.Namespace, m.cfg.Service, list.ResourceVersion, timeout)
 	if err != nil {
 		return err
 	}
-	defer w.close()
-	works := time.NewTimer(steady)
-	defer works.Stop()
+	defer func() {
+		w.Stop()
+		for range w.ResultChan() { // until its goroutine has ended
+		}
+	}()
+	healthy := time.NewTimer(minHealthy)
+	defer healthy.Stop()
 	for {
 		select {
-		case e, ok := <-w.events:
-			switch {
-			case !ok:
-				return w.err
-			case e.Type == watchDeleted:
-				delete(m.slices, e.slice.Metadata.Name)
-			case e.slice != nil:
-				m.slices[e.slice.Metadata.Name] = e.slice
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return errWatchEnded
 			}
-			m.apply(time.Now())
-		case <-works.C:
+			if err := m.apply(e); err != nil {
+				return err
+			}
+		case <-healthy.C:
 			m.backoff.succeeded()
-		case <-m.doubt:
+		case <-m.resync:
 			return nil
 		}
 	}
 }
 
-// apply makes of the slices what is known, as of a time, and tells subscribers of a change.
-func (m *Membership) apply(at time.Time) {
-	members, noPort := membersOf(m.slices, m.cfg.Namespace, m.cfg.Port)
-	if noPort && !m.noPort {
-		m.cfg.Client.log.Warn("peers have no address: the Service has no port of the name", "service", m.cfg.Service, "port", m.cfg.Port)
+// apply applies an event of the watch. An error ends the watch.
+func (m *Membership) apply(e watch.Event) error {
+	s, err := sliceOf(e)
+	if err != nil {
+		return err
 	}
-	m.noPort = noPort
+	switch e.Type {
+	case watch.Deleted:
+		delete(m.slices, s.Name)
+	case watch.Added, watch.Modified:
+		m.slices[s.Name] = s
+	}
+	m.update(time.Now())
+	return nil
+}
+
+// update computes the members from the slices, which were current at syncedAt, and calls the
+// subscribers if the members have changed.
+func (m *Membership) update(syncedAt time.Time) {
+	log := m.cfg.Client.log
+	members, noPort := membersOf(m.slices, m.cfg.Namespace, m.cfg.Port)
+	if noPort && !m.warnedNoPort {
+		log.Warn("peers have no address: the Service has no port of the name",
+			"service", m.cfg.Service, "port", m.cfg.Port)
+	}
+	m.warnedNoPort = noPort
 	now := time.Now()
 
 	m.mu.Lock()
-	m.heard = at
-	for pod, left := range m.lost {
-		if members[pod] != "" || now.Sub(left) >= lostGrace {
+	m.syncedAt = syncedAt
+	for pod, at := range m.lost {
+		if members[pod] != "" || now.Sub(at) >= lostGrace {
 			delete(m.lost, pod)
 		}
 	}
@@ -285,7 +308,6 @@ func (m *Membership) apply(at time.Time) {
 			m.lost[pod] = now
 		}
 	}
-	log := m.cfg.Client.log
 	if changed && log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("the pods of the service have changed", "before", len(m.members), "now", len(members))
 	}
@@ -296,9 +318,9 @@ func (m *Membership) apply(at time.Time) {
 		return
 	}
 	m.cfg.Client.metrics.pods.Set(float64(len(members)))
-	m.subscribers.Lock()
-	defer m.subscribers.Unlock()
-	for f := range m.changed {
+	m.subscribersMu.Lock()
+	defer m.subscribersMu.Unlock()
+	for f := range m.subscribers {
 		(*f)()
 	}
 }

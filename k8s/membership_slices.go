@@ -5,43 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 )
 
-// What is read of discovery.k8s.io/v1. The types of k8s.io/api come with those of
-// core/v1, 3 MB of them, and their decoders.
-type (
-	endpointSliceList struct {
-		Kind     string
-		Metadata struct{ ResourceVersion string }
-		Items    []*endpointSlice
-	}
-
-	endpointSlice struct {
-		Kind        string // empty in a list
-		Metadata    struct{ Name, ResourceVersion string }
-		AddressType string // IPv4, IPv6 or FQDN
-		Endpoints   []endpoint
-		Ports       []endpointPort
-	}
-
-	endpoint struct {
-		Addresses  []string // only the first means anything
-		Conditions struct {
-			Terminating *bool
-		}
-		TargetRef *struct{ Kind, Namespace, Name string }
-	}
-
-	endpointPort struct {
-		Name     string
-		Protocol string // empty: TCP
-		Port     int
-	}
-)
-
-// candidate is one of the endpoints of a pod, which may have several: while it
-// moves from one slice to another, when it came back under another address, and
-// for each of two address families.
+// candidate is one endpoint of a pod. A pod may have several: while it moves from one slice to
+// another, after it restarted with another address, and one for each of two address families.
 type candidate struct {
 	addr        string
 	ipv4        bool
@@ -49,10 +20,9 @@ type candidate struct {
 	version     uint64 // of the slice
 }
 
-// compare orders by what is to be preferred: the pod that lives over its
-// predecessor of the same name, IPv4 over IPv6 so that every pod takes the same of
-// two, and what was written later. The address decides when nothing else does, so
-// that the order of slices does not.
+// compare orders candidates by preference. A running pod wins over its terminating predecessor of the
+// same name; IPv4 wins over IPv6, so that every pod picks the same of two; a later slice wins over an
+// earlier one. The address breaks ties, so that the result does not depend on the order of slices.
 func (c candidate) compare(d candidate) int {
 	return cmp.Or(
 		-compareBool(c.terminating, d.terminating),
@@ -72,33 +42,38 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// membersOf returns the addresses of pods by their names. What is no pod of the
-// namespace, or has no IP address or no such port, is left out. noPort says that no
-// slice with endpoints has the port.
+// membersOf returns the addresses of the namespace's pods by name. It skips endpoints that are not
+// pods or have no IP address, and slices without the port. noPort reports that there are endpoints,
+// but no slice has the port.
 //
-// Conditions do not matter but for the choice: a pod that is not ready or terminates has sessions.
-func membersOf(all map[string]*endpointSlice, namespace, portName string) (members map[string]string, noPort bool) {
+// A pod that is not ready or is terminating still has sessions, so conditions only decide which of a
+// pod's endpoints counts.
+func membersOf(
+	all map[string]*discoveryv1.EndpointSlice, namespace, portName string,
+) (members map[string]string, noPort bool) {
 	best := make(map[string]candidate)
 	endpoints, withPort := false, false
 	for _, s := range all {
 		endpoints = endpoints || len(s.Endpoints) > 0
-		port := s.port(portName)
+		port := portOf(s, portName)
 		if port == "" {
 			continue
 		}
 		withPort = true
-		// Numbers that grow, since Kubernetes 1.35 by contract (KEP-5504). What is none comes last.
-		version, _ := strconv.ParseUint(s.Metadata.ResourceVersion, 10, 64)
-		for _, e := range s.Endpoints {
-			pod, ip := e.pod(namespace), s.ip(&e)
+		// Resource versions are comparable numbers by contract since Kubernetes 1.35, and were before in
+		// practice: https://kep.k8s.io/5504. One that is not a number counts as the oldest.
+		version, _ := strconv.ParseUint(s.ResourceVersion, 10, 64)
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			pod, ip := podOf(e, namespace), ipOf(e, s.AddressType)
 			if pod == "" || !ip.IsValid() {
 				continue
 			}
 			c := candidate{
 				addr: net.JoinHostPort(ip.String(), port), ipv4: ip.Is4(), version: version,
-				terminating: e.Conditions.Terminating != nil && *e.Conditions.Terminating,
+				terminating: ptr.Deref(e.Conditions.Terminating, false),
 			}
-			if before, ok := best[pod]; !ok || c.compare(before) > 0 {
+			if other, ok := best[pod]; !ok || c.compare(other) > 0 {
 				best[pod] = c
 			}
 		}
@@ -110,31 +85,36 @@ func membersOf(all map[string]*endpointSlice, namespace, portName string) (membe
 	return members, endpoints && !withPort
 }
 
-// port returns the number of the TCP port of a name, or "".
-func (s *endpointSlice) port(name string) string {
+// portOf returns the number of a slice's TCP port by name, or "".
+func portOf(s *discoveryv1.EndpointSlice, name string) string {
 	for _, p := range s.Ports {
-		if p.Name == name && (p.Protocol == "" || p.Protocol == "TCP") && p.Port > 0 && p.Port <= 0xffff {
-			return strconv.Itoa(p.Port)
+		number := ptr.Deref(p.Port, 0)
+		if ptr.Deref(p.Name, "") == name && ptr.Deref(p.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP &&
+			number > 0 && number <= 0xffff {
+			return strconv.Itoa(int(number))
 		}
 	}
 	return ""
 }
 
-// ip returns an endpoint's address; invalid: it has none of the slice's type.
-func (s *endpointSlice) ip(e *endpoint) netip.Addr {
+// ipOf returns an endpoint's address. It is invalid if the endpoint has none of the slice's type.
+// Only the first address counts: https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
+func ipOf(e *discoveryv1.Endpoint, family discoveryv1.AddressType) netip.Addr {
 	if len(e.Addresses) == 0 {
 		return netip.Addr{}
 	}
 	ip, err := netip.ParseAddr(e.Addresses[0])
-	if err != nil || ip.Zone() != "" || ip.IsUnspecified() ||
-		!(ip.Is4() && s.AddressType == "IPv4" || ip.Is6() && s.AddressType == "IPv6") {
+	if err != nil || ip.Zone() != "" || ip.IsUnspecified() {
 		return netip.Addr{}
 	}
-	return ip
+	if family == discoveryv1.AddressTypeIPv4 && ip.Is4() || family == discoveryv1.AddressTypeIPv6 && ip.Is6() {
+		return ip
+	}
+	return netip.Addr{}
 }
 
-// pod returns the name of an endpoint's pod, or "".
-func (e *endpoint) pod(namespace string) string {
+// podOf returns the name of an endpoint's pod, or "".
+func podOf(e *discoveryv1.Endpoint, namespace string) string {
 	if r := e.TargetRef; r != nil && r.Kind == "Pod" && (r.Namespace == "" || r.Namespace == namespace) {
 		return r.Name
 	}

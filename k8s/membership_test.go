@@ -155,14 +155,14 @@ func TestNothingIsWaitedFor(t *testing.T) {
 		a.down(hang)
 		began := time.Now()
 		m := a.follow(t)
-		says(t, m, "p0", Undecided)
+		says(t, m, "p0", Unresolved)
 		if m.text() != "" || time.Since(began) > 0 {
 			t.Fatalf("knows %q after %v", m.text(), time.Since(began))
 		}
 		time.Sleep(10 * time.Minute)
-		says(t, m, "p0", Undecided)
+		says(t, m, "p0", Unresolved)
 		a.down(nil)
-		time.Sleep(maxMembershipPause*3/2 + callTimeout)
+		time.Sleep(maxListDelay*3/2 + callTimeout)
 		knows(t, m, "p0=10.0.0.1")
 		says(t, m, "p0", Known)
 		m.Lookup("p1") // causes a list, if the last was over 5 s ago
@@ -216,28 +216,28 @@ func TestMembersOutlastTheAPIServer(t *testing.T) {
 				time.Sleep(time.Minute)
 				a.down(fault)
 				a.put(slice("s1", at("p0", "10.0.0.1"), at("p2", "10.0.0.3"))) // which nobody is told of
-				time.Sleep(sureFor + time.Second)
+				time.Sleep(maxStaleness + time.Second)
 				before, _ := a.counted()
 				for range 20 * 60 {
 					time.Sleep(time.Second)
 					says(t, m, "p1", Known)
-					says(t, m, "p2", Undecided)
-					says(t, m, "none", Undecided)
+					says(t, m, "p2", Unresolved)
+					says(t, m, "none", Unresolved)
 				}
 				after, _ := a.counted()
 				if n := after - before; n < 60 || n > 150 || told.Load() > 0 { // every 10 to 15 s, and 4 s more if there is no answer
 					t.Errorf("%d requests in 20 minutes, told of %d changes", n, told.Load())
 				}
-				if a.said("level=WARN") != 1 || a.said("those known stay") != 1 || a.failures(t, opList) < after-before {
+				if a.said("level=WARN") != 1 || a.said("the last known ones stay") != 1 || a.failures(t, opList) < after-before {
 					t.Errorf("%d failures; the log:\n%s", a.failures(t, opList), &a.logs)
 				}
 				a.down(nil)
-				time.Sleep(maxMembershipPause*3/2 + callTimeout)
+				time.Sleep(maxListDelay*3/2 + callTimeout)
 				knows(t, m, "p0=10.0.0.1 p2=10.0.0.3")
 				if told.Load() != 1 {
 					t.Errorf("told of %d changes", told.Load())
 				}
-				time.Sleep(steady)
+				time.Sleep(minHealthy)
 				synctest.Wait()
 				if a.said("level=WARN") != 1 || a.said("followed again") != 1 {
 					t.Errorf("the log:\n%s", &a.logs)
@@ -260,7 +260,7 @@ func TestExpiredWatch(t *testing.T) {
 		synctest.Wait()
 		a.put(slice("s2", at("p1", "10.0.0.2"))) // told to no watch
 		knows(t, m, "p0=10.0.0.1")
-		time.Sleep(spread)
+		time.Sleep(maxJitter)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
 		if a.said("WARN") > 0 {
 			t.Errorf("the log:\n%s", &a.logs)
@@ -278,29 +278,30 @@ func TestExpiredWatch(t *testing.T) {
 				t.Errorf("%d lists in an hour, the log:\n%s", lists, &a.logs)
 			}
 			a.put(slice("s2", at("p1", "10.0.0.2")))
-			time.Sleep(maxMembershipPause * 3 / 2)
+			time.Sleep(maxListDelay * 3 / 2)
 			knows(t, m, "p0=10.0.0.1 p1=10.0.0.2") // lists work
 		})
 	}
 }
 
-// TestBrokenWatch: what a watch must not say ends it, costs nobody his place and is
-// made up for by a list.
+// TestBrokenWatch: an invalid event ends the watch, removes no member, and a list makes up for it.
 func TestBrokenWatch(t *testing.T) {
+	defer func(before int) { maxBody = before }(maxBody)
+	maxBody = 64 << 10
 	for name, line := range map[string]string{
 		"no JSON":          "<html>",
-		"half":             `{"type":"ADDED","object":{"kind":"EndpointSlice","metadata":{"na` + "\n\x00",
+		"half":             `{"type":"ADDED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"na` + "\n\x00",
 		"no type":          "{}\n",
 		"a type":           `{"type":"GARBLED","object":{}}`,
 		"no object":        `{"type":"ADDED"}`,
 		"null":             `{"type":"DELETED","object":null}`,
-		"a pod":            `{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"s1"}}}`,
-		"no name":          `{"type":"DELETED","object":{"kind":"EndpointSlice","metadata":{}}}`,
-		"wrong types":      `{"type":"MODIFIED","object":{"kind":"EndpointSlice","metadata":{"name":"s1"},"endpoints":7}}`,
-		"a status":         `{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcdserver: request timed out"}}`,
+		"a pod":            `{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"s1"}}}`,
+		"no name":          `{"type":"DELETED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{}}}`,
+		"wrong types":      `{"type":"MODIFIED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"s1"},"endpoints":7}}`,
+		"a status":         `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcdserver: request timed out"}}`,
 		"no status":        `{"type":"ERROR","object":[]}`,
-		"without an end":   `{"type":"ADDED","object":{"kind":"` + strings.Repeat("x", maxEvent+1),
-		"spaces and pages": strings.Repeat(" ", maxEvent+1),
+		"without an end":   `{"type":"ADDED","object":{"kind":"` + strings.Repeat("x", maxBody+1),
+		"spaces and pages": strings.Repeat(" ", maxBody+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -308,13 +309,13 @@ func TestBrokenWatch(t *testing.T) {
 				a.put(slice("s1", at("p0", "10.0.0.1")))
 				m := a.follow(t)
 				for range 3 {
-					time.Sleep(steady + time.Second)
+					time.Sleep(minHealthy + time.Second)
 					a.say(line)
 					synctest.Wait()
 					before, _ := a.counted()
 					a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
 					knows(t, m, "p0=10.0.0.1")
-					time.Sleep(spread)
+					time.Sleep(maxJitter)
 					knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
 					if after, _ := a.counted(); after != before+1 {
 						t.Fatalf("%d lists", after-before)
@@ -322,7 +323,7 @@ func TestBrokenWatch(t *testing.T) {
 					a.put(slice("s1", at("p0", "10.0.0.1")))
 					knows(t, m, "p0=10.0.0.1")
 				}
-				time.Sleep(steady)
+				time.Sleep(minHealthy)
 				before, _ := a.counted()
 				for range 60 { // as soon as it begins
 					a.say(line)
@@ -344,9 +345,9 @@ func TestBookmarks(t *testing.T) {
 		a.put(slice("s1", at("p0", "10.0.0.1")))
 		m := a.follow(t)
 		time.Sleep(time.Minute)
-		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","metadata":{"resourceVersion":"500"}}}` + "\n")
+		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"500"}}}` + "\n")
 		knows(t, m, "p0=10.0.0.1")
-		time.Sleep(sureFor)
+		time.Sleep(maxStaleness)
 		says(t, m, "none", Unknown) // without a list
 		if lists, _ := a.counted(); lists != 1 {
 			t.Errorf("%d lists", lists)
@@ -367,12 +368,12 @@ func TestSilentWatch(t *testing.T) {
 		a.state.Unlock()
 		a.put(slice("s2", at("p1", "10.0.0.2")))
 		knows(t, m, "p0=10.0.0.1")
-		if _, known := m.Lookup("p1"); known != Undecided {
+		if _, known := m.Lookup("p1"); known != Unresolved {
 			t.Errorf("p1 is %d before anybody was asked", known)
 		}
 		says(t, m, "p1", Known)
 		a.put(slice("s3", at("p2", "10.0.0.3")))
-		time.Sleep(2*watchFor + watchSlack + spread)
+		time.Sleep(2*minWatchTimeout + watchGrace + maxJitter)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2 p2=10.0.0.3")
 		if a.said("WARN") > 0 {
 			t.Errorf("the log:\n%s", &a.logs)
@@ -400,9 +401,9 @@ func TestQuestionsAreBounded(t *testing.T) {
 	})
 }
 
-// TestLostPodIsUndecidedFirst: a pod that leaves and comes back within three seconds
+// TestLostPodIsUnresolvedFirst: a pod that leaves and comes back within three seconds
 // was never Unknown; one that stays away is then.
-func TestLostPodIsUndecidedFirst(t *testing.T) {
+func TestLostPodIsUnresolvedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
 		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
@@ -410,9 +411,9 @@ func TestLostPodIsUndecidedFirst(t *testing.T) {
 		says(t, m, "p1", Known)
 		for range 5 {
 			a.put(slice("s1", at("p0", "10.0.0.1")))
-			says(t, m, "p1", Undecided)
+			says(t, m, "p1", Unresolved)
 			time.Sleep(lostGrace - time.Millisecond)
-			says(t, m, "p1", Undecided)
+			says(t, m, "p1", Unresolved)
 			a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
 			says(t, m, "p1", Known)
 			time.Sleep(time.Millisecond)
@@ -445,7 +446,7 @@ func TestRefusedMembership(t *testing.T) {
 		m := a.follow(t)
 		const hours = 24
 		for range hours * 60 {
-			says(t, m, "p0", Undecided)
+			says(t, m, "p0", Unresolved)
 			time.Sleep(time.Minute)
 		}
 		lists, _ := a.counted()
@@ -476,10 +477,10 @@ func TestShortRefusal(t *testing.T) {
 		m := a.follow(t)
 		time.Sleep(time.Minute)
 		a.down(status(403, "Forbidden", "endpointslices is forbidden"))
-		time.Sleep(refusalGrace / 2)
+		time.Sleep(membershipRefusalGrace / 2)
 		a.put(slice("s2", at("p1", "10.0.0.2")))
 		a.down(nil)
-		time.Sleep(maxMembershipPause * 3 / 2)
+		time.Sleep(maxListDelay * 3 / 2)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
 	})
 }

@@ -54,7 +54,7 @@ func (d serviceDirectory) Lookup(pod string) (peers.Peer, peers.Knowledge) {
 	switch known {
 	case k8s.Known:
 		return peers.Peer{Pod: pod, Addr: addr}, peers.Known
-	case k8s.Undecided:
+	case k8s.Unresolved:
 		return peers.Peer{}, peers.Undecided
 	}
 	return peers.Peer{}, peers.Unknown

@@ -169,7 +169,7 @@ func TestMembersWithoutPermission(t *testing.T) {
 		}
 		return nil
 	})
-	if _, known := m.Lookup("p0"); known != product.Undecided {
+	if _, known := m.Lookup("p0"); known != product.Unresolved {
 		t.Errorf("p0 is %d", known)
 	}
 	s.grant("peers", "troupe", peersRule)
@@ -234,7 +234,7 @@ func TestMembersOutliveTheAPIServer(t *testing.T) {
 		}
 	}
 	eventually(t, "the real API server's word", func(context.Context) error {
-		if s.logs.count("the watch has expired") == 0 {
+		if s.logs.count("too old resource version") == 0 {
 			return errors.New("not a word")
 		}
 		return nil
@@ -336,7 +336,7 @@ func TestMembersOfAFrozenAPIServer(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("it took %v to begin", took)
 	}
-	if _, known := m.Lookup("p0"); known != product.Undecided {
+	if _, known := m.Lookup("p0"); known != product.Unresolved {
 		t.Errorf("p0 is %d", known)
 	}
 	eventually(t, "the outage is noticed", func(context.Context) error {
