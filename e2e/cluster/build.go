@@ -180,9 +180,9 @@ func (c *Cluster) buildProgram(ctx context.Context, source string, p program) er
 		"-ldflags", linkFlags(), "-o", c.Program(p.name), p.pkg)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	if os.Getenv("GOGC") == "" && availableMemory() > 8<<30 {
+	if os.Getenv("GOGC") == "" && availableMemory() > 12<<30 {
 		// Compilers are short-lived: with memory to spare, collecting it costs more
-		// than it gives.
+		// than it gives. .ci/run lints at the same time, which takes up to 4 GiB.
 		cmd.Env = append(cmd.Env, "GOGC=off")
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
