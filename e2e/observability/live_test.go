@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/e2e/observability/render"
 )
 
-// patience is how long the effect of one step may take to show in Prometheus.
-const patience = 40 * time.Second
+// stepTimeout bounds how long the effect of one step may take to show in Prometheus.
+const stepTimeout = 40 * time.Second
 
 // scenario is some servers on loopback, and the Prometheus that watches them. a, b and c are each
 // alone, d and e are peers.
@@ -28,9 +28,9 @@ type scenario struct {
 	prom    *Prometheus
 	check   *Checker
 	held    []*troupe.Client // until the end
-	crowd   []*troupe.Client // of d; those that came last have their sessions on e
+	crowd   []*troupe.Client // of d; the last ones have their sessions on e
 	began   time.Time
-	events  []render.Event // the steps
+	events  []render.Event // the steps, as they began
 }
 
 // TestEveryExpressionShowsSomething runs every expression of the dashboard, the alerts and the runbooks against a
@@ -40,7 +40,7 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 		missing(t, "prometheus")
 	}
 	s := start(t)
-	// What cannot be had here.
+	// These cannot be provoked here.
 	for _, e := range []struct{ text, why string }{
 		{`container_`, "there is no kubelet; e2e asks for these on a cluster"},
 		{`troupe_actor_panics_total.* > 0`, "nothing that a client does makes an actor panic; rules_test.yaml shows that the alert fires"},
@@ -52,34 +52,11 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 	stop := s.work()
 	s.settle()
 	s.began = time.Now()
-	for _, step := range []struct {
-		name string
-		do   func()
-		wait string // what has to have shown before the next step; "": nothing in particular
-	}{
-		{"sessions on another pod", s.sessionsElsewhere, ""},
-		{"strangers at the peers' door", s.strangersKnock, "TroupePeersRefused"},
-		{"a way between pods that is closed", s.closeWay, "TroupePeersUnreachable"},
-		// While few commands have run: later, its slow starts are no hundredth of all on a slow machine.
-		{"a runner that stands still", s.runnerStandsStill, "TroupeStartSlow"},
-		{"commands that go wrong", s.commandsGoWrong, "TroupeProcessesEscaped"},
-		{"a cancel that takes its time", s.cancelSlowly, "TroupeCancelSlow"},
-		{"output without room", s.outputWithoutRoom, "TroupeOutputLost"},
-		{"clients that go and come back", s.clientsComeBack, ""},
-		{"a log that nobody reads", s.logUnread, "TroupeLogLinesDropped"},
-		{"a way that stays closed", func() {}, "TroupeLinksBreaking"},
-		{"a way that is open again", s.openWay, ""},
-		{"an API server that fails", s.apiServerFails, "TroupeAuthUnavailable"},
-		{"a runner that ends again and again", s.runnerEnds, "TroupeRunnerDown"},
-		{"a certificate that nobody renews", s.certificateAges, "TroupePeerCertificateExpiring"},
-		{"every session in use", s.everySession, "TroupeSessionsRefused"},
-		{"a drain of all", s.drainAll, "TroupeDrainCutsOff"},
-		{"a drain of all, still", func() {}, "TroupeNotReady"},
-	} {
+	for _, step := range s.steps() {
 		began := time.Now()
 		s.events = append(s.events, render.Event{At: began, Name: step.name})
-		if step.name == "every session in use" {
-			stop() // or the last client would wait for a slot for ever
+		if step.name == allSlots {
+			stop() // the last client would wait for a slot forever
 		}
 		step.do()
 		s.until(step.wait)
@@ -106,7 +83,7 @@ func start(t *testing.T) *scenario {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 	defer cancel()
 	s.prom, err = StartPrometheus(ctx, PrometheusConfig{Dir: t.TempDir(), Scrape: scrape(s.all()...), Rules: rules})
 	if err != nil {
@@ -126,10 +103,10 @@ func start(t *testing.T) *scenario {
 
 func (s *scenario) all() []*server { return []*server{s.a, s.b, s.c, s.d, s.e} }
 
-// settle waits until every server has been scraped twice: an increase before that is none.
+// settle waits until every server has been scraped twice: Prometheus sees no increase before that.
 func (s *scenario) settle() {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(stepTimeout); ; {
 		seen, err := s.prom.Query(s.t.Context(), "count_over_time(troupe_build_info[1m]) >= 2")
 		if err != nil {
 			s.t.Fatal(err)
@@ -144,10 +121,10 @@ func (s *scenario) settle() {
 	}
 }
 
-// until asks for everything that is open until the alert has shown. What comes late is found by the rounds of later steps.
+// until asks for everything that is open until the alert has fired. Rounds of later steps find what comes late.
 func (s *scenario) until(alert string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(stepTimeout); ; {
 		if err := s.check.Round(s.t.Context()); err != nil {
 			s.t.Fatal(err)
 		}
@@ -155,14 +132,14 @@ func (s *scenario) until(alert string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Errorf("%s did not show within %v", alert, patience)
+			s.t.Errorf("%s did not fire within %v", alert, stepTimeout)
 			return
 		}
 		time.Sleep(200 * time.Millisecond) // between two polls
 	}
 }
 
-// work keeps the servers without peers busy with ordinary commands until it is told to stop.
+// work keeps the servers without peers busy with ordinary commands until stop is called.
 func (s *scenario) work() (stop func()) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var all sync.WaitGroup
@@ -174,7 +151,7 @@ func (s *scenario) work() (stop func()) {
 					pace.Stop()
 					return
 				case <-pace.C:
-					_ = ordinaryWork(ctx, server) // what is refused or lost meanwhile is part of the scenario
+					_ = ordinaryWork(ctx, server) // refused and lost commands are part of the scenario
 				}
 			}
 		})
@@ -210,7 +187,7 @@ func ordinaryWork(ctx context.Context, s *server) error {
 // run runs a command to its end, however it ends.
 func (s *scenario) run(c *troupe.Client, p wire.ExecuteParams) *wire.Completed {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	done, err := c.Run(ctx, p, io.Discard, io.Discard)
 	if err != nil && wire.CodeOf(err) == 0 {
@@ -219,7 +196,7 @@ func (s *scenario) run(c *troupe.Client, p wire.ExecuteParams) *wire.Completed {
 	return done
 }
 
-// begin starts a command that goes on.
+// begin starts a command and leaves it running.
 func (s *scenario) begin(c *troupe.Client, command string) *troupe.Execution {
 	s.t.Helper()
 	e, err := c.Execute(s.t.Context(), wire.ExecuteParams{Command: command})
@@ -230,7 +207,7 @@ func (s *scenario) begin(c *troupe.Client, command string) *troupe.Execution {
 	return e
 }
 
-// end closes the sessions: the servers have nothing more to wait for.
+// end closes the sessions, so that the servers have nothing to wait for.
 func (s *scenario) end() {
 	for _, c := range s.held {
 		_ = c.Close()
@@ -241,13 +218,13 @@ func (s *scenario) end() {
 			if err != nil {
 				s.t.Errorf("%s: %v", server.pod, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(stepTimeout):
 			s.t.Errorf("%s has not ended", server.pod)
 		}
 	}
 }
 
-// rulesAreHealthy asks Prometheus itself, which has evaluated them all the while.
+// rulesAreHealthy asks Prometheus itself, which has evaluated the rules throughout.
 func (s *scenario) rulesAreHealthy() {
 	s.t.Helper()
 	rules, err := s.prom.Rules(s.t.Context())

@@ -37,7 +37,7 @@ type peerFiles struct {
 	ip    string
 }
 
-// newPeer gives a pod a certificate, and an address that no free port of 127.0.0.1 can take.
+// newPeer gives a pod a certificate and an address of its own, which no server on 127.0.0.1 can occupy.
 func newPeer(t *testing.T, ca *peerca.Authority) *peerFiles {
 	t.Helper()
 	files, err := ca.Sign(t.TempDir(), peerName)
@@ -69,7 +69,7 @@ func newSliceAPI() *sliceAPI {
 	return &sliceAPI{changed: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// set says which pods there are.
+// set replaces the pods.
 func (a *sliceAPI) set(pods map[string]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,7 +116,7 @@ func (a *sliceAPI) serve(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	for news := r.URL.Query().Get("resourceVersion") != slice.ResourceVersion; ; news = true {
 		if news {
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": slice}) // who has gone is told below
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": slice}) // a client that has gone is noticed below
 		}
 		_ = flush.Flush()
 		select {
@@ -143,7 +143,7 @@ func (s *scenario) startPeers(bin string) {
 	s.e = startServer(s.t, bin, serverConfig{pod: "troupe-e", token: "token-of-troupe-e-0123456789", cluster: s.api, peers: e})
 }
 
-// sessionsElsewhere: more come to d than it has slots.
+// sessionsElsewhere opens more sessions at d than it has slots.
 func (s *scenario) sessionsElsewhere() {
 	for range maxSessions + 3 {
 		s.crowd = append(s.crowd, s.d.dial())
@@ -158,7 +158,7 @@ func (s *scenario) sessionsElsewhere() {
 	}
 }
 
-// strangersKnock: one speaks no TLS, one has no certificate.
+// strangersKnock connects to the peers' ports without TLS, and with TLS but without a certificate.
 func (s *scenario) strangersKnock() {
 	for _, addr := range []string{s.d.peers.addr(), s.e.peers.addr()} {
 		plain, err := net.Dial("tcp", addr)
@@ -166,7 +166,7 @@ func (s *scenario) strangersKnock() {
 			s.t.Fatal(err)
 		}
 		fmt.Fprint(plain, "GET / HTTP/1.1\r\n\r\n")
-		_, _ = io.Copy(io.Discard, plain) // until it is thrown out
+		_, _ = io.Copy(io.Discard, plain) // until the server closes it
 		_ = plain.Close()
 		if secure, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}); err == nil {
 			_, _ = io.Copy(io.Discard, secure)
@@ -175,13 +175,13 @@ func (s *scenario) strangersKnock() {
 	}
 }
 
-// closeWay lets d look for e where nobody is: what d says is heard by nobody, while it hears e.
+// closeWay gives d a wrong address of e: nothing that d sends arrives, while e still reaches d.
 func (s *scenario) closeWay() {
 	s.api.peers.set(map[string]string{s.d.pod: s.d.peers.ip, s.e.pod: "127.0.0.1"})
 	for _, c := range s.crowd[maxSessions:] {
 		go func() {
-			_, _ = c.Control(s.t.Context(), wire.ControlParams{Type: wire.ControlPause, ExecutionID: "nobody"})
-		}() // it gets no answer
+			_, _ = c.Control(s.t.Context(), wire.ControlParams{Type: wire.ControlPause, ExecutionID: "unknown"})
+		}() // the request gets no answer
 	}
 }
 
@@ -191,12 +191,12 @@ func (s *scenario) openWay() {
 		_ = c.Close()
 	}
 	for _, c := range s.crowd[maxSessions:] {
-		c.Detach() // e has given their sessions up
+		c.Detach() // e has ended their sessions
 	}
 	s.crowd = nil
 }
 
-// certificateAges gives e one of which little is left.
+// certificateAges gives e a certificate that expires soon.
 func (s *scenario) certificateAges() {
 	s.e.peers.ca.Lifetime = 5 * time.Minute
 	if _, err := s.e.peers.ca.Sign(filepath.Dir(s.e.peers.files.Cert), peerName); err != nil {

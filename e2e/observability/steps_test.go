@@ -12,7 +12,40 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// The steps of the scenario: what is done to the servers.
+// step is one thing that the scenario does to the servers.
+type step struct {
+	name string // as it stands in docs/dashboard.svg
+	do   func()
+	wait string // the alert that must have fired before the next step; "": none
+}
+
+// allSlots is the step before which the ordinary work must stop.
+const allSlots = "all slots taken"
+
+// steps are in an order in which no step hides the effect of another.
+func (s *scenario) steps() []step {
+	nothing := func() {}
+	return []step{
+		{"more clients than d has slots", s.sessionsElsewhere, ""},
+		{"connections to peers without a certificate", s.strangersKnock, "TroupePeersRefused"},
+		{"d cannot reach e", s.closeWay, "TroupePeersUnreachable"},
+		// While few commands have run: later, its slow starts are less than a hundredth of all on a slow machine.
+		{"runner stopped for 1.5 s", s.runnerStandsStill, "TroupeStartSlow"},
+		{"failing commands", s.commandsGoWrong, "TroupeProcessesEscaped"},
+		{"runner stopped during a cancel", s.cancelSlowly, "TroupeCancelSlow"},
+		{"transcript budget spent", s.outputWithoutRoom, "TroupeOutputLost"},
+		{"clients detach and resume", s.clientsComeBack, ""},
+		{"log not read", s.logUnread, "TroupeLogLinesDropped"},
+		{"d still cannot reach e", nothing, "TroupeLinksBreaking"},
+		{"d reaches e again", s.openWay, ""},
+		{"API server fails", s.apiServerFails, "TroupeAuthUnavailable"},
+		{"runner killed three times", s.runnerEnds, "TroupeRunnerDown"},
+		{"certificate about to expire", s.certificateAges, "TroupePeerCertificateExpiring"},
+		{allSlots, s.everySession, "TroupeSessionsRefused"},
+		{"all servers drain", s.drainAll, "TroupeDrainCutsOff"},
+		{"all servers still drain", nothing, "TroupeNotReady"},
+	}
+}
 
 func (s *scenario) commandsGoWrong() {
 	c := s.a.dial()
@@ -26,8 +59,8 @@ func (s *scenario) commandsGoWrong() {
 		{Command: "while :; do :; done", MaxDuration: 0.2},     // too long
 		{Argv: []string{"/nonexistent"}},                       // no such program
 		{Command: "kill -9 $$"},                                // it kills itself
-		{Command: "yes", OnOutputLimit: wire.LimitCancel},      // more than it may, and that is its end
-		{Command: "dd if=/dev/urandom bs=1k count=100 2>&1 #"}, // no text
+		{Command: "yes", OnOutputLimit: wire.LimitCancel},      // it is cancelled at the output limit
+		{Command: "dd if=/dev/urandom bs=1k count=100 2>&1 #"}, // output that is not text
 	} {
 		s.run(c, p)
 	}
@@ -41,7 +74,7 @@ func (s *scenario) commandsGoWrong() {
 	for _, e := range all {
 		_ = e.Cancel(s.t.Context())
 	}
-	if _, err := c.Control(s.t.Context(), wire.ControlParams{Type: wire.ControlPause, ExecutionID: "nobody"}); wire.CodeOf(err) != wire.CodeNoProcess {
+	if _, err := c.Control(s.t.Context(), wire.ControlParams{Type: wire.ControlPause, ExecutionID: "unknown"}); wire.CodeOf(err) != wire.CodeNoProcess {
 		s.t.Errorf("PAUSE of nothing: %v", err)
 	}
 	for token, want := range map[string]int{"": 401, "wrong": 401} {
@@ -51,7 +84,7 @@ func (s *scenario) commandsGoWrong() {
 	}
 }
 
-// cancelSlowly has a runner stand still while an execution should be killed that ignores SIGTERM.
+// cancelSlowly stops the runner while it should kill an execution that ignores SIGTERM.
 func (s *scenario) cancelSlowly() {
 	c := s.b.dial()
 	s.held = append(s.held, c)
@@ -70,14 +103,14 @@ func (s *scenario) cancelSlowly() {
 		s.t.Error(err)
 	}
 	goOn := s.b.freezeRunner()
-	time.Sleep(17 * time.Second) // the fault itself: longer than the alert has patience
+	time.Sleep(17 * time.Second) // the fault itself: longer than the threshold of the alert
 	goOn()
 	if _, err := e.Wait(s.t.Context()); err != nil {
 		s.t.Error(err)
 	}
 }
 
-// outputWithoutRoom evicts what is finished, then drops what is running.
+// outputWithoutRoom makes the server evict finished transcripts, then drop output of running commands.
 func (s *scenario) outputWithoutRoom() {
 	c := s.b.dial()
 	s.held = append(s.held, c)
@@ -85,14 +118,14 @@ func (s *scenario) outputWithoutRoom() {
 	for range 4 {
 		s.run(c, wire.ExecuteParams{Command: most})
 	}
-	// The first of them is gone: who asks for it gets a gap.
+	// The first of them is evicted: a client that asks for it gets a gap.
 	session := c.Session()
 	again, err := troupe.Attach(s.t.Context(), s.b.ws, session.ID, session.ResumeToken, nil, troupe.Options{Token: s.b.token})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	for _, e := range again.Executions() {
-		_, _ = e.Copy(s.t.Context(), io.Discard, io.Discard) // the gaps are what this is for
+		_, _ = e.Copy(s.t.Context(), io.Discard, io.Discard) // for the gaps
 	}
 	again.Detach()
 	for range 3 {
@@ -100,7 +133,7 @@ func (s *scenario) outputWithoutRoom() {
 	}
 }
 
-// clientsComeBack detaches, resumes, and stays away.
+// clientsComeBack detaches, resumes, and detaches for good.
 func (s *scenario) clientsComeBack() {
 	c := s.c.dial()
 	e := s.begin(c, "while :; do echo tick; sleep 0.1; done")
@@ -115,7 +148,7 @@ func (s *scenario) clientsComeBack() {
 	again.Detach()
 }
 
-// logUnread stops the reader of b's log, and gives b something to log.
+// logUnread stops reading b's log and makes b log more than it buffers.
 func (s *scenario) logUnread() {
 	s.b.log.Lock()
 	defer s.b.log.Unlock()
@@ -124,7 +157,7 @@ func (s *scenario) logUnread() {
 		all.Go(func() {
 			c := &http.Client{Transport: &http.Transport{}}
 			defer c.CloseIdleConnections()
-			for range 3000 { // at some 170 bytes: more than the megabyte that waits
+			for range 3000 { // of some 170 bytes each: more than the buffer of 1 MiB
 				s.b.knock(c, "wrong")
 			}
 		})
@@ -132,7 +165,7 @@ func (s *scenario) logUnread() {
 	all.Wait()
 }
 
-// apiServerFails: clients with tokens that were not seen before cannot be checked, and the pod cannot report.
+// apiServerFails: new tokens cannot be checked, and the pod cannot report.
 func (s *scenario) apiServerFails() {
 	defer s.api.fail()()
 	for _, token := range []string{"new", "newer", "newest"} {
@@ -143,7 +176,7 @@ func (s *scenario) apiServerFails() {
 	s.until("TroupePeersNotFollowed")
 }
 
-// runnerStandsStill while more commands come than there are inits ready: the others wait for it.
+// runnerStandsStill stops the runner while more commands come than inits are ready; the others wait for it.
 func (s *scenario) runnerStandsStill() {
 	var all sync.WaitGroup
 	clients := []*troupe.Client{s.a.dial(), s.a.dial(), s.a.dial()}
@@ -167,7 +200,7 @@ func (s *scenario) runnerStandsStill() {
 	}
 }
 
-// runnerEnds twice, and then stays away until the alert has shown.
+// runnerEnds kills the runner twice, and a third time without a new one until the alert has fired.
 func (s *scenario) runnerEnds() {
 	c := s.a.dial()
 	defer c.Close()
@@ -187,7 +220,7 @@ func (s *scenario) runnerEnds() {
 	s.run(c, wire.ExecuteParams{Command: "true"})
 }
 
-// everySession takes all slots, and asks for one more.
+// everySession takes all slots and asks for one more.
 func (s *scenario) everySession() {
 	for _, server := range s.all() {
 		s.fill(server)
@@ -200,7 +233,7 @@ func (s *scenario) everySession() {
 	s.until("TroupeSessionsNearLimit")
 }
 
-// fill takes what a server has of slots. It waits while sessions of earlier steps end.
+// fill takes all slots of a server. It waits while sessions of earlier steps end.
 func (s *scenario) fill(server *server) {
 	s.t.Helper()
 	held := 0
@@ -209,7 +242,7 @@ func (s *scenario) fill(server *server) {
 			held++
 		}
 	}
-	for deadline := time.Now().Add(patience); held < maxSessions; {
+	for deadline := time.Now().Add(stepTimeout); held < maxSessions; {
 		c := server.dial()
 		if strings.HasPrefix(c.ID(), server.pod+".") {
 			s.held = append(s.held, c)
@@ -225,7 +258,7 @@ func (s *scenario) fill(server *server) {
 	}
 }
 
-// drainAll: each has a command that it waits for.
+// drainAll drains every server while it has a command to wait for.
 func (s *scenario) drainAll() {
 	for _, server := range s.all() {
 		s.begin(s.last(server), "sleep 1000")
@@ -233,7 +266,7 @@ func (s *scenario) drainAll() {
 	}
 }
 
-// last is the client that opened a session of the server last.
+// last returns the client that opened a session of the server last.
 func (s *scenario) last(of *server) *troupe.Client {
 	s.t.Helper()
 	for i := len(s.held) - 1; i >= 0; i-- {
@@ -241,6 +274,6 @@ func (s *scenario) last(of *server) *troupe.Client {
 			return s.held[i]
 		}
 	}
-	s.t.Fatalf("nobody holds a session of %s", of.pod)
+	s.t.Fatalf("no client holds a session of %s", of.pod)
 	return nil
 }

@@ -1,14 +1,19 @@
-// Package render draws time series as an SVG: what a Prometheus answered, and
-// nothing else. It is no Grafana; it draws the panels of Grafana's dashboard for a
-// page that has no Grafana.
+// Package render draws time series as an SVG, for a page of the documentation that cannot show Grafana.
 package render
 
 import (
+	"bytes"
 	"fmt"
-	"html"
+	"image/color"
 	"math"
-	"strings"
+	"strconv"
 	"time"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Series is one line of a chart. A value that is no finite number interrupts it.
@@ -18,194 +23,266 @@ type Series struct {
 	Values []float64
 }
 
-// Chart is one panel.
-type Chart struct {
-	Title  string
-	Unit   string // as Grafana names units: short, s, bytes, Bps, ops, percentunit
-	Series []Series
-}
-
-// Event is a time at which something began. It is drawn in every chart.
+// Event is a time at which something began. It is drawn and named in its chart.
 type Event struct {
 	At   time.Time
 	Name string
+}
+
+// Chart is one panel.
+type Chart struct {
+	Title  string
+	Unit   string   // as Grafana names units: a key of units
+	Series []Series // one that has no value but 0 is left out, unless all are so
+	Events []Event
+}
+
+// units are those in which values are drawn, by Grafana's names.
+var units = map[string]struct {
+	size   float64
+	suffix string // of the chart's title
+}{
+	"short": {1, ""}, "s": {1, ", s"}, "ops": {1, ", 1/s"}, "percentunit": {0.01, ", %"},
+	"bytes": {1 << 20, ", MiB"}, "Bps": {1 << 10, ", KiB/s"},
 }
 
 // Picture is a grid of charts over one span of time.
 type Picture struct {
 	Title, Note string
 	From, To    time.Time
-	Step        time.Duration // between two values; where one is missing, the line has a gap. 0: it has none
+	Step        time.Duration // between two values; where one is missing, the line has a gap. 0: no gaps
 	Charts      []Chart
-	Events      []Event // numbered in the charts, named below them
 }
 
-// Measures, in pixels.
+// Measures of the picture.
 const (
-	columns     = 3
-	chartWidth  = 380
-	plotLeft    = 58 // room for the numbers of the vertical axis
-	plotTop     = 30
-	plotHeight  = 110
-	legendLine  = 14
-	legendLines = 3
-	chartHeight = plotTop + plotHeight + 26 + legendLine*legendLines
-	margin      = 16
-	headHeight  = 46
+	columns     = 2
+	chartWidth  = 490 * vg.Length(1)
+	chartHeight = 160 * vg.Length(1)
+	titleHeight = 18 * vg.Length(1)
+	legendWidth = 130 * vg.Length(1)
+	headHeight  = 56 * vg.Length(1)
+	gap         = 16 * vg.Length(1)
+	// headroom is the part of a plot above its highest value, in which events are named.
+	headroom = 0.35
 )
 
-// colors are those of Okabe and Ito, which people who see fewer colors tell apart.
-var colors = []string{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"}
+// fonts are alike in the widths of their letters, which the positions are computed from.
+const fonts = "'Liberation Sans',Arimo,Helvetica,Arial,sans-serif"
+
+var (
+	// palette is that of Okabe and Ito, which people with colour blindness can tell apart
+	// (https://jfly.uni-koeln.de/color/).
+	palette = []color.RGBA{
+		{0x00, 0x72, 0xB2, 0xFF}, {0xD5, 0x5E, 0x00, 0xFF}, {0x00, 0x9E, 0x73, 0xFF}, {0xCC, 0x79, 0xA7, 0xFF},
+		{0x56, 0xB4, 0xE9, 0xFF}, {0xE6, 0x9F, 0x00, 0xFF}, {0x00, 0x00, 0x00, 0xFF}, {0x99, 0x99, 0x99, 0xFF},
+	}
+	grey  = color.RGBA{0x66, 0x66, 0x66, 0xFF}
+	faint = color.RGBA{0xE4, 0xE4, 0xE4, 0xFF}
+)
 
 // SVG draws the picture.
-func (p Picture) SVG() []byte {
+func (p Picture) SVG() ([]byte, error) {
 	rows := (len(p.Charts) + columns - 1) / columns
-	eventLines := (len(p.Events) + columns - 1) / columns
-	width := margin + columns*(chartWidth+margin)
-	height := headHeight + rows*(chartHeight+margin) + eventLines*legendLine + 2*margin
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", width, height)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", width, height)
-	text(&b, margin, 22, "start", 15, "#000", p.Title)
-	text(&b, margin, 38, "start", 11, "#555", p.Note)
+	width := columns*(chartWidth+gap) + gap
+	height := headHeight + vg.Length(rows)*(chartHeight+gap)
+	out := vgsvg.New(width, height)
+	canvas := draw.New(out)
+	canvas.SetColor(color.White)
+	canvas.Fill(canvas.Rectangle.Path())
+	write(canvas, gap, height-20, 15, color.Black, p.Title)
+	write(canvas, gap, height-36, 10, grey, p.Note)
 	for i, c := range p.Charts {
-		x, y := margin+i%columns*(chartWidth+margin), headHeight+i/columns*(chartHeight+margin)
-		fmt.Fprintf(&b, `<g transform="translate(%d,%d)">`+"\n", x, y)
-		p.chart(&b, c)
-		b.WriteString("</g>\n")
-	}
-	for i, e := range p.Events {
-		x, y := margin+i%columns*(chartWidth+margin), headHeight+rows*(chartHeight+margin)+margin+i/columns*legendLine
-		text(&b, x, y, "start", 11, "#555", fmt.Sprintf("%d  %s", i+1, e.Name))
-	}
-	b.WriteString("</svg>\n")
-	return []byte(b.String())
-}
-
-func text(b *strings.Builder, x, y int, anchor string, size int, color, s string) {
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="%s" font-size="%d" fill="%s">%s</text>`+"\n", x, y, anchor, size, color, html.EscapeString(s))
-}
-
-func (p Picture) chart(b *strings.Builder, c Chart) {
-	fmt.Fprintf(b, `<rect width="%d" height="%d" fill="none" stroke="#ddd"/>`+"\n", chartWidth, chartHeight)
-	text(b, 8, 18, "start", 12, "#000", c.Title)
-	top := nice(c.max(), c.Unit)
-	for i := range 3 {
-		v := top * float64(i) / 2
-		y := plotTop + plotHeight - int(float64(plotHeight)*float64(i)/2)
-		fmt.Fprintf(b, `<path d="M%d %dH%d" stroke="#eee"/>`+"\n", plotLeft, y, chartWidth-8)
-		text(b, plotLeft-4, y+4, "end", 10, "#555", Format(v, c.Unit))
-	}
-	for i, e := range p.Events {
-		x := p.x(e.At)
-		fmt.Fprintf(b, `<path d="M%.1f %dV%d" stroke="#ddd" stroke-dasharray="2 2"/>`+"\n", x, plotTop, plotTop+plotHeight)
-		text(b, int(x), plotTop+plotHeight+11, "middle", 8, "#888", fmt.Sprint(i+1))
-	}
-	legendX, legendY := 8, plotTop+plotHeight+28
-	for i, s := range c.Series {
-		color := colors[i%len(colors)]
-		if d := p.line(s, top); d != "" {
-			fmt.Fprintf(b, `<path d="%s" fill="none" stroke="%s" stroke-width="1.5"/>`+"\n", d, color)
+		x := gap + vg.Length(i%columns)*(chartWidth+gap)
+		top := height - headHeight - vg.Length(i/columns)*(chartHeight+gap)
+		panel := draw.Canvas{Canvas: canvas.Canvas, Rectangle: vg.Rectangle{
+			Min: vg.Point{X: x, Y: top - chartHeight}, Max: vg.Point{X: x + chartWidth, Y: top},
+		}}
+		if err := p.chart(panel, c); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Title, err)
 		}
-		width := 22 + 6*len(s.Name)
-		if legendX+width > chartWidth {
-			legendX, legendY = 8, legendY+legendLine
-		}
-		fmt.Fprintf(b, `<rect x="%d" y="%d" width="10" height="3" fill="%s"/>`+"\n", legendX, legendY-5, color)
-		text(b, legendX+14, legendY, "start", 10, "#333", s.Name)
-		legendX += width
 	}
+	var b bytes.Buffer
+	if _, err := out.WriteTo(&b); err != nil {
+		return nil, err
+	}
+	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:"+fonts+";")), nil
 }
 
-// x is where a time is.
-func (p Picture) x(at time.Time) float64 {
-	return plotLeft + float64(chartWidth-8-plotLeft)*float64(at.Sub(p.From))/float64(p.To.Sub(p.From))
+// write puts one line of text with its left end on the baseline at x, y.
+func write(c draw.Canvas, x, y vg.Length, size float64, ink color.Color, text string) {
+	c.FillText(style(size, ink), vg.Point{X: x, Y: y}, text)
 }
 
-// line is the path of a series; one point alone becomes a short line.
-func (p Picture) line(s Series, top float64) string {
-	var b strings.Builder
-	draw := false
+func style(size float64, ink color.Color) draw.TextStyle {
+	font := plot.DefaultFont
+	font.Variant, font.Size = "Sans", vg.Points(size)
+	return draw.TextStyle{Color: ink, Font: font, Handler: plot.DefaultTextHandler}
+}
+
+// chart draws a panel: the plot on the left, its legend on the right.
+func (p Picture) chart(c draw.Canvas, chart Chart) error {
+	shown := moving(chart.Series)
+	unit, known := units[chart.Unit]
+	if !known {
+		return fmt.Errorf("unit %q is unknown", chart.Unit)
+	}
+	top := most(shown) / unit.size
+	if top == 0 {
+		top = 1
+	}
+	plt := p.axes(top)
+	legend := plot.NewLegend()
+	legend.Top, legend.Left, legend.TextStyle = true, true, style(9, color.Black)
+	legend.ThumbnailWidth, legend.Padding = 14, 3
+	for i, s := range shown {
+		look := draw.LineStyle{Color: palette[i%len(palette)], Width: vg.Points(1.4)}
+		if i >= len(palette) {
+			look.Dashes = []vg.Length{4, 2}
+		}
+		for _, piece := range p.pieces(s, unit.size) {
+			line, err := plotter.NewLine(piece)
+			if err != nil {
+				return err
+			}
+			line.LineStyle = look
+			plt.Add(line)
+		}
+		legend.Add(s.Name, &plotter.Line{LineStyle: look})
+	}
+	if err := p.mark(plt, chart.Events, top); err != nil {
+		return err
+	}
+	write(c, c.Min.X, c.Max.Y-11, 11, color.Black, chart.Title+unit.suffix)
+	c = draw.Crop(c, 0, 0, 0, -titleHeight)
+	plt.Draw(draw.Crop(c, 0, -legendWidth, 0, 0))
+	legend.Draw(draw.Crop(c, chartWidth-legendWidth+8, 0, 0, -24))
+	return nil
+}
+
+// axes makes an empty plot, from 0 to top, over the picture's span.
+func (p Picture) axes(top float64) *plot.Plot {
+	plt := plot.New()
+	plt.X.Min, plt.X.Max = 0, p.To.Sub(p.From).Seconds()
+	plt.Y.Min, plt.Y.Max = 0, top*(1+headroom)
+	for _, axis := range []*plot.Axis{&plt.X, &plt.Y} {
+		axis.Color, axis.Padding = grey, 0
+		axis.Tick.Color, axis.Tick.Label.Color, axis.Tick.Label.Font = grey, grey, style(9, grey).Font
+	}
+	plt.X.Tick.Marker, plt.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
+	grid := plotter.NewGrid()
+	grid.Vertical.Width, grid.Horizontal.Color = 0, faint
+	plt.Add(grid)
+	return plt
+}
+
+// mark draws a line at each event, and its name in the headroom.
+func (p Picture) mark(plt *plot.Plot, events []Event, top float64) error {
+	for i, place := range p.places(events) {
+		e, x := events[i], events[i].At.Sub(p.From).Seconds()
+		y := top * (1 + headroom*(0.7-0.45*float64(place.level)))
+		line, err := plotter.NewLine(plotter.XYs{{X: x, Y: 0}, {X: x, Y: y + top*headroom/4}})
+		if err != nil {
+			return err
+		}
+		line.Color, line.Dashes = grey, []vg.Length{2, 2}
+		label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: x, Y: y}}, Labels: []string{e.Name}})
+		if err != nil {
+			return err
+		}
+		label.TextStyle[0], label.Offset.X = style(9, grey), 4
+		if place.left {
+			label.TextStyle[0].XAlign, label.Offset.X = draw.XRight, -4
+		}
+		plt.Add(line, label)
+	}
+	return nil
+}
+
+// ticks are the library's, with as few digits as each needs.
+func ticks(least, most float64) []plot.Tick {
+	all := plot.DefaultTicks{}.Ticks(least, most)
+	for i, t := range all {
+		if t.Label != "" {
+			all[i].Label = strconv.FormatFloat(t.Value, 'g', 4, 64)
+		}
+	}
+	return all
+}
+
+// place is where the name of an event goes: to the left or the right of its line, on the upper level 0 or below it.
+type place struct {
+	left  bool
+	level int
+}
+
+// places puts names to the right of their lines, but those near the end of the picture, and those shortly before
+// such a one, to the left. Neighbours take turns in level, so that no name lies on another name or its line.
+func (p Picture) places(events []Event) []place {
+	all := make([]place, len(events))
+	span := p.To.Sub(p.From)
+	for i := len(events) - 1; i >= 0; i-- {
+		last := i == len(events)-1
+		all[i].left = events[i].At.Sub(p.From) > span*2/3 || !last && all[i+1].left && events[i+1].At.Sub(events[i].At) < span/3
+		if all[i].left && !last {
+			all[i].level = 1 - all[i+1].level
+		}
+	}
+	for i := 1; i < len(events) && !all[i].left; i++ {
+		all[i].level = 1 - all[i-1].level
+	}
+	return all
+}
+
+// moving returns the series that are not 0 all the time, or all if there is none.
+func moving(all []Series) []Series {
+	var some []Series
+	for _, s := range all {
+		if most([]Series{s}) > 0 {
+			some = append(some, s)
+		}
+	}
+	if some == nil {
+		return all
+	}
+	return some
+}
+
+// pieces cuts a series where a value is missing or not finite. A single value becomes a short line.
+func (p Picture) pieces(s Series, unit float64) []plotter.XYs {
+	var all []plotter.XYs
+	var piece plotter.XYs
+	end := func() {
+		if len(piece) == 1 {
+			piece = append(piece, plotter.XY{X: piece[0].X + p.To.Sub(p.From).Seconds()/200, Y: piece[0].Y})
+		}
+		if piece != nil {
+			all, piece = append(all, piece), nil
+		}
+	}
 	for i, v := range s.Values {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			draw = false
-			continue
+		missing := i > 0 && p.Step > 0 && s.Times[i].Sub(s.Times[i-1]) > p.Step*3/2
+		if !finite(v) || missing {
+			end()
 		}
-		if i > 0 && p.Step > 0 && s.Times[i].Sub(s.Times[i-1]) > p.Step*3/2 {
-			draw = false
+		if finite(v) {
+			piece = append(piece, plotter.XY{X: s.Times[i].Sub(p.From).Seconds(), Y: v / unit})
 		}
-		x, y := p.x(s.Times[i]), plotTop+plotHeight*(1-v/top)
-		if draw {
-			fmt.Fprintf(&b, "L%.1f %.1f", x, y)
-			continue
-		}
-		fmt.Fprintf(&b, "M%.1f %.1fh1", x, y)
-		draw = true
 	}
-	return b.String()
+	end()
+	return all
 }
 
-func (c Chart) max() float64 {
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+func most(all []Series) float64 {
 	most := 0.0
-	for _, s := range c.Series {
+	for _, s := range all {
 		for _, v := range s.Values {
-			if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			if finite(v) {
 				most = max(most, v)
 			}
 		}
 	}
 	return most
 }
-
-// nice rounds up to 1, 2 or 5 times a power of ten, of the unit that is shown; 0 becomes 1.
-func nice(v float64, unit string) float64 {
-	if v <= 0 {
-		return 1
-	}
-	shown := 1.0
-	for unit == "bytes" || unit == "Bps" {
-		if v < 1024*shown {
-			break
-		}
-		shown *= 1024
-	}
-	v /= shown
-	power := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, step := range []float64{1, 2, 5} {
-		if v <= step*power*(1+1e-9) {
-			return step * power * shown
-		}
-	}
-	return 10 * power * shown
-}
-
-// Format writes a value with its unit, shortly.
-func Format(v float64, unit string) string {
-	switch unit {
-	case "percentunit":
-		return number(v*100) + " %"
-	case "s":
-		if v != 0 && v < 1 {
-			return number(v*1000) + " ms"
-		}
-		return number(v) + " s"
-	case "bytes", "Bps":
-		suffix := "B"
-		for _, larger := range []string{"KiB", "MiB", "GiB"} {
-			if v < 1024 {
-				break
-			}
-			v, suffix = v/1024, larger
-		}
-		if unit == "Bps" {
-			suffix += "/s"
-		}
-		return number(v) + " " + suffix
-	case "ops":
-		return number(v) + "/s"
-	default:
-		return number(v)
-	}
-}
-
-func number(v float64) string { return fmt.Sprintf("%.3g", v) }
