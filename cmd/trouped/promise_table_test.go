@@ -62,6 +62,10 @@ import (
 //	16 shutdown
 //	       TestDrainLetsCommandsFinish, TestDrainTimeoutCancelsTheRest, TestSecondSignalEndsAtOnce
 //	       actors.TestDrainLetsCommandsFinish, actors.TestCloseKillsAtOnce
+//	17 a client never gets more than the server's limits, and with --allow-command nothing else runs
+//	       TestPromise17LimitsAreTheServers, TestPromise17OnlyAllowedCommandsRun
+//	       actors.TestPlanHoldsTimesToTheLimits, actors.TestPlanHoldsOutputToTheLimit, actors.TestPlanReplacesVariables,
+//	       actors.TestAllowListHoldsPrograms, actors.TestAllowListRefusesShellStrings
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each
 // test of a promise is in it.
