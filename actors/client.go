@@ -36,5 +36,5 @@ type ConnectRequest struct {
 	SessionID          string // re-attach to this session: the first request must be resume; empty opens a new session
 	EndsWithConnection bool   // the session ends with the connection, however that ends
 
-	guest string // the pod that has the socket and asked for this one; empty: the socket is here
+	proxyPod string // the pod that has the socket and asked for this one; empty: the socket is here
 }

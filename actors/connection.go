@@ -65,8 +65,8 @@ type connection struct {
 	patience  *time.Timer     // for a first resume
 
 	// Sessions of other pods.
-	far        *guestLink   // the link to the session, once it is open
-	links      []*guestLink // all that were tried
+	remote     *proxyLink   // the link to the session, once it is open
+	links      []*proxyLink // all that were tried
 	candidates []string     // peers to be asked next for a session
 }
 
@@ -110,7 +110,7 @@ func (c *connection) receive(ctx actor.Context) {
 	case linkEvent:
 		c.linkEvent(ctx, msg)
 	case resumeOverdue:
-		if c.session == nil && c.far == nil && !c.attaching {
+		if c.session == nil && c.remote == nil && !c.attaching {
 			c.client.Disconnect(wire.CauseNoSession)
 		}
 	}
@@ -119,7 +119,7 @@ func (c *connection) receive(ctx actor.Context) {
 func (c *connection) openSession(ctx actor.Context, mayPlace bool) openSession {
 	return openSession{
 		asked: c.since, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection,
-		guest: c.req.guest, mayPlace: mayPlace,
+		proxyPod: c.req.proxyPod, mayPlace: mayPlace,
 	}
 }
 
@@ -151,8 +151,8 @@ func (c *connection) sessionStopped(ctx actor.Context) {
 }
 
 func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
-	if c.far != nil {
-		c.far.request(msg)
+	if c.remote != nil {
+		c.remote.request(msg)
 		return
 	}
 	if c.session != nil {
@@ -173,7 +173,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 		return
 	}
 	c.attaching, c.resuming = true, msg.id
-	if c.resumeElsewhere(ctx, resumeElsewhere{request: msg, params: params, until: time.Now().Add(undecidedPatience)}) {
+	if c.resumeElsewhere(ctx, resumeElsewhere{request: msg, params: params, until: time.Now().Add(unresolvedTimeout)}) {
 		return
 	}
 	ctx.Send(c.engine.manager, findSession{session: c.req.SessionID, attach: attach{

@@ -42,21 +42,21 @@ type Config struct {
 
 // Engine runs sessions. It is safe for concurrent use.
 type Engine struct {
-	limits  Limits
-	runner  Runner
-	store   *transcript.Store
-	pod     string
-	boot    relay.Boot // this life of the pod; session ids begin with it
-	cluster *cluster   // nil: alone
-	workdir string
-	env     []string
-	allow   *allowList
-	log     *slog.Logger
-	metrics *metrics
-	tracer  trace.Tracer
-	audit   func(AuditRecord)
-	refused func(wire.Cause)
-	probe   func(actorKind string, msg any) // tests only: runs before an actor's Receive
+	limits      Limits
+	runner      Runner
+	store       *transcript.Store
+	pod         string
+	incarnation relay.Incarnation // this life of the pod; session ids begin with it
+	cluster     *cluster          // nil: alone
+	workdir     string
+	env         []string
+	allow       *allowList
+	log         *slog.Logger
+	metrics     *metrics
+	tracer      trace.Tracer
+	audit       func(AuditRecord)
+	refused     func(wire.Cause)
+	probe       func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
 	system      *actor.ActorSystem
 	dispatch    *dispatcher
@@ -93,7 +93,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, boot: relay.NewBoot(), workdir: cfg.Workdir,
+		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
 		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
 	}
 	if e.refused == nil {

@@ -76,7 +76,7 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestEvictable(ctx)
-		if pid == nil || msg.guest != "" && m.engine.cluster.roomBut(msg.guest) {
+		if pid == nil || msg.proxyPod != "" && m.engine.cluster.roomBut(msg.proxyPod) {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}
@@ -128,7 +128,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cau
 	}
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
-	if msg.guest == "" {
+	if msg.proxyPod == "" {
 		m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
 		m.engine.refused(cause)
 	}

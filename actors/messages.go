@@ -62,7 +62,7 @@ type (
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool
-		guest              string // the pod that asks for a client of its own, which it may yet take elsewhere; empty: this one
+		proxyPod           string // the pod that asks for a client of its own, which it may yet take elsewhere; empty: this one
 		mayPlace           bool   // answered with placeElsewhere rather than refused, or that another session gives way
 	}
 	// placeElsewhere: manager → connection. There is no room here.
@@ -75,8 +75,8 @@ type (
 	}
 	// linkEvent: transport, timers, gateway → connection. Something for a link to another pod.
 	linkEvent struct {
-		link *guestLink
-		do   func(*relay.Guest, time.Time)
+		link *proxyLink
+		do   func(*relay.Proxy, time.Time)
 	}
 	// findSession: connection → manager. Answered with sessionFound, and forwarded to the
 	// session as attach; or answered with an error reply and disconnect.

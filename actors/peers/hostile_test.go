@@ -263,7 +263,7 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 		lostBefore := value(t, lost)
 		n := (125 << 20) / (size + 1<<10)
 		for range n {
-			p.Send("deaf", &relay.Envelope{Version: 1, From: "pod-0", Boot: make([]byte, size)})
+			p.Send("deaf", &relay.Envelope{Version: 1, From: "pod-0", Incarnation: make([]byte, size)})
 		}
 		var after runtime.MemStats
 		runtime.GC()

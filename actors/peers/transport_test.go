@@ -21,7 +21,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 	const envelopes, connections, underWay = 20_000, 5, 500
 	got := make(chan uint64, underWay)
 	to := startPod(t, "to", func(c *Config) {
-		c.Deliver = func(e *relay.Envelope) { got <- binary.BigEndian.Uint64(e.GetBoot()) }
+		c.Deliver = func(e *relay.Envelope) { got <- binary.BigEndian.Uint64(e.GetIncarnation()) }
 	})
 	from := startPod(t, "from", func(c *Config) { c.ConnectionAge = 20 * time.Millisecond })
 	from.SetPeers(map[string]string{"to": to.addr})
@@ -32,9 +32,9 @@ func TestConnectionsAreRenewed(t *testing.T) {
 			t.Fatalf("%d connections and %d envelopes in a minute", seen, came)
 		}
 		for ; number < came+underWay; number++ {
-			boot := make([]byte, 1024)
-			binary.BigEndian.PutUint64(boot, number)
-			from.Send("to", &relay.Envelope{Version: relay.Version, From: "from", Boot: boot})
+			incarnation := make([]byte, 1024)
+			binary.BigEndian.PutUint64(incarnation, number)
+			from.Send("to", &relay.Envelope{Version: relay.Version, From: "from", Incarnation: incarnation})
 		}
 		select {
 		case n := <-got:
@@ -197,7 +197,7 @@ func TestWhatArrivesIsWhatWasSent(t *testing.T) {
 		for from.Queued("to") > maxQueued/2 {
 			time.Sleep(time.Millisecond)
 		}
-		from.Send("to", &relay.Envelope{Version: uint32(i + 1), From: "from", Boot: data})
+		from.Send("to", &relay.Envelope{Version: uint32(i + 1), From: "from", Incarnation: data})
 	}
 	var all []*relay.Envelope
 	for i := range 500 {
@@ -207,10 +207,10 @@ func TestWhatArrivesIsWhatWasSent(t *testing.T) {
 		}
 	}
 	for i, e := range all { // after the buffers were used again
-		if len(e.GetBoot()) != sizes[i%len(sizes)] {
-			t.Fatalf("envelope %d has %d bytes", i, len(e.GetBoot()))
+		if len(e.GetIncarnation()) != sizes[i%len(sizes)] {
+			t.Fatalf("envelope %d has %d bytes", i, len(e.GetIncarnation()))
 		}
-		for j, b := range e.GetBoot() {
+		for j, b := range e.GetIncarnation() {
 			if b != byte(i+j) {
 				t.Fatalf("byte %d of envelope %d is %d", j, i, b)
 			}

@@ -17,7 +17,7 @@ func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
 		p := newPair(b, 0)
 		p.codec = codec
 		p.settle()
-		p.host.Follow(p.now, feedOf(&stream{end: size, piece: piece, mixed: mixed}))
+		p.origin.Follow(p.now, feedOf(&stream{end: size, piece: piece, mixed: mixed}))
 		p.settle()
 		cursor, err := p.client.feeds[0].Open(func() {})
 		if err != nil {
@@ -26,11 +26,11 @@ func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
 		buf := make([]byte, 64<<10)
 		for cursor.Offset() < size {
 			if _, err := cursor.Next(buf); err != nil {
-				p.guest.Wake(p.now)
+				p.proxy.Wake(p.now)
 				p.settle()
 			}
 		}
-		frames += p.host.cfg.Counters.Frames.Load()
+		frames += p.origin.cfg.Counters.Frames.Load()
 	}
 	b.ReportMetric(float64(frames)/float64(b.N), "frames/op")
 }
@@ -41,7 +41,7 @@ func BenchmarkRelayMixedLines(b *testing.B)  { benchmarkRelay(b, 80, true, true)
 
 // BenchmarkEnvelope is what a transport does with an output frame of 32 KiB.
 func BenchmarkEnvelope(b *testing.B) {
-	t := NewTable(Self{Pod: "pod", Boot: NewBoot()}, TableConfig{})
+	t := NewTable(Self{Pod: "pod", Incarnation: NewIncarnation()}, TableConfig{})
 	link := NewLinkID()
 	e := t.Wrap(&Frame{Link: link[:], Seq: 7, Ack: 3, Body: &Frame_Output{&Output{Feed: 1, Pieces: []*Piece{{Offset: 1 << 20, Data: make([]byte, 32<<10)}}}}})
 	b.SetBytes(32 << 10)

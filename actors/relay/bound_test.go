@@ -7,7 +7,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestStalledLinksCostBoundedMemory: clients that do not read, and guests that do not answer, under commands that never
+// TestStalledLinksCostBoundedMemory: clients that do not read, and proxies that do not answer, under commands that never
 // stop, with pieces of one byte, which cost most, and with large ones. Each link is opened when there are no more before it, so that
 // windows are as large as they can be.
 func TestStalledLinksCostBoundedMemory(t *testing.T) {
@@ -26,43 +26,43 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 		piece int
 		mixed bool
 		deaf  bool
-		limit int // of the guest, where it is not what the host's is
+		limit int // of the proxy, where it is not what the origin's is
 	}{
 		{"client does not read, large pieces", 64 << 10, false, false, 0},
 		{"client does not read, lines of 80", 80, true, false, 0},
 		{"client does not read, single bytes", 1, true, false, 0},
-		{"guest does not answer, large pieces", 64 << 10, false, true, 0},
-		{"guest does not answer, single bytes", 1, true, true, 0},
-		{"guest with few links does not answer, lines of 80", 80, true, true, MostWindow},
-		{"guest with few links does not answer, single bytes", 1, true, true, MostWindow},
-		{"guest that allows anything does not answer, single bytes", 1, true, true, 1 << 40},
+		{"proxy does not answer, large pieces", 64 << 10, false, true, 0},
+		{"proxy does not answer, single bytes", 1, true, true, 0},
+		{"proxy with few links does not answer, lines of 80", 80, true, true, MostWindow},
+		{"proxy with few links does not answer, single bytes", 1, true, true, MostWindow},
+		{"proxy that allows anything does not answer, single bytes", 1, true, true, 1 << 40},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := heapInUse()
 			pairs := make([]*pair, links)
 			for i := range pairs {
 				window := fixed(WindowFor(i + 1))
-				guest := window
+				proxy := window
 				if c.limit > 0 {
-					guest = fixed(c.limit)
+					proxy = fixed(c.limit)
 				}
-				p := newPairOf(t, window, guest)
+				p := newPairOf(t, window, proxy)
 				p.codec = true
 				p.settle()
 				p.deaf = c.deaf
-				p.host.Follow(p.now, feedOf(&stream{end: -1, piece: c.piece, mixed: c.mixed}))
+				p.origin.Follow(p.now, feedOf(&stream{end: -1, piece: c.piece, mixed: c.mixed}))
 				p.settle()
 				for range 100 { // nobody gets further by trying again
 					p.now = p.now.Add(firstRetry)
-					p.host.Tick(p.now)
-					p.guest.Tick(p.now)
-					p.host.Wake(p.now)
+					p.origin.Tick(p.now)
+					p.proxy.Tick(p.now)
+					p.origin.Wake(p.now)
 					if c.deaf {
-						p.toGuest = p.toGuest[:0:0] // lost
+						p.toProxy = p.toProxy[:0:0] // lost
 					}
 					p.settle()
 				}
-				if p.host.Done() || p.guest.Done() {
+				if p.origin.Done() || p.proxy.Done() {
 					t.Fatal("the link ended")
 				}
 				pairs[i] = p
@@ -84,14 +84,14 @@ func TestWindowFollowsTheNumberOfLinks(t *testing.T) {
 	window := func() int { return WindowFor(links) }
 	p := newPairOf(t, window, window)
 	p.settle()
-	p.host.Follow(p.now, feedOf(&stream{end: -1, piece: 8 << 10}))
+	p.origin.Follow(p.now, feedOf(&stream{end: -1, piece: 8 << 10}))
 	p.settle()
 	cursor, err := p.client.feeds[0].Open(func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 8<<10)
-	unread := func() int { return int(p.guest.came - p.guest.window.done.Load()) }
+	unread := func() int { return int(p.proxy.came - p.proxy.window.done.Load()) }
 	full := func() {
 		t.Helper()
 		if u, w := unread(), WindowFor(links); u > w || u < w/2-leastRoom {
@@ -104,7 +104,7 @@ func TestWindowFollowsTheNumberOfLinks(t *testing.T) {
 			if _, err := cursor.Next(buf); err != nil {
 				t.Fatalf("after %d bytes: %v", cursor.Offset(), err)
 			}
-			p.guest.Wake(p.now)
+			p.proxy.Wake(p.now)
 			p.settle()
 		}
 	}
@@ -132,30 +132,30 @@ func TestProbesDoNotPileUp(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
 	p.deaf = true
-	p.host.Follow(p.now, feedOf(&stream{end: -1, piece: 64 << 10}))
+	p.origin.Follow(p.now, feedOf(&stream{end: -1, piece: 64 << 10}))
 	for i := range 100 {
-		p.host.Reply(p.now, nil, i, nil)
+		p.origin.Reply(p.now, nil, i, nil)
 	}
-	p.toGuest = nil
-	sent := p.host.cfg.Counters.Frames.Load()
+	p.toProxy = nil
+	sent := p.origin.cfg.Counters.Frames.Load()
 	for range 400 {
 		p.now = p.now.Add(firstRetry / 25)
-		p.host.Tick(p.now)
+		p.origin.Tick(p.now)
 	}
-	if n := p.host.cfg.Counters.Frames.Load() - sent; n == 0 || n > 5 {
+	if n := p.origin.cfg.Counters.Frames.Load() - sent; n == 0 || n > 5 {
 		t.Errorf("%d frames in 4 s to a peer that is silent", n)
 	}
 	// The answer to one of them gets everything that is missing, once.
-	missing := p.host.link.out - p.host.link.gone
-	last := p.toGuest[len(p.toGuest)-1]
-	p.toGuest, p.deaf = nil, false
-	p.guest.Receive(p.now, last)
+	missing := p.origin.link.out - p.origin.link.gone
+	last := p.toProxy[len(p.toProxy)-1]
+	p.toProxy, p.deaf = nil, false
+	p.proxy.Receive(p.now, last)
 	p.settle()
 	p.now = p.now.Add(ackDelay)
-	p.guest.Tick(p.now)
+	p.proxy.Tick(p.now)
 	p.settle()
-	if n := p.host.cfg.Counters.Resends.Load(); n != missing || p.host.link.gone != p.host.link.out {
-		t.Errorf("%d frames sent again for %d, acknowledged %d of %d", n, missing, p.host.link.gone, p.host.link.out)
+	if n := p.origin.cfg.Counters.Resends.Load(); n != missing || p.origin.link.gone != p.origin.link.out {
+		t.Errorf("%d frames sent again for %d, acknowledged %d of %d", n, missing, p.origin.link.gone, p.origin.link.out)
 	}
 }
 
@@ -164,10 +164,10 @@ func TestSilentEndOfALivingPeerEndsTheLink(t *testing.T) {
 	p.settle()
 	for range 400 {
 		p.now = p.now.Add(firstRetry)
-		p.host.Tick(p.now)
+		p.origin.Tick(p.now)
 	}
-	if p.host.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
-		t.Errorf("ended %q, told %v", p.host.Ended(), p.closed)
+	if p.origin.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
+		t.Errorf("ended %q, told %v", p.origin.Ended(), p.closed)
 	}
 }
 
@@ -175,23 +175,23 @@ func TestSilentEndOfALivingPeerEndsTheLink(t *testing.T) {
 func TestAcknowledgedInTime(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
-	p.host.Reply(p.now, nil, 1, nil)
+	p.origin.Reply(p.now, nil, 1, nil)
 	p.settle()
-	if due := p.now.Add(ackDelay); !p.guest.Next().Equal(due) {
-		t.Fatalf("the guest's timer is due at %v, not %v", p.guest.Next(), due)
+	if due := p.now.Add(ackDelay); !p.proxy.Next().Equal(due) {
+		t.Fatalf("the proxy's timer is due at %v, not %v", p.proxy.Next(), due)
 	}
 	p.now = p.now.Add(ackDelay)
-	p.guest.Tick(p.now)
+	p.proxy.Tick(p.now)
 	p.settle()
-	if p.host.link.gone != p.host.link.out {
-		t.Errorf("acknowledged %d of %d", p.host.link.gone, p.host.link.out)
+	if p.origin.link.gone != p.origin.link.out {
+		t.Errorf("acknowledged %d of %d", p.origin.link.gone, p.origin.link.out)
 	}
 	for range ackFrames {
-		p.host.Reply(p.now, nil, 1, nil)
+		p.origin.Reply(p.now, nil, 1, nil)
 	}
 	p.settle()
-	if p.host.link.gone != p.host.link.out {
-		t.Errorf("after %d frames acknowledged %d of %d", ackFrames, p.host.link.gone, p.host.link.out)
+	if p.origin.link.gone != p.origin.link.out {
+		t.Errorf("after %d frames acknowledged %d of %d", ackFrames, p.origin.link.gone, p.origin.link.out)
 	}
 }
 
@@ -199,17 +199,17 @@ func TestAcknowledgedInTime(t *testing.T) {
 func TestDuplicatesAreAcknowledged(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
-	p.host.Reply(p.now, nil, 1, nil)
-	again := p.toGuest[len(p.toGuest)-1]
+	p.origin.Reply(p.now, nil, 1, nil)
+	again := p.toProxy[len(p.toProxy)-1]
 	p.settle()
 	p.now = p.now.Add(ackDelay)
-	p.guest.Tick(p.now)
-	p.toHost = nil // the acknowledgement is lost
-	p.guest.Receive(p.now, again)
+	p.proxy.Tick(p.now)
+	p.toOrigin = nil // the acknowledgement is lost
+	p.proxy.Receive(p.now, again)
 	p.now = p.now.Add(ackDelay)
-	p.guest.Tick(p.now)
+	p.proxy.Tick(p.now)
 	p.settle()
-	if p.host.link.gone != p.host.link.out || len(p.client.replies) != 1 {
-		t.Errorf("acknowledged %d of %d, told %d times", p.host.link.gone, p.host.link.out, len(p.client.replies))
+	if p.origin.link.gone != p.origin.link.out || len(p.client.replies) != 1 {
+		t.Errorf("acknowledged %d of %d, told %d times", p.origin.link.gone, p.origin.link.out, len(p.client.replies))
 	}
 }

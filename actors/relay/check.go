@@ -21,8 +21,8 @@ func Check(e *Envelope) error {
 		return fmt.Errorf("%w: without a version", errEnvelope)
 	case e.GetFrom() == "" || len(e.GetFrom()) > maxPodName:
 		return fmt.Errorf("%w: from a pod with a name of %d bytes", errEnvelope, len(e.GetFrom()))
-	case len(e.GetBoot()) != len(Boot{}):
-		return fmt.Errorf("%w: a boot of %d bytes", errEnvelope, len(e.GetBoot()))
+	case len(e.GetIncarnation()) != len(Incarnation{}):
+		return fmt.Errorf("%w: an incarnation of %d bytes", errEnvelope, len(e.GetIncarnation()))
 	}
 	if f, ok := e.GetKind().(*Envelope_Frame); ok && len(f.Frame.GetLink()) != len(LinkID{}) {
 		return fmt.Errorf("%w: a link of %d bytes", errEnvelope, len(f.Frame.GetLink()))

@@ -24,15 +24,15 @@ const (
 	markSlack = MaxEnvelope
 )
 
-// window is a guest's account of the output on its link: how much of it the
+// window is a proxy's account of the output on its link: how much of it the
 // readers of its feeds are done with. They run on goroutines of their own.
 type window struct {
 	done  atomic.Uint64 // cost since the link began
-	alarm atomic.Uint64 // wake when done gets there; the guest sets it
+	alarm atomic.Uint64 // wake when done gets there; the proxy sets it
 	wake  func()
 }
 
-// release gives back cost, and wakes the guest when it is worth a frame to tell the host.
+// release gives back cost, and wakes the proxy when it is worth a frame to tell the origin.
 func (w *window) release(cost int) {
 	if cost == 0 {
 		return
@@ -60,7 +60,7 @@ type feed struct {
 	execution string
 	window    *window
 
-	arrived int64 // offset after all that came; the guest's
+	arrived int64 // offset after all that came; the proxy's
 
 	mu      sync.Mutex
 	offset  int64  // of what is read next

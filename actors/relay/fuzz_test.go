@@ -9,11 +9,11 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// FuzzEnvelope gives what a peer may send to a pod that has a guest and a host: nothing panics, nothing is kept
+// FuzzEnvelope gives what a peer may send to a pod that has a proxy and an origin: nothing panics, nothing is kept
 // beyond the bounds, and what is not an envelope is counted.
 func FuzzEnvelope(f *testing.F) {
 	link := LinkID{1}
-	boot := Boot{2}
+	incarnation := Incarnation{2}
 	for _, body := range []isFrame_Body{
 		&Frame_Open{&Open{Subject: []byte("s"), Window: 1 << 20, First: &Request{Id: []byte("1"), Method: "resume", Params: []byte(`{"resume_token":"t"}`)}}},
 		&Frame_Request{&Request{Id: []byte("2"), Method: "status", Params: []byte("{}")}},
@@ -29,27 +29,27 @@ func FuzzEnvelope(f *testing.F) {
 		&Frame_Probe{&Probe{Number: 1}},
 		&Frame_Reset_{&Reset{Reason: Reset_OVERFLOW}},
 	} {
-		e := from("peer", boot, &Frame{Link: link[:], Seq: 1, Body: body})
+		e := from("peer", incarnation, &Frame{Link: link[:], Seq: 1, Body: body})
 		b, err := proto.Marshal(e)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b, b)
 	}
-	heartbeat, _ := proto.Marshal(from("peer", boot, nil))
+	heartbeat, _ := proto.Marshal(from("peer", incarnation, nil))
 	f.Add(heartbeat, []byte{})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		now := simStart
-		table := NewTable(Self{"self", Boot{3}}, TableConfig{
+		table := NewTable(Self{"self", Incarnation{3}}, TableConfig{
 			Send: func(string, *Envelope) {}, Load: func() *Heartbeat { return nil }, Lost: func(LinkID, string, Ended) {},
 		})
 		table.Add(now, link, "peer")
 		send := func(*Frame) {}
 		client := &recorder{}
-		guest := NewGuest(now, GuestConfig{Link: link, Client: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
-		host := NewHost(now, HostConfig{
+		proxy := NewProxy(now, ProxyConfig{Link: link, Client: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
+		origin := NewOrigin(now, OriginConfig{
 			Link: link, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16,
-			Connect: func(Opening) {}, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},
+			Connect: func(OpenParams) {}, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},
 		})
 		for _, b := range [][]byte{first, second, first} {
 			e := new(Envelope)
@@ -60,11 +60,11 @@ func FuzzEnvelope(f *testing.F) {
 			if frame == nil {
 				continue
 			}
-			guest.Receive(now, frame)
-			host.Receive(now, frame)
-			host.Follow(now, feedOf(&stream{end: -1, piece: 100}))
+			proxy.Receive(now, frame)
+			origin.Receive(now, frame)
+			origin.Follow(now, feedOf(&stream{end: -1, piece: 100}))
 			now = now.Add(time.Second)
-			for _, end := range []interface{ Tick(time.Time) }{guest, host, table} {
+			for _, end := range []interface{ Tick(time.Time) }{proxy, origin, table} {
 				end.Tick(now)
 			}
 		}
@@ -77,8 +77,8 @@ func FuzzEnvelope(f *testing.F) {
 			}
 			cursor.Close()
 		}
-		if host.link.data > tinyWindow+maxOutput || len(host.link.parts) > 1<<16+MaxEnvelope {
-			t.Errorf("a host holds %d", host.link.data)
+		if origin.link.data > tinyWindow+maxOutput || len(origin.link.parts) > 1<<16+MaxEnvelope {
+			t.Errorf("an origin holds %d", origin.link.data)
 		}
 	})
 }

@@ -12,19 +12,19 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// pair is a guest and a host that hear each other at once, unless told otherwise.
+// pair is a proxy and an origin that hear each other at once, unless told otherwise.
 type pair struct {
 	t      testing.TB
 	now    time.Time
-	guest  *Guest
-	host   *Host
+	proxy  *Proxy
+	origin *Origin
 	client *recorder
 
-	toHost, toGuest []*Frame
-	deaf            bool // the guest gets nothing
-	codec           bool // frames are marshalled on their way
+	toOrigin, toProxy []*Frame
+	deaf              bool // the proxy gets nothing
+	codec             bool // frames are marshalled on their way
 
-	opening   Opening
+	opening   OpenParams
 	requests  []any
 	closed    []wire.Cause
 	delivered map[string]int64
@@ -64,36 +64,36 @@ func newPair(t testing.TB, window int) *pair {
 	return newPairOf(t, fixed(window), fixed(window))
 }
 
-func newPairOf(t testing.TB, host, guest func() int) *pair {
+func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 	p := &pair{t: t, now: simStart, client: &recorder{}}
 	link := NewLinkID()
-	p.host = NewHost(p.now, HostConfig{
-		Link: link, Window: host,
-		Send: func(f *Frame) { p.toGuest = append(p.toGuest, f) }, Wake: func() {},
-		Connect: func(o Opening) { p.opening = o },
+	p.origin = NewOrigin(p.now, OriginConfig{
+		Link: link, Window: origin,
+		Send: func(f *Frame) { p.toProxy = append(p.toProxy, f) }, Wake: func() {},
+		Connect: func(o OpenParams) { p.opening = o },
 		Request: func(_ wire.ID, params any) { p.requests = append(p.requests, params) },
 		Closed: func(cause wire.Cause, delivered map[string]int64) {
 			p.closed, p.delivered = append(p.closed, cause), delivered
 		},
 	})
-	p.guest = NewGuest(p.now, GuestConfig{
-		Link: link, Window: guest, Client: p.client, Open: Opening{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
-		Send: func(f *Frame) { p.toHost = append(p.toHost, f) }, Wake: func() {},
+	p.proxy = NewProxy(p.now, ProxyConfig{
+		Link: link, Window: proxy, Client: p.client, Open: OpenParams{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
+		Send: func(f *Frame) { p.toOrigin = append(p.toOrigin, f) }, Wake: func() {},
 	})
 	return p
 }
 
 // settle carries frames until there are none.
 func (p *pair) settle() {
-	for len(p.toHost) > 0 || len(p.toGuest) > 0 && !p.deaf {
-		for _, f := range p.take(&p.toHost) {
-			p.host.Receive(p.now, f)
+	for len(p.toOrigin) > 0 || len(p.toProxy) > 0 && !p.deaf {
+		for _, f := range p.take(&p.toOrigin) {
+			p.origin.Receive(p.now, f)
 		}
 		if p.deaf {
 			continue
 		}
-		for _, f := range p.take(&p.toGuest) {
-			p.guest.Receive(p.now, f)
+		for _, f := range p.take(&p.toProxy) {
+			p.proxy.Receive(p.now, f)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestOpeningAndRequestsTravelWhole(t *testing.T) {
 		&wire.ResumeParams{ResumeToken: "t"},
 	}
 	for _, r := range params {
-		p.guest.Request(p.now, wire.ID("7"), r)
+		p.proxy.Request(p.now, wire.ID("7"), r)
 	}
 	p.settle()
 	if p.opening.Subject != "s" || p.opening.Session != "pod.1" || p.opening.Resume == nil || string(p.opening.ResumeID) != "1" {
@@ -191,21 +191,21 @@ func TestUnknownBodiesAreTolerated(t *testing.T) {
 	if err := proto.Unmarshal(unknown, f); err != nil {
 		t.Fatal(err)
 	}
-	f.Link, f.Seq = p.host.link.id[:], p.host.link.received+1
-	p.host.Receive(p.now, f)
-	if p.host.Done() || p.host.link.received != f.Seq || p.host.cfg.Counters.Unknown.Load() != 1 {
-		t.Errorf("an unknown body: done %v, received %d, counted %d", p.host.Done(), p.host.link.received, p.host.cfg.Counters.Unknown.Load())
+	f.Link, f.Seq = p.origin.link.id[:], p.origin.link.received+1
+	p.origin.Receive(p.now, f)
+	if p.origin.Done() || p.origin.link.received != f.Seq || p.origin.cfg.Counters.Unknown.Load() != 1 {
+		t.Errorf("an unknown body: done %v, received %d, counted %d", p.origin.Done(), p.origin.link.received, p.origin.cfg.Counters.Unknown.Load())
 	}
-	p.host.Receive(p.now, &Frame{Link: f.Link, Seq: f.Seq + 1, Ack: 0, Body: &Frame_Reply{&Reply{}}}) // of the other direction
-	if p.host.Done() || p.host.cfg.Counters.Unknown.Load() != 2 {
+	p.origin.Receive(p.now, &Frame{Link: f.Link, Seq: f.Seq + 1, Ack: 0, Body: &Frame_Reply{&Reply{}}}) // of the other direction
+	if p.origin.Done() || p.origin.cfg.Counters.Unknown.Load() != 2 {
 		t.Error("a body of the other direction is not ignored")
 	}
 }
 
 func TestRequestOfANewerReleaseIsRefused(t *testing.T) {
 	p := newPair(t, 0)
-	p.guest.link.enqueue(p.now, &Frame_Request{&Request{Id: []byte("9"), Method: "hibernate", Params: []byte("{}")}})
-	p.guest.expect(wire.ID("9"))
+	p.proxy.link.enqueue(p.now, &Frame_Request{&Request{Id: []byte("9"), Method: "hibernate", Params: []byte("{}")}})
+	p.proxy.expect(wire.ID("9"))
 	p.settle()
 	if len(p.client.errs) != 1 || wire.CodeOf(p.client.errs[0]) != wire.CodeMethodNotFound {
 		t.Errorf("answered with %v", p.client.errs)
@@ -217,11 +217,11 @@ func TestFeedsThatWereNotTakenAreMissed(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
 	p.client.deny = true
-	p.host.Follow(p.now, Feed{ExecutionID: "denied", Open: func(func()) (Cursor, error) { return &stream{offset: 3, end: 3}, nil }})
+	p.origin.Follow(p.now, Feed{ExecutionID: "denied", Open: func(func()) (Cursor, error) { return &stream{offset: 3, end: 3}, nil }})
 	p.settle()
 	p.deaf = true
-	p.host.Follow(p.now, Feed{ExecutionID: "unheard", Open: func(func()) (Cursor, error) { return &stream{offset: 5, end: 5}, nil }})
-	p.guest.Closed(p.now, wire.CauseClientGone, map[string]int64{"other": 9})
+	p.origin.Follow(p.now, Feed{ExecutionID: "unheard", Open: func(func()) (Cursor, error) { return &stream{offset: 5, end: 5}, nil }})
+	p.proxy.Closed(p.now, wire.CauseClientGone, map[string]int64{"other": 9})
 	p.settle()
 	if len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone || len(p.delivered) != 3 ||
 		p.delivered["denied"] != 3 || p.delivered["unheard"] != 5 || p.delivered["other"] != 9 {
@@ -236,47 +236,47 @@ func TestOverflowEndsTheLink(t *testing.T) {
 	p.deaf = true
 	most := 0
 	for range 100 {
-		p.host.Reply(p.now, nil, strings.Repeat("x", 1<<20), nil)
-		most = max(most, p.host.link.control)
+		p.origin.Reply(p.now, nil, strings.Repeat("x", 1<<20), nil)
+		most = max(most, p.origin.link.control)
 	}
-	if p.host.Ended() != EndedOverflow || most > DefaultMaxControl || len(p.closed) != 1 || p.closed[0] != wire.CauseSlowConsumer {
-		t.Errorf("ended %q with at most %d bytes, told %v", p.host.Ended(), most, p.closed)
+	if p.origin.Ended() != EndedOverflow || most > DefaultMaxControl || len(p.closed) != 1 || p.closed[0] != wire.CauseSlowConsumer {
+		t.Errorf("ended %q with at most %d bytes, told %v", p.origin.Ended(), most, p.closed)
 	}
 	p.deaf = false
 	p.settle()
-	if p.guest.Ended() != EndedOverflow || len(p.client.causes) != 1 || p.client.causes[0] != wire.CauseSlowConsumer {
-		t.Errorf("the guest ended %q and told %v", p.guest.Ended(), p.client.causes)
+	if p.proxy.Ended() != EndedOverflow || len(p.client.causes) != 1 || p.client.causes[0] != wire.CauseSlowConsumer {
+		t.Errorf("the proxy ended %q and told %v", p.proxy.Ended(), p.client.causes)
 	}
 }
 
-// TestDisconnectHasPatience: a guest that was told to end, acknowledges everything and does not say that
-// its client is gone, is not waited for beyond endPatience.
+// TestDisconnectHasPatience: a proxy that was told to end, acknowledges everything and does not say that
+// its client is gone, is not waited for beyond endTimeout.
 func TestDisconnectHasPatience(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
-	p.host.Disconnect(p.now, wire.CauseDraining)
+	p.origin.Disconnect(p.now, wire.CauseDraining)
 	p.settle()
 	if len(p.client.causes) != 1 || p.client.causes[0] != wire.CauseDraining {
 		t.Fatalf("the client was told %v", p.client.causes)
 	}
 	told := p.now
-	for step := 0; !p.host.Done(); step++ {
-		next := p.host.Next()
-		if g := p.guest.Next(); !g.IsZero() && g.Before(next) {
+	for step := 0; !p.origin.Done(); step++ {
+		next := p.origin.Next()
+		if g := p.proxy.Next(); !g.IsZero() && g.Before(next) {
 			next = g
 		}
 		if next.IsZero() || step > 1000 {
 			t.Fatalf("after %v waits until %v", p.now.Sub(told), next)
 		}
 		p.now = next
-		p.host.Tick(p.now)
-		p.guest.Tick(p.now)
+		p.origin.Tick(p.now)
+		p.proxy.Tick(p.now)
 		p.settle()
 	}
-	if waited := p.now.Sub(told); waited != endPatience || p.host.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
-		t.Errorf("after %v the link ended as %q, and the owner was told %v", waited, p.host.Ended(), p.closed)
+	if waited := p.now.Sub(told); waited != endTimeout || p.origin.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
+		t.Errorf("after %v the link ended as %q, and the owner was told %v", waited, p.origin.Ended(), p.closed)
 	}
-	if !p.guest.Done() {
-		t.Error("the guest was not told")
+	if !p.proxy.Done() {
+		t.Error("the proxy was not told")
 	}
 }

@@ -12,16 +12,16 @@ const (
 	// DeadAfter is how long nothing may be heard of a peer that is asked: four heartbeats. A client learns
 	// of its owner's death within 5 s, and a pod that stands still for 2 s is not dead.
 	DeadAfter = 4 * time.Second
-	// FirstPatience is the same for a peer that was never heard. That it lives shows only when it knows where this
+	// FirstContactTimeout is the same for a peer that was never heard. That it lives shows only when it knows where this
 	// pod is, and what it reads the directory from may be late: by 15 s after an API server was down, by 45 s
 	// if its watch is dead.
-	FirstPatience = time.Minute
+	FirstContactTimeout = time.Minute
 	// askAfter is how long a peer may be silent before it is asked for a sign at once, and again every askEvery: the
 	// first heartbeat after an outage may be late by HeartbeatEvery, which would make an outage of 2 s look like death.
 	askAfter = 1500 * time.Millisecond
 	askEvery = 500 * time.Millisecond
 
-	// livesKept is how many earlier boots of a peer are remembered, whose late envelopes are ignored while the last one lives.
+	// livesKept is how many earlier incarnations of a peer are remembered, whose late envelopes are ignored while the last one lives.
 	livesKept = 8
 	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's
 	// other end is told once, and a peer that goes on all the same costs no more than this.
@@ -31,11 +31,11 @@ const (
 	resetAgain = 200 * time.Millisecond
 	// maxPeers bounds the peers that are remembered though nobody asks for them.
 	maxPeers = 1024
-	// graveTime is how long an ended link is remembered. A late Open comes from a connection that was reset,
+	// tombstoneTTL is how long an ended link is remembered. A late Open comes from a connection that was reset,
 	// which is closed within seconds.
-	graveTime = time.Minute
-	// maxGraves bounds the memory of that, at about 1 MiB.
-	maxGraves = 16 << 10
+	tombstoneTTL = time.Minute
+	// maxTombstones bounds the memory of that, at about 1 MiB.
+	maxTombstones = 16 << 10
 )
 
 // PeerState says whether a peer lives.
@@ -46,7 +46,7 @@ const (
 	PeerIsUnknown PeerState = iota
 	// PeerIsAlive: it was heard within DeadAfter.
 	PeerIsAlive
-	// PeerIsDead: it was not, or not within FirstPatience if it never was before. It is asked all the same, and may come back.
+	// PeerIsDead: it was not, or not within FirstContactTimeout if it never was before. It is asked all the same, and may come back.
 	PeerIsDead
 )
 
@@ -64,9 +64,9 @@ func (s PeerState) String() string {
 type PeerInfo struct {
 	Name        string
 	State       PeerState
-	Boot        Boot      // zero: not heard of
-	Heard       time.Time // last
-	Sessions    int       // as it said last, and those that were placed there since
+	Incarnation Incarnation // zero: not heard of
+	Heard       time.Time   // last
+	Sessions    int         // as it said last, and those that were placed there since
 	MaxSessions int
 	Draining    bool
 	Links       int // to it
@@ -74,15 +74,15 @@ type PeerInfo struct {
 
 // peer is another pod.
 type peer struct {
-	name   string
-	listed bool // in the directory
-	links  int
-	state  PeerState
-	boot   Boot
-	lives  []life    // earlier ones, oldest first
-	heard  time.Time // zero: never
-	asked  time.Time // since when it is
-	askAt  time.Time // not again before
+	name        string
+	listed      bool // in the directory
+	links       int
+	state       PeerState
+	incarnation Incarnation
+	lives       []life    // earlier ones, oldest first
+	heard       time.Time // zero: never
+	asked       time.Time // since when it is
+	askAt       time.Time // not again before
 
 	count    uint64 // of the last heartbeat
 	load     *Heartbeat
@@ -92,16 +92,16 @@ type peer struct {
 	resetsAt time.Time
 }
 
-// life is an earlier boot of a peer.
+// life is an earlier incarnation of a peer.
 type life struct {
-	boot  Boot
-	spoke time.Time // last, since it is over; zero: never
+	incarnation Incarnation
+	spoke       time.Time // last, since it is over; zero: never
 }
 
-// earlier returns the earlier life with that boot, or nil.
-func (p *peer) earlier(boot Boot) *life {
+// earlier returns the earlier life with that incarnation, or nil.
+func (p *peer) earlier(incarnation Incarnation) *life {
 	for i := range p.lives {
-		if p.lives[i].boot == boot {
+		if p.lives[i].incarnation == incarnation {
 			return &p.lives[i]
 		}
 	}
@@ -113,15 +113,15 @@ func newPeer(now time.Time, name string) *peer {
 }
 
 // restart begins the peer's next life, or one that was buried alive.
-func (p *peer) restart(boot Boot) {
-	p.lives = slices.DeleteFunc(p.lives, func(l life) bool { return l.boot == boot })
-	if (p.boot != Boot{}) {
-		p.lives = append(p.lives, life{boot: p.boot})
+func (p *peer) restart(incarnation Incarnation) {
+	p.lives = slices.DeleteFunc(p.lives, func(l life) bool { return l.incarnation == incarnation })
+	if (p.incarnation != Incarnation{}) {
+		p.lives = append(p.lives, life{incarnation: p.incarnation})
 		if len(p.lives) > livesKept {
 			p.lives = slices.Delete(p.lives, 0, 1)
 		}
 	}
-	p.boot, p.count, p.load, p.reserved = boot, 0, nil, 0
+	p.incarnation, p.count, p.load, p.reserved = incarnation, 0, nil, 0
 }
 
 // learn takes a heartbeat, unless a newer one has come.
@@ -133,7 +133,7 @@ func (p *peer) learn(h *Heartbeat) {
 
 func (p *peer) deadAt() time.Time {
 	if p.heard.IsZero() {
-		return p.asked.Add(FirstPatience)
+		return p.asked.Add(FirstContactTimeout)
 	}
 	return p.lastSign().Add(DeadAfter)
 }
@@ -187,7 +187,7 @@ func (t *Table) Peer(name string) PeerInfo {
 
 func (p *peer) info() PeerInfo {
 	return PeerInfo{
-		Name: p.name, State: p.state, Boot: p.boot, Heard: p.heard, Links: p.links, Draining: p.load.GetDraining(),
+		Name: p.name, State: p.state, Incarnation: p.incarnation, Heard: p.heard, Links: p.links, Draining: p.load.GetDraining(),
 		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
 	}
 }
@@ -225,18 +225,18 @@ func (t *Table) Placement() []string {
 	return names
 }
 
-// graves remembers links that have ended or were refused.
-type graves struct {
+// tombstones remembers links that have ended or were refused.
+type tombstones struct {
 	when  map[LinkID]time.Time // of the last Reset, or zero
-	order []grave              // oldest first
+	order []tombstone          // oldest first
 }
 
-type grave struct {
-	link LinkID
-	dug  time.Time
+type tombstone struct {
+	link      LinkID
+	createdAt time.Time
 }
 
-func (g *graves) add(now time.Time, link LinkID) {
+func (g *tombstones) add(now time.Time, link LinkID) {
 	g.expire(now)
 	if g.when == nil {
 		g.when = map[LinkID]time.Time{}
@@ -245,26 +245,26 @@ func (g *graves) add(now time.Time, link LinkID) {
 		return
 	}
 	g.when[link] = time.Time{}
-	g.order = append(g.order, grave{link, now})
+	g.order = append(g.order, tombstone{link, now})
 }
 
-func (g *graves) expire(now time.Time) {
+func (g *tombstones) expire(now time.Time) {
 	n := 0
-	for n < len(g.order) && (now.Sub(g.order[n].dug) > graveTime || len(g.order)-n >= maxGraves) {
+	for n < len(g.order) && (now.Sub(g.order[n].createdAt) > tombstoneTTL || len(g.order)-n >= maxTombstones) {
 		delete(g.when, g.order[n].link)
 		n++
 	}
 	g.order = g.order[n:]
 }
 
-func (g *graves) has(now time.Time, link LinkID) bool {
+func (g *tombstones) has(now time.Time, link LinkID) bool {
 	g.expire(now)
 	_, ok := g.when[link]
 	return ok
 }
 
 // mayReset reports whether the link's other end was not told just now. What was refused once stays so.
-func (g *graves) mayReset(now time.Time, link LinkID) bool {
+func (g *tombstones) mayReset(now time.Time, link LinkID) bool {
 	g.add(now, link)
 	last := g.when[link]
 	if !last.IsZero() && now.Sub(last) < resetAgain {

@@ -7,9 +7,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// pump sends what output there is, the feeds taking turns, as far as the guest's
+// pump sends what output there is, the feeds taking turns, as far as the proxy's
 // credit and the acknowledgements go. Then, if the engine is done with the client, it says so.
-func (h *Host) pump(now time.Time) {
+func (h *Origin) pump(now time.Time) {
 	if h.link.ended != "" || h.left {
 		return
 	}
@@ -31,12 +31,12 @@ func (h *Host) pump(now time.Time) {
 	for len(h.feeds) > 0 {
 		h.drop(len(h.feeds) - 1)
 	}
-	h.left, h.leaveBy = true, now.Add(endPatience)
+	h.left, h.leaveBy = true, now.Add(endTimeout)
 	h.link.enqueue(now, &Frame_Disconnect{&Disconnect{Cause: string(h.leaving)}})
 }
 
 // nextFeed returns the index of the one whose turn it is among those that have something, or -1.
-func (h *Host) nextFeed() int {
+func (h *Origin) nextFeed() int {
 	for i := range h.feeds {
 		if at := (h.turn + i) % len(h.feeds); h.feeds[at].ready.Load() {
 			return at
@@ -46,7 +46,7 @@ func (h *Host) nextFeed() int {
 }
 
 // room is how much cost may be sent now.
-func (h *Host) room() int {
+func (h *Origin) room() int {
 	allowed := int64(h.limit - h.sent)
 	if h.limit < h.sent {
 		allowed = 0 // a mark went over it
@@ -55,7 +55,7 @@ func (h *Host) room() int {
 }
 
 // sendOutput sends one frame of a feed's output, and drops the feed if that was all.
-func (h *Host) sendOutput(now time.Time, i int) {
+func (h *Origin) sendOutput(now time.Time, i int) {
 	f := h.feeds[i]
 	h.turn = i + 1
 	out := &Output{Feed: f.id}
@@ -95,7 +95,7 @@ func (h *Host) sendOutput(now time.Time, i int) {
 }
 
 // encode makes a message of a piece. Its data stays in buf until settle.
-func (h *Host) encode(piece transcript.Piece) *Piece {
+func (h *Origin) encode(piece transcript.Piece) *Piece {
 	p := &Piece{Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated}
 	switch {
 	case piece.Mark != nil:
@@ -112,7 +112,7 @@ func (h *Host) encode(piece transcript.Piece) *Piece {
 
 // settle gives the pieces memory of their own, of the size they need: they are kept until they are
 // acknowledged, and the transport may read them later still.
-func (h *Host) settle(out *Output) {
+func (h *Origin) settle(out *Output) {
 	own := append([]byte(nil), h.buf...)
 	for _, p := range out.Pieces {
 		n := len(p.Data)

@@ -22,10 +22,10 @@ func TestReaderOnAnotherGoroutine(t *testing.T) {
 		}
 	}
 	p := newPair(t, tinyWindow)
-	p.guest.cfg.Wake = post(wake)
-	p.guest.window.wake = p.guest.cfg.Wake
+	p.proxy.cfg.Wake = post(wake)
+	p.proxy.window.wake = p.proxy.cfg.Wake
 	p.settle()
-	p.host.Follow(p.now, feedOf(&stream{end: size, piece: 700}))
+	p.origin.Follow(p.now, feedOf(&stream{end: size, piece: 700}))
 	p.settle()
 
 	more, done := make(chan struct{}, 1), make(chan int64, 1)
@@ -50,7 +50,7 @@ func TestReaderOnAnotherGoroutine(t *testing.T) {
 	for {
 		select {
 		case <-wake:
-			p.guest.Wake(p.now)
+			p.proxy.Wake(p.now)
 			p.settle()
 		case n := <-done:
 			if n != size {

@@ -20,13 +20,13 @@ func NewLinkID() LinkID { return random16() }
 
 func (id LinkID) String() string { return hex.EncodeToString(id[:]) }
 
-// Boot names one life of a pod's process.
-type Boot [16]byte
+// Incarnation names one life of a pod's process.
+type Incarnation [16]byte
 
-// NewBoot returns a random one, for the life that begins.
-func NewBoot() Boot { return random16() }
+// NewIncarnation returns a random one, for the life that begins.
+func NewIncarnation() Incarnation { return random16() }
 
-func (b Boot) String() string { return hex.EncodeToString(b[:]) }
+func (b Incarnation) String() string { return hex.EncodeToString(b[:]) }
 
 func random16() (b [16]byte) {
 	rand.Read(b[:]) // never fails: see crypto/rand
@@ -59,14 +59,14 @@ type Cursor interface {
 	Close()
 }
 
-// Opening says what a connection wants of the owner.
-type Opening struct {
+// OpenParams says what a connection wants of the owner.
+type OpenParams struct {
 	Subject            string // who the client is, as its pod authenticated it
 	Remote             string // the client's address, for the log
 	Session            string // re-attach to this one; empty opens a new one
 	EndsWithConnection bool   // see actors.ConnectRequest
 
-	// With a Session: the first request. A host passes it on as such, after Connect.
+	// With a Session: the first request. An origin passes it on as such, after Connect.
 	ResumeID wire.ID
 	Resume   *wire.ResumeParams
 }
@@ -119,5 +119,5 @@ type Counters struct {
 	Violations  atomic.Uint64 // envelopes, frames and values that no version sends
 	Stale       atomic.Uint64 // envelopes of an earlier life of their sender
 	Resets      atomic.Uint64 // sent
-	OutputBytes atomic.Uint64 // of commands, sent by hosts; resent ones are not counted again
+	OutputBytes atomic.Uint64 // of commands, sent by origins; resent ones are not counted again
 }

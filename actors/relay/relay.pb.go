@@ -170,10 +170,10 @@ func (x *Welcome) GetPod() string {
 
 // Envelope is one message between pods.
 type Envelope struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the sender's protocol, 1 or more
-	From    string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`        // the sender's pod
-	Boot    []byte                 `protobuf:"bytes,3,opt,name=boot,proto3" json:"boot,omitempty"`        // 16 random bytes: this life of the sender
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Version     uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`        // of the sender's protocol, 1 or more
+	From        string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`               // the sender's pod
+	Incarnation []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 16 random bytes: this life of the sender
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Envelope_Heartbeat
@@ -227,9 +227,9 @@ func (x *Envelope) GetFrom() string {
 	return ""
 }
 
-func (x *Envelope) GetBoot() []byte {
+func (x *Envelope) GetIncarnation() []byte {
 	if x != nil {
-		return x.Boot
+		return x.Incarnation
 	}
 	return nil
 }
@@ -278,7 +278,7 @@ func (*Envelope_Frame) isEnvelope_Kind() {}
 // Heartbeat is sent to every peer each second, and says how much room there is.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Count         uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`       // of this boot: an older one that comes late is ignored
+	Count         uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`       // of this incarnation: an older one that comes late is ignored
 	Sessions      uint32                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // that exist
 	MaxSessions   uint32                 `protobuf:"varint,3,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`
 	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"` // opens no new sessions
@@ -575,7 +575,7 @@ type Frame_Fragment struct {
 }
 
 type Frame_Open struct {
-	// Guest to host.
+	// Proxy to origin.
 	Open *Open `protobuf:"bytes,16,opt,name=open,proto3,oneof"`
 }
 
@@ -592,7 +592,7 @@ type Frame_End struct {
 }
 
 type Frame_Reply struct {
-	// Host to guest.
+	// Origin to proxy.
 	Reply *Reply `protobuf:"bytes,32,opt,name=reply,proto3,oneof"`
 }
 
@@ -853,7 +853,7 @@ func (x *Fragment) GetLast() bool {
 // Open is the first frame of a link, seq 1.
 type Open struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
-	Subject            []byte                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // who the client is, as the guest's pod authenticated it
+	Subject            []byte                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // who the client is, as the proxy's pod authenticated it
 	Remote             []byte                 `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`   // the client's address, for the log
 	Session            []byte                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"` // as the client named it; empty: a new one
 	EndsWithConnection bool                   `protobuf:"varint,4,opt,name=ends_with_connection,json=endsWithConnection,proto3" json:"ends_with_connection,omitempty"`
@@ -996,7 +996,7 @@ func (x *Request) GetParams() []byte {
 	return nil
 }
 
-// Credit lets the host send output.
+// Credit lets the origin send output.
 type Credit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         uint64                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // cost of all output since the link began, see doc.go
@@ -1041,7 +1041,7 @@ func (x *Credit) GetLimit() uint64 {
 	return 0
 }
 
-// End says that the client is gone. It is the guest's last frame; its ack says what the client was given.
+// End says that the client is gone. It is the proxy's last frame; its ack says what the client was given.
 type End struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Cause          string                 `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
@@ -1500,11 +1500,11 @@ const file_relay_proto_rawDesc = "" +
 	"\x05Batch\x12\x1c\n" +
 	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\"\x1b\n" +
 	"\aWelcome\x12\x10\n" +
-	"\x03pod\x18\x01 \x01(\tR\x03pod\"\xc0\x01\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\"\xce\x01\n" +
 	"\bEnvelope\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\tR\x04from\x12\x12\n" +
-	"\x04boot\x18\x03 \x01(\fR\x04boot\x12:\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12:\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.troupe.relay.v1.HeartbeatH\x00R\theartbeat\x12.\n" +
 	"\x05frame\x18\x05 \x01(\v2\x16.troupe.relay.v1.FrameH\x00R\x05frameB\x06\n" +
 	"\x04kind\"\x8e\x01\n" +

@@ -10,23 +10,23 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// This file is the gateway of the simulation: a socket writes when it can what the guest leaves for it.
+// This file is the gateway of the simulation: a socket writes when it can what the proxy leaves for it.
 
 // socket is a client's connection to a pod that does not own its session.
 type socket struct {
 	pod    *simPod
 	user   *user
 	link   LinkID
-	guest  *simGuest
+	proxy  *simProxy
 	queue  []simItem
 	feeds  []*simFollower
 	turn   int
 	ending wire.Cause
 	flush  time.Time
 	dead   bool
-	told   bool // the guest was told that it is dead
+	told   bool // the proxy was told that it is dead
 	busy   bool
-	told7  bool // the guest said -32007
+	told7  bool // the proxy said -32007
 	lost   bool // and it was written
 	again  bool // resume was sent on it
 	ids    map[string]bool
@@ -119,7 +119,7 @@ func (s *socket) put(it simItem) bool {
 
 func (s *socket) opened(string) {}
 
-func (s *socket) refused(g *simGuest, err *wire.Error, cause wire.Cause) {
+func (s *socket) refused(g *simProxy, err *wire.Error, cause wire.Cause) {
 	w := s.pod.w
 	w.logf("%s: no session on %s: %v", s.pod.name, g.owner.name, err)
 	s.dead = true
@@ -177,7 +177,7 @@ func (s *socket) step() {
 
 // checkDrained: a session that ends in order has sent all of its output before it says so.
 func (s *socket) checkDrained() {
-	c := s.guest.host()
+	c := s.proxy.origin()
 	if s.ending != wire.CauseDraining || c == nil || c.slow || len(s.queue) > 0 {
 		return
 	}
@@ -276,10 +276,10 @@ func (s *socket) close(cause wire.Cause) {
 		delivered = nil
 	}
 	w.logf("%s: socket of %s closes: %s", s.pod.name, s.user.name, cause)
-	g := s.guest
+	g := s.proxy
 	s.pod.mail(func() {
 		s.told = true
-		g.call(func() { g.guest.Closed(w.now, cause, delivered) })
+		g.call(func() { g.proxy.Closed(w.now, cause, delivered) })
 	})
 	w.after(w.upTo(2*time.Millisecond), func() { s.user.closed(s, cause) })
 }

@@ -23,22 +23,22 @@ type simSession struct {
 	conns int
 }
 
-// simConn is a connection of the engine, whose client is a host.
+// simConn is a connection of the engine, whose client is an origin.
 type simConn struct {
 	pod     *simPod
-	host    *simHost
-	opening Opening
+	origin  *simOrigin
+	opening OpenParams
 	session *simSession
 	last    int             // number of the last request
 	follows map[string]bool // executions
 	missed  map[string]bool
 	slow    bool // output was still under way when it had to end
-	told    bool // the host has said that the client is gone
+	told    bool // the origin has said that the client is gone
 	closed  bool // and the engine has taken it
 }
 
-func (p *simPod) connect(h *simHost, o Opening) *simConn {
-	c := &simConn{pod: p, host: h, opening: o, follows: map[string]bool{}, missed: map[string]bool{}}
+func (p *simPod) connect(h *simOrigin, o OpenParams) *simConn {
+	c := &simConn{pod: p, origin: h, opening: o, follows: map[string]bool{}, missed: map[string]bool{}}
 	if o.Session == "" {
 		p.mail(func() { c.open() })
 	}
@@ -46,11 +46,11 @@ func (p *simPod) connect(h *simHost, o Opening) *simConn {
 }
 
 func (c *simConn) reply(id wire.ID, result any, err *wire.Error) {
-	c.host.call(func() { c.host.host.Reply(c.pod.w.now, id, result, err) })
+	c.origin.call(func() { c.origin.origin.Reply(c.pod.w.now, id, result, err) })
 }
 
 func (c *simConn) disconnect(cause wire.Cause) {
-	c.host.call(func() { c.host.host.Disconnect(c.pod.w.now, cause) })
+	c.origin.call(func() { c.origin.origin.Disconnect(c.pod.w.now, cause) })
 }
 
 // drain ends the session when its executions have.
@@ -84,8 +84,8 @@ func (c *simConn) open() {
 	if p.w.chance(15) {
 		p.after(p.w.upTo(10*time.Second), c.drain)
 	}
-	c.host.call(func() {
-		c.host.host.Notify(p.w.now, wire.MethodConnected, &wire.Connected{SessionID: s.id, ResumeToken: "token of " + s.id, Pod: p.name})
+	c.origin.call(func() {
+		c.origin.origin.Notify(p.w.now, wire.MethodConnected, &wire.Connected{SessionID: s.id, ResumeToken: "token of " + s.id, Pod: p.name})
 	})
 }
 
@@ -189,8 +189,8 @@ func (c *simConn) follow(x *simExec, after int64) {
 	c.follows[x.id] = true
 	delete(c.missed, x.id)
 	taken := false
-	c.host.call(func() {
-		taken = c.host.host.Follow(c.pod.w.now, Feed{ExecutionID: x.id, Encoding: wire.EncodingBase64, Open: func(notify func()) (Cursor, error) {
+	c.origin.call(func() {
+		taken = c.origin.origin.Follow(c.pod.w.now, Feed{ExecutionID: x.id, Encoding: wire.EncodingBase64, Open: func(notify func()) (Cursor, error) {
 			return x.cursor(after, notify), nil
 		}})
 	})
@@ -199,14 +199,14 @@ func (c *simConn) follow(x *simExec, after int64) {
 	}
 }
 
-// hostClosed checks what the owner is told of the client against what the client got.
-func (c *simConn) hostClosed(cause wire.Cause, delivered map[string]int64) {
+// originClosed checks what the owner is told of the client against what the client got.
+func (c *simConn) originClosed(cause wire.Cause, delivered map[string]int64) {
 	w := c.pod.w
 	if c.told {
 		w.failf("the engine is told twice that a client is gone")
 	}
 	c.told = true
-	w.logf("%s: host %v: client gone: %s %v", c.pod.name, c.host.id.String()[:6], cause, delivered)
+	w.logf("%s: origin %v: client gone: %s %v", c.pod.name, c.origin.id.String()[:6], cause, delivered)
 	c.pod.mail(func() { c.takeClosed(cause, delivered) })
 }
 
@@ -218,7 +218,7 @@ func (c *simConn) takeClosed(cause wire.Cause, delivered map[string]int64) {
 	}
 	c.session.conns--
 	if delivered != nil {
-		sock := c.host.sock()
+		sock := c.origin.sock()
 		for id := range c.follows {
 			offset, unread := delivered[id]
 			switch got := sock.got(id); {
@@ -235,7 +235,7 @@ func (c *simConn) takeClosed(cause wire.Cause, delivered map[string]int64) {
 }
 
 // sock is the socket at the other end, of which the owner knows nothing.
-func (h *simHost) sock() *socket {
+func (h *simOrigin) sock() *socket {
 	for _, u := range h.pod.w.users {
 		for _, s := range u.sockets {
 			if s.link == h.id {

@@ -122,14 +122,14 @@ func (c *simWire) tellReconnected() {
 		return
 	}
 	from.after(0, func() {
-		for _, g := range from.sortedGuests() {
+		for _, g := range from.sortedProxies() {
 			if g.owner.index == c.to {
-				g.call(func() { g.guest.Reconnected(c.w.now) })
+				g.call(func() { g.proxy.Reconnected(c.w.now) })
 			}
 		}
-		for _, h := range from.sortedHosts() {
+		for _, h := range from.sortedOrigins() {
 			if h.peer.index == c.to {
-				h.call(func() { h.host.Reconnected(c.w.now) })
+				h.call(func() { h.origin.Reconnected(c.w.now) })
 			}
 		}
 	})

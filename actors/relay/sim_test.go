@@ -82,7 +82,7 @@ func simulate(seed uint64, trace func(string, ...any)) (msg string) {
 	// What is left of links is collected, and then nothing is said but heartbeats.
 	if !w.run(60*time.Second, w.quiet) {
 		for _, p := range w.pods {
-			w.failf("%s still has %d guests and %d hosts", p.name, len(p.guests), len(p.hosts))
+			w.failf("%s still has %d proxies and %d origins", p.name, len(p.proxies), len(p.origins))
 		}
 	}
 	w.run(5*time.Second, nil) // letters that are late
@@ -105,7 +105,7 @@ func (w *world) allDone() bool {
 
 func (w *world) quiet() bool {
 	for _, p := range w.pods {
-		if len(p.guests) > 0 || len(p.hosts) > 0 || len(p.table.links) > 0 {
+		if len(p.proxies) > 0 || len(p.origins) > 0 || len(p.table.links) > 0 {
 			return false
 		}
 	}

@@ -56,20 +56,20 @@ func (u *user) connect() {
 	if u.done {
 		return
 	}
-	guest := w.pods[w.rng.IntN(len(w.pods))]
+	proxy := w.pods[w.rng.IntN(len(w.pods))]
 	owner := u.owner
 	if owner == nil {
 		owner = w.pods[w.rng.IntN(len(w.pods))]
 	}
-	if !guest.up || w.now.Before(guest.paused) || guest == owner || u.owner == nil && u.tried[owner.name] {
+	if !proxy.up || w.now.Before(proxy.paused) || proxy == owner || u.owner == nil && u.tried[owner.name] {
 		if len(u.tried) == len(w.pods) {
 			u.tried = map[string]bool{}
 		}
 		w.after(100*time.Millisecond+w.upTo(400*time.Millisecond), u.connect)
 		return
 	}
-	s := &socket{pod: guest, user: u, ids: map[string]bool{}, have: map[string]gotten{}}
-	o := Opening{Subject: u.name, Remote: "r", Session: u.session}
+	s := &socket{pod: proxy, user: u, ids: map[string]bool{}, have: map[string]gotten{}}
+	o := OpenParams{Subject: u.name, Remote: "r", Session: u.session}
 	if u.session != "" {
 		o.ResumeID = s.newID()
 		o.Resume = &wire.ResumeParams{ResumeToken: u.token, Executions: map[string]int64{}}
@@ -80,21 +80,21 @@ func (u *user) connect() {
 		}
 	}
 	u.sock = s
-	g := guest.newGuest(owner, s, o)
+	g := proxy.newProxy(owner, s, o)
 	if g == nil {
 		u.lostOwner(s)
 		return
 	}
-	s.guest, s.link = g, g.id
+	s.proxy, s.link = g, g.id
 	u.sockets = append(u.sockets, s)
-	guest.sockets = append(guest.sockets, s)
-	w.logf("%s connects on %s to %s, link %v, session %q", u.name, guest.name, owner.name, g.id.String()[:6], u.session)
+	proxy.sockets = append(proxy.sockets, s)
+	w.logf("%s connects on %s to %s, link %v, session %q", u.name, proxy.name, owner.name, g.id.String()[:6], u.session)
 	if u.cuts > 0 && !w.healed {
 		u.cuts--
 		lives := w.upTo(4 * time.Second)
 		if w.chance(25) {
 			lives = w.upTo(10 * time.Millisecond)
-			w.after(w.upTo(5*time.Millisecond), w.wires[[2]int{guest.index, owner.index}].reset)
+			w.after(w.upTo(5*time.Millisecond), w.wires[[2]int{proxy.index, owner.index}].reset)
 		}
 		w.after(lives, func() { u.cut(s, wire.CauseClientGone) })
 	}
@@ -125,7 +125,7 @@ func (u *user) refused(s *socket, cause wire.Cause) {
 	if u.sock != s {
 		return
 	}
-	u.tried[s.guest.owner.name] = true
+	u.tried[s.proxy.owner.name] = true
 	u.sock = nil
 	u.w.after(u.w.upTo(100*time.Millisecond), u.connect)
 }
@@ -147,10 +147,10 @@ func (u *user) closed(s *socket, cause wire.Cause) {
 
 func (u *user) ask(s *socket, params any) wire.ID {
 	id := s.newID()
-	g := s.guest
+	g := s.proxy
 	s.pod.mail(func() {
 		if !s.dead {
-			g.call(func() { g.guest.Request(u.w.now, id, params) })
+			g.call(func() { g.proxy.Request(u.w.now, id, params) })
 		}
 	})
 	return id
@@ -255,7 +255,7 @@ func (u *user) notified(s *socket, method string, params any) {
 	if method != wire.MethodConnected || !ok {
 		u.w.failf("notification %s %T", method, params)
 	}
-	u.session, u.token, u.owner = c.SessionID, c.ResumeToken, s.guest.owner
+	u.session, u.token, u.owner = c.SessionID, c.ResumeToken, s.proxy.owner
 	u.goOn(s)
 }
 

@@ -57,8 +57,8 @@ type world struct {
 	counters            Counters
 	frames              int // envelopes sent that are no heartbeats
 	executed            map[string]bool
-	connects            map[LinkID]Boot  // hosts that opened a connection
-	ends                map[LinkID]Ended // of hosts
+	connects            map[LinkID]Incarnation // origins that opened a connection
+	ends                map[LinkID]Ended       // of origins
 	healed              bool
 	events              int
 }
@@ -75,7 +75,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 7)), start: simStart, now: simStart,
 		wires: map[[2]int]*simWire{}, executed: map[string]bool{},
-		connects: map[LinkID]Boot{}, ends: map[LinkID]Ended{},
+		connects: map[LinkID]Incarnation{}, ends: map[LinkID]Ended{},
 	}
 	w.window = []int{tinyWindow, 2 * tinyWindow, 64 << 10}[w.rng.IntN(3)]
 	w.mostWindow = w.window << (2 * w.rng.IntN(2))
@@ -94,7 +94,7 @@ func newWorld(seed uint64) *world {
 		}
 	}
 	for _, p := range w.pods {
-		p.boots()
+		p.incarnations()
 	}
 	for i := range 1 + w.rng.IntN(3) {
 		w.users = append(w.users, newUser(w, i))
@@ -142,20 +142,20 @@ func (w *world) run(d time.Duration, cond func() bool) bool {
 
 // simPod is a pod: a table, the ends of links, and an engine.
 type simPod struct {
-	w      *world
-	index  int
-	name   string
-	boot   Boot
-	up     bool
-	life   int
-	paused time.Time // until then
+	w           *world
+	index       int
+	name        string
+	incarnation Incarnation
+	up          bool
+	life        int
+	paused      time.Time // until then
 
 	table     *Table
 	tableDue  time.Time
-	heard     map[Boot]time.Time // last, from each life of the others
-	misled    []time.Time        // until then, by pod, it may take the last life for over
-	guests    map[LinkID]*simGuest
-	hosts     map[LinkID]*simHost
+	heard     map[Incarnation]time.Time // last, from each life of the others
+	misled    []time.Time               // until then, by pod, it may take the last life for over
+	proxies   map[LinkID]*simProxy
+	origins   map[LinkID]*simOrigin
 	sockets   []*socket
 	sessions  map[string]*simSession
 	opened    int
@@ -169,13 +169,13 @@ func (w *world) random16() (b [16]byte) {
 	return b
 }
 
-func (p *simPod) boots() {
+func (p *simPod) incarnations() {
 	w := p.w
-	p.up, p.boot, p.life = true, w.random16(), p.life+1
-	p.guests, p.hosts = map[LinkID]*simGuest{}, map[LinkID]*simHost{}
+	p.up, p.incarnation, p.life = true, w.random16(), p.life+1
+	p.proxies, p.origins = map[LinkID]*simProxy{}, map[LinkID]*simOrigin{}
 	p.sockets, p.sessions, p.paused, p.mailUntil = nil, map[string]*simSession{}, time.Time{}, time.Time{}
-	p.tableDue, p.heard, p.misled = time.Time{}, map[Boot]time.Time{}, make([]time.Time, 8)
-	p.table = NewTable(Self{p.name, p.boot}, TableConfig{
+	p.tableDue, p.heard, p.misled = time.Time{}, map[Incarnation]time.Time{}, make([]time.Time, 8)
+	p.table = NewTable(Self{p.name, p.incarnation}, TableConfig{
 		Send:     func(peer string, e *Envelope) { p.sends(w.pod(peer), e) },
 		Load:     func() *Heartbeat { return &Heartbeat{Sessions: uint32(len(p.sessions)), MaxSessions: maxSimSessions} },
 		Lost:     p.linkLost,
@@ -187,7 +187,7 @@ func (p *simPod) boots() {
 	}
 	p.table.SetPeers(w.now, names)
 	p.armTable()
-	w.logf("%s boots", p.name)
+	w.logf("%s incarnations", p.name)
 }
 
 func (w *world) pod(name string) *simPod {
@@ -267,7 +267,7 @@ func (p *simPod) crash() {
 	}
 	w.after(down, func() {
 		if !p.up {
-			p.boots()
+			p.incarnations()
 		}
 	})
 }
@@ -275,13 +275,13 @@ func (p *simPod) crash() {
 // expectLost checks that clients attached through this pod hear of the owner's death in time.
 func (p *simPod) expectLost(owner *simPod) {
 	for _, s := range p.sockets {
-		if s.guest == nil || s.guest.owner != owner || s.ended() {
+		if s.proxy == nil || s.proxy.owner != owner || s.ended() {
 			continue
 		}
-		died, life := p.w.now, owner.boot
+		died, life := p.w.now, owner.incarnation
 		var check func()
 		check = func() {
-			if s.ended() || s.guest.owner != owner {
+			if s.ended() || s.proxy.owner != owner {
 				return
 			}
 			if p.stoodStillSince(died) {
@@ -303,13 +303,13 @@ func (p *simPod) expectLost(owner *simPod) {
 // hears notes whose envelope comes, and whether it cannot be told from a restart: the first that is
 // heard of a life that is over.
 func (p *simPod) hears(e *Envelope) {
-	w, from, boot := p.w, p.w.pod(e.GetFrom()), Boot(e.GetBoot())
-	if p.heard[boot].IsZero() && boot != from.boot {
+	w, from, incarnation := p.w, p.w.pod(e.GetFrom()), Incarnation(e.GetIncarnation())
+	if p.heard[incarnation].IsZero() && incarnation != from.incarnation {
 		p.misled[from.index] = w.now.Add(DeadAfter + HeartbeatEvery)
 		w.upset = append(w.upset, upset{from.index, p.index, w.now, p.misled[from.index]})
 		w.logf("%s hears %s for the first time from a life that is over", p.name, from.name)
 	}
-	p.heard[boot] = w.now
+	p.heard[incarnation] = w.now
 }
 
 func (p *simPod) stoodStillSince(t time.Time) bool {
@@ -401,7 +401,7 @@ func (w *world) heal() {
 	w.after(0, func() {
 		for _, p := range w.pods {
 			if !p.up {
-				p.boots()
+				p.incarnations()
 			}
 		}
 	})

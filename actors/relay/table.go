@@ -8,8 +8,8 @@ import (
 
 // Self is who a pod is.
 type Self struct {
-	Pod  string
-	Boot Boot
+	Pod         string
+	Incarnation Incarnation
 }
 
 // TableConfig is what a table needs.
@@ -35,7 +35,7 @@ type Table struct {
 	cfg   TableConfig
 	peers map[string]*peer
 	links map[LinkID]*peer
-	past  graves
+	past  tombstones
 
 	count    uint64    // of heartbeats
 	beat     time.Time // when the next is due
@@ -56,10 +56,10 @@ type Verdict int
 const (
 	// Ignore: the table has dealt with it.
 	Ignore Verdict = iota
-	// Deliver the frame to the guest or host of the link.
+	// Deliver the frame to the proxy or origin of the link.
 	Deliver
-	// OpenHost: make a host of the link, Add it, and deliver the frame to it.
-	OpenHost
+	// OpenOrigin: make an origin of the link, Add it, and deliver the frame to it.
+	OpenOrigin
 )
 
 // Wrap puts a frame into an envelope. It may be called from any goroutine.
@@ -70,7 +70,7 @@ func (t *Table) Wrap(f *Frame) *Envelope {
 }
 
 func (t *Table) envelope() *Envelope {
-	return &Envelope{Version: Version, From: t.self.Pod, Boot: t.self.Boot[:]}
+	return &Envelope{Version: Version, From: t.self.Pod, Incarnation: t.self.Incarnation[:]}
 }
 
 // SetPeers says to whom heartbeats are sent. A peer that is no longer among them is
@@ -109,13 +109,13 @@ func (t *Table) peer(now time.Time, name string) *peer {
 // forget drops the peers that nobody asks for, when nothing late can come from their earlier lives.
 func (t *Table) forget(now time.Time) {
 	for name, p := range t.peers {
-		if !p.wanted() && (now.Sub(p.lastSign()) > graveTime || len(t.peers) > maxPeers) {
+		if !p.wanted() && (now.Sub(p.lastSign()) > tombstoneTTL || len(t.peers) > maxPeers) {
 			delete(t.peers, name)
 		}
 	}
 }
 
-// Add enters a link of a guest or host. It returns false, and enters nothing, if the peer is dead.
+// Add enters a link of a proxy or origin. It returns false, and enters nothing, if the peer is dead.
 func (t *Table) Add(now time.Time, link LinkID, name string) bool {
 	p := t.peer(now, name)
 	if p.state == PeerIsDead {
@@ -134,10 +134,10 @@ func (t *Table) Remove(now time.Time, link LinkID) {
 	if p == nil {
 		return
 	}
-	t.bury(now, link, p)
+	t.remove(now, link, p)
 }
 
-func (t *Table) bury(now time.Time, link LinkID, p *peer) {
+func (t *Table) remove(now time.Time, link LinkID, p *peer) {
 	delete(t.links, link)
 	p.links--
 	t.past.add(now, link)
@@ -157,7 +157,7 @@ func (t *Table) lose(now time.Time, p *peer, why Ended) {
 	// In an order that does not change, so that a simulation replays.
 	slices.SortFunc(lost, func(a, b LinkID) int { return slices.Compare(a[:], b[:]) })
 	for _, link := range lost {
-		t.bury(now, link, p)
+		t.remove(now, link, p)
 	}
 	for _, link := range lost {
 		t.cfg.Lost(link, p.name, why)
@@ -165,14 +165,14 @@ func (t *Table) lose(now time.Time, p *peer, why Ended) {
 }
 
 // Route says what is to be done with an envelope that came, after it has dealt with
-// what it says of its sender. Link and frame are set for Deliver and OpenHost.
+// what it says of its sender. Link and frame are set for Deliver and OpenOrigin.
 func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
 	if Check(e) != nil || e.GetFrom() == t.self.Pod {
 		t.cfg.Counters.Violations.Add(1)
 		return Ignore, LinkID{}, nil
 	}
 	p := t.peer(now, e.GetFrom())
-	if !t.heard(now, p, Boot(e.GetBoot())) {
+	if !t.heard(now, p, Incarnation(e.GetIncarnation())) {
 		t.cfg.Counters.Stale.Add(1)
 		return Ignore, LinkID{}, nil
 	}
@@ -194,17 +194,17 @@ func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
 //
 // Boots have no order. A late envelope of a life that was never heard of before looks like a restart, and buries
 // the life that goes on; which is heard again when nothing more has come from the dead one, and it has gone on since.
-func (t *Table) heard(now time.Time, p *peer, boot Boot) bool {
-	if l := p.earlier(boot); l != nil {
+func (t *Table) heard(now time.Time, p *peer, incarnation Incarnation) bool {
+	if l := p.earlier(incarnation); l != nil {
 		goesOn := l.spoke.After(p.heard)
 		l.spoke = now
 		if !goesOn || p.state != PeerIsDead {
 			return false
 		}
 	}
-	if p.boot != boot {
-		restarted := p.boot != Boot{}
-		p.restart(boot)
+	if p.incarnation != incarnation {
+		restarted := p.incarnation != Incarnation{}
+		p.restart(incarnation)
 		if restarted {
 			t.lose(now, p, EndedPeerRestarted)
 		}
@@ -234,7 +234,7 @@ func (t *Table) route(now time.Time, p *peer, f *Frame) (Verdict, LinkID, *Frame
 		return Ignore, LinkID{}, nil
 	}
 	if _, opens := f.Body.(*Frame_Open); opens && f.Seq == 1 && !t.past.has(now, link) {
-		return OpenHost, link, f
+		return OpenOrigin, link, f
 	}
 	t.refuse(now, p, link, f)
 	return Ignore, LinkID{}, nil

@@ -17,7 +17,7 @@ type tableAt struct {
 
 func newTableAt(peers ...string) *tableAt {
 	a := &tableAt{now: simStart, lost: map[LinkID]Ended{}}
-	a.Table = NewTable(Self{"a", NewBoot()}, TableConfig{
+	a.Table = NewTable(Self{"a", NewIncarnation()}, TableConfig{
 		Send:  func(_ string, e *Envelope) { a.sent = append(a.sent, e) },
 		Load:  func() *Heartbeat { return &Heartbeat{MaxSessions: 100} },
 		Lost:  func(link LinkID, _ string, why Ended) { a.lost[link] = why },
@@ -37,8 +37,8 @@ func (a *tableAt) pass(d time.Duration) {
 	a.now = end
 }
 
-func from(pod string, boot Boot, f *Frame) *Envelope {
-	t := NewTable(Self{pod, boot}, TableConfig{})
+func from(pod string, incarnation Incarnation, f *Frame) *Envelope {
+	t := NewTable(Self{pod, incarnation}, TableConfig{})
 	if f == nil {
 		e := t.envelope()
 		e.Kind = &Envelope_Heartbeat{&Heartbeat{Count: 1}}
@@ -49,9 +49,9 @@ func from(pod string, boot Boot, f *Frame) *Envelope {
 
 func TestSilentPeerIsDead(t *testing.T) {
 	a := newTableAt("b", "c")
-	boot, link := NewBoot(), NewLinkID()
+	incarnation, link := NewIncarnation(), NewLinkID()
 	a.Add(a.now, link, "b")
-	a.Route(a.now, from("b", boot, nil))
+	a.Route(a.now, from("b", incarnation, nil))
 	a.pass(DeadAfter - 1)
 	if len(a.lost) > 0 {
 		t.Fatal("dead before its time")
@@ -63,11 +63,11 @@ func TestSilentPeerIsDead(t *testing.T) {
 	if a.Peer("c").State != PeerIsUnknown {
 		t.Error("a peer that may not know yet where this pod is, is dead")
 	}
-	a.pass(FirstPatience - DeadAfter)
+	a.pass(FirstContactTimeout - DeadAfter)
 	if a.Peer("c").State != PeerIsDead {
 		t.Error("a peer that was never heard of is not dead")
 	}
-	a.Route(a.now, from("b", boot, nil))
+	a.Route(a.now, from("b", incarnation, nil))
 	if a.Peer("b").State != PeerIsAlive || !a.Add(a.now, NewLinkID(), "b") {
 		t.Error("a peer that is heard again is dead")
 	}
@@ -76,7 +76,7 @@ func TestSilentPeerIsDead(t *testing.T) {
 // TestAskedPeerAnswersAtOnce: so that an outage of three seconds is not taken for death.
 func TestAskedPeerAnswersAtOnce(t *testing.T) {
 	a := newTableAt("b")
-	a.Route(a.now, from("b", NewBoot(), nil))
+	a.Route(a.now, from("b", NewIncarnation(), nil))
 	a.pass(3 * time.Second)
 	asks := 0
 	var ask *Envelope
@@ -99,7 +99,7 @@ func TestAskedPeerAnswersAtOnce(t *testing.T) {
 
 func TestSleeperDoesNotBlameOthers(t *testing.T) {
 	a := newTableAt("b")
-	a.Route(a.now, from("b", NewBoot(), nil))
+	a.Route(a.now, from("b", NewIncarnation(), nil))
 	a.pass(time.Second)
 	a.now = a.now.Add(time.Minute)
 	a.Tick(a.now)
@@ -114,7 +114,7 @@ func TestSleeperDoesNotBlameOthers(t *testing.T) {
 
 func TestRestartEndsLinksOnce(t *testing.T) {
 	a := newTableAt("b")
-	first, second, link := NewBoot(), NewBoot(), NewLinkID()
+	first, second, link := NewIncarnation(), NewIncarnation(), NewLinkID()
 	a.Route(a.now, from("b", first, nil))
 	a.Add(a.now, link, "b")
 	a.Route(a.now, from("b", second, nil))
@@ -133,30 +133,30 @@ func TestRestartEndsLinksOnce(t *testing.T) {
 // is heard again when the other is silent; and late envelopes of the other do not count any more.
 func TestBuriedAliveIsHeardAgain(t *testing.T) {
 	a := newTableAt("b")
-	over, lives := NewBoot(), NewBoot()
+	over, lives := NewIncarnation(), NewIncarnation()
 	a.Route(a.now, from("b", lives, nil))
 	a.Route(a.now, from("b", over, nil)) // cannot be told from a restart
 	for range 2 * int(DeadAfter/HeartbeatEvery) {
 		a.pass(HeartbeatEvery)
 		a.Route(a.now, from("b", lives, nil))
 	}
-	if info := a.Peer("b"); info.State != PeerIsAlive || info.Boot != lives {
+	if info := a.Peer("b"); info.State != PeerIsAlive || info.Incarnation != lives {
 		t.Errorf("the peer is %v", info)
 	}
 	a.Route(a.now, from("b", over, nil))
 	a.pass(DeadAfter + HeartbeatEvery)
 	a.Route(a.now, from("b", over, nil)) // later than anything comes, and alone
-	if info := a.Peer("b"); info.Boot != lives {
+	if info := a.Peer("b"); info.Incarnation != lives {
 		t.Errorf("a life that is over counts: %v", info)
 	}
 }
 
 // TestUnknownLinksAreRefusedWithoutEnd: frames of a link that is not here are answered, but never so that two pods go on about it.
 func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
-	a, boot, link := newTableAt("b"), NewBoot(), NewLinkID()
+	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	data := &Frame{Link: link[:], Seq: 2, Body: &Frame_Request{&Request{}}}
 	for range 1000 {
-		a.Route(a.now, from("b", boot, data))
+		a.Route(a.now, from("b", incarnation, data))
 	}
 	if n := len(a.sent); n != 1 || a.sent[0].GetFrame().GetReset_() == nil {
 		t.Fatalf("%d answers to 1000 frames of one link", n)
@@ -164,19 +164,19 @@ func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
 	b := newTableAt("a")
 	b.self.Pod = "b"
 	b.Route(b.now, a.sent[0])
-	b.Route(b.now, from("a", a.self.Boot, &Frame{Link: link[:], Body: &Frame_Acknowledge{&Ack{}}}))
+	b.Route(b.now, from("a", a.self.Incarnation, &Frame{Link: link[:], Body: &Frame_Acknowledge{&Ack{}}}))
 	if len(b.sent) != 0 {
 		t.Errorf("a Reset or an Ack was answered with %v", b.sent)
 	}
 	a.now = a.now.Add(resetAgain)
-	a.Route(a.now, from("b", boot, data))
+	a.Route(a.now, from("b", incarnation, data))
 	if len(a.sent) != 2 {
 		t.Error("the other end is not told again, whose Reset may have been lost")
 	}
 	a.sent = nil
 	for range 10 * resetBurst {
 		other := NewLinkID()
-		a.Route(a.now, from("b", boot, &Frame{Link: other[:], Seq: 2}))
+		a.Route(a.now, from("b", incarnation, &Frame{Link: other[:], Seq: 2}))
 	}
 	if n := len(a.sent); n > resetBurst {
 		t.Errorf("%d Resets at once", n)
@@ -184,31 +184,31 @@ func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
 }
 
 func TestLateOpenDoesNotOpenAgain(t *testing.T) {
-	a, boot, link := newTableAt("b"), NewBoot(), NewLinkID()
+	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	open := &Frame{Link: link[:], Seq: 1, Body: &Frame_Open{&Open{}}}
-	if verdict, got, _ := a.Route(a.now, from("b", boot, open)); verdict != OpenHost || got != link {
+	if verdict, got, _ := a.Route(a.now, from("b", incarnation, open)); verdict != OpenOrigin || got != link {
 		t.Fatalf("verdict %d", verdict)
 	}
 	a.Add(a.now, link, "b")
-	if verdict, _, _ := a.Route(a.now, from("b", boot, open)); verdict != Deliver {
+	if verdict, _, _ := a.Route(a.now, from("b", incarnation, open)); verdict != Deliver {
 		t.Error("a frame of a link that is here is not delivered")
 	}
-	if verdict, _, _ := a.Route(a.now, from("c", NewBoot(), open)); verdict != Ignore {
+	if verdict, _, _ := a.Route(a.now, from("c", NewIncarnation(), open)); verdict != Ignore {
 		t.Error("a frame of another pod's link is delivered")
 	}
 	a.Remove(a.now, link)
-	if verdict, _, _ := a.Route(a.now, from("b", boot, open)); verdict != Ignore {
+	if verdict, _, _ := a.Route(a.now, from("b", incarnation, open)); verdict != Ignore {
 		t.Error("an ended link opens again")
 	}
 }
 
 // TestLeavingTheDirectoryIsNotDeath: an informer may lag, or its API server be down.
 func TestLeavingTheDirectoryIsNotDeath(t *testing.T) {
-	a, boot, link := newTableAt("b"), NewBoot(), NewLinkID()
+	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	a.Add(a.now, link, "b")
 	a.SetPeers(a.now, nil)
 	for range 100 {
-		a.Route(a.now, from("b", boot, nil))
+		a.Route(a.now, from("b", incarnation, nil))
 		a.pass(time.Second)
 	}
 	if len(a.lost) > 0 {
@@ -218,7 +218,7 @@ func TestLeavingTheDirectoryIsNotDeath(t *testing.T) {
 	if a.lost[link] != EndedPeerDead {
 		t.Errorf("lost %v", a.lost)
 	}
-	a.pass(2 * graveTime)
+	a.pass(2 * tombstoneTTL)
 	if len(a.peers) > 0 {
 		t.Error("a peer that nobody asks for is remembered for ever")
 	}
@@ -230,7 +230,7 @@ func TestPlacementOrder(t *testing.T) {
 		"full": {Count: 1, Sessions: 100, MaxSessions: 100}, "half": {Count: 1, Sessions: 50, MaxSessions: 100},
 		"empty": {Count: 1, MaxSessions: 100}, "drains": {Count: 1, MaxSessions: 100, Draining: true},
 	} {
-		e := from(name, NewBoot(), nil)
+		e := from(name, NewIncarnation(), nil)
 		e.Kind = &Envelope_Heartbeat{h}
 		a.Route(a.now, e)
 	}
@@ -246,9 +246,9 @@ func TestPlacementOrder(t *testing.T) {
 }
 
 func TestLateHeartbeatIsIgnored(t *testing.T) {
-	a, boot := newTableAt("b"), NewBoot()
+	a, incarnation := newTableAt("b"), NewIncarnation()
 	for _, h := range []*Heartbeat{{Count: 5, Sessions: 7, MaxSessions: 9}, {Count: 4, Sessions: 1, MaxSessions: 9}} {
-		e := from("b", boot, nil)
+		e := from("b", incarnation, nil)
 		e.Kind = &Envelope_Heartbeat{h}
 		a.Route(a.now, e)
 	}

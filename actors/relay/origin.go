@@ -12,24 +12,24 @@ const (
 	// DefaultLeaveTimeout is how long a Disconnect waits for the output before it, as the gateway's
 	// write timeout does for a client here.
 	DefaultLeaveTimeout = 10 * time.Second
-	// endPatience is how long after Disconnect the guest may take to say that the client is gone. It has
+	// endTimeout is how long after Disconnect the proxy may take to say that the client is gone. It has
 	// a write timeout to send what it holds.
-	endPatience = 15 * time.Second
+	endTimeout = 15 * time.Second
 )
 
-// HostConfig is what a host needs.
-type HostConfig struct {
+// OriginConfig is what an origin needs.
+type OriginConfig struct {
 	Link LinkID // of the frame that opened it
 	// Connect opens a connection to the engine. Called once, before Request. A Resume in it follows as the first Request.
-	Connect func(Opening)
-	// Request passes a request on: each that the client made, once, in order. Answered by Host.Reply unless id is empty.
+	Connect func(OpenParams)
+	// Request passes a request on: each that the client made, once, in order. Answered by Origin.Reply unless id is empty.
 	Request func(id wire.ID, params any)
 	// Closed says that the client is gone. Called once, last, if Connect was: see actors.Connection.Closed.
 	Closed func(cause wire.Cause, delivered map[string]int64)
-	// Send and Wake: see GuestConfig. Wake is called when a transcript has more.
+	// Send and Wake: see ProxyConfig. Wake is called when a transcript has more.
 	Send func(*Frame)
 	Wake func()
-	// Window returns what bounds the cost of output that is not acknowledged, whatever the guest allows. It is asked before each frame
+	// Window returns what bounds the cost of output that is not acknowledged, whatever the proxy allows. It is asked before each frame
 	// of output, and may return less than at first, but no less than a quarter of that. nil: always LeastWindow.
 	Window func() int
 	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0: DefaultMaxControl.
@@ -40,20 +40,20 @@ type HostConfig struct {
 	Counters *Counters
 }
 
-// Host is the end of a link on the pod that owns the session: to the engine it is
+// Origin is the end of a link on the pod that owns the session: to the engine it is
 // a client. Its methods do not block. They are for one goroutine at a time.
-type Host struct {
-	cfg  HostConfig
+type Origin struct {
+	cfg  OriginConfig
 	link link
 
 	connected bool // Connect was called
 	told      bool // Closed was called
 
 	// Output.
-	feeds    []*hostFeed // that have not come to their end
-	turn     int         // index in feeds of the next to have a turn
+	feeds    []*originFeed // that have not come to their end
+	turn     int           // index in feeds of the next to have a turn
 	lastFeed uint32
-	limit    uint64 // cost that the guest allows
+	limit    uint64 // cost that the proxy allows
 	least    int    // of room, for a piece to be worth cutting; see leastRoom
 	sent     uint64 // cost that was sent
 	unseen   []followed
@@ -65,8 +65,8 @@ type Host struct {
 	left    bool       // it was sent
 }
 
-// hostFeed is a transcript that is being sent.
-type hostFeed struct {
+// originFeed is a transcript that is being sent.
+type originFeed struct {
 	id        uint32
 	execution string
 	cursor    Cursor
@@ -79,8 +79,8 @@ type followed struct {
 	at  executionAt
 }
 
-// NewHost makes a host. Pass it the frame that opened it.
-func NewHost(now time.Time, cfg HostConfig) *Host {
+// NewOrigin makes an origin. Pass it the frame that opened it.
+func NewOrigin(now time.Time, cfg OriginConfig) *Origin {
 	cfg.Window = windowOf(cfg.Window)
 	setDefault(&cfg.MaxControl, DefaultMaxControl)
 	if cfg.LeaveTimeout <= 0 {
@@ -89,7 +89,7 @@ func NewHost(now time.Time, cfg HostConfig) *Host {
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
 	}
-	h := &Host{cfg: cfg, least: pieceCost + 1}
+	h := &Origin{cfg: cfg, least: pieceCost + 1}
 	h.link = newLink(now, cfg.Link, false)
 	h.link.send, h.link.counters, h.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
 	h.link.deliver, h.link.onEnded, h.link.acked = h.deliver, h.linkEnded, h.acked
@@ -97,25 +97,25 @@ func NewHost(now time.Time, cfg HostConfig) *Host {
 }
 
 // Receive takes a frame of this link.
-func (h *Host) Receive(now time.Time, f *Frame) {
+func (h *Origin) Receive(now time.Time, f *Frame) {
 	h.link.receive(now, f)
 	h.pump(now)
 }
 
 // PeerLost says that the peer is gone.
-func (h *Host) PeerLost(now time.Time, why Ended) { h.link.end(now, why) }
+func (h *Origin) PeerLost(now time.Time, why Ended) { h.link.end(now, why) }
 
-// Fail ends the link because this end cannot go on. The guest is told, so that its client may come again.
-func (h *Host) Fail(now time.Time) { h.link.fail(now, EndedProtocol, Reset_PROTOCOL) }
+// Fail ends the link because this end cannot go on. The proxy is told, so that its client may come again.
+func (h *Origin) Fail(now time.Time) { h.link.fail(now, EndedProtocol, Reset_PROTOCOL) }
 
 // Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
-func (h *Host) Reconnected(now time.Time) { h.link.reconnected(now) }
+func (h *Origin) Reconnected(now time.Time) { h.link.reconnected(now) }
 
-// Wake is called after HostConfig.Wake.
-func (h *Host) Wake(now time.Time) { h.pump(now) }
+// Wake is called after OriginConfig.Wake.
+func (h *Origin) Wake(now time.Time) { h.pump(now) }
 
 // Tick does what is due at now.
-func (h *Host) Tick(now time.Time) {
+func (h *Origin) Tick(now time.Time) {
 	h.link.tick(now)
 	h.pump(now)
 	if h.left && h.link.ended == "" && !now.Before(h.leaveBy) {
@@ -124,28 +124,28 @@ func (h *Host) Tick(now time.Time) {
 }
 
 // Next returns when Tick is to be called; zero if it need not be.
-func (h *Host) Next() time.Time {
+func (h *Origin) Next() time.Time {
 	if h.link.ended != "" {
 		return time.Time{}
 	}
 	return earliest(h.link.next(), h.leaveBy)
 }
 
-// Done reports whether the link has ended and the host can be forgotten.
-func (h *Host) Done() bool { return h.link.ended != "" }
+// Done reports whether the link has ended and the origin can be forgotten.
+func (h *Origin) Done() bool { return h.link.ended != "" }
 
 // Ended says how the link ended; empty while it has not.
-func (h *Host) Ended() Ended { return h.link.ended }
+func (h *Origin) Ended() Ended { return h.link.ended }
 
 // Reply implements what Client.Reply is for the engine.
-func (h *Host) Reply(now time.Time, id wire.ID, result any, err *wire.Error) {
+func (h *Origin) Reply(now time.Time, id wire.ID, result any, err *wire.Error) {
 	if h.leaving == "" {
 		h.link.enqueue(now, &Frame_Reply{encodeReply(id, result, err)})
 	}
 }
 
 // Notify does the same for Client.Notify.
-func (h *Host) Notify(now time.Time, method string, params any) {
+func (h *Origin) Notify(now time.Time, method string, params any) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
 	}
@@ -162,11 +162,11 @@ func (h *Host) Notify(now time.Time, method string, params any) {
 }
 
 // Follow does the same for Client.Follow: false means that the feed was not taken, and that Closed has not told of it.
-func (h *Host) Follow(now time.Time, f Feed) bool {
+func (h *Origin) Follow(now time.Time, f Feed) bool {
 	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
 		return false
 	}
-	feed := &hostFeed{execution: f.ExecutionID}
+	feed := &originFeed{execution: f.ExecutionID}
 	cursor, err := f.Open(func() {
 		feed.ready.Store(true)
 		h.cfg.Wake()
@@ -197,7 +197,7 @@ func (h *Host) Follow(now time.Time, f Feed) bool {
 }
 
 // drop closes a feed.
-func (h *Host) drop(i int) {
+func (h *Origin) drop(i int) {
 	h.feeds[i].cursor.Close()
 	last := len(h.feeds) - 1
 	copy(h.feeds[i:], h.feeds[i+1:])
@@ -209,7 +209,7 @@ func (h *Host) drop(i int) {
 }
 
 // Disconnect does the same for Client.Disconnect: it travels after the output that is there.
-func (h *Host) Disconnect(now time.Time, cause wire.Cause) {
+func (h *Origin) Disconnect(now time.Time, cause wire.Cause) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
 	}
@@ -217,15 +217,15 @@ func (h *Host) Disconnect(now time.Time, cause wire.Cause) {
 	h.pump(now)
 }
 
-// deliver takes what the guest sent, in order.
-func (h *Host) deliver(now time.Time, f *Frame) {
+// deliver takes what the proxy sent, in order.
+func (h *Origin) deliver(now time.Time, f *Frame) {
 	if open, ok := f.Body.(*Frame_Open); ok != !h.connected {
 		h.link.violated(now) // the first frame opens, and no other
 		return
 	} else if ok {
 		h.open(now, open.Open)
 		if h.link.ended == "" && h.link.owedN > 0 {
-			h.link.postAck() // the guest's requests wait for it
+			h.link.postAck() // the proxy's requests wait for it
 		}
 		return
 	}
@@ -241,11 +241,11 @@ func (h *Host) deliver(now time.Time, f *Frame) {
 	}
 }
 
-func (h *Host) open(now time.Time, m *Open) {
+func (h *Origin) open(now time.Time, m *Open) {
 	h.connected, h.limit = true, m.GetWindow()
 	h.least = int(min(leastRoom, m.GetWindow()/8, uint64(h.cfg.Window()/8)))
 	h.least = max(h.least, pieceCost+1)
-	o := Opening{
+	o := OpenParams{
 		Subject: string(m.GetSubject()), Remote: string(m.GetRemote()), Session: string(m.GetSession()),
 		EndsWithConnection: m.GetEndsWithConnection(),
 	}
@@ -260,12 +260,12 @@ func (h *Host) open(now time.Time, m *Open) {
 	h.pass(now, o.ResumeID, params, err)
 }
 
-func (h *Host) request(now time.Time, r *Request) {
+func (h *Origin) request(now time.Time, r *Request) {
 	params, err := decodeRequest(r)
 	h.pass(now, wire.ID(r.GetId()), params, err)
 }
 
-func (h *Host) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
+func (h *Origin) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
 	switch {
 	case err == nil:
 		h.cfg.Request(id, params)
@@ -274,8 +274,8 @@ func (h *Host) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
 	}
 }
 
-// end is the client's. Feeds that the guest had not heard of when it ended were not delivered.
-func (h *Host) end(now time.Time, m *End) {
+// end is the client's. Feeds that the proxy had not heard of when it ended were not delivered.
+func (h *Origin) end(now time.Time, m *End) {
 	var delivered map[string]int64
 	if m.GetDeliveredKnown() {
 		delivered = make(map[string]int64, len(m.GetDelivered()))
@@ -293,8 +293,8 @@ func (h *Host) end(now time.Time, m *End) {
 	h.link.end(now, EndedDone)
 }
 
-// acked forgets the feeds that the guest has heard of.
-func (h *Host) acked() {
+// acked forgets the feeds that the proxy has heard of.
+func (h *Origin) acked() {
 	n := 0
 	for n < len(h.unseen) && h.unseen[n].seq <= h.link.gone {
 		n++
@@ -305,7 +305,7 @@ func (h *Host) acked() {
 }
 
 // linkEnded stops what depended on the link.
-func (h *Host) linkEnded(time.Time) {
+func (h *Origin) linkEnded(time.Time) {
 	for len(h.feeds) > 0 {
 		h.drop(len(h.feeds) - 1)
 	}
@@ -321,7 +321,7 @@ func (h *Host) linkEnded(time.Time) {
 }
 
 // tell tells the engine that the client is gone, once.
-func (h *Host) tell(cause wire.Cause, delivered map[string]int64) {
+func (h *Origin) tell(cause wire.Cause, delivered map[string]int64) {
 	if h.told || !h.connected {
 		return
 	}

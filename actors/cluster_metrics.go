@@ -26,8 +26,8 @@ const (
 
 // Roles of a link's end. The set is closed.
 const (
-	roleGuest = "guest" // this pod has the client
-	roleHost  = "host"  // this pod has the session
+	roleProxy  = "guest" // this pod has the client
+	roleOrigin = "host"  // this pod has the session
 )
 
 // newPeerMetrics makes them; those of the certificate if there is one.
@@ -52,13 +52,13 @@ func newPeerMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held *li
 	}
 	var ends [][]string
 	for _, e := range relay.EndedCauses() {
-		ends = append(ends, []string{roleGuest, string(e)}, []string{roleHost, string(e)})
+		ends = append(ends, []string{roleProxy, string(e)}, []string{roleOrigin, string(e)})
 	}
 	p.ended = vec("links_ended_total", "Links between pods that ended, by role and cause.", []string{"role", "cause"}, ends...)
 	p.placed = vec("placements_total", "Attempts to open a session on a peer, by outcome.", []string{"outcome"},
 		[]string{placedThere}, []string{placedRefused}, []string{placedLost}, []string{placedNowhere})
 
-	for _, role := range []string{roleGuest, roleHost} {
+	for _, role := range []string{roleProxy, roleOrigin} {
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse.", ConstLabels: prometheus.Labels{"role": role},
 		}, func() float64 { return float64(held.of(role).Load()) }))

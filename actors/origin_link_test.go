@@ -26,20 +26,20 @@ func (c *stuckCursor) Offset() int64 { return 0 }
 func (c *stuckCursor) Close()        {}
 
 // served opens a session on the first pod, and attaches a client through the second.
-func (s *service) served(t *testing.T) (near, far *testClient) {
+func (s *service) served(t *testing.T) (near, remote *testClient) {
 	t.Helper()
 	near = connect(s.pods[0].Engine, ConnectRequest{})
 	connected, _ := near.settled(t)
-	far = connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-	far.answered(t, "1")
-	return near, far
+	remote = connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	remote.answered(t, "1")
+	return near, remote
 }
 
-// hosts returns the first pod's.
-func (s *service) hosts() (all []*hostLink) {
+// origins returns the first pod's.
+func (s *service) origins() (all []*originLink) {
 	for _, l := range s.pods[0].cluster.ends() {
-		all = append(all, l.(*hostLink))
+		all = append(all, l.(*originLink))
 	}
 	return all
 }
@@ -48,8 +48,8 @@ func (s *service) hosts() (all []*hostLink) {
 // same peer, which would be called dead otherwise. What comes for that link meanwhile is bounded, and heard of afterwards.
 func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	s := newService(t, 2, nil)
-	first, far := s.served(t)
-	slow := s.hosts()[0]
+	first, remote := s.served(t)
+	slow := s.origins()[0]
 	second, other := s.served(t)
 
 	reading, answer := make(chan struct{}, 1), make(chan struct{})
@@ -57,7 +57,7 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 		return &stuckCursor{reading, answer}, nil
 	}})
 	<-reading
-	far.conn.Request(wire.ID("2"), &wire.StatusParams{}) // is received on the goroutine that all links share
+	remote.conn.Request(wire.ID("2"), &wire.StatusParams{}) // is received on the goroutine that all links share
 	eventually(t, 5*time.Second, "the request waits", func() bool {
 		slow.waiting.Lock()
 		defer slow.waiting.Unlock()
@@ -78,9 +78,9 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	slow.waiting.Unlock()
 
 	close(answer)
-	far.answered(t, "2")
+	remote.answered(t, "2")
 	s.meet()
-	s.stop(first, second, far, other)
+	s.stop(first, second, remote, other)
 }
 
 // endlessCursor always has more.
@@ -100,13 +100,13 @@ func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 	s := newService(t, 2, nil)
 	var clients []*testClient
 	for range 24 {
-		near, far := s.served(t)
-		far.mute = true
-		clients = append(clients, near, far)
+		near, remote := s.served(t)
+		remote.mute = true
+		clients = append(clients, near, remote)
 	}
 	still := s.pods[1].cluster
 	still.mu.Lock() // no envelope is taken
-	for _, h := range s.hosts() {
+	for _, h := range s.origins() {
 		h.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return new(endlessCursor), nil }})
 	}
 	// For as long as it takes, but not so long that the pod would be dead.
@@ -133,28 +133,28 @@ func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 // TestPanicInALinkEndsTheLink: and nothing else, since what peers send leads there.
 func TestPanicInALinkEndsTheLink(t *testing.T) {
 	s := newService(t, 2, nil)
-	near, far := s.served(t)
-	h := s.hosts()[0]
-	h.post(0, func(*relay.Host, time.Time) { panic("injected") })
-	eventually(t, 5*time.Second, "the client is disconnected", func() bool { _, ended := far.hasEnded(); return ended })
-	eventually(t, 5*time.Second, "the link is gone", func() bool { return len(s.hosts()) == 0 })
+	near, remote := s.served(t)
+	h := s.origins()[0]
+	h.post(0, func(*relay.Origin, time.Time) { panic("injected") })
+	eventually(t, 5*time.Second, "the client is disconnected", func() bool { _, ended := remote.hasEnded(); return ended })
+	eventually(t, 5*time.Second, "the link is gone", func() bool { return len(s.origins()) == 0 })
 	other, again := s.served(t)
 	s.meet()
-	s.stop(near, far, other, again)
+	s.stop(near, remote, other, again)
 }
 
 // TestUnreadOutputCountsWhileThereIsASocket: the client of a link that has ended may have all of its window unread, while others come.
 func TestUnreadOutputCountsWhileThereIsASocket(t *testing.T) {
 	s := newService(t, 2, nil)
-	near, far := s.served(t)
-	far.pulls.Add(1) // its socket is still being written to
+	near, remote := s.served(t)
+	remote.pulls.Add(1) // its socket is still being written to
 	p := s.pods[1].cluster
 	p.ends()[0].peerLost(relay.EndedPeerDead)
-	eventually(t, 5*time.Second, "the link is gone", func() bool { return p.held.guests.Load() == 0 })
+	eventually(t, 5*time.Second, "the link is gone", func() bool { return p.held.proxies.Load() == 0 })
 	if n := p.reading.Load(); n != 1 {
 		t.Errorf("%d clients read", n)
 	}
-	far.pulls.Done()
+	remote.pulls.Done()
 	eventually(t, 5*time.Second, "nobody reads", func() bool { return p.reading.Load() == 0 })
-	s.stop(near, far)
+	s.stop(near, remote)
 }

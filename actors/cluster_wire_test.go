@@ -45,9 +45,9 @@ func TestCertificatesRotate(t *testing.T) {
 	s := newService(t, 2, nil)
 	owner := connect(s.pods[0].Engine, ConnectRequest{})
 	connected, _ := owner.settled(t)
-	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-	far.answered(t, "1")
+	remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	remote.answered(t, "1")
 	ids := []string{"11", "12", "13", "14"}
 	next := newAuthority(t)
 	for step, sign := range []func(dir string){
@@ -61,8 +61,8 @@ func TestCertificatesRotate(t *testing.T) {
 		for i, h := range s.pods {
 			h.cluster.transport.Reset(s.dir.peers[1-i].Pod) // a connection is as good as when it was made
 		}
-		far.conn.Request(wire.ID(ids[step]), &wire.StatusParams{})
-		far.answered(t, ids[step])
+		remote.conn.Request(wire.ID(ids[step]), &wire.StatusParams{})
+		remote.answered(t, ids[step])
 		s.meet()
 	}
 	old := sign(t, s.ca, t.TempDir(), peers.CertName)
@@ -80,9 +80,9 @@ func TestCertificatesRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.pods[1].cluster.transport.Reset("pod-0")
-	far.conn.Request(wire.ID(ids[3]), &wire.StatusParams{})
-	far.answered(t, ids[3])
-	s.stop(owner, far)
+	remote.conn.Request(wire.ID(ids[3]), &wire.StatusParams{})
+	remote.answered(t, ids[3])
+	s.stop(owner, remote)
 }
 
 // TestGarbageIsSurvived: envelopes that no peer sends, from a pod that can prove it is one, are counted, cost no session and
@@ -90,17 +90,17 @@ func TestCertificatesRotate(t *testing.T) {
 func TestGarbageIsSurvived(t *testing.T) {
 	s, bad := meetOldPeer(t)
 	frame := func(f *relay.Frame) *relay.Envelope {
-		return &relay.Envelope{Version: 1, From: "old", Boot: oldBoot[:], Kind: &relay.Envelope_Frame{Frame: f}}
+		return &relay.Envelope{Version: 1, From: "old", Incarnation: oldIncarnation[:], Kind: &relay.Envelope_Frame{Frame: f}}
 	}
 	link := relay.NewLinkID()
 	counted := func() uint64 { return s.pods[0].cluster.counters.Violations.Load() }
 	for name, e := range map[string]*relay.Envelope{
 		"nothing":                   {},
-		"no version":                {From: "old", Boot: oldBoot[:]},
-		"no name":                   {Version: 1, Boot: oldBoot[:]},
-		"a long name":               {Version: 1, From: strings.Repeat("x", 254), Boot: oldBoot[:]},
-		"this pod's name":           {Version: 1, From: "pod-0", Boot: oldBoot[:]},
-		"a short incarnation":       {Version: 1, From: "old", Boot: oldBoot[:15]},
+		"no version":                {From: "old", Incarnation: oldIncarnation[:]},
+		"no name":                   {Version: 1, Incarnation: oldIncarnation[:]},
+		"a long name":               {Version: 1, From: strings.Repeat("x", 254), Incarnation: oldIncarnation[:]},
+		"this pod's name":           {Version: 1, From: "pod-0", Incarnation: oldIncarnation[:]},
+		"a short incarnation":       {Version: 1, From: "old", Incarnation: oldIncarnation[:15]},
 		"a short link":              frame(&relay.Frame{Link: link[:15], Seq: 1, Body: &relay.Frame_Open{Open: &relay.Open{}}}),
 		"a first frame that is not": frame(&relay.Frame{Link: link[:], Seq: 1, Ack: 7, Body: &relay.Frame_Open{Open: &relay.Open{}}}),
 	} {
@@ -157,14 +157,14 @@ func TestPeerThatHangsAtHandshakeIsGivenUp(t *testing.T) {
 			t.Fatal("no attempt to connect")
 		}
 	}
-	far := connect(s.pods[0].Engine, ConnectRequest{SessionID: "hung." + s.pods[0].boot.String()})
-	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: "x"})
-	if r := far.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+	remote := connect(s.pods[0].Engine, ConnectRequest{SessionID: "hung." + s.pods[0].incarnation.String()})
+	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: "x"})
+	if r := remote.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
 		t.Errorf("answered %+v", r)
 	}
 	closed := make(chan struct{})
 	go func() {
-		s.stop(far)
+		s.stop(remote)
 		close(closed)
 	}()
 	select {

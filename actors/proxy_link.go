@@ -13,15 +13,15 @@ import (
 
 // This file is what a connection does when its session is, or is to be, on another pod.
 
-// guestLink is this pod's end of a link whose session is elsewhere. It belongs to its
+// proxyLink is this pod's end of a link whose session is elsewhere. It belongs to its
 // connection's actor; what comes from other goroutines is sent there as a linkEvent.
-type guestLink struct {
+type proxyLink struct {
 	conn  *connection
 	peers *cluster
 	id    relay.LinkID
 	peer  string
 
-	guest   *relay.Guest
+	proxy   *relay.Proxy
 	timer   *time.Timer
 	woken   atomic.Bool
 	refused bool // it opened no session
@@ -30,63 +30,63 @@ type guestLink struct {
 }
 
 // join makes a link to a peer. It returns nil if the peer is dead.
-func (c *connection) join(peer string, o relay.Opening) *guestLink {
-	g := &guestLink{conn: c, peers: c.engine.cluster, id: relay.NewLinkID(), peer: peer}
+func (c *connection) join(peer string, o relay.OpenParams) *proxyLink {
+	g := &proxyLink{conn: c, peers: c.engine.cluster, id: relay.NewLinkID(), peer: peer}
 	if !g.peers.join(g.id, g) {
 		return nil
 	}
 	g.reads = true
 	g.peers.reading.Add(1)
-	g.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
+	g.proxy = relay.NewProxy(time.Now(), relay.ProxyConfig{
 		Link: g.id, Open: o, Client: c.client, Send: g.peers.sender(peer), Wake: g.wake, Counters: &g.peers.counters,
-		MaxControl: g.peers.maxControl(), Window: g.peers.guestWindow,
-		Opened:  func(string) { c.far = g },
+		MaxControl: g.peers.maxControl(), Window: g.peers.proxyWindow,
+		Opened:  func(string) { c.remote = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})
 	c.links = append(c.links, g)
 	return g
 }
 
-func (g *guestLink) post(do func(*relay.Guest, time.Time)) {
+func (g *proxyLink) post(do func(*relay.Proxy, time.Time)) {
 	g.peers.engine.system.Root.Send(g.conn.self, linkEvent{link: g, do: do})
 }
 
 // wake is called from the gateway's writer, when it has read.
-func (g *guestLink) wake() {
+func (g *proxyLink) wake() {
 	if g.woken.CompareAndSwap(false, true) {
-		g.post(func(x *relay.Guest, now time.Time) {
+		g.post(func(x *relay.Proxy, now time.Time) {
 			g.woken.Store(false)
 			x.Wake(now)
 		})
 	}
 }
 
-func (g *guestLink) peerName() string { return g.peer }
-func (g *guestLink) tick()            { g.post((*relay.Guest).Tick) }
-func (g *guestLink) reconnected()     { g.post((*relay.Guest).Reconnected) }
+func (g *proxyLink) peerName() string { return g.peer }
+func (g *proxyLink) tick()            { g.post((*relay.Proxy).Tick) }
+func (g *proxyLink) reconnected()     { g.post((*relay.Proxy).Reconnected) }
 
-func (g *guestLink) frame(f *relay.Frame) {
-	g.post(func(x *relay.Guest, now time.Time) { x.Receive(now, f) })
+func (g *proxyLink) frame(f *relay.Frame) {
+	g.post(func(x *relay.Proxy, now time.Time) { x.Receive(now, f) })
 }
 
-func (g *guestLink) peerLost(end relay.Ended) {
-	g.post(func(x *relay.Guest, now time.Time) { x.PeerLost(now, end) })
+func (g *proxyLink) peerLost(end relay.Ended) {
+	g.post(func(x *relay.Proxy, now time.Time) { x.PeerLost(now, end) })
 }
 
-func (g *guestLink) request(msg clientRequest) {
-	g.do(func(x *relay.Guest, now time.Time) { x.Request(now, msg.id, msg.params) })
+func (g *proxyLink) request(msg clientRequest) {
+	g.do(func(x *relay.Proxy, now time.Time) { x.Request(now, msg.id, msg.params) })
 }
 
-// do runs f with the guest, and looks after what it leaves: a timer, or the end.
-func (g *guestLink) do(f func(*relay.Guest, time.Time)) {
+// do runs f with the proxy, and looks after what it leaves: a timer, or the end.
+func (g *proxyLink) do(f func(*relay.Proxy, time.Time)) {
 	if g.left {
 		return
 	}
 	now := time.Now()
-	f(g.guest, now)
-	next := g.guest.Next()
+	f(g.proxy, now)
+	next := g.proxy.Next()
 	switch {
-	case g.guest.Done():
+	case g.proxy.Done():
 		g.leave()
 	case next.IsZero():
 		stopTimer(g.timer)
@@ -97,20 +97,20 @@ func (g *guestLink) do(f func(*relay.Guest, time.Time)) {
 	}
 }
 
-func (g *guestLink) leave() {
+func (g *proxyLink) leave() {
 	if g.left {
 		return
 	}
 	g.left = true
 	stopTimer(g.timer)
-	g.peers.leave(g.id, roleGuest, g.guest.Ended())
+	g.peers.leave(g.id, roleProxy, g.proxy.Ended())
 	if g.refused {
 		g.forget()
 	}
 }
 
 // forget is called when the client has nothing of the link to read any more, once at least.
-func (g *guestLink) forget() {
+func (g *proxyLink) forget() {
 	if g.reads {
 		g.reads = false
 		g.peers.reading.Add(-1)
@@ -120,15 +120,15 @@ func (g *guestLink) forget() {
 // linkEvent handles what came for a link, and what follows from it for the connection.
 func (c *connection) linkEvent(ctx actor.Context, msg linkEvent) {
 	g := msg.link
-	wasOpen, wasRefused := c.far != nil, g.refused
+	wasOpen, wasRefused := c.remote != nil, g.refused
 	g.do(msg.do)
 	switch {
-	case c.far == g && !wasOpen:
+	case c.remote == g && !wasOpen:
 		c.engine.cluster.metrics.placed.WithLabelValues(placedThere).Inc()
 		c.opened()
 	case g.refused && !wasRefused:
 		outcome := placedRefused
-		if g.left && g.guest.Ended() != relay.EndedDone {
+		if g.left && g.proxy.Ended() != relay.EndedDone {
 			outcome = placedLost
 		}
 		c.engine.cluster.metrics.placed.WithLabelValues(outcome).Inc()
@@ -145,13 +145,13 @@ func (c *connection) opened() {
 	waiting := c.backlog
 	c.backlog = nil
 	for _, r := range waiting {
-		c.far.request(r)
+		c.remote.request(r)
 	}
 }
 
 // mayPlace reports whether a session may be opened on another pod. What came
 // from another pod is decided here, so that no pod sends a client in circles.
-func (c *connection) mayPlace() bool { return c.engine.cluster != nil && c.req.guest == "" }
+func (c *connection) mayPlace() bool { return c.engine.cluster != nil && c.req.proxyPod == "" }
 
 // placeElsewhere asks the peers for a session, those with most room first.
 func (c *connection) placeElsewhere(ctx actor.Context) {
@@ -166,9 +166,9 @@ func (c *connection) askNext(ctx actor.Context) {
 		peer := c.candidates[0]
 		c.candidates = c.candidates[1:]
 		c.engine.cluster.reserve(peer)
-		g := c.join(peer, relay.Opening{Subject: c.req.Subject, Remote: c.req.Remote, EndsWithConnection: c.req.EndsWithConnection})
+		g := c.join(peer, relay.OpenParams{Subject: c.req.Subject, Remote: c.req.Remote, EndsWithConnection: c.req.EndsWithConnection})
 		if g != nil {
-			g.do(func(*relay.Guest, time.Time) {})
+			g.do(func(*relay.Proxy, time.Time) {})
 			return
 		}
 	}
@@ -176,11 +176,11 @@ func (c *connection) askNext(ctx actor.Context) {
 	ctx.Send(c.engine.manager, c.openSession(ctx, false))
 }
 
-// undecidedPatience is how long resume waits for a directory that does not know yet, or for a first sign of
-// the owner, and undecidedRetry how often it looks.
+// unresolvedTimeout is how long resume waits for a directory that does not know yet, or for a first sign of
+// the owner, and unresolvedRetry how often it looks.
 const (
-	undecidedPatience = 3 * time.Second
-	undecidedRetry    = 100 * time.Millisecond
+	unresolvedTimeout = 3 * time.Second
+	unresolvedRetry   = 100 * time.Millisecond
 )
 
 // resumeElsewhere re-attaches to a session that another pod owns. It returns false if the
@@ -191,16 +191,16 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 		return false
 	}
 	stopTimer(c.patience) // resume has come
-	var g *guestLink
+	var g *proxyLink
 	refusal, cause := sessionLost(), wire.CauseSessionLost
 	switch knowledge := c.engine.cluster.whereIs(pod); {
 	case knowledge == peers.Undecided && time.Now().Before(msg.until):
-		c.patience = c.engine.after(undecidedRetry, ctx.Self(), msg)
+		c.patience = c.engine.after(unresolvedRetry, ctx.Self(), msg)
 		return true
 	case knowledge == peers.Undecided: // the session may live, so the client is to come again
 		refusal, cause = ownerNotFound(), wire.CauseClientGone
 	case knowledge == peers.Known:
-		g = c.join(pod, relay.Opening{
+		g = c.join(pod, relay.OpenParams{
 			Subject: c.req.Subject, Remote: c.req.Remote, Session: c.req.SessionID, EndsWithConnection: c.req.EndsWithConnection,
 			ResumeID: msg.request.id, Resume: msg.params,
 		})
@@ -211,8 +211,8 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 		c.client.Disconnect(cause)
 		return true
 	}
-	c.far = g
-	g.do(func(*relay.Guest, time.Time) {})
+	c.remote = g
+	g.do(func(*relay.Proxy, time.Time) {})
 	c.opened()
 	return true
 }
@@ -220,7 +220,7 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 // closeLinks tells the owner that the socket is gone. The actor stays until the owner has heard of it.
 func (c *connection) closeLinks(msg socketClosed) {
 	for _, g := range c.links {
-		g.do(func(x *relay.Guest, now time.Time) { x.Closed(now, msg.cause, msg.delivered) })
+		g.do(func(x *relay.Proxy, now time.Time) { x.Closed(now, msg.cause, msg.delivered) })
 	}
 }
 
@@ -240,7 +240,7 @@ func (c *connection) stopIfDone(ctx actor.Context) {
 // more. A peer that does not get the farewell learns it from its next probe.
 func (c *connection) abandonLinks() {
 	for _, g := range c.links {
-		g.do(func(x *relay.Guest, now time.Time) { x.Closed(now, wire.CauseInternal, nil) })
+		g.do(func(x *relay.Proxy, now time.Time) { x.Closed(now, wire.CauseInternal, nil) })
 		g.leave()
 		g.forget()
 	}

@@ -69,7 +69,7 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	idle.settled(t)
 	idle.hangUp(wire.CauseClientGone)
 	eventually(t, 5*time.Second, "the session is detached", func() bool { return s.pods[1].detached.Load() == 1 })
-	ask := func() *testClient { return connect(s.pods[1].Engine, ConnectRequest{guest: "pod-0"}) }
+	ask := func() *testClient { return connect(s.pods[1].Engine, ConnectRequest{proxyPod: "pod-0"}) }
 	asked := ask()
 	if _, err := asked.settled(t); err == nil || err.Code != wire.CodeSessionLimit {
 		t.Errorf("asked while pod-2 has room: %v", err)
@@ -167,19 +167,19 @@ func TestLargestRequestsReachAnotherPod(t *testing.T) {
 			s := newService(t, 2, func(c *Config) { c.Limits.MaxMessage = tc.largest })
 			first := connect(s.pods[0].Engine, ConnectRequest{})
 			connected, _ := first.settled(t)
-			far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-			far.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-			far.answered(t, "0")
+			remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+			remote.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+			remote.answered(t, "0")
 			for i := range tc.n {
-				far.conn.Request(wire.ID(strconv.Itoa(i+1)), &wire.InputParams{ExecutionID: "x", Data: tc.data})
+				remote.conn.Request(wire.ID(strconv.Itoa(i+1)), &wire.InputParams{ExecutionID: "x", Data: tc.data})
 			}
 			for i := range tc.n {
-				far.answered(t, strconv.Itoa(i+1)) // that there is no such execution
+				remote.answered(t, strconv.Itoa(i+1)) // that there is no such execution
 			}
-			if cause, ended := far.hasEnded(); ended {
+			if cause, ended := remote.hasEnded(); ended {
 				t.Errorf("the connection ended with %q", cause)
 			}
-			s.stop(first, far)
+			s.stop(first, remote)
 		})
 	}
 }
@@ -206,17 +206,17 @@ func TestOwnerLost(t *testing.T) {
 	first := connect(owner.Engine, ConnectRequest{})
 	connected, _ := first.settled(t)
 	resume := &wire.ResumeParams{ResumeToken: connected.ResumeToken}
-	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	far.conn.Request(wire.ID("1"), resume)
-	far.answered(t, "1")
+	remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	remote.conn.Request(wire.ID("1"), resume)
+	remote.answered(t, "1")
 
 	owner.cluster.transport.Close() // nothing is said any more
 	// relay.TestSilentPeerIsDead has the exact time; this machine may be slow.
-	eventually(t, 3*relay.DeadAfter, "the client is told", func() bool { _, ended := far.hasEnded(); return ended })
-	if cause, _ := far.hasEnded(); cause != wire.CauseSessionLost {
+	eventually(t, 3*relay.DeadAfter, "the client is told", func() bool { _, ended := remote.hasEnded(); return ended })
+	if cause, _ := remote.hasEnded(); cause != wire.CauseSessionLost {
 		t.Errorf("the cause is %s", cause)
 	}
-	if r := far.reply("null"); r == nil || r.err.Code != wire.CodeSessionLost {
+	if r := remote.reply("null"); r == nil || r.err.Code != wire.CodeSessionLost {
 		t.Errorf("the client was told %+v", r)
 	}
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
@@ -248,9 +248,9 @@ func TestOwnerLost(t *testing.T) {
 	s.stop(late, unknown)
 }
 
-// TestDrainServesGuests: a draining pod opens its new sessions elsewhere, and serves what
+// TestDrainServesClientsOfOtherPods: a draining pod opens its new sessions elsewhere, and serves what
 // it has to clients that come through other pods.
-func TestDrainServesGuests(t *testing.T) {
+func TestDrainServesClientsOfOtherPods(t *testing.T) {
 	s := newService(t, 2, nil)
 	first := connect(s.pods[0].Engine, ConnectRequest{})
 	connected, _ := first.settled(t)
@@ -268,20 +268,20 @@ func TestDrainServesGuests(t *testing.T) {
 	if c, err := elsewhere.settled(t); c == nil || c.Pod != "pod-1" {
 		t.Errorf("a new client of a draining pod got %v, %v", c, err)
 	}
-	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-	if r := far.answered(t, "1"); r.err != nil {
+	remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	if r := remote.answered(t, "1"); r.err != nil {
 		t.Fatalf("resume at a draining pod: %v", r.err)
 	}
 	tree := s.pods[0].runner.tree("x")
 	tree.print("the end\n")
 	tree.exit(0)
-	eventually(t, 10*time.Second, "the end arrives", func() bool { return find[wire.Completed](far) != nil })
-	if far.text("x") != "the end\n" {
-		t.Errorf("the output is %q", far.text("x"))
+	eventually(t, 10*time.Second, "the end arrives", func() bool { return find[wire.Completed](remote) != nil })
+	if remote.text("x") != "the end\n" {
+		t.Errorf("the output is %q", remote.text("x"))
 	}
 	<-drained
-	if cause, ended := far.hasEnded(); !ended || cause != wire.CauseDraining {
+	if cause, ended := remote.hasEnded(); !ended || cause != wire.CauseDraining {
 		t.Errorf("the client's connection ended with %q", cause)
 	}
 	close(stop)
@@ -293,27 +293,27 @@ func TestPodFlaps(t *testing.T) {
 	s := newService(t, 2, nil)
 	owner := connect(s.pods[0].Engine, ConnectRequest{})
 	connected, _ := owner.settled(t)
-	far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-	far.answered(t, "1")
+	remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+	remote.answered(t, "1")
 	all := s.dir.Peers()
 	for range 20 {
 		s.dir.set(peers.Undecided)
-		far.conn.Request(wire.ID("2"), &wire.StatusParams{})
+		remote.conn.Request(wire.ID("2"), &wire.StatusParams{})
 		s.dir.set(peers.Unknown, all...)
 	}
-	far.conn.Request(wire.ID("3"), &wire.StatusParams{})
-	if r := far.answered(t, "3"); r.err != nil {
+	remote.conn.Request(wire.ID("3"), &wire.StatusParams{})
+	if r := remote.answered(t, "3"); r.err != nil {
 		t.Errorf("status: %v", r.err)
 	}
-	if _, ended := far.hasEnded(); ended {
+	if _, ended := remote.hasEnded(); ended {
 		t.Error("the connection has ended")
 	}
 
 	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod answers is the better proof.
 	s.dir.set(peers.Unknown)
-	far.conn.Request(wire.ID("4"), &wire.StatusParams{})
-	if r := far.answered(t, "4"); r.err != nil {
+	remote.conn.Request(wire.ID("4"), &wire.StatusParams{})
+	if r := remote.answered(t, "4"); r.err != nil {
 		t.Errorf("status while the owner is out of sight: %v", r.err)
 	}
 	other := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
@@ -322,8 +322,8 @@ func TestPodFlaps(t *testing.T) {
 		t.Errorf("resume while the owner answers, and the directory has lost it: %v", r.err)
 	}
 	other.hangUp(wire.CauseClientGone)
-	far.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.guests.Load() == 0 })
+	remote.hangUp(wire.CauseClientGone)
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.proxies.Load() == 0 })
 
 	// Without links it is forgotten. A newcomer waits until the directory knows.
 	s.dir.set(peers.Undecided)
@@ -340,7 +340,7 @@ func TestPodFlaps(t *testing.T) {
 
 	// A directory that does not get to know says nothing of the session: the client is to try again.
 	late.hangUp(wire.CauseClientGone)
-	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.guests.Load() == 0 })
+	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.proxies.Load() == 0 })
 	s.dir.set(peers.Undecided)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
@@ -369,9 +369,9 @@ func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 		cfg.Peers = &PeersConfig{Directory: early, Listener: l, TLS: load(t, files)}
 	}, nil))
 	resume := func() (*testClient, *wire.Error) {
-		far := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-		far.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-		return far, far.answered(t, "1").err
+		remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+		remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+		return remote, remote.answered(t, "1").err
 	}
 	var clients []*testClient
 	for began := time.Now(); time.Since(began) < relay.DeadAfter+time.Second; {
@@ -401,14 +401,14 @@ func (d *deafEnd) peerName() string { return d.peer }
 func (d *deafEnd) reconnected()     { d.heard++ }
 
 // TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for it. The link that
-// is refused, because no heartbeat came yet, has no guest, so it must not be told of the connection.
+// is refused, because no heartbeat came yet, has no proxy, so it must not be told of the connection.
 func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	p := &cluster{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
 		Send: func(string, *relay.Envelope) {}, Load: func() *relay.Heartbeat { return nil },
 	})}
 	now := time.Now()
 	p.table.SetPeers(now, []string{"pod-1"})
-	p.table.Tick(now.Add(relay.FirstPatience))
+	p.table.Tick(now.Add(relay.FirstContactTimeout))
 	end := &deafEnd{peer: "pod-1"}
 	joined := make(chan bool)
 	p.mu.Lock() // the table is busy

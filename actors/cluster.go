@@ -58,7 +58,7 @@ type cluster struct {
 	closed  bool
 }
 
-// linkEnd is a guest or a host. Its methods may be called from any goroutine and do not block.
+// linkEnd is a proxy or an origin. Its methods may be called from any goroutine and do not block.
 type linkEnd interface {
 	peerName() string
 	frame(*relay.Frame)
@@ -67,13 +67,13 @@ type linkEnd interface {
 }
 
 // linksHeld is how many links there are, by this pod's role in them.
-type linksHeld struct{ guests, hosts atomic.Int64 }
+type linksHeld struct{ proxies, origins atomic.Int64 }
 
 func (h *linksHeld) of(role string) *atomic.Int64 {
-	if role == roleGuest {
-		return &h.guests
+	if role == roleProxy {
+		return &h.proxies
 	}
-	return &h.hosts
+	return &h.origins
 }
 
 // joinPeers makes the Engine part of the service. cfg is valid.
@@ -85,7 +85,7 @@ func (e *Engine) joinPeers(cfg *PeersConfig) {
 		Pod: e.pod, Listener: cfg.Listener, TLS: cfg.TLS, Metrics: p.metrics.Metrics, Log: e.log,
 		Deliver: p.route, Connected: p.reached,
 	})
-	p.table = relay.NewTable(relay.Self{Pod: e.pod, Boot: e.boot}, relay.TableConfig{
+	p.table = relay.NewTable(relay.Self{Pod: e.pod, Incarnation: e.incarnation}, relay.TableConfig{
 		Send: p.transport.Send, Load: p.load, Lost: p.lost, State: p.stateChanged, Counters: &p.counters,
 	})
 	p.transport.Start()
@@ -237,14 +237,14 @@ func (p *cluster) route(e *relay.Envelope) {
 			return
 		}
 		verdict, link, frame = t.Route(now, e)
-		if verdict != relay.OpenHost {
+		if verdict != relay.OpenOrigin {
 			return
 		}
-		if !p.enter(t, now, link, newHostLink(p, link, e.GetFrom())) {
+		if !p.enter(t, now, link, newOriginLink(p, link, e.GetFrom())) {
 			verdict = relay.Ignore
 			return
 		}
-		p.held.hosts.Add(1)
+		p.held.origins.Add(1)
 	})
 	if verdict == relay.Ignore {
 		return
@@ -259,30 +259,30 @@ func (p *cluster) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.Send(peer, p.table.Wrap(f)) }
 }
 
-// guestWindow is what a client here may leave unread of a session elsewhere.
-func (p *cluster) guestWindow() int { return relay.WindowFor(int(p.reading.Load())) }
+// proxyWindow is what a client here may leave unread of a session elsewhere.
+func (p *cluster) proxyWindow() int { return relay.WindowFor(int(p.reading.Load())) }
 
 // congested is how much may wait for a peer before links to it have the least window.
 const congested = 1 << 20
 
-// hostWindow returns what bounds the output that is on its way to a peer, of one link.
-func (p *cluster) hostWindow(peer string) func() int {
+// originWindow returns what bounds the output that is on its way to a peer, of one link.
+func (p *cluster) originWindow(peer string) func() int {
 	return func() int {
 		if p.transport.Queued(peer) > congested {
 			return relay.LeastWindow
 		}
-		return relay.WindowFor(int(p.held.hosts.Load()))
+		return relay.WindowFor(int(p.held.origins.Load()))
 	}
 }
 
 // maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
 func (p *cluster) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
 
-// join makes a guest's link known. It returns false if the peer is dead.
+// join makes a proxy's link known. It returns false if the peer is dead.
 func (p *cluster) join(link relay.LinkID, end linkEnd) (ok bool) {
 	p.locked(func(t *relay.Table, now time.Time) {
 		if ok = p.enter(t, now, link, end); ok {
-			p.held.guests.Add(1)
+			p.held.proxies.Add(1)
 		}
 	})
 	return ok
@@ -314,12 +314,12 @@ func (p *cluster) candidates() (pods []string) {
 	return pods
 }
 
-// roomBut reports whether a peer other than guest, which asks because it has none, is believed to have room for a session.
-func (p *cluster) roomBut(guest string) (room bool) {
+// roomBut reports whether a peer other than proxy, which asks because it has none, is believed to have room for a session.
+func (p *cluster) roomBut(proxy string) (room bool) {
 	p.locked(func(t *relay.Table, _ time.Time) {
 		for _, pod := range t.Placement() {
 			info := t.Peer(pod)
-			room = room || pod != guest && info.Sessions < info.MaxSessions
+			room = room || pod != proxy && info.Sessions < info.MaxSessions
 		}
 	})
 	return room
@@ -327,7 +327,7 @@ func (p *cluster) roomBut(guest string) (room bool) {
 
 // whereIs says what is known of the pod that owns a session: what the directory knows, and what the peers do
 // themselves. One that answers exists, though the directory has lost sight of it. One that was never
-// heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstPatience.
+// heard may not know of this pod yet, and has nowhere to send its answers: see relay.FirstContactTimeout.
 func (p *cluster) whereIs(pod string) (k peers.Knowledge) {
 	_, k = p.directory.Lookup(pod)
 	p.locked(func(t *relay.Table, _ time.Time) {
@@ -378,7 +378,7 @@ func (p *cluster) close() {
 }
 
 // ownerOf tells whose session an id belongs to: the pod, and what the id says of its life.
-func ownerOf(session string) (pod, boot string, ok bool) {
+func ownerOf(session string) (pod, incarnation string, ok bool) {
 	const digits = 32
 	dot := len(session) - digits - 1
 	if dot < 1 || session[dot] != '.' {
@@ -389,21 +389,21 @@ func ownerOf(session string) (pod, boot string, ok bool) {
 			return "", "", false
 		}
 	}
-	return session[:dot], session[dot+1:][:bootDigits], true
+	return session[:dot], session[dot+1:][:incarnationDigits], true
 }
 
-// bootDigits is how much of a session id is its pod's boot: enough to tell the lives of one pod from each other.
-const bootDigits = 8
+// incarnationDigits is how much of a session id is its pod's incarnation: enough to tell the lives of one pod from each other.
+const incarnationDigits = 8
 
 // newSessionID returns an id that says whose it is.
 func (e *Engine) newSessionID() string {
-	return e.pod + "." + e.boot.String()[:bootDigits] + randomHex(16-bootDigits/2)
+	return e.pod + "." + e.incarnation.String()[:incarnationDigits] + randomHex(16-incarnationDigits/2)
 }
 
 // ofEarlierLife reports whether a session was this pod's before it started anew.
 func (e *Engine) ofEarlierLife(session string) bool {
-	pod, boot, ok := ownerOf(session)
-	return e.cluster != nil && ok && pod == e.pod && boot != e.boot.String()[:bootDigits]
+	pod, incarnation, ok := ownerOf(session)
+	return e.cluster != nil && ok && pod == e.pod && incarnation != e.incarnation.String()[:incarnationDigits]
 }
 
 func sessionLost() *wire.Error {

@@ -31,7 +31,7 @@ type oldPeer struct {
 	came  []*relay.Frame
 	seen  uint64 // the highest seq that came, without gaps
 	sent  [][]byte
-	guest *relay.Guest // while recording
+	proxy *relay.Proxy // while recording
 }
 
 // deliver takes what the pod of this release says.
@@ -46,8 +46,8 @@ func (p *oldPeer) deliver(e *relay.Envelope) {
 	if f.GetSeq() == p.seen+1 {
 		p.seen++
 	}
-	if p.guest != nil {
-		p.guest.Receive(time.Now(), f)
+	if p.proxy != nil {
+		p.proxy.Receive(time.Now(), f)
 	}
 }
 
@@ -67,11 +67,11 @@ func (p *oldPeer) got(pick func(*relay.Frame) bool) *relay.Frame {
 	return nil
 }
 
-var oldBoot = relay.Boot{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+var oldIncarnation = relay.Incarnation{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 
 // say sends one envelope, and keeps it.
 func (p *oldPeer) say(f *relay.Frame) {
-	e := &relay.Envelope{Version: 1, From: "old", Boot: oldBoot[:], Kind: &relay.Envelope_Frame{Frame: f}}
+	e := &relay.Envelope{Version: 1, From: "old", Incarnation: oldIncarnation[:], Kind: &relay.Envelope_Frame{Frame: f}}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 	if err != nil {
 		panic(err)
@@ -172,33 +172,33 @@ func finish(t *testing.T, s *service, old *oldPeer) {
 	})
 }
 
-// record has a guest of this release talk, and keeps what it says.
+// record has a proxy of this release talk, and keeps what it says.
 func record(t *testing.T) {
 	s, old := meetOldPeer(t)
 	client := &testClient{output: nil, ready: make(chan struct{}), stop: make(chan struct{}), mute: true}
 	client.late.Store(true)
 	old.mu.Lock()
-	old.guest = relay.NewGuest(time.Now(), relay.GuestConfig{
-		Link: relay.LinkID(oldBoot), Open: relay.Opening{Subject: "alice", Remote: "192.0.2.1:1"}, Client: client, Send: old.say, Wake: func() {},
+	old.proxy = relay.NewProxy(time.Now(), relay.ProxyConfig{
+		Link: relay.LinkID(oldIncarnation), Open: relay.OpenParams{Subject: "alice", Remote: "192.0.2.1:1"}, Client: client, Send: old.say, Wake: func() {},
 	})
 	old.mu.Unlock()
 	client.settled(t)
-	do := func(f func(*relay.Guest)) {
+	do := func(f func(*relay.Proxy)) {
 		old.mu.Lock()
 		defer old.mu.Unlock()
-		f(old.guest)
+		f(old.proxy)
 	}
-	do(func(g *relay.Guest) {
+	do(func(g *relay.Proxy) {
 		g.Request(time.Now(), wire.ID("1"), &wire.ExecuteParams{Command: "echo hello", ExecutionID: "x"})
 	})
 	client.answered(t, "1")
 	finish(t, s, old)
-	do(func(g *relay.Guest) { g.Request(time.Now(), wire.ID("2"), &wire.StatusParams{}) })
+	do(func(g *relay.Proxy) { g.Request(time.Now(), wire.ID("2"), &wire.StatusParams{}) })
 	client.answered(t, "2")
-	do(func(g *relay.Guest) { g.Closed(time.Now(), wire.CauseClientDone, map[string]int64{}) })
+	do(func(g *relay.Proxy) { g.Closed(time.Now(), wire.CauseClientDone, map[string]int64{}) })
 	eventually(t, 10*time.Second, "the session ends", func() bool { return s.pods[0].Stats().Sessions == 0 })
 	var out []byte
-	do(func(*relay.Guest) {
+	do(func(*relay.Proxy) {
 		for _, data := range old.sent {
 			out = append(binary.AppendUvarint(out, uint64(len(data))), data...)
 		}

@@ -8,16 +8,16 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// GuestConfig is what a guest needs.
-type GuestConfig struct {
-	Link LinkID  // a new one
-	Open Opening // what to ask the owner for
-	// Client is the socket. It is called from the guest's methods only.
+// ProxyConfig is what a proxy needs.
+type ProxyConfig struct {
+	Link LinkID     // a new one
+	Open OpenParams // what to ask the owner for
+	// Client is the socket. It is called from the proxy's methods only.
 	Client Client
 	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames. The
 	// frame, and what it refers to, never changes afterwards.
 	Send func(*Frame)
-	// Wake asks for a call of Guest.Wake, soon. It is called from any goroutine, with no lock held, and must not block.
+	// Wake asks for a call of Proxy.Wake, soon. It is called from any goroutine, with no lock held, and must not block.
 	Wake func()
 	// Opened is called once when the owner has opened a new session, before the client is told. May be nil.
 	Opened func(session string)
@@ -33,11 +33,11 @@ type GuestConfig struct {
 	Counters *Counters
 }
 
-// Guest is the end of a link on the pod that has the client's socket. It passes
+// Proxy is the end of a link on the pod that has the client's socket. It passes
 // requests on, and makes of what comes back what a session here would say.
 // Its methods do not block. They are for one goroutine at a time.
-type Guest struct {
-	cfg    GuestConfig
+type Proxy struct {
+	cfg    ProxyConfig
 	link   link
 	window window
 
@@ -50,7 +50,7 @@ type Guest struct {
 
 	feeds   map[uint32]*feed
 	newest  map[string]uint32 // of each execution
-	granted uint64            // cost that the host may have sent
+	granted uint64            // cost that the origin may have sent
 	came    uint64            // cost that did come
 }
 
@@ -60,14 +60,14 @@ type executionAt struct {
 	offset    int64
 }
 
-// NewGuest makes a guest and sends its first frame.
-func NewGuest(now time.Time, cfg GuestConfig) *Guest {
+// NewProxy makes a proxy and sends its first frame.
+func NewProxy(now time.Time, cfg ProxyConfig) *Proxy {
 	cfg.Window = windowOf(cfg.Window)
 	setDefault(&cfg.MaxControl, DefaultMaxControl)
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
 	}
-	g := &Guest{cfg: cfg, opened: cfg.Open.Session != "", feeds: map[uint32]*feed{}, newest: map[string]uint32{}}
+	g := &Proxy{cfg: cfg, opened: cfg.Open.Session != "", feeds: map[uint32]*feed{}, newest: map[string]uint32{}}
 	g.link = newLink(now, cfg.Link, true)
 	g.link.send, g.link.counters, g.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
 	g.link.deliver, g.link.onEnded, g.link.acked = g.deliver, g.linkEnded, g.acked
@@ -94,10 +94,10 @@ func setDefault(n *int, value int) {
 }
 
 // Receive takes a frame of this link.
-func (g *Guest) Receive(now time.Time, f *Frame) { g.link.receive(now, f) }
+func (g *Proxy) Receive(now time.Time, f *Frame) { g.link.receive(now, f) }
 
 // Request passes a request on. params is a pointer to one of wire's …Params; an empty id makes it a notification.
-func (g *Guest) Request(now time.Time, id wire.ID, params any) {
+func (g *Proxy) Request(now time.Time, id wire.ID, params any) {
 	if g.over || g.closed || g.link.ended != "" {
 		return
 	}
@@ -110,15 +110,15 @@ func (g *Guest) Request(now time.Time, id wire.ID, params any) {
 	g.link.enqueue(now, &Frame_Request{r})
 }
 
-func (g *Guest) expect(id wire.ID) {
+func (g *Proxy) expect(id wire.ID) {
 	if len(id) > 0 {
 		g.outstanding = append(g.outstanding, id)
 	}
 }
 
 // Closed says that the client's socket is gone, why, and what was written to it: see actors.Connection.Closed.
-// The client is not called any more. The guest is needed until it is Done, so that the owner hears of it.
-func (g *Guest) Closed(now time.Time, cause wire.Cause, delivered map[string]int64) {
+// The client is not called any more. The proxy is needed until it is Done, so that the owner hears of it.
+func (g *Proxy) Closed(now time.Time, cause wire.Cause, delivered map[string]int64) {
 	if g.closed {
 		return
 	}
@@ -139,26 +139,26 @@ func (g *Guest) Closed(now time.Time, cause wire.Cause, delivered map[string]int
 }
 
 // finish sends the last frame. What comes from now on is not used, and so is not acknowledged.
-func (g *Guest) finish(now time.Time, end *End) {
+func (g *Proxy) finish(now time.Time, end *End) {
 	g.link.freeze()
 	g.link.enqueue(now, &Frame_End{end})
 }
 
 // acked ends the link when its last frame has arrived.
-func (g *Guest) acked() {
+func (g *Proxy) acked() {
 	if g.link.frozen && g.link.gone == g.link.last && g.link.ended == "" {
 		g.link.end(g.link.heard, EndedDone)
 	}
 }
 
 // PeerLost says that the peer is gone.
-func (g *Guest) PeerLost(now time.Time, why Ended) { g.link.end(now, why) }
+func (g *Proxy) PeerLost(now time.Time, why Ended) { g.link.end(now, why) }
 
 // Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
-func (g *Guest) Reconnected(now time.Time) { g.link.reconnected(now) }
+func (g *Proxy) Reconnected(now time.Time) { g.link.reconnected(now) }
 
-// Wake is called after GuestConfig.Wake: the client has read, and there may be credit to grant.
-func (g *Guest) Wake(now time.Time) {
+// Wake is called after ProxyConfig.Wake: the client has read, and there may be credit to grant.
+func (g *Proxy) Wake(now time.Time) {
 	if g.closed || g.link.ended != "" {
 		return
 	}
@@ -177,19 +177,19 @@ func (g *Guest) Wake(now time.Time) {
 }
 
 // Tick does what is due at now.
-func (g *Guest) Tick(now time.Time) { g.link.tick(now) }
+func (g *Proxy) Tick(now time.Time) { g.link.tick(now) }
 
 // Next returns when Tick is to be called; zero if it need not be.
-func (g *Guest) Next() time.Time { return g.link.next() }
+func (g *Proxy) Next() time.Time { return g.link.next() }
 
-// Done reports whether the link has ended and the guest can be forgotten.
-func (g *Guest) Done() bool { return g.link.ended != "" }
+// Done reports whether the link has ended and the proxy can be forgotten.
+func (g *Proxy) Done() bool { return g.link.ended != "" }
 
 // Ended says how the link ended; empty while it has not.
-func (g *Guest) Ended() Ended { return g.link.ended }
+func (g *Proxy) Ended() Ended { return g.link.ended }
 
-// deliver takes what the host sent, in order.
-func (g *Guest) deliver(now time.Time, f *Frame) {
+// deliver takes what the origin sent, in order.
+func (g *Proxy) deliver(now time.Time, f *Frame) {
 	switch body := f.Body.(type) {
 	case *Frame_Reply:
 		g.reply(body.Reply)
@@ -206,7 +206,7 @@ func (g *Guest) deliver(now time.Time, f *Frame) {
 	}
 }
 
-func (g *Guest) reply(r *Reply) {
+func (g *Proxy) reply(r *Reply) {
 	result, err := decodeReply(r)
 	id := wire.ID(r.GetId())
 	if len(id) == 0 && !g.opened && err != nil {
@@ -226,7 +226,7 @@ func (g *Guest) reply(r *Reply) {
 	}
 }
 
-func (g *Guest) notify(n *Notify) {
+func (g *Proxy) notify(n *Notify) {
 	params := asJSON(n.GetParams())
 	if n.GetMethod() == wire.MethodConnected {
 		connected := new(wire.Connected)
@@ -245,7 +245,7 @@ func (g *Guest) notify(n *Notify) {
 	}
 }
 
-func (g *Guest) follow(now time.Time, m *Follow) {
+func (g *Proxy) follow(now time.Time, m *Follow) {
 	id, execution := m.GetFeed(), m.GetExecution()
 	if _, used := g.feeds[id]; used || id == 0 || m.GetOffset() < 0 {
 		g.link.violated(now)
@@ -263,9 +263,9 @@ func (g *Guest) follow(now time.Time, m *Follow) {
 	}
 }
 
-// output hands pieces to the one who reads them. The host closed a feed that was replaced
+// output hands pieces to the one who reads them. The origin closed a feed that was replaced
 // before it announced the new one, so that nothing comes for it.
-func (g *Guest) output(now time.Time, o *Output) {
+func (g *Proxy) output(now time.Time, o *Output) {
 	f := g.feeds[o.GetFeed()]
 	if f == nil {
 		g.link.violated(now)
@@ -293,14 +293,14 @@ func (g *Guest) output(now time.Time, o *Output) {
 }
 
 // forget drops a feed for which nothing more comes. Its reader has it still.
-func (g *Guest) forget(id uint32, execution string) {
+func (g *Proxy) forget(id uint32, execution string) {
 	delete(g.feeds, id)
 	if g.newest[execution] == id {
 		delete(g.newest, execution)
 	}
 }
 
-func (g *Guest) disconnect(now time.Time, cause wire.Cause) {
+func (g *Proxy) disconnect(now time.Time, cause wire.Cause) {
 	if g.over {
 		return
 	}
@@ -319,7 +319,7 @@ func (g *Guest) disconnect(now time.Time, cause wire.Cause) {
 }
 
 // refuse passes on that there is no session.
-func (g *Guest) refuse(err *wire.Error, cause wire.Cause) {
+func (g *Proxy) refuse(err *wire.Error, cause wire.Cause) {
 	if g.cfg.Refused != nil {
 		g.cfg.Refused(err, cause)
 		return
@@ -329,7 +329,7 @@ func (g *Guest) refuse(err *wire.Error, cause wire.Cause) {
 }
 
 // linkEnded tells the client, unless it is gone or knows.
-func (g *Guest) linkEnded(time.Time) {
+func (g *Proxy) linkEnded(time.Time) {
 	g.feeds, g.newest = nil, nil
 	if g.over {
 		return
