@@ -7,8 +7,8 @@ import (
 )
 
 // buffers hold the data of pieces on their way from the socket to Copy, which
-// gives them back. Without it 10 MiB of output would be 160 large allocations,
-// and the collector would cost more than the decoding.
+// returns them. Without the pool 10 MiB of output would be 160 large allocations,
+// and collecting them would cost more than decoding the output.
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, wire.MaxOutputMessage)
 	return &b
@@ -16,7 +16,7 @@ var buffers = sync.Pool{New: func() any {
 
 func getBuffer() []byte { return *buffers.Get().(*[]byte) } //nolint:errcheck // the pool holds nothing else
 
-// putBuffer gives a buffer back that nobody refers to any more.
+// putBuffer returns a buffer to which no reference is left.
 func putBuffer(b []byte) {
 	if cap(b) >= wire.MaxOutputMessage {
 		b = b[:0]
@@ -24,8 +24,8 @@ func putBuffer(b []byte) {
 	}
 }
 
-// fit returns data in a buffer of its own size if it fills little of a pooled
-// one: what is queued is counted by its length.
+// fit copies data into a buffer of its own size if it fills less than half of a pooled
+// one, because the queue counts an event by the length of its data.
 func fit(data []byte) []byte {
 	if len(data) >= wire.MaxOutputMessage/2 || cap(data) < wire.MaxOutputMessage {
 		return data

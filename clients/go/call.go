@@ -9,14 +9,14 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// repeat says what becomes of a request that was written, but not answered,
-// when its connection ended.
+// repeat says what happens to a request whose connection ended after it was written
+// and before it was answered.
 type repeat int
 
 const (
 	retrySafe     repeat = iota // it is sent again on the next connection
 	retryNever                  // it fails with ErrUnknownOutcome
-	perConnection               // it was about that connection and is forgotten
+	perConnection               // it concerned that connection alone and is dropped
 )
 
 // call is one request. Its fields are guarded by Client.mu but for done.
@@ -96,7 +96,7 @@ func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, se
 	}
 }
 
-// request is await for requests whose fate after ctx needs no telling.
+// request is do for requests whose caller need not know whether they were sent when ctx ended.
 func (c *Client) request(ctx context.Context, method string, params, result any, r repeat) error {
 	k, err := c.newCall(method, params, r)
 	if err != nil {
@@ -112,7 +112,7 @@ func (c *Client) request(ctx context.Context, method string, params, result any,
 	return nil
 }
 
-// withdraw forgets k and reports whether it was written.
+// withdraw drops k and reports whether it was written.
 func (c *Client) withdraw(k *call) (sent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Client) nextCall() *call {
 	return nil
 }
 
-// answer gives a reply to the request that it belongs to, if that still waits.
+// answer hands a reply to its request, if that still waits.
 func (c *Client) answer(id wire.ID, r reply) {
 	c.mu.Lock()
 	removed := c.removeLocked(func(k *call) bool { return k.id == string(id) })
@@ -168,8 +168,8 @@ func resolve(calls []*call, r reply) {
 	}
 }
 
-// socketLost sorts the requests that were written to a connection that ended.
-// cause says why; tooBig means that one of them was refused for its size.
+// socketLost decides which of the requests that were written to a connection that ended
+// are sent again. tooBig means that the server refused one of them for its size.
 func (c *Client) socketLost(tooBig bool) {
 	c.mu.Lock()
 	unknown := c.removeLocked(func(k *call) bool {
@@ -186,7 +186,7 @@ func (c *Client) socketLost(tooBig bool) {
 	resolve(unknown, reply{err: err})
 }
 
-// dropPerConnection forgets the requests about an earlier connection.
+// dropPerConnection drops the requests that concerned an earlier connection.
 func (c *Client) dropPerConnection() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 // closeTimeout bounds Close and Detach: the time to tell the server.
 const closeTimeout = 5 * time.Second
 
-// Client owns a session of a server. Its methods may be called from several goroutines.
+// Client owns a session on a server. Its methods may be called from several goroutines.
 type Client struct {
 	url string
 	opt Options
@@ -50,7 +50,9 @@ type Session struct {
 	URL         string           `json:"url"`
 	ID          string           `json:"session_id"`
 	ResumeToken string           `json:"resume_token"`
-	Offsets     map[string]int64 `json:"offsets"` // per execution not read to its end, the position after the last event that Next returned
+	// Offsets has, for each execution that was not read to its end, the transcript position
+	// after the last event that Next returned.
+	Offsets map[string]int64 `json:"offsets"`
 }
 
 // Dial opens a session. url has the scheme ws, wss, http or https and the path
@@ -69,7 +71,7 @@ func Dial(ctx context.Context, url string, opt Options) (*Client, error) {
 // Start opens a session and starts a command in it, as Dial and Execute do, but sends
 // execute right after the upgrade instead of waiting for the server's greeting. If the
 // session was opened and the command was refused, the Client is returned with the
-// *wire.Error, so that the caller can go on with it or Close it.
+// *wire.Error, so that the caller can use it or Close it.
 func Start(ctx context.Context, url string, params wire.ExecuteParams, opt Options) (*Client, *Execution, error) {
 	c := newClient(url, opt)
 	e, k, err := c.newExecute(params)
@@ -94,7 +96,9 @@ func Start(ctx context.Context, url string, params wire.ExecuteParams, opt Optio
 // the session from its beginning, an empty map none. Executions tells which there are.
 //
 // The error wraps ErrNoSession or ErrSessionLost if the session is gone.
-func Attach(ctx context.Context, url, sessionID, resumeToken string, offsets map[string]int64, opt Options) (*Client, error) {
+func Attach(
+	ctx context.Context, url, sessionID, resumeToken string, offsets map[string]int64, opt Options,
+) (*Client, error) {
 	c := newClient(url, opt)
 	c.connected.SessionID, c.connected.ResumeToken = sessionID, resumeToken
 	if offsets != nil {
@@ -124,14 +128,14 @@ func newClient(url string, opt Options) *Client {
 // ID is the session's id.
 func (c *Client) ID() string { return c.Connected().SessionID }
 
-// Connected is the server's greeting. After Attach only the ids, the token and the limits are known.
+// Connected is the server's greeting. After Attach it holds the id, the token and the limits only.
 func (c *Client) Connected() wire.Connected {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.connected
 }
 
-// Limits are those in force for the session.
+// Limits are the session's limits, as the server announced them.
 func (c *Client) Limits() wire.Limits { return c.Connected().Limits }
 
 // Done is closed when the session has ended for this Client; Err says why.

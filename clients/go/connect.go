@@ -141,7 +141,8 @@ func (s *socket) greeted() error {
 // resume sends r and reads up to its answer, before which the server sends no output.
 func (s *socket) resume(r *resumeRequest) error {
 	const id = "0" // call ids begin at 1
-	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets})
+	params := wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets}
+	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, params)
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (s *socket) receive() (wire.Message, error) {
 	return wire.DecodeServerMessage(frame)
 }
 
-// resumed takes over what the answer to resume tells.
+// resumed applies the answer to resume.
 func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 	c.mu.Lock()
 	if result.Limits != (wire.Limits{}) {
@@ -216,7 +217,7 @@ func newAttachedExecution(c *Client, id string, offset int64, status wire.Execut
 	return e
 }
 
-// permanent reports whether trying the connection again cannot help.
+// permanent reports whether err rules out that another attempt to connect succeeds.
 func permanent(err error) bool {
 	var he *HandshakeError
 	if errors.As(err, &he) {
@@ -233,7 +234,7 @@ func permanent(err error) bool {
 	}
 }
 
-// malformed reports whether the URL is at fault.
+// malformed reports whether the URL does not parse.
 func malformed(err error) bool {
 	var ue *url.Error
 	return errors.As(err, &ue) && ue.Op == "parse"

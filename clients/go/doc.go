@@ -23,7 +23,7 @@
 // is full the socket is not read for up to Options.StallTimeout, so that a
 // consumer that is merely slower than the network slows the server by TCP. A
 // consumer that does not read at all is parked: its further output is read and
-// thrown away, and asked for again from the server's transcript, at the right
+// dropped, and requested again from the server's transcript, at the right
 // offset, once the buffer is empty. So an unread Execution delays the other
 // executions of its Client, and the answers to Cancel and Status, by no more
 // than StallTimeout, keeps the connection alive, and loses nothing.

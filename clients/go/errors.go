@@ -45,17 +45,17 @@ var (
 
 // Causes of a lost connection, seen in Notice.Err.
 var (
-	// ErrKeepaliveTimeout means that nothing was heard from the server for Options.KeepaliveTimeout.
+	// ErrKeepaliveTimeout means that the server sent nothing for Options.KeepaliveTimeout.
 	ErrKeepaliveTimeout = errors.New("nothing heard from the server")
 	errHole             = errors.New("output is not contiguous")
 	errFetch            = errors.New("output must be fetched again")
 )
 
-// errDrained is what ended a session whose server was told to stop.
+// errDrained is the cause of a session's end when its server is stopping.
 var errDrained = errors.New("it is stopping")
 
-// CloseCode is the WebSocket close code with which the server ended the
-// connection whose loss err tells, as in Notice.Err; 0: it ended without one.
+// CloseCode returns the WebSocket close code in err, which is a Notice.Err: the code
+// with which the server ended the connection, or 0 if it ended without one.
 func CloseCode(err error) int {
 	return max(0, int(websocket.CloseStatus(err)))
 }
@@ -134,8 +134,8 @@ const (
 	statusSessionLost websocket.StatusCode = 4007
 )
 
-// endOfSocket returns the end of the session that the end of a connection means,
-// or nil if the session may live on.
+// endOfSocket returns the error for a close code that ends the session, or nil if the
+// session may still exist.
 func endOfSocket(err error) error {
 	switch websocket.CloseStatus(err) {
 	case websocket.StatusNormalClosure:

@@ -24,9 +24,8 @@ type Gap struct {
 // Warning is process.warning: from here on output is dropped.
 type Warning struct{ wire.Warning }
 
-// Control is process.started, process.paused, process.resumed or
-// process.canceled. Those that happen while there is no connection are not
-// delivered later: they inform, Completed decides.
+// Control is process.started, process.paused, process.resumed or process.canceled.
+// The server does not repeat those that were sent while there was no connection.
 type Control struct {
 	Method string // the wire method
 	wire.ControlEvent

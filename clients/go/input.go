@@ -20,7 +20,7 @@ const inputChunk = 64 << 10
 // command could read it twice: the *InputError then wraps ErrUnknownOutcome and
 // says how many bytes are in doubt. Input not yet written waits for the next
 // connection. If ctx ends, bytes may be in doubt as well. A *wire.Error with
-// code -32009 or -32003 means that nobody reads any more.
+// code -32009 or -32003 means that no process reads stdin anymore.
 //
 // Concurrent calls interleave their chunks of 64 KiB.
 func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {

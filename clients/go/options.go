@@ -43,8 +43,8 @@ type Options struct {
 
 	// Logger gets connection losses and resumptions at Info, oddities at Warn. nil: silent.
 	Logger *slog.Logger
-	// OnNotice is told when the connection is lost and resumed. It must not
-	// block, nor call the Client. nil: nobody is told.
+	// OnNotice is called when the connection is lost, retried and resumed. It must not
+	// block or call the Client. nil: not called.
 	OnNotice func(Notice)
 
 	// Backoff paces reconnection. Zero: see Backoff.
@@ -52,12 +52,12 @@ type Options struct {
 	// ResumeWindow bounds the time without a connection, after which the session
 	// is given up. Zero: the server's resume_window; DefaultResumeWindow if it announces none.
 	ResumeWindow time.Duration
-	// DialRetry lets Dial go on trying for that long when the server has no
+	// DialRetry lets Dial and Start keep trying for that long when the server has no
 	// session free (-32001), is draining or is not reachable. Zero: one try.
 	DialRetry time.Duration
 	// HandshakeTimeout bounds one attempt to connect. Zero: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
-	// KeepaliveTimeout ends a connection on which nothing was heard for that long; the
+	// KeepaliveTimeout ends a connection on which the server sent nothing for that long; the
 	// client pings at a third of it. Zero: DefaultKeepaliveTimeout. Negative: never.
 	KeepaliveTimeout time.Duration
 
@@ -122,13 +122,13 @@ func setDefault[T int | time.Duration](v *T, def T) {
 type NoticeKind string
 
 const (
-	NoticeLost     NoticeKind = "lost"     // the connection ended and is made again; Err says why, CloseCode(Err) with which code
+	NoticeLost     NoticeKind = "lost"     // the connection ended, see Err and CloseCode(Err); a new one is made
 	NoticeRetry    NoticeKind = "retry"    // an attempt failed; the next follows after Delay
-	NoticeResumed  NoticeKind = "resumed"  // the session goes on; Delay is the time without a connection
+	NoticeResumed  NoticeKind = "resumed"  // the session was resumed; Delay is the time without a connection
 	NoticeDraining NoticeKind = "draining" // the server is stopping; Delay is what running executions have left
 )
 
-// Notice tells about the connection.
+// Notice reports a change of the connection, for logs and people.
 type Notice struct {
 	Kind    NoticeKind
 	Err     error

@@ -43,22 +43,49 @@ const (
 	stepCount
 )
 
-// transitions is the whole state machine: the phase that follows for each step in each phase.
-// Where the two are equal, the step changes nothing. Ended and Failed are never left.
-var transitions = [stepCount][phaseCount]phase{
-	//               Pending          Receiving        Parked           Fetching         Skipping         Discarding       Ended       Failed
-	stepAnswered:  {phaseReceiving, phaseReceiving, phaseParked, phaseFetching, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
-	stepStalled:   {phasePending, phaseParked, phaseParked, phaseFetching, phaseParked, phaseDiscarding, phaseEnded, phaseFailed},
-	stepDrained:   {phasePending, phaseReceiving, phaseFetching, phaseFetching, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
-	stepFetched:   {phasePending, phaseReceiving, phaseParked, phaseSkipping, phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed},
-	stepResumed:   {phasePending, phaseReceiving, phaseReceiving, phaseReceiving, phaseReceiving, phaseDiscarding, phaseEnded, phaseFailed},
-	stepContinued: {phasePending, phaseReceiving, phaseParked, phaseFetching, phaseReceiving, phaseDiscarding, phaseEnded, phaseFailed},
-	stepDiscarded: {phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseDiscarding, phaseEnded, phaseFailed},
-	stepCompleted: {phaseEnded, phaseEnded, phaseParked, phaseFetching, phaseEnded, phaseEnded, phaseEnded, phaseFailed},
-	stepFailed:    {phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseFailed, phaseEnded, phaseFailed},
+// after returns the phase that follows p at s. A step that does not appear with a phase changes
+// nothing in it; Ended and Failed are never left.
+func (p phase) after(s step) phase {
+	switch s {
+	case stepAnswered:
+		if p == phasePending {
+			return phaseReceiving
+		}
+	case stepStalled:
+		if p == phaseReceiving || p == phaseSkipping {
+			return phaseParked
+		}
+	case stepDrained:
+		if p == phaseParked {
+			return phaseFetching
+		}
+	case stepFetched:
+		if p == phaseFetching {
+			return phaseSkipping
+		}
+	case stepResumed:
+		if p == phaseParked || p == phaseFetching || p == phaseSkipping {
+			return phaseReceiving
+		}
+	case stepContinued:
+		if p == phaseSkipping {
+			return phaseReceiving
+		}
+	case stepDiscarded:
+		if p < phaseEnded {
+			return phaseDiscarding
+		}
+	case stepCompleted:
+		if p.queues() {
+			return phaseEnded
+		}
+	case stepFailed:
+		if p < phaseEnded {
+			return phaseFailed
+		}
+	}
+	return p
 }
-
-func (p phase) after(s step) phase { return transitions[s][p] }
 
 // queues reports whether messages are queued, or at least counted, in this phase.
 func (p phase) queues() bool {

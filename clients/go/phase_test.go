@@ -8,38 +8,28 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// The machine is small enough to be written down twice: each step as the phases that it
-// changes. Every other cell stays as it is, and Ended and Failed are final.
+// Every step in every phase, as a table: what the switch in phase.after must say.
 func TestEveryStepInEveryPhase(t *testing.T) {
-	changes := map[step]map[phase]phase{
-		stepAnswered: {phasePending: phaseReceiving},
-		stepStalled:  {phaseReceiving: phaseParked, phaseSkipping: phaseParked},
-		stepDrained:  {phaseParked: phaseFetching},
-		stepFetched:  {phaseFetching: phaseSkipping},
-		stepResumed: {
-			phaseParked: phaseReceiving, phaseFetching: phaseReceiving, phaseSkipping: phaseReceiving,
-		},
-		stepContinued: {phaseSkipping: phaseReceiving},
-		stepDiscarded: {
-			phasePending: phaseDiscarding, phaseReceiving: phaseDiscarding, phaseParked: phaseDiscarding,
-			phaseFetching: phaseDiscarding, phaseSkipping: phaseDiscarding,
-		},
-		stepCompleted: {
-			phasePending: phaseEnded, phaseReceiving: phaseEnded, phaseSkipping: phaseEnded, phaseDiscarding: phaseEnded,
-		},
-		stepFailed: {
-			phasePending: phaseFailed, phaseReceiving: phaseFailed, phaseParked: phaseFailed,
-			phaseFetching: phaseFailed, phaseSkipping: phaseFailed, phaseDiscarding: phaseFailed,
-		},
-	}
-	for s := range stepCount {
-		for p := range phaseCount {
-			want, changed := changes[s][p]
-			if !changed {
-				want = p
-			}
-			if got := p.after(s); got != want {
-				t.Errorf("step %d in phase %d gives %d, want %d", s, p, got, want)
+	const (
+		pend, recv, park, fetch = phasePending, phaseReceiving, phaseParked, phaseFetching
+		skip, disc, end, fail   = phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed
+	)
+	phases := [phaseCount]phase{pend, recv, park, fetch, skip, disc, end, fail}
+	for s, row := range [stepCount][phaseCount]phase{
+		//             pend  recv  park   fetch  skip  disc  end  fail
+		stepAnswered:  {recv, recv, park, fetch, skip, disc, end, fail},
+		stepStalled:   {pend, park, park, fetch, park, disc, end, fail},
+		stepDrained:   {pend, recv, fetch, fetch, skip, disc, end, fail},
+		stepFetched:   {pend, recv, park, skip, skip, disc, end, fail},
+		stepResumed:   {pend, recv, recv, recv, recv, disc, end, fail},
+		stepContinued: {pend, recv, park, fetch, recv, disc, end, fail},
+		stepDiscarded: {disc, disc, disc, disc, disc, disc, end, fail},
+		stepCompleted: {end, end, park, fetch, end, end, end, fail},
+		stepFailed:    {fail, fail, fail, fail, fail, fail, end, fail},
+	} {
+		for i, want := range row {
+			if got := phases[i].after(step(s)); got != want {
+				t.Errorf("step %d in phase %d gives %d, want %d", s, phases[i], got, want)
 			}
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// stableAfter is how long a connection must last for the next loss to start the
-// backoff anew, so that connections that die at once are not hammered.
+// stableAfter is how long a connection must last to reset the backoff. Without it a client
+// whose connections end at once would reconnect at full rate.
 const stableAfter = 5 * time.Second
 
 // run serves one socket after another until the session ends.
@@ -51,8 +51,8 @@ func (c *Client) run(s *socket) {
 	}
 }
 
-// drained reports whether the end of a connection is the announced end of a
-// session in which nothing was left to do: then there is nothing to resume.
+// drained reports whether err closes a drained session whose executions have all been
+// received. Then there is nothing to resume.
 func (c *Client) drained(err error) bool {
 	c.mu.Lock()
 	draining := c.draining
@@ -69,7 +69,8 @@ func (c *Client) drained(err error) bool {
 }
 
 // reconnect resumes the session, trying until the resume window has passed.
-// attempt is how many tries in a row came before; the count after this is returned.
+// attempt is the number of attempts since the connection was last stable; it returns
+// the new number.
 func (c *Client) reconnect(attempt int, lost error) (*socket, int, error) {
 	began, window := time.Now(), c.resumeWindow()
 	fetching := errors.Is(lost, errFetch)
@@ -118,8 +119,8 @@ func (c *Client) resumeWindow() time.Duration {
 	return DefaultResumeWindow
 }
 
-// resumeRequest names every execution that the server knows and that is not
-// here to its end. Executes that were not answered are sent again instead.
+// resumeRequest names every execution that the server knows and whose end was not
+// received. Executes that were not answered are sent again instead.
 func (c *Client) resumeRequest() *resumeRequest {
 	r := &resumeRequest{token: c.Connected().ResumeToken, offsets: make(map[string]int64)}
 	for id, e := range c.followed() {
@@ -167,7 +168,7 @@ func (e *Execution) answered(r reply) {
 	}
 }
 
-// follow registers e, so that what the server sends of it is received.
+// follow registers e, so that the server's messages about it are routed to it.
 func (c *Client) follow(e *Execution) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -58,7 +58,7 @@ func (e *Execution) Copy(ctx context.Context, stdout, stderr io.Writer) (*wire.C
 					return nil, fmt.Errorf("writing %s of %s: %w", ev.Stream, e.id, err)
 				}
 			}
-			putBuffer(ev.Data) // nobody else has seen it, and a Writer keeps nothing
+			putBuffer(ev.Data) // no other reference exists: a Writer must not retain p (io.Writer)
 		case *Gap:
 			gap += ev.Bytes
 		}

@@ -18,7 +18,7 @@ const (
 	// maxServerMessage bounds a frame of the server. Its largest are 64 KiB of
 	// output, six times that when escaped, and status of a session with many executions.
 	maxServerMessage = 16 << 20
-	// writeTimeout ends a connection that takes nothing for so long: requests are small.
+	// writeTimeout ends a connection that accepts no bytes for that long: requests are small.
 	writeTimeout = 10 * time.Second
 	// keepBuffer is the largest read buffer that outlives its frame.
 	keepBuffer = 1 << 20
@@ -33,11 +33,11 @@ type socket struct {
 	ctx    context.Context // ends with the socket; its cause says why
 	cancel context.CancelCauseFunc
 
-	buf     []byte        // read buffer, reused
-	pong    chan struct{} // capacity 1: a pong is due
-	start   time.Time
-	heard   atomic.Int64 // nanoseconds after start
-	blocked atomic.Bool  // the reader waits for a consumer
+	buf          []byte        // read buffer, reused
+	pong         chan struct{} // capacity 1: a pong is due
+	start        time.Time
+	lastReceived atomic.Int64 // nanoseconds after start
+	blocked      atomic.Bool  // the reader waits for a consumer
 }
 
 func newSocket(c *Client) *socket {
@@ -45,8 +45,8 @@ func newSocket(c *Client) *socket {
 	return &socket{c: c, ctx: ctx, cancel: cancel, pong: make(chan struct{}, 1), start: time.Now()}
 }
 
-// touch notes that the server was heard.
-func (s *socket) touch() { s.heard.Store(int64(time.Since(s.start))) }
+// touch notes that the server sent something.
+func (s *socket) touch() { s.lastReceived.Store(int64(time.Since(s.start))) }
 
 // fail ends the socket at once. The first cause counts.
 func (s *socket) fail(cause error) {
@@ -172,7 +172,7 @@ func (s *socket) watch() {
 		case <-s.ctx.Done():
 			return
 		}
-		quiet := time.Since(s.start) - time.Duration(s.heard.Load())
+		quiet := time.Since(s.start) - time.Duration(s.lastReceived.Load())
 		switch {
 		case s.blocked.Load(): // by the consumer, not by the server
 		case quiet >= silence:
