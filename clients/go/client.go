@@ -47,9 +47,9 @@ type Client struct {
 
 // Session is what it takes to attach to a session from elsewhere. ResumeToken is a secret.
 type Session struct {
-	URL         string           `json:"url"`
-	ID          string           `json:"session_id"`
-	ResumeToken string           `json:"resume_token"`
+	URL         string `json:"url"`
+	ID          string `json:"session_id"`
+	ResumeToken string `json:"resume_token"`
 	// Offsets has, for each execution that was not read to its end, the transcript position
 	// after the last event that Next returned.
 	Offsets map[string]int64 `json:"offsets"`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -113,5 +114,45 @@ func TestWhatNextReturnsAtTheEnd(t *testing.T) {
 			s.cancel(nil)
 			c.hangUp(nil)
 		})
+	}
+}
+
+// After the answer to a fetch, pieces that the server had sent before it may still arrive.
+// They lie ahead of offset, and are no hole.
+func TestOutputFromBeforeAFetchIsSkipped(t *testing.T) {
+	c := newClient("ws://unused", Options{})
+	defer c.hangUp(nil)
+	e, s := newExecution(c, "x", 100), newSocket(c)
+	defer s.cancel(nil)
+	e.phase = phaseSkipping
+	piece := func(offset int64, data string) error {
+		return e.receiveOutput(s, &wire.Output{Type: wire.Stdout, Offset: offset, Encoding: wire.EncodingBase64}, []byte(data))
+	}
+	if err := piece(500, "of before"); err != nil || len(e.queue) != 0 {
+		t.Errorf("ahead of offset: %v, %d queued", err, len(e.queue))
+	}
+	if err := piece(104, "next"); err != nil || len(e.queue) != 1 || e.phase != phaseReceiving {
+		t.Errorf("at offset: %v, %d queued, phase %d", err, len(e.queue), e.phase)
+	}
+	if err := piece(500, "of before"); !errors.Is(err, errHole) {
+		t.Errorf("a hole while receiving: %v, want errHole", err)
+	}
+}
+
+// The queue is bounded whatever the server sends, and the watchdog is armed again afterwards.
+func TestFullQueueParks(t *testing.T) {
+	c := newClient("ws://unused", Options{BufferBytes: 10_000, StallTimeout: time.Millisecond})
+	defer c.hangUp(nil)
+	e, s := newExecution(c, "x", 0), newSocket(c)
+	defer s.cancel(nil)
+	e.phase = phaseReceiving
+	for range 1000 {
+		e.push(s, &Control{})
+	}
+	if e.bytes > 10_000 || e.phase != phaseParked {
+		t.Errorf("%d bytes queued, phase %d", e.bytes, e.phase)
+	}
+	if s.blocked.Load() {
+		t.Error("the connection counts as blocked by its consumer")
 	}
 }

@@ -81,7 +81,7 @@ func TestStartDoesNotWaitForTheGreeting(t *testing.T) {
 func TestStartIsRepeatedUntilASessionIsFree(t *testing.T) {
 	url, requests := slowGreeting(t, func(n int, m fakeRequest) []string {
 		switch {
-		case n == 0:
+		case n < 2: // one attempt without DialRetry, and the first with it
 			return []string{`{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"troupe: 100 sessions"}}`}
 		case m.Method == wire.MethodExecute:
 			return []string{greeting, `{"jsonrpc":"2.0","id":` + string(m.ID) + `,"result":{"status":"started","execution_id":"x"}}`}
@@ -96,8 +96,8 @@ func TestStartIsRepeatedUntilASessionIsFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if n := requests.Load(); n != 2 {
-		t.Errorf("%d requests on 2 connections, want 2", n)
+	if n := requests.Load(); n != 3 {
+		t.Errorf("%d requests on 3 connections, want 3", n)
 	}
 }
 
@@ -127,5 +127,42 @@ func TestStartOfARefusedCommandKeepsTheSession(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A server refuses a message over its limit by closing the connection. Sending it again
+// would be refused again, so it is not, however long DialRetry is.
+func TestStartOfATooLargeRequestIsNotRepeated(t *testing.T) {
+	s := &fakeServer{upgrade: func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		ws, err := websocket.Accept(w, r, nil)
+		if err == nil {
+			_, _, _ = ws.Read(r.Context())
+			_ = ws.Close(websocket.StatusMessageTooBig, "")
+		}
+		return true
+	}}
+	_, _, err := troupe.Start(t.Context(), s.start(t), wire.ExecuteParams{Command: "true"}, troupe.Options{DialRetry: time.Minute})
+	if n := s.conns.Load(); !errors.Is(err, troupe.ErrTooLarge) || n != 1 {
+		t.Errorf("%v after %d connections, want ErrTooLarge after 1", err, n)
+	}
+}
+
+func TestTooLargeRequestFailsAndTheSessionContinues(t *testing.T) {
+	s := &fakeServer{request: func(c *fakeConn, m fakeRequest) bool {
+		if m.Method != wire.MethodControl {
+			return false
+		}
+		_ = c.ws.Close(websocket.StatusMessageTooBig, "")
+		return true
+	}}
+	c := dial(t, s.start(t), troupe.Options{})
+	if _, err := c.Control(t.Context(), wire.ControlParams{ExecutionID: "x"}); !errors.Is(err, troupe.ErrTooLarge) {
+		t.Errorf("%v, want ErrTooLarge", err)
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("status afterwards: %v", err)
+	}
+	if n := s.count(wire.MethodControl); n != 1 {
+		t.Errorf("sent %d times", n)
 	}
 }
