@@ -64,7 +64,7 @@ func delayedLink(args []string) error {
 	go reflect(tun)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s, err := e.start("--listen", linkNear+":0", "--allow-insecure-none")
+	s, err := e.start("--listen", linkNear+":0", "--auth", "none-insecure")
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func newCommand(run func(*config) error) *cobra.Command {
 		return nil
 	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w (see trouped --help)", err)
+		return fmt.Errorf("%w (see trouped --help)", removed.Flag(err))
 	})
 	root.AddCommand(&cobra.Command{
 		Use:   "version",
@@ -71,7 +71,7 @@ func newCommand(run func(*config) error) *cobra.Command {
 
 // load fills in the settings that were not given as flags, and validates all of them.
 func (c *config) load(flags *pflag.FlagSet) error {
-	from, err := settings.Load(flags, settings.Options{File: settings.ConfigFile(flags)})
+	from, err := settings.Load(flags, settings.Options{File: settings.ConfigFile(flags), Removed: removed})
 	if err != nil {
 		return err
 	}

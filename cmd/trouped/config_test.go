@@ -46,8 +46,6 @@ func samples(t *testing.T, f *pflag.Flag) (a, b string) {
 		return "17s", "19s"
 	case "bytes":
 		return "20971520", "31457280"
-	case "ratio":
-		return "0.25", "0"
 	case "number":
 		return "117", "119"
 	default: // text
@@ -255,13 +253,13 @@ func TestRefused(t *testing.T) {
 		{"none on localhost", "--listen localhost:1", ""},
 		{"none on every address", "--listen :1", "--auth none"},
 		{"none on 0.0.0.0", "--listen 0.0.0.0:1", "say --auth token --token-file FILE"},
-		{"none on a name", "--listen example.com:1", "--allow-insecure-none"},
+		{"none on a name", "--listen example.com:1", "--auth none-insecure"},
 		{"none on a name that looks local", "--listen localhost.example.com:1", "--auth none"},
-		{"none, said explicitly", "--listen :1 --allow-insecure-none", ""},
+		{"none, said explicitly", "--listen :1 --auth none-insecure", ""},
 		{"token without a file", "--auth token", "--auth token needs --token-file"},
 		{"token on every address", "--listen :1 --auth token --token-file f", ""},
 		{"file without token", "--token-file f", "--token-file has no effect"},
-		{"unknown auth", "--auth kerberos", "is not one of none, token"},
+		{"unknown auth", "--auth kerberos", "is not one of none, none-insecure, token"},
 		{"same address twice", "--listen 127.0.0.1:1 --admin-listen 127.0.0.1:1", "--admin-listen must differ"},
 		{"two free ports", "--listen 127.0.0.1:0 --admin-listen 127.0.0.1:0", ""},
 		{"no admin listener", "--admin-listen=", ""},
@@ -279,9 +277,7 @@ func TestRefused(t *testing.T) {
 		{"collector without a scheme", "--trace-endpoint collector:4318", "--trace-endpoint must be a URL"},
 		{"collector over gRPC", "--trace-endpoint grpc://collector:4317", "--trace-endpoint must be a URL"},
 		{"collector", "--trace-endpoint http://collector:4318", ""},
-		{"all and more traces", "--trace-sample 1.5", "is not a number from 0 to 1"},
-		{"not a share", "--trace-sample NaN", "is not a number from 0 to 1"},
-		{"no warm inits", "--warm-inits 0", "--warm-inits must be positive"},
+		{"a setting of 0.1", "--warm-inits 4", "--warm-inits: it was removed in 0.2.0; it is always 8 (see trouped --help)"},
 		{"zero ping", "--ping-interval 0", "--ping-interval must be positive"},
 		{"zero sessions", "--max-sessions 0", "--max-sessions must be positive"},
 		{"argument", "serve", "unknown command"},

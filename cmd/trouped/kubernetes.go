@@ -20,10 +20,9 @@ import (
 // kubernetesConfig is what can be set of it.
 type kubernetesConfig struct {
 	audience  string        // of clients' tokens
-	cache     time.Duration // answers about tokens are reused for so long
+	cache     time.Duration // authCache, except in tests
 	reports   string        // kubernetesAuto or kubernetesOff
 	namespace string        // empty: the service account's
-	podUID    string
 
 	cluster *k8s.Cluster // set by findCluster; nil: there is none, or nobody needs it
 	missing error        // why cluster is nil
@@ -35,11 +34,17 @@ const (
 	kubernetesOff  = "off"
 )
 
-// maxAuthCache is more than anybody should want: a token that was revoked is good for so long.
-const maxAuthCache = 10 * time.Minute
+// authCache is how long the API server's answer about a token is reused. A revoked token
+// is accepted for this long, on top of the 10 s for which the API server itself caches it
+// (https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubeapiserver/options/authentication.go#L167).
+const authCache = 10 * time.Second
+
+// podUIDEnv holds the UID of the pod, by which kubectl describe finds its Events. The
+// downward API sets it; nobody types it, so it is no flag.
+const podUIDEnv = "TROUPE_POD_UID"
 
 func defaultKubernetes() kubernetesConfig {
-	return kubernetesConfig{audience: "troupe", cache: 10 * time.Second, reports: kubernetesAuto}
+	return kubernetesConfig{audience: "troupe", cache: authCache, reports: kubernetesAuto}
 }
 
 func (c *config) kubernetesFlags(fs *pflag.FlagSet) {
@@ -48,10 +53,7 @@ func (c *config) kubernetesFlags(fs *pflag.FlagSet) {
 		"auto: in a cluster, keep the number of sessions in the pod's annotations and write Events about the pod")
 	fs.Var(settings.Text(&k.namespace, "name"), "namespace",
 		"namespace of the pod, in which clients need the permission to create sessions.troupe.dev; empty: the service account's")
-	fs.Var(settings.Text(&k.podUID, "uid"), "pod-uid", "UID of the pod, by which kubectl describe finds its Events")
 	fs.Var(settings.Text(&k.audience, "name"), "auth-audience", "audience that clients' tokens must have, for --auth kubernetes")
-	fs.Var(settings.Duration(&k.cache), "auth-cache",
-		"how long the API server's answer about a token is reused, a refusal for 10s at most; 0: never")
 }
 
 // namespaceName is a DNS label (RFC 1123), as namespaces are.
@@ -65,9 +67,6 @@ func (c *config) validateKubernetes() error {
 	}
 	if c.auth == authKubernetes && k.audience == "" {
 		errs = append(errs, errors.New("--auth-audience must name the audience of clients' tokens"))
-	}
-	if k.cache < 0 || k.cache > maxAuthCache {
-		errs = append(errs, fmt.Errorf("--auth-cache must be from 0 to %v, got %v", settings.FormatDuration(maxAuthCache), settings.FormatDuration(k.cache)))
 	}
 	return errors.Join(errs...)
 }
@@ -142,7 +141,7 @@ func (s *server) reportsOnPod() bool {
 }
 
 func (s *server) ownPod() k8s.Pod {
-	return k8s.Pod{Namespace: s.c.kubernetes.namespace, Name: s.c.pod, UID: s.c.kubernetes.podUID}
+	return k8s.Pod{Namespace: s.c.kubernetes.namespace, Name: s.c.pod, UID: os.Getenv(podUIDEnv)}
 }
 
 // openAnnotations keeps the number of sessions on the pod.

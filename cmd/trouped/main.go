@@ -21,7 +21,7 @@ const (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(os.Args[1:], serve))
 }
 
 // tuneMemory is the one place that says when to collect garbage. It returns a
@@ -33,7 +33,7 @@ func main() {
 func tuneMemory() (ballast []byte) { return make([]byte, 16<<20) }
 
 // run executes a command line and returns the exit code. What went wrong is one line on stderr.
-func run(args []string) int {
+func run(args []string, serve func(*config) error) int {
 	// Before anything secret is read: commands may run as the same user, and could
 	// otherwise read this process's memory and environment under /proc, or trace it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
@@ -43,7 +44,7 @@ func TestPromise08CompletedFollowsTheLastByte(t *testing.T) {
 // the drain time at most, one that does not not at all. Either is dead when
 // process.completed comes, and named in it.
 func TestPromise08BackgroundChildren(t *testing.T) {
-	s := launch(t, "--drain-output", "300ms")
+	s := launchWith(t, fixed{SurvivorGrace: 300 * time.Millisecond}.with(t))
 	c, _ := session(t, s, "/ws")
 	for _, child := range []struct{ name, script string }{
 		{"holds the output", `SLEEP 1000 & echo hi`},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -45,7 +46,7 @@ func (c *socket) state(id string) wire.State {
 // execution has, each of them twice, with real processes behind.
 func TestPromise06ControlInEveryState(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	s := launch(t, "--cancel-grace", "2s", "--drain-output", "60s")
+	s := launchWith(t, fixed{SurvivorGrace: time.Minute}.with(t), "--cancel-grace", "2s")
 	c, _ := session(t, s, "/ws")
 	const noProcess, badParams = "-32003", "-32602"
 	type step struct{ kind, want string }

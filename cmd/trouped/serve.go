@@ -152,7 +152,7 @@ func (s *server) findFiles() (err error) {
 
 func (s *server) loadAuth() (err error) {
 	switch s.c.auth {
-	case authNone:
+	case authNone, authNoneInsecure:
 		s.auth = gateway.NoAuth{}
 		return nil
 	case authKubernetes:
@@ -203,7 +203,7 @@ func (s *server) openStore() (err error) {
 
 func (s *server) openRunner() (err error) {
 	s.runner, err = proc.Open(proc.Config{
-		Binary: s.binary, Socket: s.socket, WarmInits: s.c.warmInits, Cgroup: s.c.cgroup, Logger: s.log, OnEvent: s.runnerChanged,
+		Binary: s.binary, Socket: s.socket, WarmInits: warmInits, Cgroup: s.c.cgroup, Logger: s.log, OnEvent: s.runnerChanged,
 	})
 	if err != nil {
 		return fmt.Errorf("start the runner: %w", err)
@@ -242,7 +242,7 @@ func (s *server) openEngine() (err error) {
 func (s *server) openGateway() (err error) {
 	s.gateway, err = gateway.New(gateway.Config{
 		Engine: gateway.FromActors(s.engine), Auth: s.auth, AllowedOrigins: s.c.allowedOrigins, Version: version,
-		MaxMessage: s.c.limits.MaxMessage, WriteTimeout: s.c.writeTimeout, PingInterval: s.c.pingInterval,
+		MaxMessage: s.c.limits.MaxMessage, WriteTimeout: writeTimeout, PingInterval: s.c.pingInterval,
 		Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
@@ -301,7 +301,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case <-drained:
 		s.log.Info("drained")
 		s.drainEnded()
-		s.goodbye = s.c.writeTimeout
+		s.goodbye = writeTimeout
 		return nil
 	case <-signals:
 		close(stop)

@@ -21,14 +21,12 @@ type config struct {
 	pprof          bool
 	allowedOrigins []string
 	pingInterval   time.Duration
-	writeTimeout   time.Duration
 
 	// Access.
-	auth              string
-	tokenFile         string
-	allowInsecureNone bool
-	allowCommands     []string
-	auditArgv         string
+	auth          string
+	tokenFile     string
+	allowCommands []string
+	auditArgv     string
 
 	// Commands.
 	workdir      string
@@ -36,7 +34,6 @@ type config struct {
 	passEnv      []string
 	runner       string
 	runnerBinary string // empty: beside trouped, then in PATH
-	warmInits    int
 	cgroup       string
 
 	// Storage.
@@ -48,7 +45,6 @@ type config struct {
 
 	// Traces.
 	traceEndpoint string // empty: none
-	traceSample   float64
 
 	// Identity and log.
 	pod       string
@@ -60,15 +56,38 @@ type config struct {
 
 // Enumerated setting values.
 const (
-	authNone       = "none"
-	authToken      = "token"
-	authKubernetes = "kubernetes"
-	logText        = "text"
-	logJSON        = "json"
-	argvFull       = "full"
-	argvDigest     = "digest"
-	runnerInside   = "embedded"
+	authNone         = "none"          // on loopback only
+	authNoneInsecure = "none-insecure" // on any address
+	authToken        = "token"
+	authKubernetes   = "kubernetes"
+	logText          = "text"
+	logJSON          = "json"
+	argvFull         = "full"
+	argvDigest       = "digest"
+	runnerInside     = "embedded"
 )
+
+const (
+	// writeTimeout disconnects a client that does not take a write for this long. After a
+	// drain, clients have the same time to receive their last messages.
+	writeTimeout = 10 * time.Second
+
+	// warmInits are kept ready for the next commands: as many as one session may execute at
+	// once by default.
+	warmInits = 8
+)
+
+// removed names the settings of version 0.1, with what holds instead.
+var removed = settings.Removed{
+	"allow-insecure-none": "it was removed in 0.2.0; use --auth none-insecure",
+	"auth-cache":          "it was removed in 0.2.0; it is always 10s",
+	"drain-output":        "it was removed in 0.2.0; it is always 2s",
+	"keep-finished":       "it was removed in 0.2.0; it is always 100",
+	"trace-sample": "it was removed in 0.2.0; " +
+		"use OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG",
+	"warm-inits":    "it was removed in 0.2.0; it is always 8",
+	"write-timeout": "it was removed in 0.2.0; it is always 10s",
+}
 
 // defaults returns the configuration of a trouped that is given no settings.
 func defaults() *config {
@@ -80,19 +99,16 @@ func defaults() *config {
 		listen:           "127.0.0.1:8003",
 		adminListen:      "127.0.0.1:9090",
 		pingInterval:     20 * time.Second,
-		writeTimeout:     10 * time.Second,
 		auth:             authNone,
 		auditArgv:        argvDigest,
 		workdir:          ".",
 		runner:           runnerInside,
-		warmInits:        8, // one session's worth of executions
 		cgroup:           "auto",
 		dataDir:          defaultDataDir(),
 		transcriptBudget: 2 << 30,
 		pod:              pod,
 		kubernetes:       defaultKubernetes(),
 		peers:            defaultPeers(),
-		traceSample:      1,
 		logFormat:        logText,
 		logLevel:         "info",
 		limits:           actors.DefaultLimits(),
@@ -154,14 +170,12 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 		"browser origins that may connect besides the server's own host, such as https://*.example.com")
 	fs.Var(settings.Duration(&c.pingInterval), "ping-interval",
 		"time between WebSocket pings; a client that leaves two unanswered is disconnected")
-	fs.Var(settings.Duration(&c.writeTimeout), "write-timeout", "how long one write to a client may take before it is disconnected")
 }
 
 func (c *config) accessFlags(fs *pflag.FlagSet) {
-	fs.Var(settings.Choice(&c.auth, authNone, authToken, authKubernetes), "auth",
-		"how clients prove who they are; none is for loopback addresses")
+	fs.Var(settings.Choice(&c.auth, authNone, authNoneInsecure, authToken, authKubernetes), "auth",
+		"how clients prove who they are; none is for loopback addresses, none-insecure accepts everyone on any address")
 	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
-	settings.Bool(fs, &c.allowInsecureNone, "allow-insecure-none", "", "accept --auth none on an address that is not loopback")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
 		"absolute path of a program that clients may run; once one is named, every other program and every shell string is refused")
 	fs.Var(settings.Choice(&c.auditArgv, argvFull, argvDigest), "audit-argv",
@@ -177,7 +191,6 @@ func (c *config) commandFlags(fs *pflag.FlagSet) {
 		"embedded: start troupe-runner as a child; /path or unix:///path: wait for a runner on that socket")
 	fs.Var(settings.Text(&c.runnerBinary, "file"), "runner-binary",
 		"the embedded runner; empty: troupe-runner beside trouped, then in PATH")
-	fs.Var(settings.Int(&c.warmInits), "warm-inits", "inits kept ready for the next commands")
 	fs.Var(settings.Text(&c.cgroup, "auto|off|directory"), "cgroup", "cgroup v2 directory for executions of the embedded runner")
 }
 
@@ -191,12 +204,9 @@ func (c *config) limitFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Duration(&l.MaxDuration), "max-duration", "how long an execution may run; 0: no limit")
 	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "memory of all processes of an execution together; 0: no limit")
 	fs.Var(settings.Duration(&l.CancelGrace), "cancel-grace", "time from SIGTERM to SIGKILL")
-	fs.Var(settings.Duration(&l.SurvivorGrace), "drain-output",
-		"time from a command's exit until processes that hold its output open are killed")
 	fs.Var(settings.Duration(&l.ResumeWindow), "resume-window", "how long a disconnected session is kept")
 	fs.Var(settings.Duration(&l.IdleTimeout), "idle-timeout", "how long a session in which nothing runs is kept")
 	fs.Var(settings.Bytes(&l.MaxMessage), "max-message", "bytes of an inbound message")
-	fs.Var(settings.Int(&l.KeepFinished), "keep-finished", "completed executions that a session remembers")
 	fs.Var(settings.Duration(&l.DrainTimeout), "drain-timeout", "how long executions may go on after SIGTERM")
 }
 
@@ -209,9 +219,7 @@ func (c *config) storageFlags(fs *pflag.FlagSet) {
 func (c *config) traceFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.traceEndpoint, "url"), "trace-endpoint",
 		"OpenTelemetry collector that receives a trace of each execution, by OTLP over HTTP, such as http://otel-collector:4318; "+
-			"empty: none. The variables OTEL_EXPORTER_OTLP_* refine it")
-	fs.Var(settings.Ratio(&c.traceSample), "trace-sample",
-		"share of executions that are traced, 0 to 1; where a client sends a trace of its own, that trace's sampled flag decides")
+			"empty: none. The variables OTEL_EXPORTER_OTLP_* and OTEL_TRACES_SAMPLER* refine it")
 }
 
 func (c *config) processFlags(fs *pflag.FlagSet) {

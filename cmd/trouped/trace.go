@@ -43,9 +43,10 @@ func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, 
 	}
 	watched := &watchedExporter{SpanExporter: exporter, counts: t, log: log}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(watched.complain)) // the SDK has no other way to tell; it would print
+	// Without a sampler here the SDK takes OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG, and
+	// by default records every execution whose client has no trace of its own that says otherwise.
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithResource(traceResource(c)),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.traceSample))),
 		sdktrace.WithSpanProcessor(countedProcessor{sdktrace.NewBatchSpanProcessor(watched), t}),
 	)
 	flush := func() error {

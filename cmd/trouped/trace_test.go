@@ -189,7 +189,9 @@ func TestTracesReachACollector(t *testing.T) {
 // TestTraceSample: a share of what has no trace yet; a client that traces has decided.
 func TestTraceSample(t *testing.T) {
 	r := newOTLPReceiver(t)
-	s := launch(t, "--trace-endpoint", r.url+"/v1/traces", "--trace-sample", "0")
+	s := launchWith(t, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0")
+	}, "--trace-endpoint", r.url+"/v1/traces")
 	for i, parent := range []string{"", "00-" + traceOfClient + "-" + spanOfClient + "-01", "00-" + traceOfClient + "-" + spanOfClient + "-00"} {
 		c, err := troupe.Dial(t.Context(), s.ws, troupe.Options{Header: http.Header{"Traceparent": {parent}}})
 		if err != nil {

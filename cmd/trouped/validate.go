@@ -21,14 +21,8 @@ func (c *config) validate() error {
 	if c.pingInterval <= 0 {
 		refuse("--ping-interval must be positive, got %v", c.pingInterval)
 	}
-	if c.writeTimeout <= 0 {
-		refuse("--write-timeout must be positive, got %v", c.writeTimeout)
-	}
 	if c.transcriptBudget < c.limits.MaxOutput {
 		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d", c.limits.MaxOutput, c.transcriptBudget)
-	}
-	if c.warmInits < 1 {
-		refuse("--warm-inits must be positive, got %d", c.warmInits)
 	}
 	if c.dataDir == "" {
 		refuse("--data-dir must name a directory")
@@ -74,10 +68,10 @@ func (c *config) validateAccess() error {
 		errs = append(errs, errors.New("--auth token needs --token-file FILE, with lines of \"subject token\""))
 	case c.auth != authToken && c.tokenFile != "":
 		errs = append(errs, fmt.Errorf("--token-file has no effect with --auth %s: say --auth token", c.auth))
-	case c.auth == authNone && !c.allowInsecureNone && !loopback(c.listen):
+	case c.auth == authNone && !loopback(c.listen):
 		errs = append(errs, fmt.Errorf("--auth none would let everyone who reaches %s run commands: "+
 			"say --auth token --token-file FILE, or listen on a loopback address such as 127.0.0.1:8003, "+
-			"or say --allow-insecure-none if something in front of trouped decides who may connect", c.listen))
+			"or say --auth none-insecure if something in front of trouped decides who may connect", c.listen))
 	}
 	for _, path := range c.allowCommands {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {

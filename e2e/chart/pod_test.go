@@ -165,8 +165,8 @@ func TestGraceCoversTheDrain(t *testing.T) {
 			preStop = server.Lifecycle.PreStop.Sleep.Seconds
 		}
 		config := r.config(t)
-		// trouped gives up closing after 20 s.
-		least := preStop + seconds(t, config, "drain-timeout") + seconds(t, config, "cancel-grace") + seconds(t, config, "drain-output") + 20
+		// trouped kills survivors after 2 s, and gives up closing after 20 s.
+		least := preStop + seconds(t, config, "drain-timeout") + seconds(t, config, "cancel-grace") + 2 + 20
 		if grace := *spec.TerminationGracePeriodSeconds; grace < least {
 			t.Errorf("the grace period is %d s, the drain may take %d s", grace, least)
 		}

@@ -31,7 +31,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 		// What trouped or Kubernetes would refuse.
 		{"limits: {maxSessions: 0}", "at '/limits/maxSessions': minimum: got 0, want 1"},
 		{"limits: {maxLineBytes: 63}", "at '/limits/maxLineBytes': minimum: got 63, want 64"},
-		{"limits: {drainOutputSeconds: 60}", "at '/limits/drainOutputSeconds': maximum: got 60, want 10"},
+		{"limits: {drainOutputSeconds: 2}", "at '/limits': additional properties 'drainOutputSeconds' not allowed"},
 		{"limits: {streamTimeoutSeconds: 5m}", "at '/limits/streamTimeoutSeconds': got string, want integer"},
 		{"limits: {transcriptBudgetBytes: 10000}", "limits.transcriptBudgetBytes (10000) must hold at least the output of one execution, limits.maxOutputBytes (10485760)"},
 		{"limits: {maxMemoryBytes: 2147483648}", "limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)"},
@@ -42,6 +42,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"runner: {workspace: {volumeSource: {emptyDir: {}}}}", "runner.workspace.volumeSource is for other volumes than an emptyDir"},
 		{"image: {digest: latest}", "at '/image/digest'"},
 		{"server: {logLevel: loud}", "at '/server/logLevel': value must be one of 'debug', 'info', 'warn', 'error'"},
+		{"{tracing: {endpoint: http://c:4318, sampleRatio: 0.5}, server: {env: [{name: OTEL_TRACES_SAMPLER, value: always_on}]}}",
+			"server.env: OTEL_TRACES_SAMPLER contradicts tracing.sampleRatio"},
 		{"server: {env: [{name: TROUPE_DRAIN_TIMEOUT, value: 1h}]}", "server.env: TROUPE_DRAIN_TIMEOUT would win over the value that the chart renders"},
 		{"commands: {allow: [bin/true]}", "at '/commands/allow/0'"},
 		{"commands: {allow: [/bin/../bin/true]}", "commands.allow: /bin/../bin/true must be written without . and .., as /bin/true"},

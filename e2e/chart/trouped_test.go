@@ -147,8 +147,8 @@ func TestDefaultsAreThoseOfTrouped(t *testing.T) {
 	flag := regexp.MustCompile(` --([a-z-]+) (?:number|bytes|duration) [^$]*\(\$[A-Z_]+\)(?: \(default ([^)]+)\))?`)
 	config := renderNamed(t, "default").config(t)
 	found := flag.FindAllStringSubmatch(limits+text[strings.Index(text, "--ping-interval"):strings.Index(text, "Access:")], -1)
-	if len(found) != 17 {
-		t.Errorf("--help has %d limits, the chart 17: %v", len(found), found)
+	if len(found) != 14 {
+		t.Errorf("--help has %d limits, the chart 14: %v", len(found), found)
 	}
 	for _, match := range found {
 		want := match[2]
@@ -180,8 +180,8 @@ func TestEveryLimitIsPassedOn(t *testing.T) {
 	standard := renderNamed(t, "default").config(t)
 	for key, want := range map[string]string{
 		"max-sessions": "11", "max-executions": "12", "max-line": "1300", "max-output": "140000000", "stream-timeout": "15s",
-		"max-duration": "16s", "max-memory": "1700000000", "cancel-grace": "18s", "drain-output": "9s", "resume-window": "20s",
-		"idle-timeout": "21s", "max-message": "22000000", "keep-finished": "23", "write-timeout": "14s", "ping-interval": "25s",
+		"max-duration": "16s", "max-memory": "1700000000", "cancel-grace": "18s", "resume-window": "20s",
+		"idle-timeout": "21s", "max-message": "22000000", "ping-interval": "25s",
 		"transcript-budget": "26000000000", "drain-timeout": "27s", "audit-argv": "full",
 	} {
 		if got := setting(t, config, key); got != want {

@@ -169,7 +169,7 @@ func TestTokenRotatesUnderACommand(t *testing.T) {
 	s := newSpace(t)
 	s.account("ann")
 	s.grant("ann", "ann", sessions)
-	p := s.launch("--auth", "kubernetes", "--auth-cache", "0")
+	p := s.launch("--auth", "kubernetes")
 	old := s.pod("client", "ann")
 	first := s.token("ann", &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: old.Name, UID: types.UID(old.UID)}, audience)
 	file := s.tokenFile(first)

@@ -5,18 +5,14 @@
 listen: ":8003"
 admin-listen: ":9090"
 ping-interval: {{ $l.pingIntervalSeconds | int64 }}s
-write-timeout: {{ $l.writeTimeoutSeconds | int64 }}s
 {{- with $v.auth.allowedOrigins }}
 allowed-origins: {{ toJson . }}
 {{- end }}
-auth: {{ $v.auth.mode }}
+auth: {{ ternary "none-insecure" $v.auth.mode (eq $v.auth.mode "none") }}
 {{- if eq $v.auth.mode "token" }}
 token-file: /etc/troupe/tokens/tokens
 {{- else if eq $v.auth.mode "kubernetes" }}
 auth-audience: {{ $v.auth.kubernetes.audience | quote }}
-auth-cache: {{ $v.auth.kubernetes.cacheSeconds | int64 }}s
-{{- else }}
-allow-insecure-none: true
 {{- end }}
 audit-argv: {{ $v.commands.auditArgv }}
 {{- with $v.commands.allow }}
@@ -41,11 +37,9 @@ stream-timeout: {{ $l.streamTimeoutSeconds | int64 }}s
 max-duration: {{ $l.maxDurationSeconds | int64 }}s
 max-memory: {{ $l.maxMemoryBytes | int64 }}
 cancel-grace: {{ $l.cancelGraceSeconds | int64 }}s
-drain-output: {{ $l.drainOutputSeconds | int64 }}s
 resume-window: {{ $l.resumeWindowSeconds | int64 }}s
 idle-timeout: {{ $l.idleTimeoutSeconds | int64 }}s
 max-message: {{ $l.maxMessageBytes | int64 }}
-keep-finished: {{ $l.keepFinished | int64 }}
 drain-timeout: {{ $v.drain.timeoutSeconds | int64 }}s
 data-dir: /var/lib/troupe/transcripts
 transcript-budget: {{ $l.transcriptBudgetBytes | int64 }}
@@ -63,7 +57,6 @@ pprof: true
 {{- end }}
 {{- if $v.tracing.endpoint }}
 trace-endpoint: {{ $v.tracing.endpoint | quote }}
-trace-sample: {{ $v.tracing.sampleRatio }}
 {{- end }}
 log-format: json
 log-level: {{ $v.server.logLevel }}

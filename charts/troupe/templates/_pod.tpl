@@ -116,6 +116,11 @@ topologySpreadConstraints:
     {{- end }}
 {{- end -}}
 
+{{/* Not empty when only a share of the executions is traced. */}}
+{{- define "troupe.samples" -}}
+{{- if and .Values.tracing.endpoint (lt (float64 .Values.tracing.sampleRatio) 1.0) }}true{{ end -}}
+{{- end -}}
+
 {{- define "troupe.serverEnv" -}}
 - name: TROUPE_POD
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
@@ -127,6 +132,12 @@ topologySpreadConstraints:
 # 90 % of the memory limit, in bytes: the collector works harder before the kernel ends the server.
 - name: GOMEMLIMIT
   value: {{ div (mul (include "troupe.bytes" . | int64) 9) 10 | quote }}
+{{- end }}
+{{- if include "troupe.samples" . }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .Values.tracing.sampleRatio | quote }}
 {{- end }}
 {{- with .Values.server.env }}
 {{ toYaml . }}

@@ -48,6 +48,9 @@
   {{- if hasPrefix "TROUPE_" .name -}}
     {{- $wrong = append $wrong (printf "server.env: %s would win over the value that the chart renders: set that value" .name) -}}
   {{- end -}}
+  {{- if and (hasPrefix "OTEL_TRACES_SAMPLER" .name) (include "troupe.samples" $) -}}
+    {{- $wrong = append $wrong (printf "server.env: %s contradicts tracing.sampleRatio: leave that at 1, or leave the variable out" .name) -}}
+  {{- end -}}
 {{- end -}}
 {{- $env := dict -}}
 {{- range $v.server.env -}}{{- $_ := set $env .name true -}}{{- end -}}

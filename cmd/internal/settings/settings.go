@@ -193,13 +193,13 @@ func oneLine(errs []error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// Removed lists settings that once existed, with what holds instead. Using one is
+// Removed maps settings that once existed to a sentence that says what holds instead. Using one is
 // an error: to ignore it would change what the operator asked for without a word.
 type Removed map[string]string
 
 func (r Removed) explain(name string) error {
 	if instead, ok := r[name]; ok {
-		return fmt.Errorf("the setting was removed: %s", instead)
+		return errors.New(instead)
 	}
 	return nil
 }

@@ -160,8 +160,8 @@ func TestExplainNamesTheSource(t *testing.T) {
 
 // TestRemoved: a setting that no longer exists is refused wherever it is given.
 func TestRemoved(t *testing.T) {
-	removed := Removed{"old": "it is always 8"}
-	const want = "the setting was removed: it is always 8"
+	removed := Removed{"old": "it was removed; it is always 8"}
+	const want = "it was removed; it is always 8"
 	fs, _, _ := flags()
 	if err := removed.Flag(fs.Parse([]string{"--old=3"})); err == nil || err.Error() != "--old: "+want {
 		t.Errorf("flag: %v", err)

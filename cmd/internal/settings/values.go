@@ -206,20 +206,3 @@ func (v boolean) Set(s string) error {
 	*v.p = b
 	return nil
 }
-
-// Ratio accepts a number from 0 to 1.
-func Ratio(p *float64) pflag.Value { return ratio{p} }
-
-type ratio struct{ p *float64 }
-
-func (v ratio) Type() string   { return "ratio" }
-func (v ratio) String() string { return strconv.FormatFloat(*v.p, 'g', -1, 64) }
-
-func (v ratio) Set(s string) error {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(f >= 0 && f <= 1) { // the comparison also refuses NaN
-		return fmt.Errorf("%q is not a number from 0 to 1", s)
-	}
-	*v.p = f
-	return nil
-}
