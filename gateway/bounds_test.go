@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,6 +166,17 @@ func TestReservations(t *testing.T) {
 	if refusalReason(errClosing) != refusedStopping || refusalReason(errTooManyConnections) != refusedFull {
 		t.Error("a refusal is counted under the wrong reason")
 	}
+}
+
+// TestFailedHandshakeGivesItsPlaceBack: a request that is no WebSocket's does not use up the connections.
+func TestFailedHandshakeGivesItsPlaceBack(t *testing.T) {
+	f := start(t, func(c *Config) { c.MaxConnections = 1 })
+	for range 3 {
+		if status, body := get(t, f.server.URL+"/ws"); status != http.StatusUpgradeRequired {
+			t.Errorf("a plain request: %d %s", status, body)
+		}
+	}
+	f.connect(t)
 }
 
 // TestNoCloseFrameInsideAMessage: a write that took too long was cut in the middle, so a close frame would be part of it.

@@ -89,6 +89,7 @@ func TestBearerTokens(t *testing.T) {
 		"protocol, the other order":    {protocols: []string{protocol + " , troupe.v1"}, want: token},
 		"protocol in two headers":      {protocols: []string{"troupe.v1", protocol}, want: token},
 		"protocol alone":               {protocols: []string{protocol}, err: errBearerAlone},
+		"beside another protocol":      {protocols: []string{"troupe.v1, chat", protocol}, want: token},
 		"beside a foreign protocol":    {protocols: []string{"chat, " + protocol}, err: errBearerAlone},
 		"two tokens":                   {protocols: []string{"troupe.v1", protocol, bearerProtocol("another")}, err: errMalformedToken},
 		"the same token twice":         {protocols: []string{"troupe.v1", protocol, protocol}, err: errMalformedToken},
@@ -142,6 +143,23 @@ func TestWithoutTokensNoneIsRead(t *testing.T) {
 	r.Header.Set("Authorization", "Basic YTpi")
 	if subject, status, err := f.gateway.authenticate(r); subject != "anonymous" || status != http.StatusOK || err != nil {
 		t.Errorf("%q %d %v", subject, status, err)
+	}
+}
+
+// TestTokensMakeNamesSafe: a page whose host was pointed here has no token, so with tokens a server may have any name.
+func TestTokensMakeNamesSafe(t *testing.T) {
+	auth, err := NewTokenFile(tokenFile(t, "alice "+goodToken), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for authenticator, want := range map[Authenticator]int{auth: http.StatusOK, NoAuth{}: http.StatusForbidden} {
+		f := start(t, func(c *Config) { c.Auth = authenticator })
+		r := httptest.NewRequest(http.MethodGet, "http://server.example/ws", nil)
+		r.Header.Set("Origin", "http://server.example")
+		r.Header.Set("Authorization", "Bearer "+goodToken)
+		if _, status, err := f.gateway.authenticate(r); status != want {
+			t.Errorf("%T: %d %v, want %d", authenticator, status, err, want)
+		}
 	}
 }
 
