@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,8 +25,8 @@ const linkDelay = 50 * time.Millisecond
 
 // The link's two ends. Both are this machine: see reflect.
 const (
-	linkNear = "10.98.0.1"
-	linkFar  = "10.98.0.2"
+	linkLocal  = "10.98.0.1"
+	linkRemote = "10.98.0.2"
 )
 
 // measureRoundTrips counts the round trips of `troupe exec` over a link with
@@ -64,7 +65,7 @@ func delayedLink(args []string) error {
 	go reflect(tun)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s, err := e.start("--listen", linkNear+":0", "--auth", "none-insecure")
+	s, err := e.start("--listen", linkLocal+":0", "--auth", "none-insecure")
 	if err != nil {
 		return err
 	}
@@ -73,42 +74,63 @@ func delayedLink(args []string) error {
 	if err != nil {
 		return err
 	}
-	return countRoundTrips(ctx, e, s, net.JoinHostPort(linkFar, port))
+	return countRoundTrips(ctx, e, s, net.JoinHostPort(linkRemote, port))
 }
 
 // countRoundTrips runs the same with and without the delay. The difference,
 // divided by the delay, is the number of round trips.
-func countRoundTrips(ctx context.Context, e *env, s *server, far string) error {
-	rounds := 10
+func countRoundTrips(ctx context.Context, e *env, s *server, remote string) error {
+	rounds := 15
 	if e.quick {
 		rounds = 2
 	}
-	var upgrade, near, delayed samples
+	var upgrade samples
+	var local, delayed firstAndEnd
 	for range rounds {
 		began := time.Now()
-		if err := upgradeOnly(ctx, far); err != nil {
+		if err := upgradeOnly(ctx, remote); err != nil {
 			return err
 		}
 		upgrade = append(upgrade, time.Since(began))
-		for _, m := range []struct {
-			url string
-			to  *samples
-		}{{s.ws, &near}, {"ws://" + far + "/ws", &delayed}} {
-			took, err := runOnce(ctx, s.dir, []string{e.troupe, "--server", m.url, "exec", "--", "true"})
-			if err != nil {
-				return err
-			}
-			*m.to = append(*m.to, took)
+		if err := local.run(ctx, e, s, s.ws); err != nil {
+			return err
+		}
+		if err := delayed.run(ctx, e, s, "ws://"+remote+"/ws"); err != nil {
+			return err
 		}
 	}
 	trips := func(d time.Duration) float64 { return float64(d) / float64(linkDelay) }
-	floor, n := trips(upgrade.median()), trips(delayed.median()-near.median())
-	what := fmt.Sprintf("over a link with %s of delay", linkDelay)
-	report("TCP connection and HTTP upgrade "+what+", round trips", fmt.Sprintf("%.2f", floor), "", true)
-	report("troupe exec -- true, the same link, median", ms(delayed.median()), "", true)
 	// Half a trip is tolerance for the scheduler: a whole one would show.
-	report("the same in round trips", fmt.Sprintf("%.2f", n), fmt.Sprintf("<= %.2f", floor+1.5), n <= floor+1.5)
+	most := trips(upgrade.median()) + 1.5
+	show := func(what string, n float64, target string) {
+		report(what+", round trips of "+linkDelay.String(), fmt.Sprintf("%.2f", n), target, n <= most)
+	}
+	show("TCP connection and HTTP upgrade", trips(upgrade.median()), "")
+	show("troupe exec -- echo, to the output", trips(delayed.first.median()-local.first.median()), fmt.Sprintf("<= %.2f", most))
+	show("the same, to its end and the session's", trips(delayed.end.median()-local.end.median()), "")
 	return nil
+}
+
+// firstAndEnd are the times from the start of troupe to its first output and to its end.
+type firstAndEnd struct{ first, end samples }
+
+func (f *firstAndEnd) run(ctx context.Context, e *env, s *server, url string) error {
+	cmd := exec.CommandContext(ctx, e.troupe, "--server", url, "exec", "--", "echo")
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + s.dir}
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, readErr := stdout.Read(make([]byte, 1))
+	f.first = append(f.first, time.Since(began))
+	err = cmd.Wait()
+	f.end = append(f.end, time.Since(began))
+	return errors.Join(readErr, err)
 }
 
 // upgradeOnly connects, asks for the upgrade and reads the status line.
@@ -150,7 +172,7 @@ func openLink() (*os.File, error) {
 		return nil, fmt.Errorf("TUN device: %w", err)
 	}
 	if err := errorsOf(
-		func() error { return setInterface(name, unix.SIOCSIFADDR, linkNear) },
+		func() error { return setInterface(name, unix.SIOCSIFADDR, linkLocal) },
 		func() error { return setInterface(name, unix.SIOCSIFNETMASK, "255.255.255.0") },
 		func() error { return raiseInterface(name) },
 		func() error { return raiseInterface("lo") },
@@ -193,7 +215,7 @@ func interfaceRequest(request uint, r *unix.Ifreq) error {
 }
 
 // reflect returns every packet after half the delay with its addresses
-// exchanged: what is sent to linkFar arrives from there at linkNear. Checksums
+// exchanged: what is sent to linkRemote arrives from there at linkLocal. Checksums
 // stay right, as they are sums in which the addresses may change places.
 //
 // tc-netem(8) would do, but many kernels are built without it.

@@ -408,7 +408,8 @@ type result struct {
 // begin starts troupe; its result is whole once done is closed.
 func (f *fixture) begin(args ...string) *result {
 	r := &result{done: make(chan struct{}), stdout: &output{grew: make(chan struct{}, 1)}, stderr: &output{grew: make(chan struct{}, 1)}}
-	a := &app{stdin: strings.NewReader(f.stdin), stdinPiped: f.stdin != "", stdout: r.stdout, stderr: r.stderr, signals: f.signals}
+	a := &app{stdin: strings.NewReader(f.stdin), stdinPiped: f.stdin != "", stdout: r.stdout, stderr: r.stderr,
+		signals: func() <-chan os.Signal { return f.signals }}
 	args = append([]string{args[0], "--server", f.url, "--state-dir", f.state}, args[1:]...)
 	go func() {
 		defer close(r.done)

@@ -11,17 +11,24 @@ import (
 )
 
 func main() {
+	a := &app{
+		stdin: os.Stdin, stdinPiped: piped(os.Stdin),
+		stdout: os.Stdout, stderr: os.Stderr,
+		signals: catchSignals,
+	}
+	os.Exit(a.run(os.Args[1:]))
+}
+
+// catchSignals returns a channel of the signals that cancel or leave a command. Only
+// commands that follow one call it: it starts a thread, a twentieth of what troupe
+// version takes.
+func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// A reader that goes away (`troupe exec … | head`) must cancel the command,
 	// not kill troupe and leave it running.
 	signal.Ignore(syscall.SIGPIPE)
-	a := &app{
-		stdin: os.Stdin, stdinPiped: piped(os.Stdin),
-		stdout: os.Stdout, stderr: os.Stderr,
-		signals: signals,
-	}
-	os.Exit(a.run(os.Args[1:]))
+	return signals
 }
 
 // app is one run of the program, with all that it touches of the outside.
@@ -30,7 +37,7 @@ type app struct {
 	stdinPiped bool // stdin is a pipe or a file
 	stdout     io.Writer
 	stderr     io.Writer
-	signals    <-chan os.Signal
+	signals    func() <-chan os.Signal
 
 	settings clientSettings
 	over     atomic.Bool // all that was followed has ended: what becomes of the connection is no news
@@ -38,7 +45,7 @@ type app struct {
 
 // run executes a command line and returns the exit code.
 func (a *app) run(args []string) int {
-	root := a.rootCommand()
+	root := a.rootCommand(args)
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

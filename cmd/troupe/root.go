@@ -11,8 +11,8 @@ and in the configuration file (server: …), in that order of precedence. The
 file is troupe/config.yaml in the user's configuration directory, or --config.
 Flags that describe one single command, such as --command, are flags only.`
 
-// rootCommand builds the command tree. It is built anew for every run.
-func (a *app) rootCommand() *cobra.Command {
+// rootCommand builds the command tree for a command line.
+func (a *app) rootCommand(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "troupe",
 		Short:         "Run commands on a troupe server",
@@ -30,15 +30,17 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	a.settings.define(root.PersistentFlags())
 	root.AddCommand(a.execCommand(), a.attachCommand(), a.sessionsCommand(), a.cancelCommand(), a.versionCommand())
+	if cmd, _, err := root.Find(args); err == nil && cmd != root {
+		root.CompletionOptions.DisableDefaultCmd = true // not needed, and five commands to build
+	}
 	return root
 }
 
-// internal reports whether cmd belongs to cobra (completion, help): those must
-// work with a broken configuration.
+// internal reports whether cmd needs no settings. It must work with a broken configuration.
 func internal(cmd *cobra.Command) bool {
 	for ; cmd != nil; cmd = cmd.Parent() {
 		switch cmd.Name() {
-		case "completion", "help", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+		case "version", "completion", "help", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 			return true
 		}
 	}

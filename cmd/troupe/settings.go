@@ -49,7 +49,7 @@ func (s *clientSettings) define(fs *pflag.FlagSet) {
 func (s *clientSettings) load(cmd *cobra.Command) error {
 	path, optional := s.configFile(cmd.Flags())
 	from, err := settings.Load(cmd.Flags(), settings.Options{
-		File: path, FileOptional: optional, Keys: fileKeys(cmd.Root()), IgnoreEmpty: true,
+		File: path, FileOptional: optional, Keys: func() []string { return fileKeys(cmd.Root()) }, IgnoreEmpty: true,
 	})
 	if err != nil {
 		return usageError(err)

@@ -16,7 +16,7 @@ import (
 func parse(t *testing.T, args ...string) (*clientSettings, error) {
 	t.Helper()
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, stdin: strings.NewReader("")}
-	root := a.rootCommand()
+	root := a.rootCommand(nil)
 	root.AddCommand(&cobra.Command{Use: "noop", RunE: func(*cobra.Command, []string) error { return nil }})
 	root.SetArgs(append([]string{"noop"}, args...))
 	err := root.Execute()

@@ -40,10 +40,11 @@ type signals struct {
 // watchSignals starts to watch. Until forward, a signal ends the context.
 func (a *app) watchSignals(cancel context.CancelCauseFunc) *signals {
 	s := &signals{a: a, cancel: cancel, done: make(chan struct{})}
+	caught := a.signals()
 	s.wg.Go(func() {
 		for {
 			select {
-			case sig := <-a.signals:
+			case sig := <-caught:
 				s.handle(sig)
 			case <-s.done:
 				return

@@ -34,7 +34,7 @@ func (e entry) assign(value pflag.Value) error {
 }
 
 // readFile reads one YAML mapping from the names of settings to values.
-func readFile(o Options, keys []string) (map[string]entry, error) {
+func readFile(o Options) (map[string]entry, error) {
 	if o.File == "" {
 		return nil, nil
 	}
@@ -49,7 +49,7 @@ func readFile(o Options, keys []string) (map[string]entry, error) {
 	if err != nil {
 		return nil, syntaxError(o.File, err)
 	}
-	f := file{path: o.File, keys: keys, removed: o.Removed, entries: map[string]entry{}, anchors: map[string]ast.Node{}}
+	f := file{path: o.File, keys: o.Keys(), removed: o.Removed, entries: map[string]entry{}, anchors: map[string]ast.Node{}}
 	for i, doc := range parsed.Docs {
 		if i > 0 {
 			return nil, fmt.Errorf("%s: one YAML document is needed, there are %d", o.File, len(parsed.Docs))

@@ -68,9 +68,9 @@ type Options struct {
 	File         string // path of the configuration file; empty: none
 	FileOptional bool   // a missing file is no error
 
-	// Keys are the names that the file may hold, for programs with several
+	// Keys returns the names that the file may hold, for programs with several
 	// commands that share a file. Nil: those of the flags that are loaded.
-	Keys []string
+	Keys func() []string
 
 	// IgnoreEmpty ignores variables that are set but empty. Otherwise they count,
 	// as the way to say --admin-listen "".
@@ -111,11 +111,10 @@ func Load(fs *pflag.FlagSet, o Options) (Origins, error) {
 	if err := o.Removed.inEnvironment(); err != nil {
 		return nil, err
 	}
-	keys := o.Keys
-	if keys == nil {
-		keys = Keys(fs)
+	if o.Keys == nil {
+		o.Keys = func() []string { return Keys(fs) }
 	}
-	entries, err := readFile(o, keys)
+	entries, err := readFile(o)
 	if err != nil {
 		return nil, err
 	}

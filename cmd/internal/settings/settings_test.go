@@ -107,7 +107,7 @@ func TestKeysOfOtherCommands(t *testing.T) {
 	fs, line, _ := flags()
 	other := pflag.NewFlagSet("other", pflag.ContinueOnError)
 	other.String("cwd", "", "")
-	o := Options{File: write(t, "cwd: /tmp\nmax-line: 1\n"), Keys: Keys(fs, other)}
+	o := Options{File: write(t, "cwd: /tmp\nmax-line: 1\n"), Keys: func() []string { return Keys(fs, other) }}
 	if _, err := Load(fs, o); err != nil || *line != 1 {
 		t.Errorf("%d, %v", *line, err)
 	}
