@@ -73,7 +73,7 @@ func startContainer(t testing.TB, socket string, in ...string) *container {
 
 func (c *container) pid() int { return c.cmd.Process.Pid }
 
-// kill ends the container as a kubelet does that has lost its testTimeout.
+// kill ends the container as a kubelet does after the grace period.
 func (c *container) kill() {
 	unix.Kill(c.pid(), unix.SIGKILL)
 	await(c.t, c.end, "end of the container")
@@ -163,7 +163,7 @@ func TestContainerEndsWithItsConnection(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		}
-		// No testTimeout here: RunnerLost means that it is so already.
+		// No waiting here: RunnerLost means that all are dead already.
 		for _, marker := range []string{c.marker, forks.marker, outside} {
 			if left := find(marker); len(left) > 0 {
 				t.Errorf("the runner is lost, but there are %v", left)

@@ -122,7 +122,7 @@ func TestCommandKillsItsInit(t *testing.T) {
 				t.Errorf("%d escaped", n)
 			}
 		case <-time.After(testTimeout):
-			t.Error("nobody was told")
+			t.Fatal("no event")
 		}
 	}
 	if len(find(neighbour.marker)) == 0 {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
@@ -130,8 +131,13 @@ func (w logWriter) Write(p []byte) (int, error) {
 }
 
 // testTimeout bounds every wait for something that must happen, on a busy machine and beside hundreds of
-// processes that fork in loops.
-const testTimeout = time.Minute
+// processes that fork in loops. Where a test is to fail, PROC_TEST_TIMEOUT makes it fail sooner.
+var testTimeout = func() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("PROC_TEST_TIMEOUT")); err == nil {
+		return d
+	}
+	return time.Minute
+}()
 
 func closeRunner(t testing.TB, r *Runner) {
 	t.Helper()
@@ -220,12 +226,27 @@ func runSpec(t testing.TB, r *Runner, marker string, spec Spec) *command {
 	t.Cleanup(func() {
 		c.tree.Kill()
 		await(t, c.tree.Dead(), "death at the end of the test")
+		if t.Failed() {
+			c.killLeftovers()
+		}
 		c.read.Wait()
 		if stdio.Stdin != nil {
 			stdio.Stdin.Close()
 		}
 	})
 	return c
+}
+
+// killLeftovers kills the processes that a broken build leaves behind, so that they do not outlive the test
+// nor hold its pipes open.
+func (c *command) killLeftovers() {
+	for _, p := range find(c.marker) {
+		pid, _, _ := strings.Cut(p, " ")
+		if n, err := strconv.Atoi(pid); err == nil {
+			unix.Kill(n, unix.SIGKILL)
+		}
+	}
+	c.stdio.close()
 }
 
 type writerFunc func([]byte) (int, error)

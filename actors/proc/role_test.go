@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
+	"github.com/troupe-dev/troupe/actors/proc/shim"
 )
 
 // helperMain is this test binary in another role: a trouped that can be killed, or a command that
@@ -26,6 +27,10 @@ func helperMain(role string) int {
 		return roleTrouped()
 	case "attack":
 		return roleAttack()
+	case "runner":
+		// Tests use the binary that TestMain builds. This links the runner into the test binary too, so
+		// that go test does not take a result from its cache after the runner has changed.
+		return shim.Main("test", os.Args)
 	}
 	return 2
 }

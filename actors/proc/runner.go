@@ -70,6 +70,8 @@ type Runner struct {
 	stop chan struct{}  // closed by Close
 	wg   sync.WaitGroup // every goroutine of this Runner and its trees
 
+	forceKillAfter time.Duration // shorter in tests
+
 	mu       sync.Mutex
 	closed   bool
 	conn     *runnerConn // nil while there is no runner
@@ -115,6 +117,8 @@ func Open(cfg Config) (*Runner, error) {
 		stop:   make(chan struct{}),
 		trees:  make(map[*Tree]struct{}),
 		owners: make(map[string]*owner),
+
+		forceKillAfter: forceKillAfter,
 	}
 	open := r.openEmbedded
 	if cfg.Socket != "" {

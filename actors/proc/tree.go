@@ -278,7 +278,7 @@ func (t *Tree) Kill() {
 		}
 		c := t.init
 		_ = c.conn.send(frame.New(frame.KindKill).Done())
-		t.force = time.AfterFunc(forceKillAfter, func() { t.r.forceKillInit(t, c) })
+		t.force = time.AfterFunc(t.r.forceKillAfter, func() { t.r.forceKillInit(t, c) })
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,6 +106,7 @@ func TestRecycledPidIsSpared(t *testing.T) {
 	absent := Stat{PID: 4711, Start: 1}
 	recycled := me
 	recycled.Start--
+	other, _ := fs.Stat(os.Getppid()) // alive, but not the parent
 	for name, tc := range map[string]struct {
 		parent Stat
 		start  uint64
@@ -112,6 +114,7 @@ func TestRecycledPidIsSpared(t *testing.T) {
 		"another start time, below an absent process": {absent, now.Start - 1},
 		"below an absent process":                     {absent, now.Start},
 		"below a recycled parent":                     {recycled, now.Start},
+		"below another living process":                {other, now.Start},
 		"another start time, below its real parent":   {me, now.Start - 1},
 	} {
 		w, s := strangerBelow(tc.parent, tc.start)
@@ -160,5 +163,77 @@ func TestSignalledWaiterCountsAsStopped(t *testing.T) {
 		if n := w.StopPass(sent); n != again {
 			t.Errorf("state %s: %d processes run after it, want %d", state, n, again)
 		}
+	}
+}
+
+// A process whose first thread has ended shows as a zombie, but is alive if it has other threads.
+func TestZombie(t *testing.T) {
+	for _, tc := range []struct {
+		state   byte
+		threads int
+		zombie  bool
+	}{{'Z', 1, true}, {'Z', 0, true}, {'X', 1, true}, {'Z', 2, false}, {'S', 1, false}, {'T', 1, false}} {
+		s := Stat{State: tc.state, Threads: tc.threads}
+		if s.Zombie() != tc.zombie {
+			t.Errorf("state %c with %d threads: %v", tc.state, tc.threads, !tc.zombie)
+		}
+	}
+}
+
+// SIGTERM goes to processes that were started in time, and once to each.
+func TestTermPass(t *testing.T) {
+	child := exec.Command("/bin/sh", "-c", `trap "" TERM; echo ready; sleep 1000`)
+	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { unix.Kill(-child.Process.Pid, unix.SIGKILL); child.Wait() }()
+	if _, err := out.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	shell, _ := NewProcfs().Stat(child.Process.Pid)
+	w := NewWalker(os.Getpid(), func(s *Stat) bool { return s.PID != shell.PID })
+	done := make(map[ProcID]bool)
+	if n := w.TermPass(done, shell.Start-1); n != 0 {
+		t.Errorf("%d signals to processes that were started later", n)
+	}
+	if n := w.TermPass(done, BootTicks()); n == 0 || !done[shell.ID()] {
+		t.Errorf("%d signals, %v", n, done)
+	}
+	again := map[ProcID]bool{}
+	w.Snapshot(nil)
+	for i := range w.found {
+		again[w.found[i].ID()] = true
+	}
+	if n := w.TermPass(again, BootTicks()); n != 0 {
+		t.Errorf("%d signals to processes that had one", n)
+	}
+}
+
+// Nothing ends the passes but done: not an empty snapshot, and not a number of passes.
+func TestKillAllEndsWithDoneOnly(t *testing.T) {
+	w := NewWalker(50, nil)
+	w.fs, w.children = fakeProc(t, map[int]int{50: 1}, true), true
+	const last = 99
+	asked, held := 0, false
+	done := func() bool {
+		if !held {
+			t.Error("asked without the lock")
+		}
+		asked++
+		return asked == last
+	}
+	wait := func(time.Duration) {
+		if held {
+			t.Error("waits with the lock")
+		}
+	}
+	w.KillAll(func() { held = true }, func() { held = false }, done, wait, make(map[ProcID]string))
+	if asked != last || held {
+		t.Errorf("asked %d times, lock held: %v", asked, held)
 	}
 }

@@ -9,25 +9,43 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
 
-// runnerBinary is the real program, built once for the whole run.
+// runnerBinary is a copy of the test binary that any user may execute. With SHIM_TEST_RUNNER in its
+// environment, which it inherits from the tests, it is troupe-runner.
 var runnerBinary string
 
+const runnerVariable = "SHIM_TEST_RUNNER"
+
+// testTimeout bounds every wait for something that must happen. Where a test is to fail,
+// PROC_TEST_TIMEOUT makes it fail sooner.
+var testTimeout = func() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("PROC_TEST_TIMEOUT")); err == nil {
+		return d
+	}
+	return time.Minute
+}()
+
 func TestMain(m *testing.M) {
+	if os.Getenv(runnerVariable) != "" {
+		os.Exit(Main("test", os.Args))
+	}
+	os.Setenv(runnerVariable, "1")
 	dir, err := os.MkdirTemp("", "shimtest")
 	if err != nil {
 		panic(err)
 	}
 	_ = os.Chmod(dir, 0o755) // other users run it too
 	runnerBinary = filepath.Join(dir, "troupe-runner")
-	build := exec.Command("go", "build", "-o", runnerBinary, "github.com/troupe-dev/troupe/cmd/troupe-runner")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building troupe-runner: %v\n%s", err, out)
-		os.Exit(1)
+	self, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(runnerBinary, self, 0o755)
+	}
+	if err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	os.RemoveAll(dir)

@@ -118,9 +118,13 @@ func (s *supervisor) reportOOMKills(known uint64, stop <-chan struct{}) {
 // memory, else 0. An init with a cgroup that counts such kills has its own counter, which treeDead
 // reads.
 func (p *initProcess) oomKillCount(x *execution, info *proctree.Siginfo) uint64 {
-	killed := info.Code == proctree.CLDKilled && unix.Signal(info.Status) == unix.SIGKILL
-	if !killed || x.killedByUs || p.cgroup.countsOOMKills() {
+	if !x.mayBeOutOfMemory(info) || p.cgroup.countsOOMKills() {
 		return 0
 	}
 	return findOOMCounter().kills()
+}
+
+// mayBeOutOfMemory reports whether the command died of a SIGKILL that this init did not send.
+func (x *execution) mayBeOutOfMemory(info *proctree.Siginfo) bool {
+	return info.Code == proctree.CLDKilled && unix.Signal(info.Status) == unix.SIGKILL && !x.killedByUs
 }
