@@ -45,8 +45,9 @@ func (p *process) report(kept bool) {
 	if !kept {
 		p.x.transcript.Seal()
 	}
-	// Mark has woken the writers of the connections. They go first: the bookkeeping
-	// below costs as much as sending the end of a short command.
+	// Mark has woken the writers of the connections. They go first: the bookkeeping below costs as
+	// much as sending the end of a short command. Without this, `troupe-load -only websocketd` takes
+	// 3 to 6 % longer.
 	runtime.Gosched()
 	p.engine.recordEnd(p.x, p.started, p.reported)
 }

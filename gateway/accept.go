@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"time"
 
 	"github.com/coder/websocket"
@@ -45,10 +44,6 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	c.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: c.sessionID(), EndsWithConnection: endsWithConnection,
 	}, c)
-	// The actors that open the session are next in line on this processor. Let them
-	// go before the other handshakes that wait for it: a hundred clients that come at
-	// once would otherwise have their sessions opened behind all of these.
-	runtime.Gosched()
 	g.add(c)
 	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", c.sessionID())
 	go c.read()
