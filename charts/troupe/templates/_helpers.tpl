@@ -19,7 +19,7 @@
 {{- .Values.serviceAccount.name | default (ternary (include "troupe.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* Cluster-wide objects carry the namespace, so that two releases of one name do not meet. */}}
+{{/* Cluster-wide objects carry the namespace, so that two releases of one name do not collide. */}}
 {{- define "troupe.clusterName" -}}
 troupe:{{ .Release.Namespace }}:{{ include "troupe.fullname" . }}
 {{- end -}}
@@ -40,7 +40,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* The chart's labels win over the user's: a selector that matches nothing is worse than a label that is not there. */}}
+{{/* The chart's labels win over the user's: a selector that matches nothing is worse than a missing label. */}}
 {{- define "troupe.labels" -}}
 {{- toYaml (merge (include "troupe.ownLabels" . | fromYaml) (.Values.commonLabels | default dict)) -}}
 {{- end -}}
@@ -62,7 +62,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* What the restricted Pod Security Standard asks of a container. The values' part cannot undo it: the schema lets nothing through that could. */}}
+{{/* The requirements of the restricted Pod Security Standard. Values cannot undo them: the schema refuses those that could. */}}
 {{- define "troupe.containerSecurity" -}}
 {{- $restricted := dict
       "runAsNonRoot" true
@@ -74,8 +74,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Numbers. */}}
 
-{{/* From the end of preStop to SIGKILL there is the drain, then the grace of those that are cancelled, then 30 s: for survivors that
-     hold output open (10 at most, by the schema), and for closing (trouped gives up after 20). */}}
+{{/* From the end of preStop to SIGKILL: the drain, the grace of commands that are cancelled then, and 30 s for survivors that hold
+     output open (2 s) and for closing (trouped gives up after 20 s). */}}
 {{- define "troupe.gracePeriod" -}}
 {{- add .Values.drain.preStopSeconds .Values.drain.timeoutSeconds .Values.limits.cancelGraceSeconds 30 -}}
 {{- end -}}

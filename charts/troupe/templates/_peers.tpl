@@ -1,11 +1,11 @@
-{{/* What many pods need to be one service. */}}
+{{/* Peers: several pods that are one service. */}}
 
-{{/* How many pods there can be. */}}
+{{/* The largest number of pods. */}}
 {{- define "troupe.maxReplicas" -}}
 {{- ternary .Values.autoscaling.maxReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
 {{- end -}}
 
-{{/* Whether pods know each other, "true" or "": as the values say, or where there can be more than one. */}}
+{{/* Whether pods are peers, "true" or "": as the values say, or if there can be more than one pod. */}}
 {{- define "troupe.peers" -}}
 {{- if ternary (gt (include "troupe.maxReplicas" . | int) 1) .Values.peers.enabled (kindIs "invalid" .Values.peers.enabled) -}}true{{- end -}}
 {{- end -}}
@@ -25,7 +25,7 @@
 {{- .Values.peers.tls.existingSecret | default (include "troupe.peerService" .) -}}
 {{- end -}}
 
-{{/* Pods of one release on different nodes, and in different zones, where that can be had. A user's own rule replaces the one of its kind. */}}
+{{/* Pods of one release on different nodes, and in different zones, where possible. A user's rule replaces the chart's rule of its kind. */}}
 {{- define "troupe.affinity" -}}
 {{- $affinity := deepCopy (.Values.affinity | default dict) -}}
 {{- if and (gt (include "troupe.maxReplicas" . | int) 1) (not (hasKey $affinity "podAntiAffinity")) -}}

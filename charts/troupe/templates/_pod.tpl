@@ -1,8 +1,8 @@
 {{- define "troupe.podSpec" -}}
 serviceAccountName: {{ include "troupe.serviceAccountName" . }}
-# Commands get no token. The server has one of its own, in its own volume, if it needs the API.
+# Commands get no token. The server has one, in its own volume, if it needs the API.
 automountServiceAccountToken: false
-# A Service called "troupe" would become TROUPE_PORT and the like, which are settings' names.
+# A Service called "troupe" would set TROUPE_PORT and the like, which are names of settings.
 enableServiceLinks: false
 shareProcessNamespace: false
 terminationGracePeriodSeconds: {{ include "troupe.gracePeriod" . }}
@@ -45,7 +45,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Puts the runner's binary where the runner's image, whatever it is, finds it. */}}
+{{/* Installs the runner's binary, so that any image can be the runner's. */}}
 {{- define "troupe.installRunner" -}}
 - name: install-runner
   image: {{ include "troupe.image" (list . .Values.image) | quote }}
@@ -78,8 +78,8 @@ topologySpreadConstraints:
     {{- if include "troupe.peers" . }}
     - {name: peer, containerPort: {{ include "troupe.peerPort" . }}}
     {{- end }}
-  # Answering is being alive, also while it drains; ready is having a runner and taking sessions. A restart costs every
-  # session of the pod, so a slow machine gets a minute.
+  # The server is alive while it answers, also during a drain, and ready while it has a runner and accepts sessions. A restart
+  # ends every session of the pod, so a slow machine gets a minute.
   startupProbe:
     httpGet: {path: /healthz, port: metrics}
     periodSeconds: 1
@@ -95,7 +95,7 @@ topologySpreadConstraints:
     timeoutSeconds: 2
     failureThreshold: 2
   {{- if .Values.drain.preStopSeconds }}
-  # The ingress still sends new clients for a moment; they are served.
+  # The ingress still sends new clients for a moment; the pod serves them.
   lifecycle:
     preStop:
       sleep: {seconds: {{ .Values.drain.preStopSeconds | int64 }}}
@@ -129,7 +129,7 @@ topologySpreadConstraints:
 - name: TROUPE_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 {{- with dig "limits" "memory" "" (.Values.server.resources | default dict) }}
-# 90 % of the memory limit, in bytes: the collector works harder before the kernel ends the server.
+# 90 % of the memory limit, in bytes: the garbage collector works harder before the kernel kills the server.
 - name: GOMEMLIMIT
   value: {{ div (mul (include "troupe.bytes" . | int64) 9) 10 | quote }}
 {{- end }}
@@ -162,7 +162,7 @@ topologySpreadConstraints:
   terminationMessagePolicy: FallbackToLogsOnError
   volumeMounts:
     - {name: bin, mountPath: /troupe/bin, readOnly: true}
-    # Read-only is enough to connect, and keeps commands from putting a socket of their own there.
+    # Read-only is enough to connect, and keeps commands from placing their own socket there.
     - {name: run, mountPath: /troupe/run, readOnly: true}
     - {name: workspace, mountPath: /workspace}
     - {name: tmp, mountPath: /tmp}

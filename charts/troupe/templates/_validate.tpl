@@ -1,4 +1,4 @@
-{{/* What the schema cannot say. Each message names the values to change. Everything that is wrong is said at once. */}}
+{{/* Checks that the schema cannot express. Each message names the values to change, and all are reported at once. */}}
 {{- define "troupe.validate" -}}
 {{- $v := .Values -}}
 {{- $wrong := list -}}
@@ -92,7 +92,7 @@
   {{- end -}}
 {{- end -}}
 {{- if and $v.podMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.metricsFrom) -}}
-  {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy keeps Prometheus out: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
+  {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy blocks Prometheus: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
 
 {{- $wrong = concat $wrong (include "troupe.validateVolumes" . | fromYamlArray) (include "troupe.validatePeers" . | fromYamlArray) -}}
@@ -102,7 +102,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Certificates of peers; a YAML list of what is wrong. */}}
+{{/* Certificates of peers; a YAML list of problems. */}}
 {{- define "troupe.validatePeers" -}}
 {{- $tls := .Values.peers.tls -}}
 {{- $wrong := list -}}
@@ -121,7 +121,7 @@
 {{- toYaml $wrong -}}
 {{- end -}}
 
-{{/* What could undo "restricted", or show a command what is the server's; a YAML list of what is wrong. */}}
+{{/* Volumes that would violate "restricted" or show commands the server's files; a YAML list of problems. */}}
 {{- define "troupe.validateVolumes" -}}
 {{- $v := .Values -}}
 {{- $wrong := list -}}
@@ -144,12 +144,12 @@
 {{- end -}}
 {{- range $v.runner.volumeMounts -}}
   {{- if has .name $own -}}
-    {{- $wrong = append $wrong (printf "runner.volumeMounts: %s is a volume of the chart's, which commands see where the chart mounts it or not at all: mount one of runner.volumes" .name) -}}
+    {{- $wrong = append $wrong (printf "runner.volumeMounts: %s is a volume of the chart, which values cannot mount for commands: mount one of runner.volumes" .name) -}}
   {{- end -}}
 {{- end -}}
 {{- range $name, $_ := $v.podAnnotations -}}
   {{- if hasPrefix "container.apparmor.security.beta.kubernetes.io/" $name -}}
-    {{- $wrong = append $wrong (printf "podAnnotations: %s can take AppArmor away: use appArmorProfile in server.securityContext or runner.securityContext" $name) -}}
+    {{- $wrong = append $wrong (printf "podAnnotations: %s can disable AppArmor: use appArmorProfile in server.securityContext or runner.securityContext" $name) -}}
   {{- end -}}
   {{- if has $name (list "checksum/config" "kubectl.kubernetes.io/default-container") -}}
     {{- $wrong = append $wrong (printf "podAnnotations: %s is rendered by the chart" $name) -}}
@@ -158,7 +158,7 @@
 {{- toYaml $wrong -}}
 {{- end -}}
 
-{{/* Replicas, their disruption and their scaling; a YAML list of what is wrong. */}}
+{{/* Replicas, their disruption and their scaling; a YAML list of problems. */}}
 {{- define "troupe.validateScale" -}}
 {{- $v := .Values -}}
 {{- $wrong := list -}}
@@ -175,7 +175,7 @@
     {{- $kept = int $pdb.minAvailable -}}
   {{- end -}}
   {{- if and (gt $replicas 0) (ge $kept $replicas) -}}
-    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %v with %d replicas would block every node drain for ever: leave it out, or run more replicas" (toString $pdb.minAvailable) $replicas) -}}
+    {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable %v with %d replicas would block every node drain forever: leave it out, or run more replicas" (toString $pdb.minAvailable) $replicas) -}}
   {{- end -}}
 {{- end -}}
 {{- if $v.autoscaling.enabled -}}
