@@ -131,7 +131,8 @@ func (s *service) meet() {
 	s.t.Helper()
 	for _, h := range s.pods {
 		eventually(s.t, 10*time.Second, h.pod+" knows the others", func() bool {
-			return int(h.cluster.alive.Load()) == len(s.pods)-1
+			alive, _ := h.cluster.peerStates()
+			return alive == len(s.pods)-1
 		})
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// peerMetrics are those of the service of many pods. Pods are never labels: their number is not bounded over time.
-type peerMetrics struct {
+// clusterMetrics are those of the service of many pods. Pods are never labels: their number is not bounded over time.
+type clusterMetrics struct {
 	*peers.Metrics
 	ended  *prometheus.CounterVec // role, cause
 	placed *prometheus.CounterVec // outcome
@@ -30,15 +30,15 @@ const (
 	roleOrigin = "host"  // this pod has the session
 )
 
-// newPeerMetrics makes them; those of the certificate if there is one.
-func newPeerMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held *linksHeld, state func() (alive, dead int)) *peerMetrics {
+// newClusterMetrics makes them; those of the certificate if there is one.
+func newClusterMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held *linksHeld, state func() (alive, dead int)) *clusterMetrics {
 	add := func(c prometheus.Collector) {
 		m.all = append(m.all, c)
 		if m.registerer != nil {
 			m.registerer.MustRegister(c)
 		}
 	}
-	p := &peerMetrics{Metrics: peers.NewMetrics(add)}
+	p := &clusterMetrics{Metrics: peers.NewMetrics(add)}
 	vec := func(name, help string, labels []string, values ...[]string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, labels)
 		for _, v := range values {

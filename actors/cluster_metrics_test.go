@@ -35,7 +35,7 @@ func TestCertificateExpiryIsTold(t *testing.T) {
 	ca.Lifetime = 3 * time.Hour
 	security := load(t, sign(t, ca, dir, peers.CertName))
 	reg := prometheus.NewRegistry()
-	newPeerMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld), func() (int, int) { return 0, 0 })
+	newClusterMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld), func() (int, int) { return 0, 0 })
 	for _, c := range []struct {
 		name           string
 		change         func()

@@ -79,7 +79,7 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	}
 	last := connect(s.pods[2].Engine, ConnectRequest{})
 	last.settled(t)
-	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].cluster.roomBut("pod-0") })
+	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].cluster.hasRoomElsewhere("pod-0") })
 	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
 	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
 		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
@@ -91,9 +91,11 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
 	s.pods[1].runner.down.Store(true)
-	eventually(t, 5*time.Second, "the others have heard of it", func() (told bool) {
-		s.pods[0].cluster.locked(func(table *relay.Table, _ time.Time) { told = table.Peer("pod-1").Draining })
-		return told
+	eventually(t, 5*time.Second, "the others have heard of it", func() bool {
+		first := s.pods[0].cluster
+		first.mu.Lock()
+		defer first.mu.Unlock()
+		return first.table.Peer("pod-1").Draining
 	})
 	var clients []*testClient
 	for i := range 5 {
@@ -298,7 +300,7 @@ func TestPodFlaps(t *testing.T) {
 	remote.answered(t, "1")
 	all := s.dir.Peers()
 	for range 20 {
-		s.dir.set(peers.Undecided)
+		s.dir.set(peers.Unresolved)
 		remote.conn.Request(wire.ID("2"), &wire.StatusParams{})
 		s.dir.set(peers.Unknown, all...)
 	}
@@ -326,7 +328,7 @@ func TestPodFlaps(t *testing.T) {
 	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.proxies.Load() == 0 })
 
 	// Without links it is forgotten. A newcomer waits until the directory knows.
-	s.dir.set(peers.Undecided)
+	s.dir.set(peers.Unresolved)
 	late := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	late.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	var once sync.Once
@@ -341,7 +343,7 @@ func TestPodFlaps(t *testing.T) {
 	// A directory that does not get to know says nothing of the session: the client is to try again.
 	late.hangUp(wire.CauseClientGone)
 	eventually(t, 5*time.Second, "there are no links", func() bool { return s.pods[1].cluster.held.proxies.Load() == 0 })
-	s.dir.set(peers.Undecided)
+	s.dir.set(peers.Unresolved)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
@@ -398,13 +400,13 @@ type deafEnd struct {
 }
 
 func (d *deafEnd) peerName() string { return d.peer }
-func (d *deafEnd) reconnected()     { d.heard++ }
+func (d *deafEnd) post(linkEvent)   { d.heard++ }
 
 // TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for it. The link that
 // is refused, because no heartbeat came yet, has no proxy, so it must not be told of the connection.
 func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	p := &cluster{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
-		Send: func(string, *relay.Envelope) {}, Load: func() *relay.Heartbeat { return nil },
+		Load: func() *relay.Heartbeat { return nil },
 	})}
 	now := time.Now()
 	p.table.SetPeers(now, []string{"pod-1"})
@@ -414,7 +416,7 @@ func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	p.mu.Lock() // the table is busy
 	go func() { joined <- p.join(relay.NewLinkID(), end) }()
 	for until := time.Now().Add(50 * time.Millisecond); time.Now().Before(until); {
-		p.reached("pod-1")
+		p.reconnected("pod-1")
 	}
 	p.mu.Unlock()
 	if <-joined {

@@ -107,8 +107,8 @@ func (c *connection) receive(ctx actor.Context) {
 		c.placeElsewhere(ctx)
 	case resumeElsewhere:
 		c.resumeElsewhere(ctx, msg)
-	case linkEvent:
-		c.linkEvent(ctx, msg)
+	case linkMessage:
+		c.linkMessage(ctx, msg)
 	case resumeOverdue:
 		if c.session == nil && c.remote == nil && !c.attaching {
 			c.client.Disconnect(wire.CauseNoSession)

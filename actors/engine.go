@@ -132,7 +132,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		return nil, fmt.Errorf("start the session manager: %w", err)
 	}
 	if cfg.Peers != nil {
-		e.joinPeers(cfg.Peers)
+		e.joinCluster(cfg.Peers)
 	}
 	return e, nil
 }

@@ -76,7 +76,7 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestEvictable(ctx)
-		if pid == nil || msg.proxyPod != "" && m.engine.cluster.roomBut(msg.proxyPod) {
+		if pid == nil || msg.proxyPod != "" && m.engine.cluster.hasRoomElsewhere(msg.proxyPod) {
 			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
 			return
 		}
@@ -140,7 +140,7 @@ func (m *manager) find(ctx actor.Context, msg findSession) {
 		ctx.Send(pid, msg.attach)
 		return
 	}
-	if m.engine.ofEarlierLife(msg.session) {
+	if m.engine.ofEarlierIncarnation(msg.session) {
 		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: sessionLost()})
 		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseSessionLost})
 		return

@@ -73,10 +73,10 @@ type (
 		params  *wire.ResumeParams
 		until   time.Time
 	}
-	// linkEvent: transport, timers, gateway → connection. Something for a link to another pod.
-	linkEvent struct {
-		link *proxyLink
-		do   func(*relay.Proxy, time.Time)
+	// linkMessage: a link's end → its connection. Something has happened to a link to another pod.
+	linkMessage struct {
+		link  *proxyLink
+		event linkEvent
 	}
 	// findSession: connection → manager. Answered with sessionFound, and forwarded to the
 	// session as attach; or answered with an error reply and disconnect.
@@ -200,3 +200,25 @@ type (
 	survivorGraceOver struct{}
 	pipesOverdue      struct{}
 )
+
+// linkEvent is something that happens to a link to another pod, at either end: one of the following.
+type linkEvent interface{ linkEvent() }
+
+type (
+	// linkFrame: transport → link. A frame of the link has arrived.
+	linkFrame struct{ frame *relay.Frame }
+	// linkPeerLost: cluster → link. The peer is dead, has restarted or does not exist: the link has ended.
+	linkPeerLost struct{ cause relay.Ended }
+	// linkReconnected: transport → link. The connection to the peer is a new one, so frames may be lost.
+	linkReconnected struct{}
+	// linkWoken: gateway's writer → proxy, when it has read output; transcript → origin, when there is more.
+	linkWoken struct{}
+	// linkDue: timer → link. The proxy or origin has something to do.
+	linkDue struct{}
+)
+
+func (linkFrame) linkEvent()       {}
+func (linkPeerLost) linkEvent()    {}
+func (linkReconnected) linkEvent() {}
+func (linkWoken) linkEvent()       {}
+func (linkDue) linkEvent()         {}

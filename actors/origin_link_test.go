@@ -38,7 +38,7 @@ func (s *service) served(t *testing.T) (near, remote *testClient) {
 
 // origins returns the first pod's.
 func (s *service) origins() (all []*originLink) {
-	for _, l := range s.pods[0].cluster.ends() {
+	for _, l := range s.pods[0].cluster.allLinks() {
 		all = append(all, l.(*originLink))
 	}
 	return all
@@ -59,8 +59,8 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	<-reading
 	remote.conn.Request(wire.ID("2"), &wire.StatusParams{}) // is received on the goroutine that all links share
 	eventually(t, 5*time.Second, "the request waits", func() bool {
-		slow.waiting.Lock()
-		defer slow.waiting.Unlock()
+		slow.inboxMu.Lock()
+		defer slow.inboxMu.Unlock()
 		return slow.handling
 	})
 	other.conn.Request(wire.ID("3"), &wire.StatusParams{})
@@ -68,14 +68,16 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	const size = 40 << 10
 	most := s.pods[0].cluster.maxControl()
 	for range 2 * most / size {
-		slow.frame(&relay.Frame{Seq: 1 << 40, Body: &relay.Frame_Request{Request: &relay.Request{Params: make([]byte, size)}}}) // too early
-		slow.reconnected()
+		slow.post(linkFrame{&relay.Frame{
+			Seq: 1 << 40, Body: &relay.Frame_Request{Request: &relay.Request{Params: make([]byte, size)}}, // too early
+		}})
+		slow.post(linkReconnected{})
 	}
-	slow.waiting.Lock()
+	slow.inboxMu.Lock()
 	if slow.cost > most || slow.cost < most-2*size {
 		t.Errorf("%d events of %d bytes wait, of at most %d", len(slow.inbox), slow.cost, most)
 	}
-	slow.waiting.Unlock()
+	slow.inboxMu.Unlock()
 
 	close(answer)
 	remote.answered(t, "2")
@@ -135,7 +137,7 @@ func TestPanicInALinkEndsTheLink(t *testing.T) {
 	s := newService(t, 2, nil)
 	near, remote := s.served(t)
 	h := s.origins()[0]
-	h.post(0, func(*relay.Origin, time.Time) { panic("injected") })
+	h.post(linkFrame{nil}) // nothing checks for that
 	eventually(t, 5*time.Second, "the client is disconnected", func() bool { _, ended := remote.hasEnded(); return ended })
 	eventually(t, 5*time.Second, "the link is gone", func() bool { return len(s.origins()) == 0 })
 	other, again := s.served(t)
@@ -149,12 +151,12 @@ func TestUnreadOutputCountsWhileThereIsASocket(t *testing.T) {
 	near, remote := s.served(t)
 	remote.pulls.Add(1) // its socket is still being written to
 	p := s.pods[1].cluster
-	p.ends()[0].peerLost(relay.EndedPeerDead)
+	p.allLinks()[0].post(linkPeerLost{relay.EndedPeerDead})
 	eventually(t, 5*time.Second, "the link is gone", func() bool { return p.held.proxies.Load() == 0 })
-	if n := p.reading.Load(); n != 1 {
+	if n := p.readers.Load(); n != 1 {
 		t.Errorf("%d clients read", n)
 	}
 	remote.pulls.Done()
-	eventually(t, 5*time.Second, "nobody reads", func() bool { return p.reading.Load() == 0 })
+	eventually(t, 5*time.Second, "nobody reads", func() bool { return p.readers.Load() == 0 })
 	s.stop(near, remote)
 }

@@ -33,8 +33,8 @@ const (
 	Unknown Knowledge = iota
 	// Known: the pod exists, as far as is known. Whether it answers is for heartbeats to say.
 	Known
-	// Undecided: the Directory has not been filled yet, or has just lost sight of the pod.
-	Undecided
+	// Unresolved: the Directory has not been filled yet, or has just lost sight of the pod.
+	Unresolved
 )
 
 // Static is a Directory that never changes.

@@ -40,9 +40,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(heartbeat, []byte{})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		now := simStart
-		table := NewTable(Self{"self", Incarnation{3}}, TableConfig{
-			Send: func(string, *Envelope) {}, Load: func() *Heartbeat { return nil }, Lost: func(LinkID, string, Ended) {},
-		})
+		table := NewTable(Self{"self", Incarnation{3}}, TableConfig{Load: func() *Heartbeat { return nil }})
 		table.Add(now, link, "peer")
 		send := func(*Frame) {}
 		client := &recorder{}
@@ -56,7 +54,8 @@ func FuzzEnvelope(f *testing.F) {
 			if proto.Unmarshal(b, e) != nil {
 				continue
 			}
-			_, _, frame := table.Route(now, e)
+			routed, _ := table.Route(now, e)
+			frame := routed.Frame
 			if frame == nil {
 				continue
 			}
@@ -64,7 +63,9 @@ func FuzzEnvelope(f *testing.F) {
 			origin.Receive(now, frame)
 			origin.Follow(now, feedOf(&stream{end: -1, piece: 100}))
 			now = now.Add(time.Second)
-			for _, end := range []interface{ Tick(time.Time) }{proxy, origin, table} {
+			table.Tick(now)
+			table.Tick(now)
+			for _, end := range []interface{ Tick(time.Time) }{proxy, origin} {
 				end.Tick(now)
 			}
 		}

@@ -7,46 +7,41 @@ import (
 )
 
 const (
-	// HeartbeatEvery is how often a pod says to its peers that it lives.
+	// HeartbeatEvery is how often a pod tells its peers that it is alive.
 	HeartbeatEvery = time.Second
-	// DeadAfter is how long nothing may be heard of a peer that is asked: four heartbeats. A client learns
-	// of its owner's death within 5 s, and a pod that stands still for 2 s is not dead.
+	// DeadAfter is how long a peer may be silent although it is asked: four heartbeats. A client learns of the death
+	// of its owner within 5 s, and a pod that stands still for 2 s is not dead.
 	DeadAfter = 4 * time.Second
-	// FirstContactTimeout is the same for a peer that was never heard. That it lives shows only when it knows where this
-	// pod is, and what it reads the directory from may be late: by 15 s after an API server was down, by 45 s
-	// if its watch is dead.
+	// FirstContactTimeout replaces DeadAfter for a peer that has never been heard. Such a peer can answer only when it
+	// knows where this pod is, and the directory that it reads may be late: by 15 s after an API server was down, by
+	// 45 s if its watch is dead.
 	FirstContactTimeout = time.Minute
-	// askAfter is how long a peer may be silent before it is asked for a sign at once, and again every askEvery: the
-	// first heartbeat after an outage may be late by HeartbeatEvery, which would make an outage of 2 s look like death.
+	// askAfter is how long a peer may be silent before it is asked to answer at once, and askEvery the interval at which
+	// it is asked again. Without asking, an outage of 2 s could look like a death, since the first heartbeat after it
+	// may come as late as HeartbeatEvery.
 	askAfter = 1500 * time.Millisecond
 	askEvery = 500 * time.Millisecond
 
-	// livesKept is how many earlier incarnations of a peer are remembered, whose late envelopes are ignored while the last one lives.
-	livesKept = 8
-	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's
-	// other end is told once, and a peer that goes on all the same costs no more than this.
+	// maxIncarnations is how many earlier incarnations of a peer are remembered. Their late envelopes are ignored.
+	maxIncarnations = 8
+	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's other end
+	// gets one, and a peer that keeps sending regardless gets no more than this.
 	resetsPerSecond = 200
 	resetBurst      = 400
-	// resetAgain is how long a link's other end is not told again: it asks no sooner than firstRetry.
-	resetAgain = 200 * time.Millisecond
-	// maxPeers bounds the peers that are remembered though nobody asks for them.
+	// maxPeers bounds the peers that are remembered although they are neither listed nor have links.
 	maxPeers = 1024
-	// tombstoneTTL is how long an ended link is remembered. A late Open comes from a connection that was reset,
-	// which is closed within seconds.
-	tombstoneTTL = time.Minute
-	// maxTombstones bounds the memory of that, at about 1 MiB.
-	maxTombstones = 16 << 10
 )
 
-// PeerState says whether a peer lives.
+// PeerState says whether a peer is alive.
 type PeerState int
 
 const (
-	// PeerIsUnknown: it was not heard of yet.
+	// PeerIsUnknown: it has not been heard yet.
 	PeerIsUnknown PeerState = iota
 	// PeerIsAlive: it was heard within DeadAfter.
 	PeerIsAlive
-	// PeerIsDead: it was not, or not within FirstContactTimeout if it never was before. It is asked all the same, and may come back.
+	// PeerIsDead: it was not heard within DeadAfter, or never within FirstContactTimeout. It still gets heartbeats, and
+	// may come back.
 	PeerIsDead
 )
 
@@ -60,13 +55,13 @@ func (s PeerState) String() string {
 	return "unknown"
 }
 
-// PeerInfo is what is known of a peer.
+// PeerInfo is what a Table knows of a peer.
 type PeerInfo struct {
 	Name        string
 	State       PeerState
-	Incarnation Incarnation // zero: not heard of
-	Heard       time.Time   // last
-	Sessions    int         // as it said last, and those that were placed there since
+	Incarnation Incarnation // zero: it has not been heard
+	Heard       time.Time   // the last time
+	Sessions    int         // from its last heartbeat, and those placed on it since
 	MaxSessions int
 	Draining    bool
 	Links       int // to it
@@ -79,49 +74,49 @@ type peer struct {
 	links       int
 	state       PeerState
 	incarnation Incarnation
-	lives       []life    // earlier ones, oldest first
-	heard       time.Time // zero: never
-	asked       time.Time // since when it is
-	askAt       time.Time // not again before
+	earlier     []earlierIncarnation // oldest first
+	heard       time.Time            // the last time; zero: never
+	asked       time.Time            // when the wait for it began
+	askAt       time.Time            // do not ask again before
 
 	count    uint64 // of the last heartbeat
 	load     *Heartbeat
-	reserved int // sessions placed there since
+	reserved int // sessions placed on it since that heartbeat
 
-	resets   float64 // that may be sent
+	resets   float64 // that may be sent now
 	resetsAt time.Time
 }
 
-// life is an earlier incarnation of a peer.
-type life struct {
-	incarnation Incarnation
-	spoke       time.Time // last, since it is over; zero: never
-}
-
-// earlier returns the earlier life with that incarnation, or nil.
-func (p *peer) earlier(incarnation Incarnation) *life {
-	for i := range p.lives {
-		if p.lives[i].incarnation == incarnation {
-			return &p.lives[i]
-		}
-	}
-	return nil
+// earlierIncarnation is one that another has replaced.
+type earlierIncarnation struct {
+	id    Incarnation
+	spoke time.Time // the last time since it was replaced; zero: never
 }
 
 func newPeer(now time.Time, name string) *peer {
 	return &peer{name: name, asked: now, resets: resetBurst, resetsAt: now}
 }
 
-// restart begins the peer's next life, or one that was buried alive.
-func (p *peer) restart(incarnation Incarnation) {
-	p.lives = slices.DeleteFunc(p.lives, func(l life) bool { return l.incarnation == incarnation })
-	if (p.incarnation != Incarnation{}) {
-		p.lives = append(p.lives, life{incarnation: p.incarnation})
-		if len(p.lives) > livesKept {
-			p.lives = slices.Delete(p.lives, 0, 1)
+// replaced returns the earlier incarnation with that id, or nil.
+func (p *peer) replaced(id Incarnation) *earlierIncarnation {
+	for i := range p.earlier {
+		if p.earlier[i].id == id {
+			return &p.earlier[i]
 		}
 	}
-	p.incarnation, p.count, p.load, p.reserved = incarnation, 0, nil, 0
+	return nil
+}
+
+// restart switches to a new incarnation, or back to one that was wrongly declared dead.
+func (p *peer) restart(id Incarnation) {
+	p.earlier = slices.DeleteFunc(p.earlier, func(e earlierIncarnation) bool { return e.id == id })
+	if (p.incarnation != Incarnation{}) {
+		p.earlier = append(p.earlier, earlierIncarnation{id: p.incarnation})
+		if len(p.earlier) > maxIncarnations {
+			p.earlier = slices.Delete(p.earlier, 0, 1)
+		}
+	}
+	p.incarnation, p.count, p.load, p.reserved = id, 0, nil, 0
 }
 
 // learn takes a heartbeat, unless a newer one has come.
@@ -135,33 +130,33 @@ func (p *peer) deadAt() time.Time {
 	if p.heard.IsZero() {
 		return p.asked.Add(FirstContactTimeout)
 	}
-	return p.lastSign().Add(DeadAfter)
+	return p.waitingSince().Add(DeadAfter)
 }
 
-// lastSign is when the peer was heard, or began to be asked, whichever is later.
-func (p *peer) lastSign() time.Time {
+// waitingSince is when the peer was last heard, or the wait for it began, whichever is later.
+func (p *peer) waitingSince() time.Time {
 	if p.asked.After(p.heard) {
 		return p.asked
 	}
 	return p.heard
 }
 
-// asks reports whether the peer's silence matters: one that is dead has its heartbeats, and answers them.
+// asks reports whether the peer is asked when it is silent. A dead one gets heartbeats, which it answers.
 func (p *peer) asks() bool { return p.wanted() && p.state != PeerIsDead }
 
-// askDue is when the peer is to be asked for a sign.
+// askDue is when the peer is asked next.
 func (p *peer) askDue() time.Time {
-	due := p.lastSign().Add(askAfter)
+	due := p.waitingSince().Add(askAfter)
 	if p.askAt.After(due) {
 		return p.askAt
 	}
 	return due
 }
 
-// wanted reports whether anyone asks for the peer.
+// wanted reports whether the peer gets heartbeats.
 func (p *peer) wanted() bool { return p.listed || p.links > 0 }
 
-// mayReset takes from the allowance.
+// mayReset takes one Reset from the peer's allowance.
 func (p *peer) mayReset(now time.Time) bool {
 	p.resets = min(resetBurst, p.resets+now.Sub(p.resetsAt).Seconds()*resetsPerSecond)
 	p.resetsAt = now
@@ -176,6 +171,14 @@ func (p *peer) room() int {
 	return int(p.load.GetMaxSessions()) - int(p.load.GetSessions()) - p.reserved
 }
 
+func (p *peer) info() PeerInfo {
+	return PeerInfo{
+		Name: p.name, State: p.state, Incarnation: p.incarnation, Heard: p.heard, Links: p.links,
+		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
+		Draining: p.load.GetDraining(),
+	}
+}
+
 // Peer returns what is known of a peer.
 func (t *Table) Peer(name string) PeerInfo {
 	p := t.peers[name]
@@ -185,14 +188,7 @@ func (t *Table) Peer(name string) PeerInfo {
 	return p.info()
 }
 
-func (p *peer) info() PeerInfo {
-	return PeerInfo{
-		Name: p.name, State: p.state, Incarnation: p.incarnation, Heard: p.heard, Links: p.links, Draining: p.load.GetDraining(),
-		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
-	}
-}
-
-// Peers returns what is known of all of them, by name.
+// Peers returns what is known of all peers, by name.
 func (t *Table) Peers() []PeerInfo {
 	var all []PeerInfo
 	for _, p := range t.sorted() {
@@ -208,8 +204,8 @@ func (t *Table) Reserve(name string) {
 	}
 }
 
-// Placement returns the peers that may have room for a session: those that are not dead and do not
-// drain, in the order of their room, so that those believed to be full, of which none may be, come last.
+// Placement returns the peers that may take a new session: listed, alive and not draining. Those with most room come
+// first, and those believed to be full last, since they may not be.
 func (t *Table) Placement() []string {
 	var all []*peer
 	for _, p := range t.sorted() {
@@ -223,53 +219,4 @@ func (t *Table) Placement() []string {
 		names[i] = p.name
 	}
 	return names
-}
-
-// tombstones remembers links that have ended or were refused.
-type tombstones struct {
-	when  map[LinkID]time.Time // of the last Reset, or zero
-	order []tombstone          // oldest first
-}
-
-type tombstone struct {
-	link      LinkID
-	createdAt time.Time
-}
-
-func (g *tombstones) add(now time.Time, link LinkID) {
-	g.expire(now)
-	if g.when == nil {
-		g.when = map[LinkID]time.Time{}
-	}
-	if _, ok := g.when[link]; ok {
-		return
-	}
-	g.when[link] = time.Time{}
-	g.order = append(g.order, tombstone{link, now})
-}
-
-func (g *tombstones) expire(now time.Time) {
-	n := 0
-	for n < len(g.order) && (now.Sub(g.order[n].createdAt) > tombstoneTTL || len(g.order)-n >= maxTombstones) {
-		delete(g.when, g.order[n].link)
-		n++
-	}
-	g.order = g.order[n:]
-}
-
-func (g *tombstones) has(now time.Time, link LinkID) bool {
-	g.expire(now)
-	_, ok := g.when[link]
-	return ok
-}
-
-// mayReset reports whether the link's other end was not told just now. What was refused once stays so.
-func (g *tombstones) mayReset(now time.Time, link LinkID) bool {
-	g.add(now, link)
-	last := g.when[link]
-	if !last.IsZero() && now.Sub(last) < resetAgain {
-		return false
-	}
-	g.when[link] = now
-	return true
 }

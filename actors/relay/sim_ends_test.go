@@ -206,9 +206,11 @@ func (h *simOrigin) settle() {
 func (p *simPod) takes(e *Envelope) {
 	w := p.w
 	p.hears(e)
-	verdict, id, f := p.table.Route(w.now, e)
+	routed, events := p.table.Route(w.now, e)
+	p.handle(events)
 	p.armTable()
-	switch verdict {
+	id, f := routed.Link, routed.Frame
+	switch routed.Verdict {
 	case OpenOrigin:
 		h := p.newOrigin(w.pod(e.GetFrom()), id)
 		if !p.table.Add(w.now, id, e.GetFrom()) {
@@ -222,6 +224,18 @@ func (p *simPod) takes(e *Envelope) {
 			h.call(func() { h.origin.Receive(w.now, f) })
 		} else {
 			w.failf("a link that is in the table and nowhere else")
+		}
+	}
+}
+
+// handle does what the table asks for.
+func (p *simPod) handle(events []Event) {
+	for _, e := range events {
+		switch e := e.(type) {
+		case Send:
+			p.sends(p.w.pod(e.Peer), e.Envelope)
+		case LinkLost:
+			p.linkLost(e.Link, e.Peer, e.Cause)
 		}
 	}
 }

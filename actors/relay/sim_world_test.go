@@ -94,7 +94,7 @@ func newWorld(seed uint64) *world {
 		}
 	}
 	for _, p := range w.pods {
-		p.incarnations()
+		p.starts()
 	}
 	for i := range 1 + w.rng.IntN(3) {
 		w.users = append(w.users, newUser(w, i))
@@ -169,25 +169,23 @@ func (w *world) random16() (b [16]byte) {
 	return b
 }
 
-func (p *simPod) incarnations() {
+func (p *simPod) starts() {
 	w := p.w
 	p.up, p.incarnation, p.life = true, w.random16(), p.life+1
 	p.proxies, p.origins = map[LinkID]*simProxy{}, map[LinkID]*simOrigin{}
 	p.sockets, p.sessions, p.paused, p.mailUntil = nil, map[string]*simSession{}, time.Time{}, time.Time{}
 	p.tableDue, p.heard, p.misled = time.Time{}, map[Incarnation]time.Time{}, make([]time.Time, 8)
 	p.table = NewTable(Self{p.name, p.incarnation}, TableConfig{
-		Send:     func(peer string, e *Envelope) { p.sends(w.pod(peer), e) },
 		Load:     func() *Heartbeat { return &Heartbeat{Sessions: uint32(len(p.sessions)), MaxSessions: maxSimSessions} },
-		Lost:     p.linkLost,
 		Counters: &w.counters,
 	})
 	var names []string
 	for _, q := range w.pods {
 		names = append(names, q.name)
 	}
-	p.table.SetPeers(w.now, names)
+	p.handle(p.table.SetPeers(w.now, names))
 	p.armTable()
-	w.logf("%s incarnations", p.name)
+	w.logf("%s starts", p.name)
 }
 
 func (w *world) pod(name string) *simPod {
@@ -237,7 +235,7 @@ func (p *simPod) armTable() {
 	p.after(max(0, next.Sub(p.w.now)), func() {
 		if p.tableDue.Equal(next) {
 			p.tableDue = time.Time{}
-			p.table.Tick(p.w.now)
+			p.handle(p.table.Tick(p.w.now))
 			p.armTable()
 		}
 	})
@@ -267,7 +265,7 @@ func (p *simPod) crash() {
 	}
 	w.after(down, func() {
 		if !p.up {
-			p.incarnations()
+			p.starts()
 		}
 	})
 }
@@ -401,7 +399,7 @@ func (w *world) heal() {
 	w.after(0, func() {
 		for _, p := range w.pods {
 			if !p.up {
-				p.incarnations()
+				p.starts()
 			}
 		}
 	})

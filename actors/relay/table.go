@@ -14,35 +14,30 @@ type Self struct {
 
 // TableConfig is what a table needs.
 type TableConfig struct {
-	// Send sends to a peer. It must not block, and may lose what it sends.
-	Send func(peer string, e *Envelope)
-	// Load returns what heartbeats say of this pod. Count is filled in.
+	// Load returns this pod's load for a heartbeat. The table fills in the rest.
 	Load func() *Heartbeat
-	// Lost is called for each link whose peer is dead or another process now. The link is no longer in
-	// the table: pass on PeerLost.
-	Lost func(link LinkID, peer string, why Ended)
-	// State is called when a peer's state changes. May be nil.
-	State func(peer string, state PeerState)
 	// Counters may be nil.
 	Counters *Counters
 }
 
-// Table knows the peers of a pod and the links to them: it sends heartbeats,
-// notices who is dead, and says to which link an envelope belongs. Its methods
-// but Wrap are for one goroutine at a time, and do not block.
+// Table knows the peers of a pod and the links to them: it makes heartbeats, notices which peers are dead, and says
+// which link an envelope belongs to. It does nothing itself: its methods return what is to be done, as events.
+//
+// The methods, except Wrap, are for one goroutine at a time.
 type Table struct {
-	self  Self
-	cfg   TableConfig
-	peers map[string]*peer
-	links map[LinkID]*peer
-	past  tombstones
+	self       Self
+	cfg        TableConfig
+	peers      map[string]*peer
+	links      map[LinkID]*peer
+	tombstones tombstones
+	events     []Event // of the call in progress
 
 	count    uint64    // of heartbeats
 	beat     time.Time // when the next is due
 	lastTick time.Time
 }
 
-// NewTable makes a table that knows nobody.
+// NewTable makes a table without peers.
 func NewTable(self Self, cfg TableConfig) *Table {
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
@@ -50,17 +45,60 @@ func NewTable(self Self, cfg TableConfig) *Table {
 	return &Table{self: self, cfg: cfg, peers: map[string]*peer{}, links: map[LinkID]*peer{}}
 }
 
-// Verdict says what is to be done with an envelope.
+// Event is something to be done, in the order of the events returned: a Send, a LinkLost or a PeerChanged.
+type Event interface{ event() }
+
+type (
+	// Send asks for an envelope to be sent to a peer. It may be lost.
+	Send struct {
+		Peer     string
+		Envelope *Envelope
+	}
+	// LinkLost says that the peer of a link is dead, or another process now. The table has removed the link: tell its
+	// proxy or origin by PeerLost.
+	LinkLost struct {
+		Link  LinkID
+		Peer  string
+		Cause Ended
+	}
+	// PeerChanged says that the state of a peer has changed.
+	PeerChanged struct {
+		Peer  string
+		State PeerState
+	}
+)
+
+func (Send) event()        {}
+func (LinkLost) event()    {}
+func (PeerChanged) event() {}
+
+func (t *Table) emit(e Event) { t.events = append(t.events, e) }
+
+// take returns the events of the call that ends.
+func (t *Table) take() []Event {
+	events := t.events
+	t.events = nil
+	return events
+}
+
+// Verdict says what is to be done with a frame.
 type Verdict int
 
 const (
-	// Ignore: the table has dealt with it.
+	// Ignore: there is none, or the table has dealt with it.
 	Ignore Verdict = iota
 	// Deliver the frame to the proxy or origin of the link.
 	Deliver
 	// OpenOrigin: make an origin of the link, Add it, and deliver the frame to it.
 	OpenOrigin
 )
+
+// Routed is a frame that was in an envelope, and where it belongs. Link and Frame are not set with Ignore.
+type Routed struct {
+	Verdict Verdict
+	Link    LinkID
+	Frame   *Frame
+}
 
 // Wrap puts a frame into an envelope. It may be called from any goroutine.
 func (t *Table) Wrap(f *Frame) *Envelope {
@@ -73,9 +111,9 @@ func (t *Table) envelope() *Envelope {
 	return &Envelope{Version: Version, From: t.self.Pod, Incarnation: t.self.Incarnation[:]}
 }
 
-// SetPeers says to whom heartbeats are sent. A peer that is no longer among them is
-// forgotten when it has no links; until then, only its silence ends them.
-func (t *Table) SetPeers(now time.Time, names []string) {
+// SetPeers replaces the peers that get heartbeats. A peer that is no longer among them is forgotten when it has no
+// links; until then, only its silence ends them.
+func (t *Table) SetPeers(now time.Time, names []string) []Event {
 	was := make(map[*peer]bool, len(t.peers))
 	for _, p := range t.peers {
 		was[p], p.listed = p.listed, false
@@ -88,15 +126,16 @@ func (t *Table) SetPeers(now time.Time, names []string) {
 		if !was[p] && p.links == 0 {
 			p.asked = now
 			if p.state == PeerIsDead {
-				t.become(p, PeerIsUnknown) // it is said to be back
+				t.become(p, PeerIsUnknown) // the directory says that it is back
 			}
 		}
 		p.listed = true
 	}
 	t.beat = now // for the new ones
+	return t.take()
 }
 
-// peer returns the peer of that name, of whom nothing may be known yet.
+// peer returns the named peer, creating it if needed.
 func (t *Table) peer(now time.Time, name string) *peer {
 	p := t.peers[name]
 	if p == nil {
@@ -106,10 +145,10 @@ func (t *Table) peer(now time.Time, name string) *peer {
 	return p
 }
 
-// forget drops the peers that nobody asks for, when nothing late can come from their earlier lives.
+// forget drops the peers that get no heartbeats, once no late envelope of an earlier incarnation can arrive.
 func (t *Table) forget(now time.Time) {
 	for name, p := range t.peers {
-		if !p.wanted() && (now.Sub(p.lastSign()) > tombstoneTTL || len(t.peers) > maxPeers) {
+		if !p.wanted() && (now.Sub(p.waitingSince()) > tombstoneTTL || len(t.peers) > maxPeers) {
 			delete(t.peers, name)
 		}
 	}
@@ -130,21 +169,19 @@ func (t *Table) Add(now time.Time, link LinkID, name string) bool {
 
 // Remove takes out a link that has ended. A late Open of it does not open it again.
 func (t *Table) Remove(now time.Time, link LinkID) {
-	p := t.links[link]
-	if p == nil {
-		return
+	if p := t.links[link]; p != nil {
+		t.remove(now, link, p)
 	}
-	t.remove(now, link, p)
 }
 
 func (t *Table) remove(now time.Time, link LinkID, p *peer) {
 	delete(t.links, link)
 	p.links--
-	t.past.add(now, link)
+	t.tombstones.add(now, link)
 }
 
-// lose ends all links to a peer.
-func (t *Table) lose(now time.Time, p *peer, why Ended) {
+// lose removes all links to a peer.
+func (t *Table) lose(now time.Time, p *peer, cause Ended) {
 	if p.links == 0 {
 		return
 	}
@@ -158,23 +195,26 @@ func (t *Table) lose(now time.Time, p *peer, why Ended) {
 	slices.SortFunc(lost, func(a, b LinkID) int { return slices.Compare(a[:], b[:]) })
 	for _, link := range lost {
 		t.remove(now, link, p)
-	}
-	for _, link := range lost {
-		t.cfg.Lost(link, p.name, why)
+		t.emit(LinkLost{Link: link, Peer: p.name, Cause: cause})
 	}
 }
 
-// Route says what is to be done with an envelope that came, after it has dealt with
-// what it says of its sender. Link and frame are set for Deliver and OpenOrigin.
-func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
+// Route takes an envelope that has arrived: it learns what the envelope says of its sender, and says where the frame
+// in it belongs. Handle the events before the frame.
+func (t *Table) Route(now time.Time, e *Envelope) (Routed, []Event) {
+	routed := t.route(now, e)
+	return routed, t.take()
+}
+
+func (t *Table) route(now time.Time, e *Envelope) Routed {
 	if Check(e) != nil || e.GetFrom() == t.self.Pod {
 		t.cfg.Counters.Violations.Add(1)
-		return Ignore, LinkID{}, nil
+		return Routed{}
 	}
 	p := t.peer(now, e.GetFrom())
 	if !t.heard(now, p, Incarnation(e.GetIncarnation())) {
 		t.cfg.Counters.Stale.Add(1)
-		return Ignore, LinkID{}, nil
+		return Routed{}
 	}
 	switch kind := e.GetKind().(type) {
 	case *Envelope_Heartbeat:
@@ -183,28 +223,29 @@ func (t *Table) Route(now time.Time, e *Envelope) (Verdict, LinkID, *Frame) {
 			t.sendHeartbeat(p, false)
 		}
 	case *Envelope_Frame:
-		return t.route(now, p, kind.Frame)
+		return t.routeFrame(now, p, kind.Frame)
 	default:
 		t.cfg.Counters.Unknown.Add(1)
 	}
-	return Ignore, LinkID{}, nil
+	return Routed{}
 }
 
-// heard notes a sign of life. It returns false for one from a life that is over.
+// heard notes a sign of life. It returns false for one of an incarnation that is over.
 //
-// Boots have no order. A late envelope of a life that was never heard of before looks like a restart, and buries
-// the life that goes on; which is heard again when nothing more has come from the dead one, and it has gone on since.
-func (t *Table) heard(now time.Time, p *peer, incarnation Incarnation) bool {
-	if l := p.earlier(incarnation); l != nil {
-		goesOn := l.spoke.After(p.heard)
-		l.spoke = now
+// Incarnations have no order. A late envelope of one that was never heard before looks like a restart, and replaces
+// the incarnation that is alive. That one was wrongly declared dead: it is accepted again when the other has been
+// silent for so long that the peer is dead, and it has spoken since.
+func (t *Table) heard(now time.Time, p *peer, id Incarnation) bool {
+	if e := p.replaced(id); e != nil {
+		goesOn := e.spoke.After(p.heard)
+		e.spoke = now
 		if !goesOn || p.state != PeerIsDead {
 			return false
 		}
 	}
-	if p.incarnation != incarnation {
+	if p.incarnation != id {
 		restarted := p.incarnation != Incarnation{}
-		p.restart(incarnation)
+		p.restart(id)
 		if restarted {
 			t.lose(now, p, EndedPeerRestarted)
 		}
@@ -215,47 +256,44 @@ func (t *Table) heard(now time.Time, p *peer, incarnation Incarnation) bool {
 }
 
 func (t *Table) become(p *peer, state PeerState) {
-	if p.state == state {
-		return
-	}
-	p.state = state
-	if t.cfg.State != nil {
-		t.cfg.State(p.name, state)
+	if p.state != state {
+		p.state = state
+		t.emit(PeerChanged{Peer: p.name, State: state})
 	}
 }
 
-func (t *Table) route(now time.Time, p *peer, f *Frame) (Verdict, LinkID, *Frame) {
+func (t *Table) routeFrame(now time.Time, p *peer, f *Frame) Routed {
 	link := LinkID(f.GetLink())
 	switch of := t.links[link]; {
 	case of == p:
-		return Deliver, link, f
+		return Routed{Deliver, link, f}
 	case of != nil:
-		t.cfg.Counters.Violations.Add(1) // another pod's link
-		return Ignore, LinkID{}, nil
+		t.cfg.Counters.Violations.Add(1) // it belongs to another pod
+		return Routed{}
 	}
-	if _, opens := f.Body.(*Frame_Open); opens && f.Seq == 1 && !t.past.has(now, link) {
-		return OpenOrigin, link, f
+	if _, opens := f.Body.(*Frame_Open); opens && f.Seq == 1 && !t.tombstones.has(now, link) {
+		return Routed{OpenOrigin, link, f}
 	}
 	t.refuse(now, p, link, f)
-	return Ignore, LinkID{}, nil
+	return Routed{}
 }
 
-// refuse tells who sent a frame of an unknown link. It asks for no answer, and nothing is said to
-// an Ack or a Reset, so that two pods never go on about a link that neither has.
+// refuse answers a frame of an unknown link with a Reset. It asks for no answer itself, and never answers an Ack or a
+// Reset, so that two pods cannot go on about a link that neither has.
 func (t *Table) refuse(now time.Time, p *peer, link LinkID, f *Frame) {
 	_, probe := f.Body.(*Frame_Probe)
 	if f.Seq == 0 && !probe {
 		return
 	}
-	if !p.mayReset(now) || !t.past.mayReset(now, link) {
+	if !p.mayReset(now) || !t.tombstones.mayReset(now, link) {
 		return
 	}
 	t.cfg.Counters.Resets.Add(1)
-	t.cfg.Send(p.name, t.Wrap(&Frame{Link: link[:], Body: &Frame_Reset_{&Reset{}}}))
+	t.emit(Send{p.name, t.Wrap(&Frame{Link: link[:], Body: &Frame_Reset_{&Reset{}}})})
 }
 
-// Tick sends heartbeats, and looks who is dead.
-func (t *Table) Tick(now time.Time) {
+// Tick makes heartbeats, and finds out which peers are dead.
+func (t *Table) Tick(now time.Time) []Event {
 	t.awoke(now)
 	due := !now.Before(t.beat)
 	if due {
@@ -275,10 +313,11 @@ func (t *Table) Tick(now time.Time) {
 		}
 	}
 	t.forget(now)
+	return t.take()
 }
 
-// awoke begins the wait for the peers anew when this process did not run for a while:
-// nobody was asked in that time, so nobody has failed to answer.
+// awoke restarts the wait for all peers when this process did not run for a while: no peer was asked in that time, so
+// none has failed to answer.
 func (t *Table) awoke(now time.Time) {
 	if !t.lastTick.IsZero() && now.Sub(t.lastTick) > 2*HeartbeatEvery {
 		for _, p := range t.peers {
@@ -296,7 +335,7 @@ func (t *Table) sendHeartbeat(p *peer, ask bool) {
 		Count: t.count, Sessions: load.GetSessions(), MaxSessions: load.GetMaxSessions(), Draining: load.GetDraining(),
 		Ask: ask,
 	}}
-	t.cfg.Send(p.name, e)
+	t.emit(Send{p.name, e})
 }
 
 // sorted returns the peers in the order of their names.

@@ -18,13 +18,30 @@ type tableAt struct {
 func newTableAt(peers ...string) *tableAt {
 	a := &tableAt{now: simStart, lost: map[LinkID]Ended{}}
 	a.Table = NewTable(Self{"a", NewIncarnation()}, TableConfig{
-		Send:  func(_ string, e *Envelope) { a.sent = append(a.sent, e) },
-		Load:  func() *Heartbeat { return &Heartbeat{MaxSessions: 100} },
-		Lost:  func(link LinkID, _ string, why Ended) { a.lost[link] = why },
-		State: func(_ string, s PeerState) { a.states = append(a.states, s) },
+		Load: func() *Heartbeat { return &Heartbeat{MaxSessions: 100} },
 	})
-	a.SetPeers(a.now, peers)
+	a.handle(a.SetPeers(a.now, peers))
 	return a
+}
+
+func (a *tableAt) handle(events []Event) {
+	for _, e := range events {
+		switch e := e.(type) {
+		case Send:
+			a.sent = append(a.sent, e.Envelope)
+		case LinkLost:
+			a.lost[e.Link] = e.Cause
+		case PeerChanged:
+			a.states = append(a.states, e.State)
+		}
+	}
+}
+
+// route has the table take an envelope.
+func (a *tableAt) route(e *Envelope) Routed {
+	routed, events := a.Route(a.now, e)
+	a.handle(events)
+	return routed
 }
 
 // pass lets time pass, with a tick whenever one is due.
@@ -32,7 +49,7 @@ func (a *tableAt) pass(d time.Duration) {
 	end := a.now.Add(d)
 	for next := a.Next(); !next.IsZero() && !next.After(end); next = a.Next() {
 		a.now = maxTime(a.now, next)
-		a.Tick(a.now)
+		a.handle(a.Tick(a.now))
 	}
 	a.now = end
 }
@@ -51,7 +68,7 @@ func TestSilentPeerIsDead(t *testing.T) {
 	a := newTableAt("b", "c")
 	incarnation, link := NewIncarnation(), NewLinkID()
 	a.Add(a.now, link, "b")
-	a.Route(a.now, from("b", incarnation, nil))
+	a.route(from("b", incarnation, nil))
 	a.pass(DeadAfter - 1)
 	if len(a.lost) > 0 {
 		t.Fatal("dead before its time")
@@ -67,7 +84,7 @@ func TestSilentPeerIsDead(t *testing.T) {
 	if a.Peer("c").State != PeerIsDead {
 		t.Error("a peer that was never heard of is not dead")
 	}
-	a.Route(a.now, from("b", incarnation, nil))
+	a.route(from("b", incarnation, nil))
 	if a.Peer("b").State != PeerIsAlive || !a.Add(a.now, NewLinkID(), "b") {
 		t.Error("a peer that is heard again is dead")
 	}
@@ -76,7 +93,7 @@ func TestSilentPeerIsDead(t *testing.T) {
 // TestAskedPeerAnswersAtOnce: so that an outage of three seconds is not taken for death.
 func TestAskedPeerAnswersAtOnce(t *testing.T) {
 	a := newTableAt("b")
-	a.Route(a.now, from("b", NewIncarnation(), nil))
+	a.route(from("b", NewIncarnation(), nil))
 	a.pass(3 * time.Second)
 	asks := 0
 	var ask *Envelope
@@ -91,7 +108,7 @@ func TestAskedPeerAnswersAtOnce(t *testing.T) {
 	}
 	b := newTableAt("a")
 	b.self.Pod = "b"
-	b.Route(b.now, ask)
+	b.route(ask)
 	if len(b.sent) != 1 || b.sent[0].GetHeartbeat() == nil || b.sent[0].GetHeartbeat().GetAsk() {
 		t.Errorf("answered with %v", b.sent)
 	}
@@ -99,10 +116,10 @@ func TestAskedPeerAnswersAtOnce(t *testing.T) {
 
 func TestSleeperDoesNotBlameOthers(t *testing.T) {
 	a := newTableAt("b")
-	a.Route(a.now, from("b", NewIncarnation(), nil))
+	a.route(from("b", NewIncarnation(), nil))
 	a.pass(time.Second)
 	a.now = a.now.Add(time.Minute)
-	a.Tick(a.now)
+	a.handle(a.Tick(a.now))
 	if a.Peer("b").State != PeerIsAlive {
 		t.Error("a peer is dead because this pod stood still")
 	}
@@ -115,37 +132,38 @@ func TestSleeperDoesNotBlameOthers(t *testing.T) {
 func TestRestartEndsLinksOnce(t *testing.T) {
 	a := newTableAt("b")
 	first, second, link := NewIncarnation(), NewIncarnation(), NewLinkID()
-	a.Route(a.now, from("b", first, nil))
+	a.route(from("b", first, nil))
 	a.Add(a.now, link, "b")
-	a.Route(a.now, from("b", second, nil))
+	a.route(from("b", second, nil))
 	if a.lost[link] != EndedPeerRestarted {
 		t.Errorf("lost %v", a.lost)
 	}
 	newer := NewLinkID()
 	a.Add(a.now, newer, "b")
-	verdict, _, _ := a.Route(a.now, from("b", first, &Frame{Link: newer[:], Seq: 1}))
-	if verdict != Ignore || len(a.lost) != 1 || a.cfg.Counters.Stale.Load() != 1 {
+	routed := a.route(from("b", first, &Frame{Link: newer[:], Seq: 1}))
+	if routed.Verdict != Ignore || len(a.lost) != 1 || a.cfg.Counters.Stale.Load() != 1 {
 		t.Error("a late envelope of the earlier life counts")
 	}
 }
 
-// TestBuriedAliveIsHeardAgain: the first that is heard of a life may be late, and come when the next one is known. That one, which looks as if it were over,
-// is heard again when the other is silent; and late envelopes of the other do not count any more.
-func TestBuriedAliveIsHeardAgain(t *testing.T) {
+// TestWronglyDeclaredDeadIsHeardAgain: the first envelope of an incarnation that is over may arrive after those of the
+// next one, and look like a restart. The one that is alive, and looks as if it were over, is accepted again when the
+// other is silent; from then on, late envelopes of the other are ignored.
+func TestWronglyDeclaredDeadIsHeardAgain(t *testing.T) {
 	a := newTableAt("b")
 	over, lives := NewIncarnation(), NewIncarnation()
-	a.Route(a.now, from("b", lives, nil))
-	a.Route(a.now, from("b", over, nil)) // cannot be told from a restart
+	a.route(from("b", lives, nil))
+	a.route(from("b", over, nil)) // cannot be told from a restart
 	for range 2 * int(DeadAfter/HeartbeatEvery) {
 		a.pass(HeartbeatEvery)
-		a.Route(a.now, from("b", lives, nil))
+		a.route(from("b", lives, nil))
 	}
 	if info := a.Peer("b"); info.State != PeerIsAlive || info.Incarnation != lives {
 		t.Errorf("the peer is %v", info)
 	}
-	a.Route(a.now, from("b", over, nil))
+	a.route(from("b", over, nil))
 	a.pass(DeadAfter + HeartbeatEvery)
-	a.Route(a.now, from("b", over, nil)) // later than anything comes, and alone
+	a.route(from("b", over, nil)) // later than anything comes, and alone
 	if info := a.Peer("b"); info.Incarnation != lives {
 		t.Errorf("a life that is over counts: %v", info)
 	}
@@ -156,27 +174,27 @@ func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
 	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	data := &Frame{Link: link[:], Seq: 2, Body: &Frame_Request{&Request{}}}
 	for range 1000 {
-		a.Route(a.now, from("b", incarnation, data))
+		a.route(from("b", incarnation, data))
 	}
 	if n := len(a.sent); n != 1 || a.sent[0].GetFrame().GetReset_() == nil {
 		t.Fatalf("%d answers to 1000 frames of one link", n)
 	}
 	b := newTableAt("a")
 	b.self.Pod = "b"
-	b.Route(b.now, a.sent[0])
-	b.Route(b.now, from("a", a.self.Incarnation, &Frame{Link: link[:], Body: &Frame_Acknowledge{&Ack{}}}))
+	b.route(a.sent[0])
+	b.route(from("a", a.self.Incarnation, &Frame{Link: link[:], Body: &Frame_Acknowledge{&Ack{}}}))
 	if len(b.sent) != 0 {
 		t.Errorf("a Reset or an Ack was answered with %v", b.sent)
 	}
 	a.now = a.now.Add(resetAgain)
-	a.Route(a.now, from("b", incarnation, data))
+	a.route(from("b", incarnation, data))
 	if len(a.sent) != 2 {
 		t.Error("the other end is not told again, whose Reset may have been lost")
 	}
 	a.sent = nil
 	for range 10 * resetBurst {
 		other := NewLinkID()
-		a.Route(a.now, from("b", incarnation, &Frame{Link: other[:], Seq: 2}))
+		a.route(from("b", incarnation, &Frame{Link: other[:], Seq: 2}))
 	}
 	if n := len(a.sent); n > resetBurst {
 		t.Errorf("%d Resets at once", n)
@@ -186,18 +204,18 @@ func TestUnknownLinksAreRefusedWithoutEnd(t *testing.T) {
 func TestLateOpenDoesNotOpenAgain(t *testing.T) {
 	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	open := &Frame{Link: link[:], Seq: 1, Body: &Frame_Open{&Open{}}}
-	if verdict, got, _ := a.Route(a.now, from("b", incarnation, open)); verdict != OpenOrigin || got != link {
-		t.Fatalf("verdict %d", verdict)
+	if r := a.route(from("b", incarnation, open)); r.Verdict != OpenOrigin || r.Link != link {
+		t.Fatalf("verdict %d", r.Verdict)
 	}
 	a.Add(a.now, link, "b")
-	if verdict, _, _ := a.Route(a.now, from("b", incarnation, open)); verdict != Deliver {
+	if r := a.route(from("b", incarnation, open)); r.Verdict != Deliver {
 		t.Error("a frame of a link that is here is not delivered")
 	}
-	if verdict, _, _ := a.Route(a.now, from("c", NewIncarnation(), open)); verdict != Ignore {
+	if r := a.route(from("c", NewIncarnation(), open)); r.Verdict != Ignore {
 		t.Error("a frame of another pod's link is delivered")
 	}
 	a.Remove(a.now, link)
-	if verdict, _, _ := a.Route(a.now, from("b", incarnation, open)); verdict != Ignore {
+	if r := a.route(from("b", incarnation, open)); r.Verdict != Ignore {
 		t.Error("an ended link opens again")
 	}
 }
@@ -206,9 +224,9 @@ func TestLateOpenDoesNotOpenAgain(t *testing.T) {
 func TestLeavingTheDirectoryIsNotDeath(t *testing.T) {
 	a, incarnation, link := newTableAt("b"), NewIncarnation(), NewLinkID()
 	a.Add(a.now, link, "b")
-	a.SetPeers(a.now, nil)
+	a.handle(a.SetPeers(a.now, nil))
 	for range 100 {
-		a.Route(a.now, from("b", incarnation, nil))
+		a.route(from("b", incarnation, nil))
 		a.pass(time.Second)
 	}
 	if len(a.lost) > 0 {
@@ -232,7 +250,7 @@ func TestPlacementOrder(t *testing.T) {
 	} {
 		e := from(name, NewIncarnation(), nil)
 		e.Kind = &Envelope_Heartbeat{h}
-		a.Route(a.now, e)
+		a.route(e)
 	}
 	if got := a.Placement(); !reflect.DeepEqual(got, []string{"empty", "half", "full"}) {
 		t.Errorf("placement %v", got)
@@ -250,7 +268,7 @@ func TestLateHeartbeatIsIgnored(t *testing.T) {
 	for _, h := range []*Heartbeat{{Count: 5, Sessions: 7, MaxSessions: 9}, {Count: 4, Sessions: 1, MaxSessions: 9}} {
 		e := from("b", incarnation, nil)
 		e.Kind = &Envelope_Heartbeat{h}
-		a.Route(a.now, e)
+		a.route(e)
 	}
 	if n := a.Peer("b").Sessions; n != 7 {
 		t.Errorf("%d sessions", n)

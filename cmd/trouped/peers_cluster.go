@@ -55,7 +55,7 @@ func (d serviceDirectory) Lookup(pod string) (peers.Peer, peers.Knowledge) {
 	case k8s.Known:
 		return peers.Peer{Pod: pod, Addr: addr}, peers.Known
 	case k8s.Unresolved:
-		return peers.Peer{}, peers.Undecided
+		return peers.Peer{}, peers.Unresolved
 	}
 	return peers.Peer{}, peers.Unknown
 }
