@@ -19,21 +19,23 @@ import (
 //	 ↓   │ (to serving)         │            │
 //	lingering ──────────────────┴────────────┘
 //
-// What happens moves it on. "·" changes nothing; attach is refused where it changes nothing.
+// Events move it on. "·" changes nothing, "–" cannot happen.
 //
-//	                 serving    ending    drained    lingering  closing
-//	attach           ok         ·         serving    serving    ·
-//	connection lost  ok         ·         ·          ·          ·
-//	client done      ending     ·         closing    closing    ·
-//	resume expired   ending     ·         ·          ·          ·
-//	idle             ending     ·         ·          ·          ·
-//	evict            ending     ·         ·          ·          ·
-//	drain            ok         ·         ·          ·          ·
-//	drain deadline   ending     ·         closing    closing    ·
-//	close timeout    ·          ·         stopped    stopped    stopped
-//	failure          stopped    stopped   stopped    stopped    stopped
+//	                 serving    ending     drained    lingering  closing
+//	attach           ·          refused    serving    serving    refused
+//	connection lost  ·          ·          ·          –          ·
+//	client done      ending     ·          closing    –          ·
+//	resume expired   ending     –          –          –          –
+//	idle             ending     –          ·          ·          ·
+//	evict            ending     ·          refused    refused    ·
+//	drain            ·          ·          ·          ·          ·
+//	drain deadline   ending     ·          closing    closing    ·
+//	close timeout    ·          ·          stopped    stopped    stopped
+//	failure          stopped    stopped    stopped    stopped    stopped
 //
-// After each message settled looks at what the session has, and moves it on again:
+// In serving, a lost connection that was the last one detaches the session, and an eviction is
+// refused unless it is detached, runs nothing and has no unread end. After each message settled
+// looks at what the session has, and moves it on again:
 //
 //	serving    → drained    a drain has begun, nothing lives, and a client is connected or has read every end
 //	           → closing    likewise, if the session ends with its connection
@@ -79,7 +81,7 @@ const (
 	sessionEvents = iota
 )
 
-// sessionTable is the first table.
+// sessionTable is the first table. What is refused or cannot happen changes nothing.
 var sessionTable = [sessionEvents][sessionPhases]sessionPhase{
 	eventAttach:         {serving, ending, serving, serving, closing, stopped},
 	eventConnectionLost: {serving, ending, drained, lingering, closing, stopped},

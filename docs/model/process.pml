@@ -6,7 +6,10 @@
  *   - the tree is dead and reaped at every end;
  *   - process.completed is put into the transcript exactly once, not before the
  *     output was read, and (unless survivors are kept) not before the tree is dead;
- *   - the session is told exactly once that the execution is over.
+ *   - the session is told exactly once that the execution has ended.
+ *
+ * .ci/verify also takes out, one at a time, the lines that are marked required, and
+ * demands that spin then finds a run that goes wrong.
  *
  * The environment: a client that cancels, kills, pauses, resumes and goes away;
  * timers for silence, grace, survivors and overdue pipes; a runner that may be lost
@@ -18,8 +21,8 @@
 mtype = { Starting, Running, Paused, Canceling, Exiting, Kept, Exited };
 
 /* mailbox of the process actor */
-mtype = { EvStarted, EvStartFailed, EvPaused, EvExitedAlone, EvExitedNotAlone, EvDead,
-          EvEof, EvQuiet, ReqCancel, ReqKill, ReqPause, ReqResume, ReqEnd,
+mtype = { EvStarted, EvStartFailed, EvPaused, EvExited, EvExitedWithSurvivors, EvDead,
+          EvEof, EvCaughtUp, ReqCancel, ReqKill, ReqPause, ReqResume, ReqEnd,
           TmGrace, TmSurvivors, TmOverdue };
 
 chan mail = [8] of { mtype };
@@ -29,7 +32,7 @@ bool kill, sweep, frozen;
 /* what the tree is */
 bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging, fragile; /* dead is dead and reaped: the runner says nothing before */
 /* readers: both pipes as one */
-bool eof, askQuiet, closePipe;
+bool eof, catchUp, closePipe;
 /* armed timers */
 bool graceArmed, survivorsArmed, overdueArmed;
 /* the outcome */
@@ -58,8 +61,8 @@ active proctype Tree()
   :: atomic { leaderAlive && !frozen && !stubborn -> /* exits by itself, or of SIGTERM, or ignores it for now */
        leaderAlive = false;
        if
-       :: othersAlive -> tell(EvExitedNotAlone)
-       :: !othersAlive -> tell(EvExitedAlone); goto dead
+       :: othersAlive -> tell(EvExitedWithSurvivors)
+       :: !othersAlive -> tell(EvExited); goto dead
        fi }
   :: !leaderAlive && sweep -> goto dead
   :: !leaderAlive && othersAlive && !frozen && !clinging -> /* survivors leave by themselves */
@@ -76,7 +79,7 @@ active proctype Reader()
   :: treeDead && !foreignHolds -> break         /* every writer is gone */
   :: treeDead && foreignHolds && closePipe -> break
   :: !leaderAlive && state == Exiting && !clinging -> break /* survivors closed their ends */
-  :: askQuiet -> askQuiet = false; tell(EvQuiet)
+  :: catchUp -> catchUp = false; tell(EvCaughtUp)
   :: actorDone -> goto out
   od;
   eof = true;
@@ -115,7 +118,7 @@ active proctype Timers()
 active proctype Process()
 {
   mtype m;
-  bool dead, ended, quiet, exited, notAlone, hurried, pausing;
+  bool dead, ended, caughtUp, exited, survivors, closePipes, pausing;
 
   if :: keep = true :: keep = false fi;
   if :: foreignHolds = true :: foreignHolds = false fi;
@@ -133,21 +136,23 @@ active proctype Process()
      :: m == EvStartFailed -> skip
      :: m == EvPaused ->
         if :: pausing && state == Running -> pausing = false; state = Paused :: else fi
-     :: m == EvExitedAlone || m == EvExitedNotAlone ->
+     :: m == EvExited || m == EvExitedWithSurvivors ->
         exited = true; pausing = false;
-        notAlone = (m == EvExitedNotAlone);
+        survivors = (m == EvExitedWithSurvivors);
         if
-        :: keep && notAlone && state != Canceling -> state = Kept; quiet = false; if :: !ended -> askQuiet = true :: else fi
-        :: else -> state = Exiting; if :: notAlone -> survivorsArmed = true :: else fi
+        :: keep && survivors && state != Canceling -> state = Kept; caughtUp = false; if :: !ended -> catchUp = true :: else fi
+        :: else ->
+           state = Exiting;
+           if :: survivors -> survivorsArmed = true :: else fi /* required */
         fi
      :: m == EvDead ->
         dead = true; pausing = false;
-        if :: !ended -> overdueArmed = true :: else fi
+        if :: !ended -> overdueArmed = true :: else fi /* required */
      :: m == EvEof -> ended = true
-     :: m == EvQuiet -> quiet = true
-     :: m == TmGrace -> kill = true
-     :: m == TmSurvivors -> sweep = true
-     :: m == TmOverdue -> hurried = true; quiet = false; if :: !ended -> askQuiet = true :: else fi
+     :: m == EvCaughtUp -> caughtUp = true
+     :: m == TmGrace -> kill = true /* required */
+     :: m == TmSurvivors -> sweep = true /* required */
+     :: m == TmOverdue -> closePipes = true; caughtUp = false; if :: !ended -> catchUp = true :: else fi
      :: m == ReqPause ->
         if
         :: state == Running && !pausing -> pausing = true; frozen = true; tell(EvPaused)
@@ -165,11 +170,14 @@ active proctype Process()
         :: dead -> skip
         :: else ->
            if
-           :: m == ReqKill || state == Starting -> state = Canceling; kill = true
+           :: m == ReqKill || state == Starting ->
+              state = Canceling;
+              kill = true /* required */
            :: m != ReqKill && state == Exiting -> sweep = true
            :: m != ReqKill && (state == Running || state == Paused || state == Kept) ->
               frozen = false;
-              state = Canceling; pausing = false; graceArmed = true
+              state = Canceling; pausing = false;
+              graceArmed = true /* required */
            :: else
            fi
         fi
@@ -183,8 +191,8 @@ active proctype Process()
         if :: completed == 0 -> completed++ :: else fi;
         gone++;
         break
-     :: dead && !ended && quiet && hurried -> closePipe = true
-     :: state == Kept && !dead && (ended || quiet) && completed == 0 -> assert(exited); completed++
+     :: dead && !ended && caughtUp && closePipes -> closePipe = true /* required */
+     :: state == Kept && !dead && (ended || caughtUp) && completed == 0 -> assert(exited); completed++
      :: state == Exiting && ended && !dead -> sweep = true
      :: else
      fi }
