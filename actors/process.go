@@ -16,17 +16,7 @@ import (
 // process is the actor of one execution: it starts the tree, keeps its time,
 // and brings it to an end that is reported exactly once, when nothing of it
 // lives and its output has been read.
-//
-//	starting ─Started→ running ⇄ paused
-//	   │                  │        │
-//	   └──── end ─────────┴────────┴──→ canceling: TERM, grace, KILL
-//	                      │                │
-//	                   Exited → exiting ←──┘ Exited: read to EOF, sweep after SurvivorGrace
-//	                      │        │
-//	         (on_exit keep)│        └─ Dead and both pipes ended → exited
-//	                      └→ kept ─ Dead → exited
-//
-// docs/model/process.pml is this machine as a Promela model.
+// See process_states.go for its states, and process_control.go for what clients may ask in each.
 type process struct {
 	engine  *Engine
 	session *actor.PID
@@ -40,12 +30,10 @@ type process struct {
 	started time.Time // of the command; zero: it does not run yet
 	endedAt time.Time // when the reason was decided
 
-	pausing        bool // asked to, and does not stand still yet
-	pauses         []controlExecution
-	pausesInFlight int        // Pauses that were sent and whose Paused has not come
-	lines          [2]*output // nil until started
-	ended          [2]bool    // the pipe was read to its end
-	caughtUp       [2]bool
+	pauses         []controlExecution // PAUSE requests without an answer: the tree does not stand still yet
+	pausesInFlight int                // Pauses that were sent and whose Paused has not come
+	lines          [2]*output         // nil until started
+	streams        [2]streamState
 	stdin          input
 	lastByte       atomic.Int64 // running readers; nanoseconds of now(), 0: no byte yet
 
@@ -53,8 +41,7 @@ type process struct {
 	failed          error // why it did not start
 	dead            *proc.Dead
 	survivorsKilled bool
-	closePipes      bool // the tree is dead, but something outside of it holds a pipe
-	done            bool // everything is said
+	pipesOverdue    bool // the tree is dead, but something outside of it holds a pipe
 
 	watch       stopwatch // running time
 	silentSince time.Time // no byte since then, as far as lastByte does not know better
@@ -74,11 +61,13 @@ func (p *process) receive(ctx actor.Context) {
 	case treeEvent:
 		p.treeEvent(ctx, msg.event)
 	case streamEnded:
-		p.ended[msg.stream] = true
-		p.outputProgress(ctx)
+		p.streams[msg.stream] = streamAtEnd
+		p.advance(ctx)
 	case streamCaughtUp:
-		p.caughtUp[msg.stream] = true
-		p.outputProgress(ctx)
+		if p.streams[msg.stream] == streamOpen {
+			p.streams[msg.stream] = streamAtRest
+		}
+		p.advance(ctx)
 	case outputSeen:
 		p.engine.metrics.firstOutput.Observe(time.Since(p.x.requested).Seconds())
 		p.x.trace.event("first_output")
@@ -104,9 +93,9 @@ func (p *process) receive(ctx actor.Context) {
 	case graceOver:
 		p.x.tree.Kill()
 	case survivorGraceOver:
-		p.sweep()
+		p.killSurvivors()
 	case pipesOverdue:
-		p.closePipes = true
+		p.pipesOverdue = true
 		p.catchUp()
 	}
 }
@@ -119,7 +108,7 @@ func (p *process) start(ctx actor.Context) {
 	std, err := p.x.tree.Start(p.plan.spec, func(ev proc.Event) { root.Send(self, treeEvent{event: ev}) })
 	if err != nil {
 		p.failed = err
-		p.ended = [2]bool{true, true}
+		p.streams = [2]streamState{streamAtEnd, streamAtEnd}
 		p.dead = &proc.Dead{}
 		if errors.Is(err, proc.ErrKilled) {
 			p.applyOverride()
@@ -175,15 +164,14 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.x.requested).Seconds())
 	p.x.trace.running(ev.PID, p.started)
 	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
-	if p.state != wire.StateStarting {
-		return // it was ended meanwhile, and the kill is on its way
+	if !p.moved(commandStarted) {
+		return // it was cancelled meanwhile, and the kill is on its way
 	}
-	p.state = wire.StateRunning
 	p.arm(p.plan.streamTimeout, silenceCheck{})
 	if p.plan.maxDuration > 0 {
 		p.arm(p.plan.maxDuration, deadlineCheck{})
 	}
-	if p.pausing {
+	if len(p.pauses) > 0 {
 		p.pauseTree()
 	}
 }
@@ -198,23 +186,26 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	}
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
-	if p.pausing || p.plan.keep && p.state == wire.StatePaused {
+	if len(p.pauses) > 0 || p.plan.keep && p.state == wire.StatePaused {
 		// Survivors may run until they are killed, and forever if they are kept: no client could resume them.
 		p.x.tree.Resume()
 	}
 	p.answerWaiting(ctx)
-	if p.plan.keep && !ev.NoSurvivors && p.state != wire.StateCanceling {
-		p.state = wire.StateKept
+	end := commandExited
+	if p.plan.keep && !ev.NoSurvivors {
+		end = commandLeftKept
+	}
+	p.moved(end)
+	if p.state == wire.StateKept {
 		p.catchUp()
-		p.outputProgress(ctx)
+		p.advance(ctx)
 		return
 	}
-	p.state = wire.StateExiting
 	ctx.Send(p.session, executionExiting{execution: p.x.id})
 	if !ev.NoSurvivors {
 		p.arm(p.engine.limits.SurvivorGrace, survivorGraceOver{})
 	}
-	p.outputProgress(ctx)
+	p.advance(ctx)
 }
 
 func exitReason(ev proc.Exited) wire.Reason {
@@ -238,47 +229,23 @@ func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	if p.reason != "" && p.reason != wire.ReasonExited && p.reason != wire.ReasonSignaled {
 		p.engine.metrics.cancelToDead.Observe(time.Since(p.endedAt).Seconds())
 	}
-	if p.lines[stdout] != nil && !(p.ended[stdout] && p.ended[stderr]) {
+	if p.lines[stdout] != nil && p.streams != [2]streamState{streamAtEnd, streamAtEnd} {
 		p.arm(p.engine.limits.SurvivorGrace, pipesOverdue{})
 	}
-	p.outputProgress(ctx)
+	p.advance(ctx)
 }
 
-// outputProgress looks whether enough has been read for the next step.
-func (p *process) outputProgress(ctx actor.Context) {
-	all := true
-	read := true
-	for i := range p.ended {
-		all = all && p.ended[i]
-		read = read && (p.ended[i] || p.caughtUp[i])
-	}
-	switch {
-	case p.dead != nil && all && !p.stdin.writing:
-		p.complete(ctx)
-	case p.dead != nil && read && p.closePipes:
-		for i, o := range p.lines {
-			if !p.ended[i] {
-				_ = o.pipe.Close() // ends the reader, which reports the end
-			}
-		}
-	case p.state == wire.StateKept && read && p.reported == nil:
-		p.completeKept(ctx)
-	case p.state == wire.StateExiting && all:
-		// Nobody holds the output any more: whoever survives has nothing to say.
-		p.sweep()
-	}
-}
-
+// catchUp asks the readers to report when they have read what is in the pipes now.
 func (p *process) catchUp() {
 	for i, o := range p.lines {
-		if o != nil && !p.ended[i] {
-			p.caughtUp[i] = false
+		if o != nil && p.streams[i] != streamAtEnd {
+			p.streams[i] = streamOpen
 			o.catchUp()
 		}
 	}
 }
 
-func (p *process) sweep() {
+func (p *process) killSurvivors() {
 	if !p.survivorsKilled && p.dead == nil {
 		p.survivorsKilled = true
 		p.x.tree.Sweep()
@@ -309,17 +276,16 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 		p.decide(reason)
 		p.x.trace.canceling(reason, p.endedAt)
 	}
+	stands := p.state == wire.StatePaused || len(p.pauses) > 0
 	switch {
 	case force || p.state == wire.StateStarting:
-		p.state = wire.StateCanceling
+		p.moved(killBegun)
 		p.x.tree.Kill()
 	case p.state == wire.StateExiting:
-		p.sweep()
-	case p.state != wire.StateCanceling:
-		thaw := p.state == wire.StatePaused || p.pausing
-		p.state = wire.StateCanceling
+		p.killSurvivors()
+	case p.moved(cancelBegun):
 		p.x.tree.Terminate()
-		if thaw {
+		if stands {
 			p.x.tree.Resume() // a stopped process does not see SIGTERM
 		}
 		p.arm(p.engine.limits.CancelGrace, graceOver{})
@@ -358,7 +324,7 @@ func (p *process) cleanup() {
 		t.Stop()
 	}
 	for i, o := range p.lines {
-		if o != nil && !p.ended[i] {
+		if o != nil && p.streams[i] != streamAtEnd {
 			_ = o.pipe.Close() // it may be held by something outside of the tree
 		}
 	}

@@ -39,10 +39,9 @@ func (p *process) pause(ctx actor.Context, msg controlExecution) {
 		p.answer(ctx, msg, "paused")
 	case wire.StateStarting, wire.StateRunning:
 		p.pauses = append(p.pauses, msg)
-		if !p.pausing && p.state == wire.StateRunning {
+		if len(p.pauses) == 1 && p.state == wire.StateRunning {
 			p.pauseTree()
 		}
-		p.pausing = true
 	default:
 		p.refuse(ctx, msg)
 	}
@@ -55,11 +54,9 @@ func (p *process) pauseTree() {
 
 func (p *process) paused(ctx actor.Context) {
 	p.pausesInFlight--
-	if p.pausesInFlight > 0 || !p.pausing || p.state != wire.StateRunning {
-		return // it was resumed or ended meanwhile
+	if p.pausesInFlight > 0 || len(p.pauses) == 0 || !p.moved(treePaused) {
+		return // it was resumed or cancelled meanwhile
 	}
-	p.pausing = false
-	p.state = wire.StatePaused
 	p.watch.pause(time.Now())
 	p.x.trace.event("paused")
 	for _, msg := range p.pauses {
@@ -72,7 +69,7 @@ func (p *process) paused(ctx actor.Context) {
 func (p *process) resume(ctx actor.Context, msg controlExecution) {
 	switch p.state {
 	case wire.StatePaused:
-		p.state = wire.StateRunning
+		p.moved(treeResumed)
 		p.x.tree.Resume()
 		// What was read during the pause had been written before it.
 		silent := max(0, p.silence(p.watch.stopped))
@@ -84,8 +81,7 @@ func (p *process) resume(ctx actor.Context, msg controlExecution) {
 		p.silenceCheck(ctx)
 		p.deadlineCheck(ctx)
 	case wire.StateStarting, wire.StateRunning:
-		if p.pausing {
-			p.pausing = false
+		if len(p.pauses) > 0 {
 			if p.state == wire.StateRunning {
 				p.x.tree.Resume()
 			}
@@ -117,7 +113,7 @@ func (p *process) answerWaiting(ctx actor.Context) {
 	for _, msg := range p.pauses {
 		p.refuse(ctx, msg)
 	}
-	p.pauses, p.pausing = nil, false
+	p.pauses = nil
 }
 
 // signal serves the signal request. KILL is for the whole tree: to kill only the

@@ -17,11 +17,9 @@ import (
 // complete reports the end: nothing of the execution lives and its output is in
 // the transcript to the last byte. The session stops the actor in answer.
 func (p *process) complete(ctx actor.Context) {
-	if p.done {
+	if !p.moved(allReported) {
 		return
 	}
-	p.done = true
-	p.state = wire.StateExited
 	p.closeInput(ctx)
 	if p.reported == nil {
 		p.report(false)

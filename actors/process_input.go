@@ -63,7 +63,7 @@ func (p *process) writeNext(ctx actor.Context) {
 func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in := &p.stdin
 	in.writing = false
-	defer p.outputProgress(ctx) // the end waits for this answer
+	defer p.advance(ctx) // the end waits for this answer
 	done := in.queue[0]
 	in.queue = in.queue[1:]
 	in.bytes -= int64(len(done.data))
