@@ -142,6 +142,13 @@ func (a *api) failing(t testing.TB, op operation) int {
 	return a.exported(t, "troupe_kubernetes_failing", op)
 }
 
+// gauge returns a metric without labels.
+func (a *api) gauge(t testing.TB, name string) int {
+	t.Helper()
+	return a.exported(t, name, "")
+}
+
+// exported returns a metric, of an operation unless that is empty.
 func (a *api) exported(t testing.TB, name string, op operation) int {
 	t.Helper()
 	families, err := a.registry.Gather()
@@ -150,12 +157,12 @@ func (a *api) exported(t testing.TB, name string, op operation) int {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == name && labelled(m, string(op)) {
+			if f.GetName() == name && (op == "" || labelled(m, string(op))) {
 				return int(m.GetCounter().GetValue() + m.GetGauge().GetValue()) // it has one of them
 			}
 		}
 	}
-	t.Fatalf("no %s of %s", name, op)
+	t.Fatalf("no %s of %q", name, op)
 	return 0
 }
 

@@ -75,6 +75,9 @@ func (a *sliceAPI) respond(r *http.Request) *http.Response {
 	a.state.Lock()
 	defer a.state.Unlock()
 	if q.Get("watch") == "" {
+		if q.Get("resourceVersion") != "" {
+			panic("the list may be old: " + r.URL.String())
+		}
 		list := discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"}}
 		list.ResourceVersion = strconv.Itoa(a.version)
 		for _, s := range a.slices {

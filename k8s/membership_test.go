@@ -109,6 +109,17 @@ func TestMembersOf(t *testing.T) {
 		{"the later slice", []*discoveryv1.EndpointSlice{slice("b", at("p", "10.0.0.2")), slice("a", at("p", "10.0.0.1"))}, "10.0.0.1:9400", false},
 		{"the one that lives", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1", "not ready")), slice("b", at("p", "10.0.0.2", "terminating"))}, "10.0.0.1:9400", false},
 		{"one that lives in IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6), slice("b", at("p", "10.0.0.2", "terminating"))}, "[fd00::1]:9400", false},
+		{"the first address", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints[0].Addresses = []string{"10.0.0.1", "10.0.0.2"}
+		})}, "10.0.0.1:9400", false},
+		{"without conditions", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints[0].Conditions = discoveryv1.EndpointConditions{}
+		})}, "10.0.0.1:9400", false},
+		{"without a protocol", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Protocol = nil })}, "10.0.0.1:9400", false},
+		{"a reference without a namespace", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints[0].TargetRef.Namespace = ""
+		})}, "10.0.0.1:9400", false},
+		{"a tie", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1"), at("p", "10.0.0.3"), at("p", "10.0.0.2"))}, "10.0.0.3:9400", false},
 		{"in one slice", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.2"), at("p", "10.0.0.1", "terminating"))}, "10.0.0.2:9400", false},
 		{"another port", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(1))}, "10.0.0.1:1", false},
 		{"another namespace", []*discoveryv1.EndpointSlice{slice("a", foreign)}, "", false},
@@ -482,6 +493,128 @@ func TestShortRefusal(t *testing.T) {
 		a.down(nil)
 		time.Sleep(maxListDelay * 3 / 2)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+	})
+}
+
+// TestLateList: an answer is as old as its question.
+func TestLateList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		a.stream = func(r *http.Request) *http.Response {
+			response := a.respond(r)
+			if r.URL.Query().Get("watch") == "" {
+				time.Sleep(3 * time.Second)
+			}
+			return response
+		}
+		m := a.follow(t)
+		time.Sleep(3*time.Second + maxStaleness/2)
+		synctest.Wait()
+		if _, known := m.Lookup("none"); known != Unresolved {
+			t.Errorf("after a list of %v ago, none is %d", 3*time.Second+maxStaleness/2, known)
+		}
+	})
+}
+
+// TestHangingWatch: the API server lists, but no watch starts before its request is given up. Lists go
+// on, with growing delays, and what they say is known.
+func TestHangingWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		a.stream = func(r *http.Request) *http.Response {
+			if r.URL.Query().Get("watch") != "" {
+				<-r.Context().Done()
+			}
+			return a.respond(r)
+		}
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+		time.Sleep(maxListDelay*3/2 + callTimeout)
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+		if lists, _ := a.counted(); lists < 4 || lists > 12 || a.said("level=WARN") != 1 || a.failures(t, opWatch) < 3 {
+			t.Errorf("%d lists, %d failures; the log:\n%s", lists, a.failures(t, opWatch), &a.logs)
+		}
+	})
+}
+
+// TestRelistsAreSpread: watches do not last equally long, and pods whose watches end together do not
+// list together.
+func TestRelistsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		a.follow(t)
+		delays := map[time.Duration]bool{}
+		for range 20 {
+			time.Sleep(minHealthy + time.Second)
+			a.cut()
+			ended := time.Now()
+			time.Sleep(maxJitter)
+			synctest.Wait()
+			asked := a.asked("")
+			delays[asked[len(asked)-2].at.Sub(ended).Truncate(100*time.Millisecond)] = true
+		}
+		timeouts := map[string]bool{}
+		for _, r := range a.asked("") {
+			if timeout := r.query.Get("timeoutSeconds"); timeout != "" {
+				timeouts[timeout] = true
+			}
+		}
+		if len(delays) < 4 || len(timeouts) < 10 {
+			t.Errorf("20 watches had %d timeouts and %d delays", len(timeouts), len(delays))
+		}
+	})
+}
+
+// TestMembershipMetrics: whether the EndpointSlices are followed, and how many pods they have.
+func TestMembershipMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
+		m := a.follow(t)
+		are := func(when string, following, pods int) {
+			t.Helper()
+			synctest.Wait()
+			if f, p := a.gauge(t, "troupe_kubernetes_following"), a.gauge(t, "troupe_kubernetes_endpoints"); f != following || p != pods {
+				t.Errorf("%s: following %d, %d endpoints, want %d and %d", when, f, p, following, pods)
+			}
+		}
+		are("at first", 1, 2)
+		time.Sleep(time.Minute)
+		a.down(hang)
+		time.Sleep(time.Minute)
+		are("in an outage", 0, 2)
+		a.down(nil)
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		time.Sleep(maxListDelay*3/2 + callTimeout)
+		are("after it", 1, 1)
+		m.Close()
+		are("closed", 0, 1)
+	})
+}
+
+// TestHugeList is not read to its end, and removes no member.
+func TestHugeList(t *testing.T) {
+	defer func(before int) { maxBody = before }(maxBody)
+	maxBody = 64 << 10
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.down(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[%s]}`,
+				strings.Repeat(" ", maxBody))
+		})
+		time.Sleep(time.Minute)
+		knows(t, m, "p0=10.0.0.1")
+		if a.said("larger than 65536 bytes") == 0 {
+			t.Errorf("the log:\n%s", &a.logs)
+		}
 	})
 }
 

@@ -34,7 +34,44 @@ func written(t testing.TB, r request) corev1.Event {
 	return e
 }
 
-// TestEventMatchesTheAPI holds our own struct against core/v1.
+// TestEventTypes: what an operator should look into is a Warning.
+func TestEventTypes(t *testing.T) {
+	for reason, want := range map[Reason]string{
+		SessionLimitReached: corev1.EventTypeWarning, RunnerLost: corev1.EventTypeWarning,
+		RunnerConnected: corev1.EventTypeNormal, Draining: corev1.EventTypeNormal, Drained: corev1.EventTypeNormal,
+	} {
+		if got := reason.kind(); got != want {
+			t.Errorf("%s is %s, want %s", reason, got, want)
+		}
+	}
+}
+
+// TestEarliestReasonIsWrittenInTime: of two reasons that repeat, each is written when its own 30 s are
+// over.
+func TestEarliestReasonIsWrittenInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := &api{answer: ok}
+		r := record(t, api)
+		r.Record(SessionLimitReached, "")
+		time.Sleep(20 * time.Second)
+		r.Record(RunnerLost, "")
+		synctest.Wait()
+		r.Record(SessionLimitReached, "")
+		r.Record(RunnerLost, "")
+		time.Sleep(repeatInterval - 20*time.Second)
+		synctest.Wait()
+		if n := len(api.asked("")); n != 3 {
+			t.Errorf("%d writes after %v, want 3", n, repeatInterval)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := len(api.asked("")); n != 4 {
+			t.Errorf("%d writes after %v, want 4", n, repeatInterval+20*time.Second)
+		}
+	})
+}
+
+// TestEventMatchesTheAPI: an Event has all that kubectl describe shows, and whole seconds.
 func TestEventMatchesTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
