@@ -28,7 +28,7 @@ func annotate(t testing.TB, a *api, sessions *atomic.Int64) *Annotator {
 	return annotator
 }
 
-// patched returns the number of sessions in a patch, after a look at the rest of it.
+// patched returns the number of sessions in a patch, and checks the rest of it.
 func patched(t testing.TB, r request) int {
 	t.Helper()
 	if r.method != "PATCH" || r.path != "/api/v1/namespaces/ns/pods/troupe-0" || r.header.Get("Content-Type") != "application/merge-patch+json" {
@@ -48,8 +48,8 @@ func patched(t testing.TB, r request) int {
 	return n
 }
 
-// TestAnnotationsFollowTheSessions: the first number at once, the first change within
-// a second, later ones every 10 s with the latest number, nothing without a change.
+// TestAnnotationsFollowTheSessions: the first number is written at once, the first change within a
+// second, later changes every 10 s with the latest number, and nothing without a change.
 func TestAnnotationsFollowTheSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api, sessions := &api{answer: ok}, new(atomic.Int64)
@@ -91,8 +91,8 @@ func TestAnnotationsFollowTheSessions(t *testing.T) {
 	})
 }
 
-// TestRefusedAnnotations: without the permission there is one warning and a try an
-// hour at most, and once it is granted the number is right again.
+// TestRefusedAnnotations: without the permission there is one warning and at most one try per hour.
+// Once it is granted, the number is correct again.
 func TestRefusedAnnotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api, sessions := &api{answer: status(403, "Forbidden", "pods is forbidden")}, new(atomic.Int64)
@@ -102,7 +102,7 @@ func TestRefusedAnnotations(t *testing.T) {
 			sessions.Store(int64(i))
 			time.Sleep(time.Minute)
 			if api.failing(t, opPatch) != 1 || api.failing(t, opEvent) != 0 {
-				t.Fatalf("after %d minutes it is not said that patches fail, or that events do", i+1)
+				t.Fatalf("after %d minutes troupe_kubernetes_failing is wrong", i+1)
 			}
 		}
 		if n := len(api.asked("")); n < hours/2 || n > hours {
@@ -121,7 +121,7 @@ func TestRefusedAnnotations(t *testing.T) {
 			t.Errorf("the last patch says %d; the log:\n%s", got, api.logs.String())
 		}
 		if api.failing(t, opPatch) != 0 {
-			t.Error("it is said to fail after the permission was granted")
+			t.Error("patches count as failing after the permission was granted")
 		}
 		api.become(status(403, "Forbidden", "pods is forbidden"))
 		for i := range 100 {
@@ -134,9 +134,8 @@ func TestRefusedAnnotations(t *testing.T) {
 	})
 }
 
-// TestFailedPatchIsRepeated: though the number is again what was written last. The
-// patch may have been carried out before its answer was lost, and an alert stands
-// until one succeeds.
+// TestFailedPatchIsRepeated even if the number is again what was written last: the API server may have
+// applied the patch before its answer was lost, and an alert fires until a patch succeeds.
 func TestFailedPatchIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api, sessions := &api{answer: ok}, new(atomic.Int64)
@@ -146,7 +145,7 @@ func TestFailedPatchIsRepeated(t *testing.T) {
 		sessions.Store(1)
 		time.Sleep(2 * pollInterval)
 		if api.failing(t, opPatch) != 1 {
-			t.Error("it is not said that patches fail")
+			t.Error("patches do not count as failing")
 		}
 		sessions.Store(0)
 		api.become(ok)
@@ -158,8 +157,8 @@ func TestFailedPatchIsRepeated(t *testing.T) {
 	})
 }
 
-// TestOutage: while the API server is down there is one warning and few requests, and
-// the number is right soon after.
+// TestOutage: while the API server is down, there is one warning and few requests. Soon after its
+// return the number is correct.
 func TestOutage(t *testing.T) {
 	for name, down := range map[string]http.HandlerFunc{
 		"500": status(500, "InternalError", "etcd is gone"),
@@ -196,12 +195,12 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestRetryAfterIsHeard: an API server that says when to come back is left alone until then.
-func TestRetryAfterIsHeard(t *testing.T) {
+// TestRetryAfterIsHonored: no request is sent before the time that the API server asks for.
+func TestRetryAfterIsHonored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "120")
-			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests) // its words under priority and fairness
+			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests) // as API Priority and Fairness answers
 		}}
 		annotate(t, api, new(atomic.Int64))
 		time.Sleep(119 * time.Second)

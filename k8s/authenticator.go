@@ -166,7 +166,6 @@ func (a *Authenticator) cache(id digest, ans answer) {
 	defer a.mu.Unlock()
 	switch {
 	case ans.err == nil:
-		a.refused.remove(id)
 		a.good.put(now, id, ans)
 	case isRefused(ans.err):
 		a.good.remove(id)

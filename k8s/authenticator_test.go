@@ -18,7 +18,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
-// TestReviews: what is asked, and what each answer means. Whatever is not a clear yes lets nobody in.
+// TestReviews: what each answer of the API server means. Only a clear yes lets a client in.
 func TestReviews(t *testing.T) {
 	tokenReview := func(status authenticationv1.TokenReviewStatus) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -85,6 +85,9 @@ func TestReviews(t *testing.T) {
 					t.Errorf("got %q, %v, want ErrBadToken", subject, err)
 				}
 			}
+			if c.token == "" && len(api.asked("")) > 0 {
+				t.Error("the API server was asked about an empty token")
+			}
 			if subject != "" && err != nil {
 				t.Errorf("a subject, %q, with an error", subject)
 			}
@@ -125,7 +128,7 @@ func TestReviewRequests(t *testing.T) {
 	}
 }
 
-// TestAnswersAreReused for the time that was set, refusals for 10 s at most.
+// TestAnswersAreReused for the configured time, refusals for at most 10 s.
 func TestAnswersAreReused(t *testing.T) {
 	for _, c := range []struct {
 		cache     time.Duration
@@ -139,28 +142,31 @@ func TestAnswersAreReused(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			api := &api{answer: reviewer}
 			auth := newAuth(t, api, func(cfg *AuthConfig) { cfg.Cache = c.cache })
-			count := func(token string, want error) int {
+			count := func(token string, want func(error) bool) int {
 				before := len(api.asked("/tokenreviews"))
 				for range 60 {
-					if _, err := auth.Authenticate(background(), token); !errors.Is(err, want) {
+					if _, err := auth.Authenticate(background(), token); !want(err) {
 						t.Fatalf("%s: %v", token, err)
 					}
 					time.Sleep(time.Second)
 				}
 				return len(api.asked("/tokenreviews")) - before
 			}
-			if got := count("good:ann", nil); got != c.good {
+			accepted := func(err error) bool { return err == nil }
+			if got := count("good:ann", accepted); got != c.good {
 				t.Errorf("cache %v: %d reviews of a good token, want %d", c.cache, got, c.good)
 			}
-			if got := count("bad", ErrBadToken); got != c.bad {
-				t.Errorf("cache %v: %d reviews of a bad token, want %d", c.cache, got, c.bad)
+			for _, token := range []string{"bad", "good:nobody"} {
+				if got := count(token, isRefused); got != c.bad {
+					t.Errorf("cache %v: %d reviews of the token %s, want %d", c.cache, got, token, c.bad)
+				}
 			}
 		})
 	}
 }
 
-// TestAnswerChanges: a token that was revoked is refused, one that became valid is
-// accepted, each when the earlier answer's time is over.
+// TestAnswerChanges: a revoked token is refused, and a token that becomes valid is accepted, as soon as
+// the earlier answer has expired.
 func TestAnswerChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: reviewer}
@@ -178,7 +184,7 @@ func TestAnswerChanges(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		is(ErrBadToken)
 		if len(auth.good.byID) > 0 {
-			t.Error("a token that was revoked still has the lane of those that are good")
+			t.Error("a revoked token is still known")
 		}
 		api.become(reviewer)
 		time.Sleep(10*time.Second - 1)
@@ -188,7 +194,7 @@ func TestAnswerChanges(t *testing.T) {
 	})
 }
 
-// TestConcurrentRequestsShareAReview, and one whose client goes away takes nothing from the others.
+// TestConcurrentRequestsShareAReview: the review goes on when the client that caused it leaves.
 func TestConcurrentRequestsShareAReview(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -196,10 +202,10 @@ func TestConcurrentRequestsShareAReview(t *testing.T) {
 			reviewer(w, r)
 		}}
 		auth := newAuth(t, api, nil)
-		impatient, leave := context.WithCancel(background())
+		leaving, leave := context.WithCancel(background())
 		left := make(chan error, 1)
 		go func() {
-			_, err := auth.Authenticate(impatient, "good:ann") // it was first: the review is its
+			_, err := auth.Authenticate(leaving, "good:ann") // the first: its request starts the review
 			left <- err
 		}()
 		synctest.Wait()
@@ -215,7 +221,7 @@ func TestConcurrentRequestsShareAReview(t *testing.T) {
 		began := time.Now()
 		leave()
 		if err := <-left; !errors.Is(err, context.Canceled) || time.Since(began) > 0 {
-			t.Errorf("who left got %v after %v", err, time.Since(began))
+			t.Errorf("the client that left got %v after %v", err, time.Since(began))
 		}
 		wg.Wait()
 		if n := len(api.asked("")); n != 2 {
@@ -224,8 +230,8 @@ func TestConcurrentRequestsShareAReview(t *testing.T) {
 	})
 }
 
-// TestFailuresAreNotRemembered, count as failures, and say nothing of the token.
-func TestFailuresAreNotRemembered(t *testing.T) {
+// TestFailuresAreNotCached: they count as failures and say nothing about the token.
+func TestFailuresAreNotCached(t *testing.T) {
 	const secret = "good:secret-token"
 	for name, broken := range map[string]http.HandlerFunc{
 		"500": status(500, "InternalError", "etcd is gone"),
@@ -275,7 +281,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 	}
 }
 
-// TestAnswersAreBounded by number, the oldest give way.
+// TestAnswersAreBounded: a full cache drops the oldest answers.
 func TestAnswersAreBounded(t *testing.T) {
 	a := newAnswerCache(time.Minute, 3)
 	now := time.Now()
@@ -294,6 +300,14 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 	if a.get(now.Add(time.Minute), digest{9}); len(a.byID) != 0 || a.order.Len() != 0 {
 		t.Errorf("%d and %d are kept after their time", len(a.byID), a.order.Len())
+	}
+}
+
+// TestAnswerWithoutLifetime: with AuthConfig.Cache 0 no name of a refused user stays in memory.
+func TestAnswerWithoutLifetime(t *testing.T) {
+	c := newAnswerCache(0, 3)
+	if c.put(time.Now(), digest{1}, answer{subject: "ann"}); len(c.byID) != 0 || c.order.Len() != 0 {
+		t.Errorf("%d and %d are kept", len(c.byID), c.order.Len())
 	}
 }
 

@@ -37,7 +37,7 @@ func TestInCluster(t *testing.T) {
 		seen.Store(r.Header.Get("Authorization") + " " + r.Proto)
 		reviewer(w, r)
 	}))
-	server.EnableHTTP2 = true // as an API server does; it is not to be taken up
+	server.EnableHTTP2 = true // as an API server does; the client must not use it
 	server.StartTLS()
 	defer server.Close()
 	u, _ := url.Parse(server.URL)
@@ -66,7 +66,7 @@ func TestInCluster(t *testing.T) {
 		t.Errorf("got %q, %v; the server saw %v", subject, err, seen.Load())
 	}
 
-	// A server with a certificate of somebody else gets neither token.
+	// A server whose certificate another authority signed gets neither token.
 	seen.Store("")
 	foreign := account(t, map[string]string{"token": "own-token", "ca.crt": foreignCA, "namespace": "ns"})
 	if _, err := connect(foreign); err == nil || isRefused(err) || seen.Load() != "" || strings.Contains(err.Error(), "own-token") {
@@ -101,7 +101,7 @@ func TestNoCluster(t *testing.T) {
 	if cluster, err := InCluster("fd00::1", "443", without("namespace")); err != nil || cluster.Namespace != "" || cluster.REST.Host != "https://[fd00::1]:443" {
 		t.Errorf("without a namespace: %+v, %v", cluster, err)
 	}
-	// An authority that is none must not mean any.
+	// A ca.crt without a certificate must not mean the system's authorities.
 	cluster, err := InCluster("10.0.0.1", "443", account(t, whole))
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,8 @@ func TestNoCluster(t *testing.T) {
 	}
 }
 
-// foreignCA signs nothing. openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=foreign -days 36500
+// foreignCA has signed nothing. It was made by
+// openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=foreign -days 36500
 const foreignCA = `-----BEGIN CERTIFICATE-----
 MIIBfDCCASGgAwIBAgIUId76nPQQstEm1AdLcuUE5zPkvcwwCgYIKoZIzj0EAwIw
 EjEQMA4GA1UEAwwHZm9yZWlnbjAgFw0yNjExMjUwMTExMThaGA8yMTI2MTEwMTAx

@@ -22,9 +22,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The tests here are about time and about what goes wrong: client-go and this
-// package are real, the API server is a function. That a real one understands and
-// answers as assumed is shown in e2e/k8s.
+// The tests in this package are about time and failures: client-go and this package are real, the API
+// server is a function. The tests in e2e/k8s show that a real API server behaves as assumed.
 
 // api is an API server in memory, so that it works in virtual time.
 type api struct {
@@ -48,7 +47,7 @@ type request struct {
 
 func (r request) String() string { return fmt.Sprintf("%s %s %s\n", r.method, r.path, r.body) }
 
-// client returns a Client whose requests answer gets. It may take until the request's context ends.
+// client returns a Client whose requests go to answer, which may block until the request's context ends.
 func (a *api) client(t testing.TB) *Client {
 	t.Helper()
 	a.registry = prometheus.NewRegistry()
@@ -110,7 +109,7 @@ func (a *api) become(answer http.HandlerFunc) {
 	a.answer = answer
 }
 
-// asked returns the requests so far, only those whose path ends with suffix.
+// asked returns the requests so far whose path ends with suffix.
 func (a *api) asked(suffix string) []request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,7 +193,7 @@ func status(code int, reason, message string) http.HandlerFunc {
 	}
 }
 
-// hang answers never.
+// hang never answers.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 // reviewer is an API server that knows tokens "good:NAME" and lets all but "nobody" open sessions.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestFloodIsBounded: two thousand random tokens a second are few requests, and who
-// was let in before still is, at once.
+// TestFloodIsBounded: two thousand random tokens per second cause few requests, and a client that was
+// let in before still gets in at once.
 func TestFloodIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +66,7 @@ func TestFloodIsBounded(t *testing.T) {
 	})
 }
 
-// TestManyClientsAtOnce: a hundred that were never seen before come together and all get in.
+// TestManyClientsAtOnce: a hundred new clients connect at the same time, and all get in at once.
 func TestManyClientsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -90,9 +90,9 @@ func TestManyClientsAtOnce(t *testing.T) {
 	})
 }
 
-// TestNobodyWaitsLongerThanAHandshake when the API server hangs, also who is behind others;
-// and nothing of it is left when the API server is back.
-func TestNobodyWaitsLongerThanAHandshake(t *testing.T) {
+// TestNoClientWaitsLongerThanAHandshake when the API server hangs, not even behind others. When the API
+// server is back, all slots are free.
+func TestNoClientWaitsLongerThanAHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: hang}
 		auth := newAuth(t, api, nil)
@@ -120,7 +120,7 @@ func TestNobodyWaitsLongerThanAHandshake(t *testing.T) {
 	})
 }
 
-// TestCloseEndsReviews that would wait for an API server which does not answer.
+// TestCloseEndsReviews while the API server does not answer.
 func TestCloseEndsReviews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: hang}
@@ -135,6 +135,10 @@ func TestCloseEndsReviews(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		auth.Close()
+		if api.mu.Lock(); api.running > 0 {
+			t.Errorf("%d requests are left after Close", api.running)
+		}
+		api.mu.Unlock()
 		for range cap(got) {
 			if err := <-got; err == nil || isRefused(err) {
 				t.Errorf("got %v", err)
@@ -147,7 +151,7 @@ func TestCloseEndsReviews(t *testing.T) {
 			t.Errorf("took %v", time.Since(began))
 		}
 		if n := api.failures(t, opTokenReview); n != 0 {
-			t.Errorf("%d failures counted for what Close cut off", n)
+			t.Errorf("%d failures counted for reviews that Close canceled", n)
 		}
 	})
 }

@@ -19,16 +19,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// sliceAPI is an API server of EndpointSlices, with the types of k8s.io/api. api.answer,
-// if it is set, answers instead: an outage.
+// sliceAPI is an API server that stores EndpointSlices. If api.answer is set, it answers every request
+// instead: an outage.
 type sliceAPI struct {
 	api
 	state    sync.Mutex
 	version  int
 	slices   map[string]*discoveryv1.EndpointSlice
 	history  []change
-	expired  int  // watches from this version on or before are answered with 410
-	silent   bool // watches are open, and say nothing
+	expired  int  // watches from this version or an earlier one get 410
+	silent   bool // watches stay open and send nothing
 	open     []*openWatch
 	expiring bool // 410 as an HTTP status, not as an event
 }
@@ -168,7 +168,7 @@ func eventLine(kind string, object any) []byte {
 	return append(encode(map[string]any{"type": kind, "object": object}), '\n')
 }
 
-// put writes a slice; without endpoints it stays, empty.
+// put creates or replaces a slice.
 func (a *sliceAPI) put(s *discoveryv1.EndpointSlice) {
 	a.state.Lock()
 	defer a.state.Unlock()
@@ -198,12 +198,12 @@ func (a *sliceAPI) tell(line []byte) {
 	for _, w := range a.open {
 		select {
 		case w.lines <- line:
-		default: // nobody reads it any more
+		default: // its client is gone
 		}
 	}
 }
 
-// say writes a line on open watches, whatever it is.
+// say writes a line to all open watches.
 func (a *sliceAPI) say(line string) {
 	a.state.Lock()
 	defer a.state.Unlock()
@@ -215,7 +215,7 @@ func (a *sliceAPI) say(line string) {
 	}
 }
 
-// cut ends all watches, as a connection that breaks does.
+// cut breaks the connections of all watches.
 func (a *sliceAPI) cut() {
 	a.state.Lock()
 	defer a.state.Unlock()
@@ -228,7 +228,7 @@ func (a *sliceAPI) cut() {
 	a.open = nil
 }
 
-// down makes everything fail from now on, or with nil work again.
+// down answers all requests with answer from now on; nil ends the outage.
 func (a *sliceAPI) down(answer http.HandlerFunc) {
 	a.become(answer)
 	if answer != nil {
@@ -236,7 +236,7 @@ func (a *sliceAPI) down(answer http.HandlerFunc) {
 	}
 }
 
-// counted returns how many lists and watches were asked for.
+// counted returns how many lists and watches were requested.
 func (a *sliceAPI) counted() (lists, watches int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

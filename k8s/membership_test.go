@@ -21,7 +21,7 @@ func (m *Membership) text() string {
 	return strings.Join(all, " ")
 }
 
-// knows fails unless these are the members, as soon as everything that can happen now has happened.
+// knows fails unless these are the members once all goroutines are idle.
 func knows(t *testing.T, m *Membership, want string) {
 	t.Helper()
 	synctest.Wait()
@@ -30,7 +30,7 @@ func knows(t *testing.T, m *Membership, want string) {
 	}
 }
 
-// says fails unless Lookup says this of a pod.
+// says fails unless Lookup returns this knowledge of a pod.
 func says(t *testing.T, m *Membership, pod string, want Knowledge) {
 	t.Helper()
 	synctest.Wait()
@@ -39,7 +39,7 @@ func says(t *testing.T, m *Membership, pod string, want Knowledge) {
 	}
 }
 
-// TestMembershipFollows what the EndpointSlices say, at once, over several slices.
+// TestMembershipFollows: the members change as soon as the EndpointSlices do.
 func TestMembershipFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -64,11 +64,11 @@ func TestMembershipFollows(t *testing.T) {
 			a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2", "not ready")))
 		}
 		changes(0)
-		a.put(slice("s2", at("p2", "10.0.0.3"), at("p1", "10.0.0.2"))) // p1 moves: for a moment it is in both
+		a.put(slice("s2", at("p2", "10.0.0.3"), at("p1", "10.0.0.2"))) // p1 moves, and is in both for a moment
 		a.put(slice("s1", at("p0", "10.0.0.1")))
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2 p2=10.0.0.3")
 		changes(0)
-		a.put(slice("s1", at("p0", "10.0.7.7"))) // it came back
+		a.put(slice("s1", at("p0", "10.0.7.7"))) // it came back with another address
 		knows(t, m, "p0=10.0.7.7 p1=10.0.0.2 p2=10.0.0.3")
 		changes(1)
 		a.remove("s2")
@@ -85,7 +85,7 @@ func TestMembershipFollows(t *testing.T) {
 	})
 }
 
-// TestMembersOf: which of several endpoints of a pod counts, and which are none.
+// TestMembersOf: which endpoints are pods with an address, and which of several of a pod counts.
 func TestMembersOf(t *testing.T) {
 	change := func(s *discoveryv1.EndpointSlice, f func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
 		f(s)
@@ -157,9 +157,9 @@ func TestMembersOf(t *testing.T) {
 	}
 }
 
-// TestNothingIsWaitedFor: with an API server that is down from the start everything
-// answers at once, and what it knows is known soon after it is back.
-func TestNothingIsWaitedFor(t *testing.T) {
+// TestMembershipNeverBlocks: with an API server that is down from the start every method returns at
+// once, and the pods are known soon after it is up.
+func TestMembershipNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
 		a.put(slice("s1", at("p0", "10.0.0.1")))
@@ -176,7 +176,7 @@ func TestNothingIsWaitedFor(t *testing.T) {
 		time.Sleep(maxListDelay*3/2 + callTimeout)
 		knows(t, m, "p0=10.0.0.1")
 		says(t, m, "p0", Known)
-		m.Lookup("p1") // causes a list, if the last was over 5 s ago
+		m.Lookup("p1") // causes a list if the last one was more than 5 s ago
 		says(t, m, "p1", Unknown)
 		a.down(hang)
 		time.Sleep(time.Second)
@@ -189,7 +189,7 @@ func TestNothingIsWaitedFor(t *testing.T) {
 	})
 }
 
-// faults are ways to be down.
+// faults are the ways in which an API server may be down.
 var faults = map[string]http.HandlerFunc{
 	"500":       status(500, "InternalError", "etcd is gone"),
 	"401":       status(401, "Unauthorized", "Unauthorized"),
@@ -212,8 +212,8 @@ var faults = map[string]http.HandlerFunc{
 	},
 }
 
-// TestMembersOutlastTheAPIServer: an outage of minutes takes nobody away, says nothing
-// wrong of others, and is warned of once.
+// TestMembersOutlastTheAPIServer: an outage of minutes removes no member, makes no pod Unknown, and
+// causes one warning.
 func TestMembersOutlastTheAPIServer(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestMembersOutlastTheAPIServer(t *testing.T) {
 				m.Subscribe(func() { told.Add(1) })
 				time.Sleep(time.Minute)
 				a.down(fault)
-				a.put(slice("s1", at("p0", "10.0.0.1"), at("p2", "10.0.0.3"))) // which nobody is told of
+				a.put(slice("s1", at("p0", "10.0.0.1"), at("p2", "10.0.0.3"))) // no watch is open
 				time.Sleep(maxStaleness + time.Second)
 				before, _ := a.counted()
 				for range 20 * 60 {
@@ -258,8 +258,8 @@ func TestMembersOutlastTheAPIServer(t *testing.T) {
 	}
 }
 
-// TestExpiredWatch: when what the watch would go on from is forgotten, all is listed
-// again, at once and without a warning.
+// TestExpiredWatch: when the API server has compacted the watch's resource version, a list follows at
+// once and without a warning.
 func TestExpiredWatch(t *testing.T) {
 	gone := `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":410,"reason":"Expired","message":"too old resource version"}}` + "\n"
 	synctest.Test(t, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestExpiredWatch(t *testing.T) {
 		time.Sleep(time.Minute)
 		a.say(gone)
 		synctest.Wait()
-		a.put(slice("s2", at("p1", "10.0.0.2"))) // told to no watch
+		a.put(slice("s2", at("p1", "10.0.0.2"))) // no watch is open
 		knows(t, m, "p0=10.0.0.1")
 		time.Sleep(maxJitter)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
@@ -277,7 +277,7 @@ func TestExpiredWatch(t *testing.T) {
 			t.Errorf("the log:\n%s", &a.logs)
 		}
 	})
-	// An API server that forgets at once what it has just said: it is asked less and less often.
+	// An API server that has compacted even the version of its last list gets fewer and fewer requests.
 	for _, asStatus := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newSliceAPI()
@@ -336,7 +336,7 @@ func TestBrokenWatch(t *testing.T) {
 				}
 				time.Sleep(minHealthy)
 				before, _ := a.counted()
-				for range 60 { // as soon as it begins
+				for range 60 { // as soon as a watch starts
 					a.say(line)
 					time.Sleep(time.Second)
 				}
@@ -349,7 +349,7 @@ func TestBrokenWatch(t *testing.T) {
 	}
 }
 
-// TestBookmarks are heard and change nothing.
+// TestBookmarks: a bookmark proves that the watch is alive, and changes nothing.
 func TestBookmarks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -359,15 +359,15 @@ func TestBookmarks(t *testing.T) {
 		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"500"}}}` + "\n")
 		knows(t, m, "p0=10.0.0.1")
 		time.Sleep(maxStaleness)
-		says(t, m, "none", Unknown) // without a list
+		says(t, m, "none", Unknown) // no list is needed
 		if lists, _ := a.counted(); lists != 1 {
 			t.Errorf("%d lists", lists)
 		}
 	})
 }
 
-// TestSilentWatch: a connection that died without a word hides a new pod from
-// nobody who asks for it, and from others for four minutes at most.
+// TestSilentWatch: when a connection dies silently, a lookup still finds a new pod at once, and Members
+// has it within four minutes.
 func TestSilentWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -380,7 +380,7 @@ func TestSilentWatch(t *testing.T) {
 		a.put(slice("s2", at("p1", "10.0.0.2")))
 		knows(t, m, "p0=10.0.0.1")
 		if _, known := m.Lookup("p1"); known != Unresolved {
-			t.Errorf("p1 is %d before anybody was asked", known)
+			t.Errorf("p1 is %d before the new list", known)
 		}
 		says(t, m, "p1", Known)
 		a.put(slice("s3", at("p2", "10.0.0.3")))
@@ -392,9 +392,8 @@ func TestSilentWatch(t *testing.T) {
 	})
 }
 
-// TestQuestionsAreBounded: whoever makes names up does not have the API server asked
-// for each of them.
-func TestQuestionsAreBounded(t *testing.T) {
+// TestLookupsAreBounded: lookups of made-up names do not cause a list each.
+func TestLookupsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
 		a.put(slice("s1", at("p0", "10.0.0.1")))
@@ -407,13 +406,13 @@ func TestQuestionsAreBounded(t *testing.T) {
 		}
 		after, _ := a.counted()
 		if n := after - before; n < 10 || n > 13 {
-			t.Errorf("%d lists in a minute of questions", n)
+			t.Errorf("%d lists in a minute of lookups", n)
 		}
 	})
 }
 
-// TestLostPodIsUnresolvedFirst: a pod that leaves and comes back within three seconds
-// was never Unknown; one that stays away is then.
+// TestLostPodIsUnresolvedFirst: a pod that leaves and comes back within three seconds is never Unknown,
+// a pod that stays away is Unknown after that.
 func TestLostPodIsUnresolvedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -434,7 +433,7 @@ func TestLostPodIsUnresolvedFirst(t *testing.T) {
 		time.Sleep(lostGrace)
 		says(t, m, "p1", Unknown)
 		says(t, m, "p0", Known)
-		for i := range 1000 { // a rollout after the other
+		for i := range 1000 { // one rollout after another
 			a.put(slice("s1", at("p0", "10.0.0.1"), at(fmt.Sprint("q", i), "10.0.0.3")))
 			time.Sleep(time.Second)
 		}
@@ -446,8 +445,8 @@ func TestLostPodIsUnresolvedFirst(t *testing.T) {
 	})
 }
 
-// TestRefusedMembership: without the permission there is one warning and, after two
-// minutes, a try an hour at most; once it is granted, or again after it was withdrawn, all is known.
+// TestRefusedMembership: without the permission there is one warning and, after two minutes, at most one
+// try per hour. Once it is granted, all pods are known. They stay when it is withdrawn.
 func TestRefusedMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -473,14 +472,14 @@ func TestRefusedMembership(t *testing.T) {
 		a.down(forbidden)
 		time.Sleep(time.Minute)
 		knows(t, m, "p0=10.0.0.1")
-		// If the watch had just begun, that it broke is worth a warning too.
+		// If the watch had just started, its end causes a warning too.
 		if a.said("refuses to list") != 2 || a.said("level=WARN") > 3 || a.said("followed again") != 1 {
 			t.Errorf("withdrawn, the log:\n%s", &a.logs)
 		}
 	})
 }
 
-// TestShortRefusal: an API server that starts refuses what it will permit.
+// TestShortRefusal: an API server that is starting refuses requests that it permits later.
 func TestShortRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()

@@ -22,7 +22,7 @@ func record(t testing.TB, a *api) *Recorder {
 	return r
 }
 
-// written returns what a request says of an Event. Fields that the API does not have are an error.
+// written returns the Event in a request. Unknown fields are an error.
 func written(t testing.TB, r request) corev1.Event {
 	t.Helper()
 	var e corev1.Event
@@ -98,13 +98,13 @@ func TestEventMatchesTheAPI(t *testing.T) {
 	})
 }
 
-// TestRepetitionsAreCounted on one Event, written every 30 s at most. After a pause
-// of ten minutes there is another one.
+// TestRepetitionsAreCounted on one Event, which is written at most every 30 s. After a pause of ten
+// minutes there is a new Event.
 func TestRepetitionsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
 		r := record(t, api)
-		for range 600 { // ten a second for a minute
+		for range 600 { // ten per second for a minute
 			r.Record(SessionLimitReached, "all sessions are in use")
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -134,7 +134,7 @@ func TestRepetitionsAreCounted(t *testing.T) {
 	})
 }
 
-// TestReasonsDoNotWaitForEachOther, and keep their order.
+// TestReasonsDoNotWaitForEachOther: they are written at once, in their order.
 func TestReasonsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
@@ -177,8 +177,7 @@ func TestExpiredEventIsCreatedAgain(t *testing.T) {
 	})
 }
 
-// TestRefusedEvents: one warning, a try an hour, and what was not written is
-// counted in what is written later.
+// TestRefusedEvents: there is one warning and one try per hour, and a later Event counts all occurrences.
 func TestRefusedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: status(403, "Forbidden", "events is forbidden")}
@@ -224,7 +223,7 @@ func TestRecordDoesNotBlock(t *testing.T) {
 	})
 }
 
-// TestCloseWritesTheLastEvents, those too whose 30 s are not over.
+// TestCloseWritesTheLastEvents, even those whose 30 s are not over.
 func TestCloseWritesTheLastEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
@@ -246,8 +245,8 @@ func TestCloseWritesTheLastEvents(t *testing.T) {
 	})
 }
 
-// TestCloseIsBounded: an API server that does not answer costs 2 s at most, and
-// nothing when that is known already.
+// TestCloseIsBounded: an API server that does not answer delays Close by at most 2 s, and not at all if
+// an earlier write has failed.
 func TestCloseIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		before time.Duration // between the Event and Close
@@ -272,7 +271,7 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 }
 
-// TestNilRecorder: where there is no cluster, nobody has to ask first.
+// TestNilRecorder: outside a cluster, callers need no check.
 func TestNilRecorder(t *testing.T) {
 	var r *Recorder
 	r.Record(Drained, "no session is left")
