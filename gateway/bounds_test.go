@@ -159,6 +159,7 @@ func TestReservations(t *testing.T) {
 	reserve(errTooManyConnections)
 	g.unreserve()
 	reserve(nil)
+	reserve(errTooManyConnections)
 	g.closing = true
 	reserve(errClosing)
 	g.unreserve()

@@ -65,3 +65,22 @@ func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 		t.Error("a broken connection counts as a client that is done")
 	}
 }
+
+// TestCompletedWithSurvivorsIsRead: the output of what is kept goes on, but its end has been read, so the client need not come back.
+func TestCompletedWithSurvivorsIsRead(t *testing.T) {
+	f := start(t, nil)
+	out := newOutputs(t).create("x")
+	c, e := f.connect(t)
+	e.client.Follow(out.feed(0))
+	out.write("hello\n")
+	out.Mark(&wire.Completed{ExecutionID: out.id, Status: wire.StatusCompleted, Reason: wire.ReasonExited, OutputBytes: out.End()})
+	for c.recv().Method != wire.MethodCompleted {
+	}
+	e.client.Notify("after", nil) // written in a round after the one with the mark, which has been settled then
+	for c.recv().Method != "after" {
+	}
+	_ = c.ws.CloseNow()
+	if end := e.end(t); len(end.delivered) != 0 {
+		t.Errorf("ended by %s, delivered %v, want none to be unread", end.cause, end.delivered)
+	}
+}
