@@ -152,3 +152,75 @@ func anchors(text string) []string {
 	}
 	return list
 }
+
+// pagesWithPaths name files of the repository in backquotes.
+var pagesWithPaths = append([]string{"ARCHITECTURE.md", "CHANGELOG.md", "docs/images.md", "docs/observability.md", "docs/protocol.md"}, pagesWithTests...)
+
+// TestPagesNameFilesThatExist: a page that names a file which was moved sends its reader to nothing. Where a page says
+// `function` in `file`, the file must declare it.
+func TestPagesNameFilesThatExist(t *testing.T) {
+	path := regexp.MustCompile("`((?:actors|gateway|k8s|clients|cmd|charts|docs|e2e|\\.ci)/[A-Za-z0-9_./-]*)`")
+	within := regexp.MustCompile("((?:`[a-zA-Z.]+`, )*`[a-zA-Z.]+`) in `([a-z0-9_/]+\\.go)`")
+	for _, name := range pagesWithPaths {
+		text := page(t, name)
+		for _, m := range path.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil && !isTest(m[1]) && !strings.Contains(text, "moved** from `"+m[1]) {
+				t.Errorf("%s names %s: %v", name, m[1], err)
+			}
+		}
+		for _, m := range within.FindAllStringSubmatch(strings.ReplaceAll(text, "\n", " "), -1) {
+			for _, function := range strings.Split(m[1], ", ") {
+				function = strings.Trim(function, "`")
+				if !declaresFunction(page(t, m[2]), function) {
+					t.Errorf("%s says that %s is in %s, which does not declare it", name, function, m[2])
+				}
+			}
+		}
+	}
+}
+
+// isTest reports whether a path is a package followed by one of its tests or functions, as in actors/relay.WindowFor.
+func isTest(path string) bool {
+	dir, name, ok := strings.Cut(filepath.Base(path), ".")
+	info, err := os.Stat(filepath.Join("../..", filepath.Dir(path), dir))
+	return ok && err == nil && info.IsDir() && name != "" && name[0] >= 'A' && name[0] <= 'Z'
+}
+
+// declaresFunction looks for a function, or as type.method for a method.
+func declaresFunction(source, function string) bool {
+	receiver, method, ok := strings.Cut(function, ".")
+	if !ok {
+		return regexp.MustCompile(`(?m)^func (\([^)]*\) )?` + function + `\(`).MatchString(source)
+	}
+	return regexp.MustCompile(`(?m)^func \(\w* ?\*?` + receiver + `\) ` + method + `\(`).MatchString(source)
+}
+
+// TestMapNamesEveryPackage: a package that the map of ARCHITECTURE.md lacks is one that a newcomer does not find.
+func TestMapNamesEveryPackage(t *testing.T) {
+	_, tree, _ := strings.Cut(page(t, "ARCHITECTURE.md"), "\n## Map\n")
+	tree, _, _ = strings.Cut(tree, "\n## ")
+	mapped := map[string]bool{}
+	var parents []string
+	for line := range strings.Lines(tree) {
+		indent := (len(line) - len(strings.TrimLeft(line, " "))) / 2
+		fields := strings.Fields(line)
+		if len(fields) < 2 || indent > len(parents) {
+			continue
+		}
+		parents = append(parents[:indent], strings.TrimSuffix(fields[0], "/"))
+		mapped[filepath.Join(parents...)] = true
+	}
+	for _, top := range []string{"actors", "gateway", "k8s", "clients", "cmd"} {
+		err := filepath.WalkDir("../../"+top, func(path string, d os.DirEntry, err error) error {
+			files, _ := filepath.Glob(path + "/*.go")
+			dir := strings.TrimPrefix(path, "../../")
+			if err == nil && d.IsDir() && len(files) > 0 && !strings.Contains(path, "testdata") && !mapped[dir] {
+				t.Errorf("the map does not name %s", dir)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
