@@ -297,11 +297,7 @@ func (m *Membership) update(syncedAt time.Time) {
 
 	m.mu.Lock()
 	m.syncedAt = syncedAt
-	for pod, at := range m.lost {
-		if members[pod] != "" || now.Sub(at) >= lostGrace {
-			delete(m.lost, pod)
-		}
-	}
+	maps.DeleteFunc(m.lost, func(_ string, at time.Time) bool { return now.Sub(at) >= lostGrace })
 	changed := !maps.Equal(members, m.members)
 	for pod := range m.members {
 		if members[pod] == "" {

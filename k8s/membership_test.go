@@ -189,6 +189,14 @@ func TestMembershipNeverBlocks(t *testing.T) {
 	})
 }
 
+// json200 answers with a body that claims to be JSON.
+func json200(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(body))
+	}
+}
+
 // faults are the ways in which an API server may be down.
 var faults = map[string]http.HandlerFunc{
 	"500":       status(500, "InternalError", "etcd is gone"),
@@ -198,15 +206,13 @@ var faults = map[string]http.HandlerFunc{
 	"a page": func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "<html>no upstream", http.StatusBadGateway)
 	},
-	"200, page": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>sign in")) },
-	"200, {}":   func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("{}")) },
-	"200, null": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("null")) },
-	"no names": func(w http.ResponseWriter, _ *http.Request) {
-		w.Write([]byte(`{"kind":"EndpointSliceList","metadata":{"resourceVersion":"9"},"items":[{}]}`))
-	},
-	"null item": func(w http.ResponseWriter, _ *http.Request) {
-		w.Write([]byte(`{"kind":"EndpointSliceList","metadata":{"resourceVersion":"9"},"items":[null]}`))
-	},
+	"200, page":  json200("<html>sign in"),
+	"200, {}":    json200("{}"),
+	"200, null":  json200("null"),
+	"no names":   json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[{}]}`),
+	"null item":  json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[null]}`),
+	"no version": json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{},"items":[]}`),
+	"text":       func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("welcome")) },
 	"other list": func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, 200, map[string]any{"kind": "PodList", "apiVersion": "v1", "metadata": map[string]string{"resourceVersion": "9"}, "items": []any{}})
 	},
@@ -495,7 +501,25 @@ func TestShortRefusal(t *testing.T) {
 	})
 }
 
-// TestLateList: an answer is as old as its question.
+// TestSliceDeletedDuringAnOutage: the list after the outage replaces all that was known before.
+func TestSliceDeletedDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newSliceAPI()
+		a.put(slice("s1", at("p0", "10.0.0.1")))
+		a.put(slice("s2", at("p1", "10.0.0.2")))
+		m := a.follow(t)
+		time.Sleep(time.Minute)
+		a.down(hang)
+		a.remove("s2")
+		time.Sleep(time.Minute)
+		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
+		a.down(nil)
+		time.Sleep(maxListDelay*3/2 + callTimeout)
+		knows(t, m, "p0=10.0.0.1")
+	})
+}
+
+// TestLateList: an answer is as old as its question, and answers the lookups that waited for it.
 func TestLateList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -508,8 +532,13 @@ func TestLateList(t *testing.T) {
 			return response
 		}
 		m := a.follow(t)
-		time.Sleep(3*time.Second + maxStaleness/2)
+		time.Sleep(time.Second)
+		m.Lookup("none")
+		time.Sleep(2*time.Second + maxStaleness/2)
 		synctest.Wait()
+		if lists, _ := a.counted(); lists != 1 {
+			t.Errorf("%d lists", lists)
+		}
 		if _, known := m.Lookup("none"); known != Unresolved {
 			t.Errorf("after a list of %v ago, none is %d", 3*time.Second+maxStaleness/2, known)
 		}

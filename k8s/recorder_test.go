@@ -203,6 +203,30 @@ func TestRefusedEvents(t *testing.T) {
 	})
 }
 
+// TestRecordedDuringAFailure: what happens while a write fails is counted, and the last message stands.
+func TestRecordedDuringAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			status(500, "InternalError", "etcd is gone")(w, r)
+		}}
+		r := record(t, api)
+		began := time.Now().Truncate(time.Second)
+		r.Record(RunnerLost, "first")
+		time.Sleep(time.Second / 2)
+		r.Record(RunnerLost, "second")
+		r.Record(RunnerLost, "third")
+		time.Sleep(time.Second)
+		api.become(ok)
+		time.Sleep(minDelay * 2)
+		asked := api.asked("")
+		e := written(t, asked[len(asked)-1])
+		if len(asked) != 2 || e.Count != 3 || e.Message != "third" || !e.FirstTimestamp.Time.Equal(began) {
+			t.Errorf("%d requests, the last %s", len(asked), asked[len(asked)-1].body)
+		}
+	})
+}
+
 // TestRecordDoesNotBlock while the API server does not answer.
 func TestRecordDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
