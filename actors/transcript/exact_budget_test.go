@@ -31,16 +31,3 @@ func TestSealedTwiceCountsOnce(t *testing.T) {
 	}
 	addsUp(t, s)
 }
-
-// TestClosedStoreDropsWithoutAFailure: what comes after Close has nowhere to go, which is no failure of the disk.
-func TestClosedStoreDropsWithoutAFailure(t *testing.T) {
-	s := openStore(t, 1<<20)
-	tr := s.Create("t", 100)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	write(t, tr.Writer(Stdout, WriterConfig{}), "x")
-	if st := s.Stats(); st.DroppedBytes[DropClosed] != 1 || st.WriteFailures != 0 {
-		t.Errorf("%+v", st)
-	}
-}
