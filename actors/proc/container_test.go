@@ -62,9 +62,11 @@ func startContainer(t testing.TB, socket string, in ...string) *container {
 	c.cmd = exec.Command("/bin/sh", "-c", script, runnerBinary, socket)
 	c.cmd.Dir = "/"
 	c.cmd.Stderr = &c.err
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+	}
 	if err := c.cmd.Start(); err != nil {
-		t.Skipf("no PID namespace to be had: %v", err)
+		t.Skipf("no PID namespace is available: %v", err)
 	}
 	go func() { c.cmd.Wait(); close(c.end) }()
 	t.Cleanup(c.kill)
@@ -73,9 +75,10 @@ func startContainer(t testing.TB, socket string, in ...string) *container {
 
 func (c *container) pid() int { return c.cmd.Process.Pid }
 
-// kill ends the container as a kubelet does after the grace period.
+// kill ends the container as a kubelet does after the grace period. Its pid may be another process's by
+// now, which os.Process knows.
 func (c *container) kill() {
-	unix.Kill(c.pid(), unix.SIGKILL)
+	c.cmd.Process.Kill()
 	await(c.t, c.end, "end of the container")
 }
 
@@ -140,15 +143,15 @@ func cut(t testing.TB, r *Runner) {
 	rc.conn.close()
 }
 
-// With the connection ends everything in the container: commands, whatever they do against it, and
-// what was brought in from outside. The next container serves.
+// Everything in the container ends with the connection: commands, whatever they do to prevent it,
+// and processes that were started from outside. The next container serves.
 func TestContainerEndsWithItsConnection(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
 	for i := range soak(3, 20) {
 		box := startContainer(t, path)
 		c := run(t, r, stubborn)
-		// The command itself does not fork under the limit: it would end where it cannot.
+		// The limit is for a child: the command itself would end where it cannot fork.
 		forks := run(t, r, `(ulimit -u 300; exec -a MARK bash -c 'f() { (f &); (f &); }; f') & exec -a MARK sleep 1000`)
 		c.waitFound(2)
 		forks.waitFound(10)
@@ -171,7 +174,8 @@ func TestContainerEndsWithItsConnection(t *testing.T) {
 		}
 		await(t, box.end, "end of the container")
 		guest.Wait()
-		if code := box.cmd.ProcessState.ExitCode(); code != 0 || !strings.Contains(box.err.String(), "closed the connection") {
+		code, said := box.cmd.ProcessState.ExitCode(), box.err.String()
+		if code != 0 || !strings.Contains(said, "closed the connection") {
 			t.Errorf("exit code %d: %s", code, &box.err)
 		}
 	}
@@ -181,8 +185,8 @@ func TestContainerEndsWithItsConnection(t *testing.T) {
 	}
 }
 
-// The kubelet sends SIGTERM to both containers of a pod at once. Commands go on for as long as
-// trouped is there. A runner without a trouped ends.
+// The kubelet sends SIGTERM to both containers of a pod at once. A runner and its commands continue
+// while trouped is there. A runner that waits for trouped exits.
 func TestContainerOutlivesSIGTERM(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
@@ -206,7 +210,9 @@ func TestContainerOutlivesSIGTERM(t *testing.T) {
 	await(t, box.end, "end of the container when trouped has ended")
 
 	box = startContainer(t, path)
-	eventually(t, "a runner that waits", func() bool { return strings.Contains(box.err.String(), "waiting for trouped at "+path) })
+	eventually(t, "a runner that waits", func() bool {
+		return strings.Contains(box.err.String(), "waiting for trouped at "+path)
+	})
 	box.cmd.Process.Signal(unix.SIGTERM)
 	await(t, box.end, "end of a runner that waits for trouped")
 	if code := box.cmd.ProcessState.ExitCode(); code != 0 {
@@ -214,16 +220,17 @@ func TestContainerOutlivesSIGTERM(t *testing.T) {
 	}
 }
 
-// What "kubectl exec" runs is left alone; what it leaves behind is killed when an init is next
-// swept; and what belongs to another user, who cannot have come from a command, neither dies nor
-// keeps the sweep from ending.
+// A running "kubectl exec" is left alone. The processes that it leaves behind are killed when an
+// init is next swept. A process of another user, which cannot have come from a command, is not
+// killed and does not keep the sweep from ending.
 func TestGuestsOfAContainer(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	r := open(t, socketMode(path))
 	box := startContainer(t, path)
 	alive, orphan, foreign := newMarker(), newMarker(), newMarker()
 	leave := func(marker string) string {
-		return "(exec -a " + marker + " setsid bash -c 'exec -a " + marker + " sleep 1000' </dev/null >/dev/null 2>&1 &); while [ -z \"$(ps -eo ppid,args | grep '^ *1 '" + marker + ")\" ]; do sleep 0.01; done; echo ready"
+		return strings.ReplaceAll(`(exec -a MARK setsid bash -c 'exec -a MARK sleep 1000' </dev/null >/dev/null 2>&1 &)
+			while [ -z "$(ps -eo ppid,args | grep '^ *1 'MARK)" ]; do sleep 0.01; done; echo ready`, "MARK", marker)
 	}
 	eventually(t, "a runner", func() bool { return r.Status().Up })
 	box.enter("65534", leave(orphan)).Wait()
@@ -251,8 +258,8 @@ func TestGuestsOfAContainer(t *testing.T) {
 	}
 }
 
-// A dying runner closes its connection before it is dead. Until then nobody can dial: here it is
-// not dead because it is stopped.
+// A dying runner closes its connection before it is dead. Until it is dead, no process can dial.
+// Here it is not dead because it is stopped.
 func TestNobodyListensBeforeTheRunnerIsDead(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	events := make(chan RunnerEvent, 100)
@@ -284,8 +291,8 @@ func TestNobodyListensBeforeTheRunnerIsDead(t *testing.T) {
 	await(t, box.end, "end of the container")
 }
 
-// A trouped that was restarted does not listen before the earlier runner is dead, which it knows
-// nothing else about. Then a new runner finds it.
+// A restarted trouped, which knows nothing of the earlier runner, does not listen before that is
+// dead. Then a new runner finds it.
 func TestRestartedTroupedWaitsForTheEarlierRunner(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	marker := newMarker()
@@ -317,8 +324,8 @@ func TestRestartedTroupedWaitsForTheEarlierRunner(t *testing.T) {
 	}
 }
 
-// A trouped that was killed while it waited leaves a socket that nobody listens on. The runner goes
-// on dialling, and the next trouped replaces it.
+// A trouped that was killed while it waited leaves a socket on which no process listens. The runner
+// keeps dialling, and the next trouped replaces the socket.
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -335,7 +342,7 @@ func TestStaleSocket(t *testing.T) {
 }
 
 // Where commands may write, one could put something in the socket's place. trouped does not remove
-// what it did not make: it says what is in its way, and listens once that is gone.
+// what it did not make, but reports the path.
 func TestSomethingInTheSocketsPlace(t *testing.T) {
 	dir := socketDir(t)
 	path := filepath.Join(dir, "runner.sock")

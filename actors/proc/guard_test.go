@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// A command of the same, ordinary user can read nothing of trouped, the runner or an init, not even
-// of one that is just starting.
+// A command of the same ordinary user can read nothing of trouped, the runner or an init, not even
+// of an init that is just starting.
 func TestSameUserAttack(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to become another user")
@@ -41,7 +41,8 @@ func TestSameUserAttack(t *testing.T) {
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("%v", err)
 			}
-			if s := out.String(); strings.Contains(s, "BREACH") || !strings.Contains(s, "attack done") || strings.Contains(s, "newborn 0\n") {
+			s := out.String()
+			if strings.Contains(s, "BREACH") || !strings.Contains(s, "attack done") || strings.Contains(s, "newborn 0\n") {
 				t.Error(s)
 			} else {
 				t.Log(line(s, "newborn "), "new inits attacked")

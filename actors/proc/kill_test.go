@@ -25,15 +25,20 @@ var trees = []struct {
 	{"setsid", `setsid bash -c 'echo ready; exec -a MARK sleep 1000' & wait; sleep 1000`, 2},
 	{"double fork", `(setsid bash -c '(exec -a MARK sleep 1000) & echo ready' &) ; exec -a MARK sleep 1000`, 2},
 	{"env -i setsid", `env -i setsid /bin/bash -c 'echo ready; exec -a MARK sleep 1000' & exec -a MARK sleep 1000`, 2},
-	{"ignores SIGTERM", `trap "" TERM HUP INT; bash -c 'trap "" TERM; echo ready; sleep 1000; sleep 1000' MARK & wait; sleep 1000`, 2},
+	{"ignores SIGTERM", `trap "" TERM HUP INT
+		bash -c 'trap "" TERM; echo ready; sleep 1000; sleep 1000' MARK & wait; sleep 1000`, 2},
 	{"stopped", `bash -c 'echo ready; kill -STOP $$; sleep 1000' MARK & wait; sleep 1000`, 2},
 	{"stopped leader", `(exec -a MARK sleep 1000) & echo ready; kill -STOP $$; sleep 1000`, 2},
-	{"stopped init", `(setsid bash -c 'exec -a MARK sleep 1000' &); echo ready; kill -STOP $PPID; exec -a MARK sleep 1000`, 2},
-	{"deep", `f() { if [ $1 -gt 0 ]; then setsid bash -c "$(declare -f f); f $(($1-1))" MARK & wait; else echo ready; exec -a MARK sleep 1000; fi; }; f 12`, 13},
+	{"stopped init", `(setsid bash -c 'exec -a MARK sleep 1000' &)
+		echo ready; kill -STOP $PPID; exec -a MARK sleep 1000`, 2},
+	{"deep", `f() {
+			if [ $1 -gt 0 ]; then setsid bash -c "$(declare -f f); f $(($1-1))" MARK & wait
+			else echo ready; exec -a MARK sleep 1000; fi
+		}; f 12`, 13},
 }
 
-// Every shape of tree is gone when Dead says so, and its init has killed it: the runner's backstop, which
-// would kill a tree after forceKillAfter, must not hide that an init misses some processes.
+// Every shape of tree is gone when Dead says so, and its init has killed it: the runner's backstop,
+// which would kill a tree after forceKillAfter, must not hide that an init misses some processes.
 func TestKillReaches(t *testing.T) {
 	noBackstop, backstopUsed := withoutBackstop(t)
 	r := open(t, noBackstop)
@@ -60,19 +65,24 @@ func TestKillReaches(t *testing.T) {
 	}
 }
 
-// Hundreds of processes that do nothing but start others do not outrun it.
+// Hundreds of processes that do nothing but start others do not outrun a kill.
 func TestKillOutrunsForkLoops(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/perl"); err != nil {
 		t.Skip("no perl")
 	}
-	// They begin when all are there, and when the parent has said so: it would get to nothing
+	// They begin once all are there and the parent has said so, since it would get no CPU
 	// afterwards.
-	const start = `pipe R, W; use POSIX; sub start { close W; <R> } sub ready { close R; print "ready\n"; close W; sleep 1000 } `
+	const start = `pipe R, W; use POSIX; sub start { close W; <R> }
+		sub ready { close R; print "ready\n"; close W; sleep 1000 } `
 	for name, script := range map[string]string{
 		// 200 processes, each forking children that exit.
-		"wide": `for (1..200) { unless (fork) { start; while (1) { my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p } } } ready`,
+		"wide": `for (1..200) { unless (fork) { start; while (1) {
+			my $p = fork; exit 0 if defined $p && !$p; waitpid $p, 0 if $p
+		} } } ready`,
 		// 200 that fork, leave the group and the parent, and so on.
-		"setsid": `for (1..200) { unless (fork) { start; while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.05 } } } ready`,
+		"setsid": `for (1..200) { unless (fork) { start; while (1) {
+			my $p = fork; exit 0 if $p; POSIX::setsid() if defined $p; select undef, undef, undef, 0.05
+		} } } ready`,
 		// One whose only living process is always a new one.
 		"chain": `unless (fork) { start; while (1) { my $p = fork; exit 0 if $p; POSIX::setsid() } } ready`,
 	} {
@@ -139,11 +149,13 @@ func TestCommandKillsItsInit(t *testing.T) {
 	c.waitDead()
 }
 
-// A command that kills every process it may, except the runner, is dead too.
+// Commands still run after one has killed every idle init.
 func TestIdleInitsKilled(t *testing.T) {
 	r := open(t, func(c *Config) { c.WarmInits = 4 })
 	for range soak(3, 30) {
-		c := run(t, r, `for p in $(pgrep -x troupe-init); do [ $(ps -o ppid= $p) = $(ps -o ppid= $PPID) ] && [ $p != $PPID ] && kill -9 $p; done; exit 4`)
+		c := run(t, r, `for p in $(pgrep -x troupe-init); do
+			[ $(ps -o ppid= $p) = $(ps -o ppid= $PPID) ] && [ $p != $PPID ] && kill -9 $p
+		done; exit 4`)
 		if e := waitEvent[Exited](c); e.Code != 4 && e.Code != 0 && e.Code != 1 {
 			t.Errorf("%+v", e)
 		}
@@ -160,7 +172,8 @@ func TestIdleInitsKilled(t *testing.T) {
 
 func TestSurvivorsAreNamed(t *testing.T) {
 	r := open(t)
-	c := run(t, r, `sleep 1000 & setsid sleep 1000 & (setsid bash -c 'exec -a MARK tail -f /dev/null' &); while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; sleep 0.1; exit 9`)
+	c := run(t, r, `sleep 1000 & setsid sleep 1000 & (setsid bash -c 'exec -a MARK tail -f /dev/null' &)
+		while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; sleep 0.1; exit 9`)
 	e := waitEvent[Exited](c)
 	if e.Code != 9 || e.NoSurvivors {
 		t.Errorf("%+v", e)
@@ -178,7 +191,7 @@ func TestSurvivorsAreNamed(t *testing.T) {
 	}
 }
 
-// What ends by itself after the command needs no sweep.
+// Survivors that exit by themselves need no sweep.
 func TestSurvivorsThatEnd(t *testing.T) {
 	r := open(t)
 	c := run(t, r, `sleep 0.3 & exit 0`)
@@ -190,12 +203,12 @@ func TestSurvivorsThatEnd(t *testing.T) {
 	}
 }
 
-// orphan is a script that has a child of its init die, and waits for that.
+// orphan is a script that waits until a child of its init, which it has orphaned, is dead.
 const orphan = `p=$(true & echo $!)
 while { read -r s < /proc/$p/stat; } 2>&- && [[ $s != *") Z "* ]]; do :; done
 `
 
-// What died before the command is no survivor, reaped or not.
+// A process that died before the command is not a survivor, whether it was reaped or not.
 func TestDeadOrphanIsNoSurvivor(t *testing.T) {
 	r := open(t)
 	for range soak(10, 200) {
@@ -208,7 +221,7 @@ func TestDeadOrphanIsNoSurvivor(t *testing.T) {
 	}
 }
 
-// Nobody but the init can reap an orphan, and its command may live for days.
+// Only the init can reap an orphan, and its command may run for days.
 func TestOrphansAreReapedWhileTheCommandRuns(t *testing.T) {
 	r := open(t)
 	c := run(t, r, orphan+"echo ready; exec sleep 1000 # MARK")
@@ -241,7 +254,9 @@ func TestBackgroundChildHoldsPipe(t *testing.T) {
 
 func TestSignalReachesGroup(t *testing.T) {
 	r := open(t)
-	c := run(t, r, `trap 'echo leader' USR1; bash -c 'trap "echo child" USR1; echo ready; while :; do sleep 0.02; done' MARK & while :; do sleep 0.02; done`)
+	c := run(t, r, `trap 'echo leader' USR1
+		bash -c 'trap "echo child" USR1; echo ready; while :; do sleep 0.02; done' MARK &
+		while :; do sleep 0.02; done`)
 	c.waitOutput("ready")
 	c.tree.Signal(syscall.SIGUSR1)
 	c.waitOutput("leader")
@@ -270,7 +285,8 @@ func TestSignalKillReachesGroup(t *testing.T) {
 // After the leader is reaped, a signal still reaches its group, and nothing else.
 func TestSignalAfterExit(t *testing.T) {
 	r := open(t)
-	c := run(t, r, `bash -c 'trap "echo member; exit" USR1; echo one; while :; do sleep 0.02; done' MARK & setsid bash -c 'trap "echo stranger" USR1; echo two; while :; do sleep 0.02; done' MARK & sleep 0.1`)
+	c := run(t, r, `bash -c 'trap "echo member; exit" USR1; echo one; while :; do sleep 0.02; done' MARK &
+		setsid bash -c 'trap "echo stranger" USR1; echo two; while :; do sleep 0.02; done' MARK & sleep 0.1`)
 	waitEvent[Exited](c)
 	c.waitOutput("one")
 	c.waitOutput("two")
@@ -283,11 +299,12 @@ func TestSignalAfterExit(t *testing.T) {
 	}
 }
 
-// Every process gets SIGTERM, in any session, and each gets it once.
+// Every process in any session gets SIGTERM, and gets it once.
 func TestTerminateOnce(t *testing.T) {
 	r := open(t)
 	for range soak(3, 30) {
-		const body = `trap "echo term; n=1" TERM; echo ready; i=0; while [ $i -lt 15 ]; do sleep 0.02; [ -n "$n" ] && i=$((i+1)); done`
+		const body = `trap "echo term; n=1" TERM; echo ready; i=0
+			while [ $i -lt 15 ]; do sleep 0.02; [ -n "$n" ] && i=$((i+1)); done`
 		c := run(t, r, `f() { `+body+`; }; export -f f; setsid bash -c f MARK & bash -c f MARK & f; wait; wait`)
 		eventually(t, "three traps", func() bool { return strings.Count(c.stdout(), "ready") == 3 })
 		c.tree.Terminate()

@@ -18,8 +18,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// stubborn outlives whatever does not hunt it down.
-const stubborn = `trap "" TERM HUP; (setsid bash -c 'trap "" TERM HUP; exec -a MARK sleep 1000' &); bash -c 'trap "" HUP TERM; exec -a MARK sleep 1000' & echo ready; wait; sleep 1000`
+// stubborn survives unless every process of its tree is found and killed.
+const stubborn = `trap "" TERM HUP; (setsid bash -c 'trap "" TERM HUP; exec -a MARK sleep 1000' &)
+	bash -c 'trap "" HUP TERM; exec -a MARK sleep 1000' & echo ready; wait; sleep 1000`
 
 // kill -9 of the runner ends every tree, and the next runner serves.
 func TestRunnerKilled(t *testing.T) {
@@ -55,13 +56,14 @@ func TestRunnerKilled(t *testing.T) {
 	}
 }
 
-// A command that kills its init and the runner in one go, and then hides.
+// A command kills its init and the runner at once, and moves a process to another session.
 func TestCommandKillsInitAndRunner(t *testing.T) {
 	r := open(t)
 	for range soak(3, 8) {
 		bystander := run(t, r, stubborn)
 		bystander.waitFound(2)
-		c := run(t, r, `runner=$(ps -o ppid= $PPID); (setsid bash -c 'exec -a MARK sleep 1000' &); while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; kill -9 $runner $PPID; sleep 1000`)
+		c := run(t, r, `runner=$(ps -o ppid= $PPID); (setsid bash -c 'exec -a MARK sleep 1000' &)
+			while [ $(pgrep -fc 'MARK') -lt 2 ]; do sleep 0.01; done; kill -9 $runner $PPID; sleep 1000`)
 		if d := c.waitDead(); !d.Lost {
 			t.Errorf("%+v", d)
 		}
@@ -69,7 +71,7 @@ func TestCommandKillsInitAndRunner(t *testing.T) {
 	}
 }
 
-// A stopped runner is continued: it is needed for new inits.
+// A stopped runner is resumed, since it is needed for new inits.
 func TestRunnerStopped(t *testing.T) {
 	r := open(t)
 	for range soak(3, 30) {
@@ -81,11 +83,12 @@ func TestRunnerStopped(t *testing.T) {
 	}
 }
 
-// kill -9 of trouped takes everything with it.
+// kill -9 of trouped ends everything.
 func TestTroupedKilled(t *testing.T) {
 	for range soak(3, 30) {
 		marker := newMarker()
-		cmd := helper("trouped", nil, strings.ReplaceAll(stubborn, "MARK", marker), strings.ReplaceAll(stubborn, "MARK", marker))
+		script := strings.ReplaceAll(stubborn, "MARK", marker)
+		cmd := helper("trouped", nil, script, script)
 		out, _ := cmd.StdoutPipe()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -101,15 +104,15 @@ func TestTroupedKilled(t *testing.T) {
 	}
 }
 
-// gone: not there, or dead and inherited by this process, which is a subreaper since it has opened
-// a Runner.
+// gone reports whether a process is dead. It may be a zombie and a child of this process, which
+// became a subreaper when it opened a Runner.
 func gone(pid int) bool {
 	s, ok := proctree.NewProcfs().Stat(pid)
 	return !ok || s.Zombie()
 }
 
-// A command that stops the runner and kills trouped, before that can continue the runner, does not
-// leave it behind.
+// A command that stops the runner, and kills trouped before trouped can resume it, does not leave
+// the runner behind.
 func TestStoppedRunnerOutlivesNothing(t *testing.T) {
 	for range soak(3, 30) {
 		marker := newMarker()
@@ -131,7 +134,7 @@ func TestStoppedRunnerOutlivesNothing(t *testing.T) {
 	}
 }
 
-// trouped and the runner killed in one moment: the inits finish the job.
+// The inits kill their trees when trouped and the runner are killed at once.
 func TestTroupedAndRunnerKilled(t *testing.T) {
 	for range soak(3, 30) {
 		marker := newMarker()
@@ -201,7 +204,7 @@ func openFiles(t *testing.T) int {
 	return len(list)
 }
 
-// Many commands leave as many descriptors and processes as there were.
+// Many commands leave no descriptor and no process behind.
 func TestNothingAccumulates(t *testing.T) {
 	r := open(t)
 	pid := r.Status().PID
@@ -210,8 +213,8 @@ func TestNothingAccumulates(t *testing.T) {
 		c.waitDead()
 		c.read.Wait()
 	}
-	// An init that retires with the last command is replaced with the next one, since half a pool
-	// is enough: only a full pool compares with a full pool.
+	// An init that retires is replaced only when the next command starts, since half a pool is
+	// enough. So count with a full pool, before and after.
 	fill := func() {
 		eventually(t, "a full pool", func() bool {
 			r.mu.Lock()
@@ -285,11 +288,14 @@ func TestSocketMode(t *testing.T) {
 	}
 	waiting.waitDead()
 
-	// The file is gone, so nobody else can connect.
+	// The file is gone, so no other process can connect.
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("the socket file is there: %v", err)
 	}
-	c := run(t, r, `python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("`+path+`")' 2>/dev/null && echo connected; [ -e `+path+` ] && echo there; exit 0`)
+	c := run(t, r, strings.ReplaceAll(`
+		python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("PATH")' 2>/dev/null && echo connected
+		[ -e PATH ] && echo there
+		exit 0`, "PATH", path))
 	waitEvent[Exited](c)
 	c.waitDead()
 	c.read.Wait()
@@ -298,7 +304,7 @@ func TestSocketMode(t *testing.T) {
 	}
 	second := socketRunner(t, path, os.Stderr)
 
-	// The runner dies; its trees are dead, and the second gets in.
+	// The runner dies, its trees are dead, and the second one connects.
 	c = run(t, r, stubborn)
 	c.waitFound(2)
 	early.Process.Kill()

@@ -130,8 +130,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// testTimeout bounds every wait for something that must happen, on a busy machine and beside hundreds of
-// processes that fork in loops. Where a test is to fail, PROC_TEST_TIMEOUT makes it fail sooner.
+// testTimeout bounds every wait for something that must happen, on a busy machine and beside
+// hundreds of processes that fork in loops. Where a test is to fail, PROC_TEST_TIMEOUT makes it
+// fail sooner.
 var testTimeout = func() time.Duration {
 	if d, err := time.ParseDuration(os.Getenv("PROC_TEST_TIMEOUT")); err == nil {
 		return d
@@ -237,8 +238,8 @@ func runSpec(t testing.TB, r *Runner, marker string, spec Spec) *command {
 	return c
 }
 
-// killLeftovers kills the processes that a broken build leaves behind, so that they do not outlive the test
-// nor hold its pipes open.
+// killLeftovers kills the processes that a broken build leaves behind, so that they do not outlive
+// the test nor hold its pipes open.
 func (c *command) killLeftovers() {
 	for _, p := range find(c.marker) {
 		pid, _, _ := strings.Cut(p, " ")

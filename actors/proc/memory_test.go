@@ -13,18 +13,19 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// greedy fills so many MB and waits.
+// greedy is a command that fills this many MB and waits.
 func greedy(mb string) string {
 	return `perl -e '$| = 1; my $n = shift; my $x = "x" x ($n << 20); print "full\n"; sleep 1000' ` + mb + " MARK"
 }
 
-// Over its limit a tree dies, and its neighbour lives.
+// A tree that exceeds its limit dies, and its neighbour lives.
 func TestMemoryLimit(t *testing.T) {
 	r := open(t)
 	start := func(script string, limit int64) *command {
 		marker := newMarker()
 		return runSpec(t, r, marker, Spec{
-			Argv: []string{"/bin/bash", "-c", strings.ReplaceAll(script, "MARK", marker), marker}, Env: environ(), MaxMemory: limit,
+			Argv: []string{"/bin/bash", "-c", strings.ReplaceAll(script, "MARK", marker), marker},
+			Env:  environ(), MaxMemory: limit,
 		})
 	}
 	neighbour := start(greedy("32")+" & wait", 100<<20)
@@ -51,7 +52,8 @@ func TestSharedMemoryCountsOnce(t *testing.T) {
 	r := open(t)
 	marker := newMarker()
 	c := runSpec(t, r, marker, Spec{
-		Argv:      []string{"/usr/bin/perl", "-e", `$|=1; my $x = "x" x (60<<20); for (1..4) { unless (fork) { sleep 1000 } } print "ready\n"; sleep 1000 # ` + marker},
+		Argv: []string{"/usr/bin/perl", "-e", `$|=1; my $x = "x" x (60<<20);
+			for (1..4) { unless (fork) { sleep 1000 } } print "ready\n"; sleep 1000 # ` + marker},
 		Env:       environ(),
 		MaxMemory: 200 << 20,
 	})
@@ -145,7 +147,7 @@ func TestCgroupContains(t *testing.T) {
 	}
 }
 
-// The cgroup's kill is faster than any look at /proc, and hides nobody.
+// cgroup.kill is faster than any scan of /proc, and still every survivor is counted.
 func TestSurvivorsOfACgroupAreCounted(t *testing.T) {
 	r := cgroupRunner(t)
 	for range soak(5, 50) {
@@ -158,7 +160,7 @@ func TestSurvivorsOfACgroupAreCounted(t *testing.T) {
 	}
 }
 
-// A runner that was killed could not remove its cgroups.
+// trouped removes the cgroups of a runner that was killed.
 func TestCgroupOfKilledRunnerIsRemoved(t *testing.T) {
 	r := cgroupRunner(t)
 	dir, _ := ownCgroup()

@@ -14,7 +14,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// Each kill explains the end of one command, and none that comes much later.
+// Each kill explains the end of one command, and none that ends much later.
 func TestKillsAreClaimedOnce(t *testing.T) {
 	r, rc := &Runner{}, &runnerConn{oomKillsExplained: 5} // of an earlier life of the cgroup
 	for i, step := range []struct {
@@ -31,7 +31,7 @@ func TestKillsAreClaimedOnce(t *testing.T) {
 	}
 }
 
-// limited makes a memory cgroup (v1) with a limit of so many MB.
+// limited makes a memory cgroup (v1) with a limit of this many MB.
 func limited(t *testing.T, mb int) string {
 	t.Helper()
 	own, _ := os.ReadFile("/proc/self/cgroup")
@@ -51,9 +51,9 @@ func limited(t *testing.T, mb int) string {
 	return dir
 }
 
-// In a container that has no memory left, the kernel kills one process. The command that this was
-// has run out of memory; one that somebody else killed has not, and neither has one in whose tree a
-// child was killed.
+// In a container without free memory the kernel kills one process. If that was a command, it ran
+// out of memory. A command that another process killed did not, and neither did one with a child
+// that was killed.
 func TestKernelKillsForMemory(t *testing.T) {
 	path := filepath.Join(socketDir(t), "runner.sock")
 	dir := limited(t, 200)

@@ -52,7 +52,8 @@ func cpu(marker string) (ticks int) {
 	return ticks
 }
 
-const busy = `f() { while :; do :; done; }; export -f f; setsid bash -c f MARK & (setsid bash -c f MARK &) ; echo ready; f`
+const busy = `f() { while :; do :; done; }; export -f f
+	setsid bash -c f MARK & (setsid bash -c f MARK &) ; echo ready; f`
 
 func TestPauseStopsWholeTree(t *testing.T) {
 	r := open(t)
@@ -107,9 +108,9 @@ func TestTerminateWhilePausedActsOnResume(t *testing.T) {
 	c.waitDead()
 }
 
-// A shell that waits in vfork for a child that was stopped before its execve counts as stopped, although
-// /proc shows it as waiting. If it did not, one pause in ten would take as long as a pause may. A busy
-// machine delays pauses too, hence the commands without vfork to compare with.
+// A shell that waits in vfork for a child that was stopped before its execve counts as stopped,
+// although /proc shows it as waiting. If it did not, one pause in ten would take as long as a pause
+// may. A busy machine delays pauses too, hence the commands without vfork to compare with.
 // proctree.TestSignalledWaiterCountsAsStopped tests the same without a clock.
 func TestPauseDoesNotWaitForVfork(t *testing.T) {
 	const rounds = 40

@@ -96,8 +96,8 @@ func idle(r *Runner) int {
 	return len(r.conn.idle)
 }
 
-// An init whose cgroup was killed, or that has run maxUses commands, gets no other command: it would
-// kill that at birth, or keep what has built up in it.
+// An init whose cgroup was killed, or that has run maxUses commands, gets no other command: it
+// would kill that at birth, or keep what has built up in it.
 func TestInitRetires(t *testing.T) {
 	for name, tc := range map[string]struct {
 		used    int // before this command

@@ -28,15 +28,15 @@ func helperMain(role string) int {
 	case "attack":
 		return roleAttack()
 	case "runner":
-		// Tests use the binary that TestMain builds. This links the runner into the test binary too, so
-		// that go test does not take a result from its cache after the runner has changed.
+		// Tests use the binary that TestMain builds. This links the runner into the test binary
+		// too, so that go test does not take a result from its cache after the runner has changed.
 		return shim.Main("test", os.Args)
 	}
 	return 2
 }
 
-// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET. It runs every script that is given as
-// an argument, copies their output to stdout and waits until all are dead.
+// roleTrouped embeds a runner, or waits for one at PROC_TEST_SOCKET. It runs every script that is
+// given as an argument, copies their output to stdout and waits until all are dead.
 func roleTrouped() int {
 	cfg := Config{
 		Binary: os.Getenv("PROC_TEST_RUNNER"), Cgroup: "off", WarmInits: 3,
@@ -71,8 +71,8 @@ func roleTrouped() int {
 	return 0
 }
 
-// roleAttack tries everything that a process may do to another of the same user: on its init, the runner
-// and trouped, and then on inits that are just starting.
+// roleAttack tries everything that a process may do to another of the same user: on its init, the
+// runner and trouped, and then on inits that are just starting.
 func roleAttack() int {
 	control := exec.Command("/bin/sleep", "100")
 	if err := control.Start(); err != nil {
@@ -108,8 +108,8 @@ func roleAttack() int {
 	return 0
 }
 
-// attackNewborn kills idle inits, so that new ones are started, and attacks each new child of the runner
-// until it must have executed its first lines.
+// attackNewborn kills idle inits, so that new ones are started, and attacks each new child of the
+// runner until it must have executed its first lines.
 func attackNewborn() {
 	fs := proctree.NewProcfs()
 	seen := make(map[int]bool)

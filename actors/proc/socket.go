@@ -162,7 +162,8 @@ func (r *Runner) serveSocket(fd int) {
 		r.cfg.OnEvent(RunnerEvent{Kind: RunnerLost})
 	}
 	if !dead && !r.closing() {
-		r.log.Error("the runner is alive although its connection is closed; no other runner is accepted until it ends", "pid", h.PID)
+		r.log.Error("the runner is alive although its connection is closed; no other is accepted until it ends",
+			"pid", h.PID)
 	}
 	r.endTrees(rc)
 	r.awaitEnd(h, time.Time{})

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The end of a runner is waited for until it has come, until the deadline or until Close; of a
-// runner without a pidfd nothing can be known.
+// awaitEnd waits until the runner is dead, until the deadline or until Close. Without a pidfd it
+// does not wait, since the end cannot be known.
 func TestAwaitEnd(t *testing.T) {
 	cmd := exec.Command("/bin/sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

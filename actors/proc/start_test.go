@@ -27,7 +27,8 @@ func TestExitStatus(t *testing.T) {
 		{"kill -TERM $$", -15, syscall.SIGTERM},
 		{"kill -KILL $$", -9, syscall.SIGKILL},
 		{"ulimit -c 0; kill -ABRT $$", -6, syscall.SIGABRT},
-		{"ulimit -c unlimited; cd $(mktemp -d) && kill -SEGV $$", -11, syscall.SIGSEGV}, // with a core or without, the number is clean
+		// The number is the same with and without a core dump.
+		{"ulimit -c unlimited; cd $(mktemp -d) && kill -SEGV $$", -11, syscall.SIGSEGV},
 		{"kill -40 $$", -40, syscall.Signal(40)},
 		{"kill -64 $$", -64, syscall.Signal(64)},
 	} {
@@ -109,7 +110,8 @@ func TestCommandStartsClean(t *testing.T) {
 		var pid, ppid, pgrp, session int
 		var state byte
 		stat := output("cat", "/proc/self/stat")
-		if _, err := fmt.Sscanf(stat, "%d (cat) %c %d %d %d", &pid, &state, &ppid, &pgrp, &session); err != nil || pgrp != pid || session != pid {
+		_, err := fmt.Sscanf(stat, "%d (cat) %c %d %d %d", &pid, &state, &ppid, &pgrp, &session)
+		if err != nil || pgrp != pid || session != pid {
 			t.Errorf("%q, %v", stat, err)
 		}
 		for _, fd := range []string{"0", "1", "2"} {
@@ -154,24 +156,31 @@ func TestStartFailures(t *testing.T) {
 		code  int
 		text  string
 	}{
-		{"not in PATH", Spec{Argv: []string{"nosuchcommand"}}, syscall.ENOENT, 127, "troupe: nosuchcommand: command not found"},
+		{"not in PATH", Spec{Argv: []string{"nosuch"}}, syscall.ENOENT, 127, "troupe: nosuch: command not found"},
 		{"empty name", Spec{Argv: []string{""}}, syscall.ENOENT, 127, "command not found"},
 		{"no such file", Spec{Argv: []string{"/no/such"}}, syscall.ENOENT, 127, "/no/such: No such file or directory"},
 		{"not executable", Spec{Argv: []string{plain}}, syscall.EACCES, 126, "Permission denied"},
-		{"not executable in PATH", Spec{Argv: []string{"plain"}, Env: []string{"PATH=" + dir}}, syscall.EACCES, 126, "Permission denied"},
+		{
+			"not executable in PATH", Spec{Argv: []string{"plain"}, Env: []string{"PATH=" + dir}},
+			syscall.EACCES, 126, "Permission denied",
+		},
 		{"a directory", Spec{Argv: []string{dir}}, syscall.EACCES, 126, "Is a directory"},
 		{"no program", Spec{Argv: []string{garbage}}, syscall.ENOEXEC, 126, "cannot execute"},
 		{"no interpreter", Spec{Argv: []string{script}}, syscall.ENOENT, 127, "required file not found"},
 		{"no directory", Spec{Argv: []string{"true"}, Dir: "/no/such"}, syscall.ENOTDIR, 126, "/no/such: No such directory"},
 		{"directory is a file", Spec{Argv: []string{"true"}, Dir: plain}, syscall.ENOTDIR, 126, "Not a directory"},
-		{"too long", Spec{Argv: []string{"true", strings.Repeat("x", 200<<10)}}, syscall.E2BIG, 126, "Argument list too long"},
+		{
+			"too long", Spec{Argv: []string{"true", strings.Repeat("x", 200<<10)}},
+			syscall.E2BIG, 126, "Argument list too long",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := runSpec(t, r, newMarker(), tc.spec)
 			f := waitEvent[StartFailed](c)
 			c.waitDead()
 			var se *StartError
-			if !errors.As(f.Err, &se) || se.Errno != tc.errno || se.ExitCode() != tc.code || !strings.Contains(se.Error(), tc.text) {
+			if !errors.As(f.Err, &se) || se.Errno != tc.errno || se.ExitCode() != tc.code ||
+				!strings.Contains(se.Error(), tc.text) {
 				t.Errorf("%v (%+v)", f.Err, se)
 			}
 			c.read.Wait() // the pipes end
@@ -279,7 +288,7 @@ func TestPipePendingAndDeadline(t *testing.T) {
 	}
 }
 
-// The slack that quietens an init's monitor thread is not the command's.
+// The command does not get the timer slack that quietens an init's monitor thread.
 func TestTimerSlackIsInherited(t *testing.T) {
 	r := open(t)
 	want, err := os.ReadFile("/proc/self/timerslack_ns")

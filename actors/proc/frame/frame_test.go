@@ -5,6 +5,7 @@ package frame
 import (
 	"bytes"
 	"io"
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -14,7 +15,8 @@ func TestWireRoundTrip(t *testing.T) {
 	var stream []byte
 	stream = append(stream, spec.Encode()...)
 	stream = append(stream, New(KindKill).Done()...)
-	stream = append(stream, (&Exited{Code: 2, Status: 64, OOMKills: 7, SurvivorCount: 3, Survivors: []string{"a", "b"}}).Encode()...)
+	exited := Exited{Code: 2, Status: 64, OOMKills: 7, SurvivorCount: 3, Survivors: []string{"a", "b"}}
+	stream = append(stream, exited.Encode()...)
 	for size := 1; size <= len(stream); size++ {
 		rest := stream
 		in := NewReceiver(func(p, oob []byte) (int, int, error) {
@@ -35,7 +37,7 @@ func TestWireRoundTrip(t *testing.T) {
 			t.Fatal(k, body, err)
 		}
 		_, body, _ = in.Next()
-		if e := DecodeExited(body); e.OOMKills != 7 || e.Code != 2 || e.Status != 64 || e.NoSurvivors || e.SurvivorCount != 3 || !slices.Equal(e.Survivors, []string{"a", "b"}) {
+		if e := DecodeExited(body); !reflect.DeepEqual(e, exited) {
 			t.Fatalf("%+v", e)
 		}
 		if _, _, err := in.Next(); err != io.EOF {

@@ -137,8 +137,8 @@ func TestRecycledPidIsSpared(t *testing.T) {
 	}
 }
 
-// A process in an uninterruptible wait counts as stopped once it was sent SIGSTOP, and not before: it
-// will not run another instruction. A shell that waits in vfork looks like that.
+// A process in an uninterruptible wait counts as stopped once it was sent SIGSTOP, and not before:
+// it will not run another instruction. A shell that waits in vfork looks like that.
 func TestSignalledWaiterCountsAsStopped(t *testing.T) {
 	child := exec.Command("/bin/sleep", "1000")
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
