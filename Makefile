@@ -6,7 +6,7 @@ ARGS    ?=
 FUZZTIME ?= 20s
 BENCH    ?= .
 BENCHTIME ?= 1s
-# Empty: `make test` leaves the model out, for a caller that checks it by itself.
+# Empty: `make test` leaves the model out, for a caller that runs `make verify`.
 VERIFY   ?= yes
 
 # The tools have a module of their own, so that their dependencies never become ours.

@@ -43,7 +43,7 @@ type attempt struct {
 // TestHundredSessionsAndNotOneMore: 105 clients come at once through the
 // ingress. Protects from: a ceiling that is off by one under load, a refusal
 // without its code, a close that a client cannot tell from a failure, a slot
-// that does not come back, and an operator who is not told.
+// that is not freed, and an operator who is not told.
 func TestHundredSessionsAndNotOneMore(t *testing.T) {
 	const clients = ceiling + 5
 	r := suite.shared
@@ -73,7 +73,7 @@ func TestHundredSessionsAndNotOneMore(t *testing.T) {
 	eventually(t, 30*time.Second, "three slots are free", r.hasSessions(ceiling-3))
 	again, refusedAgain := r.storm(t, 4)
 	if len(again) != 3 || len(refusedAgain) != 1 {
-		t.Errorf("after 3 sessions ended, %d of 4 newcomers were accepted, want 3", len(again))
+		t.Errorf("after 3 sessions ended, %d of 4 new clients were accepted, want 3", len(again))
 	}
 	for _, c := range append(accepted[3:], again...) {
 		_ = c.done() // as many as possible: the count below decides

@@ -110,7 +110,7 @@ func eventually(t *testing.T, bound time.Duration, what string, check func(conte
 	}
 }
 
-// pollEvery paces polling: what is waited for takes from tenths of a second to many seconds.
+// pollEvery paces polling: waits take from tenths of a second to many seconds.
 const pollEvery = 100 * time.Millisecond
 
 // poll is eventually for those who have no test. A check that hangs is ended

@@ -15,7 +15,7 @@ import (
 // TestFirstCommand installs the chart with no host, as is the default, and does
 // what its user does next.
 //
-// The release answers for every host that is nobody else's, so the test runs alone.
+// The release answers for every host that no other release has, so the test runs alone.
 func TestFirstCommand(t *testing.T) {
 	r := newRelease("first")
 	r.host = ""

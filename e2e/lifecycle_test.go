@@ -64,7 +64,7 @@ func (r *release) keepsToken(t *testing.T, token string) {
 
 // TestUninstallLeavesNothing looks through every kind of object that the API
 // server has, in the namespace and outside of it. Protects from: objects that
-// are not the release's, hooks that nobody deletes, and a namespace that is
+// are not the release's, hooks that are not deleted, and a namespace that is
 // not as it was.
 func TestUninstallLeavesNothing(t *testing.T) {
 	t.Parallel()
@@ -96,8 +96,8 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	})
 }
 
-// leftovers lists what is in the namespace beside what every namespace has, and
-// what is labelled with the release outside of it.
+// leftovers lists the objects of the namespace that not every namespace has, and
+// objects outside of it that are labelled with the release.
 func (r *release) leftovers(ctx context.Context) ([]string, error) {
 	lists, err := discovery.ServerPreferredResources(suite.kube.Discovery())
 	if err != nil && len(lists) == 0 {

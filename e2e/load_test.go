@@ -25,19 +25,19 @@ type load struct {
 	left <-chan struct{} // the test has ended, perhaps without a call of end
 	wg   sync.WaitGroup
 
-	mu        sync.Mutex
-	finished  map[string]int // executions that ended as they should, by pod
-	problems  map[string]int // broken promises, and how often each
-	newcomers int            // sessions of one command each, opened at the first attempt
-	warned    int            // sessions that were told of the drain
-	caught    int            // of these, sessions in which a command was running then
-	refused   int            // executions refused with -32008, to be repeated elsewhere
+	mu       sync.Mutex
+	finished map[string]int // executions that ended as they should, by pod
+	problems map[string]int // broken promises, and how often each
+	oneShots int            // sessions of one command each, opened at the first attempt
+	warned   int            // sessions that were told of the drain
+	caught   int            // of these, sessions in which a command was running then
+	refused  int            // executions refused with -32008, to be repeated elsewhere
 }
 
-// startLoad starts clients that run until end. The newcomers among them open a
-// session for each command and do not try twice: what is done to the pod has to
-// leave one that takes them.
-func startLoad(t *testing.T, r *release, clients, newcomers int) *load {
+// startLoad starts clients that run until end. The oneShots among them open a
+// session for each command and do not try twice: at any time, some pod must accept
+// them.
+func startLoad(t *testing.T, r *release, clients, oneShots int) *load {
 	t.Helper()
 	ctx := t.Context()
 	l := &load{r: r, stop: make(chan struct{}), left: ctx.Done(), finished: map[string]int{}, problems: map[string]int{}}
@@ -45,27 +45,27 @@ func startLoad(t *testing.T, r *release, clients, newcomers int) *load {
 	for i := range clients {
 		l.wg.Go(func() { l.client(ctx, i) })
 	}
-	for i := range newcomers {
-		l.wg.Go(func() { l.newcomer(ctx, clients+i) })
+	for i := range oneShots {
+		l.wg.Go(func() { l.oneShot(ctx, clients+i) })
 	}
 	return l
 }
 
-// newcomer opens one session after the other, for one short command each.
-func (l *load) newcomer(ctx context.Context, number int) {
+// oneShot opens one session after the other, for one short command each.
+func (l *load) oneShot(ctx context.Context, number int) {
 	opt := l.r.options()
 	opt.DialRetry = 0
 	for !l.stopped() {
 		c, err := troupe.Dial(ctx, l.r.url(), opt)
 		if err != nil {
-			l.problem("newcomer %d was not let in: %v", number, err)
+			l.problem("client %d got no session: %v", number, err)
 			continue
 		}
 		if err := l.execution(ctx, c, number, 1); err != nil {
-			l.problem("newcomer %d: %v", number, err)
+			l.problem("client %d: %v", number, err)
 		}
 		_ = c.Close() // the command's end is what counts
-		l.note(func() { l.newcomers++ })
+		l.note(func() { l.oneShots++ })
 	}
 }
 
@@ -210,8 +210,8 @@ func (l *load) end(t *testing.T) {
 	for _, n := range l.finished {
 		total += n
 	}
-	t.Logf("%d executions ended well, by pod %s; %d sessions were told of the drain, %d of them while a command ran; %d commands were refused with an explanation; %d newcomers",
-		total, compact(l.finished), l.warned, l.caught, l.refused, l.newcomers)
+	t.Logf("%d executions ended well, by pod %s; %d sessions were told of the drain, %d of them while a command ran; %d commands were refused with an explanation; %d one-command sessions",
+		total, compact(l.finished), l.warned, l.caught, l.refused, l.oneShots)
 	for _, problem := range slices.Sorted(maps.Keys(l.problems)) {
 		t.Errorf("%d times: %s", l.problems[problem], problem)
 	}

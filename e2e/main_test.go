@@ -29,7 +29,7 @@ const finishBound = 2 * time.Minute
 // there are cores.
 const parallelTests = "8"
 
-// TestMain starts what the tests need, or uses what is there, and leaves nothing
+// TestMain starts or finds what the tests need, and leaves nothing
 // running that it started.
 func TestMain(m *testing.M) {
 	cluster.Main() // does not return in a process that is a node of the cluster

@@ -27,7 +27,7 @@ func TestDashboardShowsThePods(t *testing.T) {
 	t.Parallel()
 	r := install(t, "observed", `
 networkPolicy: {enabled: false} # the API server is not among those that may scrape
-peers: {enabled: true} # one pod knows nobody, and has the metrics
+peers: {enabled: true} # one pod has no peers, but has the metrics
 runner: {resources: {limits: {memory: 512Mi, cpu: "1"}}}
 `)
 	pod := r.pod(t)
@@ -104,7 +104,7 @@ func work(ctx context.Context, t *testing.T, r *release) {
 	for _, command := range []string{"seq 1 1000", "exit 3"} {
 		_, _ = c.Run(ctx, wire.ExecuteParams{Command: command}, io.Discard, io.Discard) // refused while the pod drains
 	}
-	_, _ = c.Control(ctx, wire.ControlParams{Type: wire.ControlPause, ExecutionID: "nobody"}) // an error, on purpose
+	_, _ = c.Control(ctx, wire.ControlParams{Type: wire.ControlPause, ExecutionID: "unknown"}) // an error, on purpose
 	e, err := c.Execute(ctx, wire.ExecuteParams{Command: "sleep 100"})
 	if err != nil {
 		return

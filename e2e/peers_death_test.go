@@ -18,7 +18,7 @@ import (
 // is gone, while the pod with its socket lives.
 const lossBound = 5 * time.Second
 
-// follower is a client of a foreign pod with a command that does not end by itself.
+// follower is a client whose session is on another pod, with a command that does not end by itself.
 type follower struct {
 	pod     *corev1.Pod // has the socket
 	seen    *notices
@@ -59,8 +59,8 @@ func (f *follower) echoes(t *testing.T) {
 	}
 }
 
-// isTold checks that the client hears of the loss in time, and that whoever
-// comes back with the session hears it at once.
+// isTold checks that the client learns of the loss in time, and that a client that
+// resumes the session learns it at once.
 func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 	t.Helper()
 	ctx, cancel := context.WithDeadline(t.Context(), gone.Add(noticeBound))
@@ -77,7 +77,7 @@ func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 		_ = again.Close()
 	}
 	if wire.CodeOf(err) != wire.CodeSessionLost || time.Since(began) > lossBound/2 {
-		t.Errorf("who comes back through %s is told %v after %s, want %d at once", f.pod.Name, err, time.Since(began), wire.CodeSessionLost)
+		t.Errorf("a resume through %s is answered with %v after %s, want %d at once", f.pod.Name, err, time.Since(began), wire.CodeSessionLost)
 	}
 	t.Logf("through %s: told after %s, at the return after %s", f.pod.Name, told.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 }

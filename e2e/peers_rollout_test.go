@@ -91,10 +91,10 @@ func (ro *roamers) session(ctx context.Context, number int) error {
 
 // rolloutOfManyLosesNothing replaces three pods under load. Protects from: a
 // command that is cut off because its owner or its client's pod was replaced, a
-// client whose session is not found meanwhile, and newcomers that nobody takes.
+// client whose session is not found meanwhile, and new clients that no pod accepts.
 func rolloutOfManyLosesNothing(t *testing.T, r *release) {
 	before := r.readyPods(t, replicas)
-	l, ro := startLoad(t, r, loadClients, loadNewcomers), startRoamers(t, r, 4)
+	l, ro := startLoad(t, r, loadClients, loadOneShots), startRoamers(t, r, 4)
 	for i := range before {
 		eventually(t, time.Minute, "the load runs", l.finishedOn(before[i].Name, 3))
 	}
@@ -108,19 +108,19 @@ func rolloutOfManyLosesNothing(t *testing.T, r *release) {
 	t.Logf("the last old pod was gone %s after helm upgrade began", time.Since(began).Round(100*time.Millisecond))
 	after := r.readyPods(t, replicas)
 	for i := range after {
-		eventually(t, time.Minute, "the clients have come to "+after[i].Name, l.finishedOn(after[i].Name, 3))
+		eventually(t, time.Minute, "the clients use "+after[i].Name, l.finishedOn(after[i].Name, 3))
 	}
 	l.end(t)
 	ro.end(t)
 	t.Logf("%d resumes", ro.resumed.Load())
 	if ro.resumed.Load() < 20 {
-		t.Error("hardly a client came back while the pods were replaced: little was proved")
+		t.Error("fewer than 20 resumes happened while the pods were replaced: too few to prove anything")
 	}
 }
 
 // scaleInTakesTheIdlest: of two pods on one node and one alone on another the
-// controller would take one of the two. The lonely one has the fewest sessions.
-// Protects from: a deletion cost that nobody asks for, and from a scale-in that
+// controller would take one of the two. The single one has the fewest sessions.
+// Protects from: a deletion cost that the controller ignores, and from a scale-in that
 // ends a running command or disturbs other pods' sessions.
 func scaleInTakesTheIdlest(t *testing.T, r *release) {
 	pods := r.readyPods(t, replicas)

@@ -33,11 +33,11 @@ func TestManyPodsAreOneService(t *testing.T) {
 		name string
 		run  func(*testing.T, *release)
 	}{
-		{"a session goes on through every pod", sessionGoesOnThroughEveryPod},
+		{"a session can be resumed through every pod", sessionGoesOnThroughEveryPod},
 		{"50 cuts lose no byte", cutsLoseNoByte},
 		{"commands are not peers", commandsAreNotPeers},
 		{"all sockets on one pod", allSocketsOnOnePod},
-		{"newcomers everywhere at once", newcomersEverywhere},
+		{"new sessions through all pods at once", sessionsEverywhere},
 		{"the autoscaler sees each pod", autoscalerSeesEachPod},
 		{"a slow pod is not a dead one", slowPodIsNotDead},
 		{"a killed server is told of", killedServerIsToldOf},
@@ -281,7 +281,7 @@ with tls.wrap_socket(peer()) as s:
     print(said(s))
 END`)
 	if refused("plaintext") == plain || refused("certificate") == certificate {
-		t.Errorf("the pod has refused nobody; the command was told %q", out)
+		t.Errorf("the pod has refused no client; the command was told %q", out)
 	}
 	if strings.Count(out, "\n") != 2 {
 		t.Errorf("the command found %q", out)
@@ -299,9 +299,9 @@ func allSocketsOnOnePod(t *testing.T, r *release) {
 	r.fill(t, pods, func(int) *corev1.Pod { return &pods[1] })
 }
 
-// newcomersEverywhere opens them through all pods at once, none of which can
+// sessionsEverywhere opens sessions through all pods at once, none of which can
 // know the others' load. Protects from: ceilings that hold only for one pod at a time.
-func newcomersEverywhere(t *testing.T, r *release) {
+func sessionsEverywhere(t *testing.T, r *release) {
 	pods := r.readyPods(t, replicas)
 	r.fill(t, pods, func(i int) *corev1.Pod { return &pods[i%replicas] })
 }

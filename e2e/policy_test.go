@@ -75,8 +75,8 @@ func keepsMetadataOut(rule networkingv1.NetworkPolicyEgressRule) error {
 }
 
 // TestRestrictedPodSecurityIsEnforced: the namespace that the chart's pods run
-// in refuses others. Protects from: a claim that rests on a label nobody
-// enforces.
+// in refuses others. Protects from: a claim that rests on a label that is
+// not enforced.
 func TestRestrictedPodSecurityIsEnforced(t *testing.T) {
 	r := suite.shared
 	pod := r.pod(t)

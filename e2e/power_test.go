@@ -19,7 +19,7 @@ const silence = 6 * time.Second
 // TestPowerCutTellsItsClients cuts the power of the pod's node: no process has
 // a last word and no packet says that a connection has ended. Then the operator
 // tells Kubernetes that the node will not come back. Protects from: a client
-// that waits for ever for a server that is gone.
+// that waits forever for a server that is gone.
 func TestPowerCutTellsItsClients(t *testing.T) {
 	needNodes(t)
 	if len(suite.nodes) < 2 {

@@ -87,7 +87,7 @@ func TestQuietCommandOutlivesAnIdleTimeout(t *testing.T) {
 }
 
 // untilCut opens a session and waits, silent, until the connection is cut. It is
-// an error if the server ends it, or nobody does.
+// an error if the server ends it, or if nothing does.
 func (r *release) untilCut(ctx context.Context, through dialer) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*idleCut*time.Second)
 	defer cancel()

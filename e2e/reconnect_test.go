@@ -64,7 +64,7 @@ func (c *cutter) reset() {
 	c.conns = nil
 }
 
-// counter hashes what it is given and runs an action when so many bytes have come.
+// counter hashes its input and runs an action after a number of bytes.
 type counter struct {
 	hash.Hash
 	n       int64

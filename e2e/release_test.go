@@ -254,7 +254,7 @@ func (r *release) cleanUp(t *testing.T) {
 // remove uninstalls the release and deletes its namespace, without waiting for the end of that.
 func (r *release) remove(ctx context.Context) error {
 	_, err := r.helm(ctx, "uninstall", r.name, "--ignore-not-found")
-	// Nobody needs the pods to drain any more.
+	// The pods need not drain any more.
 	zero := int64(0)
 	_ = suite.kube.CoreV1().Pods(r.namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{})
 	nsErr := suite.kube.CoreV1().Namespaces().Delete(ctx, r.namespace, metav1.DeleteOptions{})

@@ -12,19 +12,19 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// loadClients run one command each at any time, and loadNewcomers open a session
-// for each: together a tenth of a pod's sessions, as many as two cores serve
-// without the measuring becoming the load.
-const loadClients, loadNewcomers = 10, 3
+// loadClients run one command after the other, and loadOneShots open a session for
+// each command: together a tenth of a pod's sessions, as many as two cores serve
+// before the clients themselves become the load.
+const loadClients, loadOneShots = 10, 3
 
 // TestRolloutUnderLoadLosesNothing changes the pod template while clients run
 // commands that are shorter than the drain time. Protects from: a rollout that
 // cuts commands off, output that is cut short, clients that are told nothing,
-// and clients that are sent to a pod which takes nobody any more.
+// and clients that are sent to a pod that no longer accepts sessions.
 func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	r := suite.shared
 	before := r.pod(t)
-	l := startLoad(t, r, loadClients, loadNewcomers)
+	l := startLoad(t, r, loadClients, loadOneShots)
 	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
 	began := time.Now()
 	if err := r.upgrade(t.Context(), fmt.Sprintf("podAnnotations: {e2e.troupe.dev/rollout: %q}", began.String())); err != nil {
@@ -76,7 +76,7 @@ func TestDrainedNodeLosesNothing(t *testing.T) {
 	if err := r.covered(t.Context(), before); err != nil {
 		t.Error(err)
 	}
-	l := startLoad(t, r, loadClients, 0) // one replica: for a moment there is no pod for newcomers
+	l := startLoad(t, r, loadClients, 0) // one replica: for a moment no pod accepts new sessions
 	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
 	node := before.Spec.NodeName
 	t.Cleanup(func() {

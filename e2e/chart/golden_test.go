@@ -46,7 +46,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// golden is everything that helm makes and prints, without what is random.
+// golden is everything that helm renders and prints, without random parts.
 func (r *rendering) golden() string {
 	var b strings.Builder
 	for _, o := range r.objects {

@@ -31,8 +31,8 @@ func (r *rendering) hasPeers(t testing.TB) bool {
 
 // TestPeersAreFoundAndReached: port, Service, Role, policy and certificates of
 // one rendering belong together, and are all there or none. Protects from: pods
-// that listen where nobody connects, that may not ask who is there, or whose
-// sessions are out of reach while they drain.
+// that listen on a port that no peer uses, that may not list their peers, or whose
+// sessions cannot be reached while they drain.
 func TestPeersAreFoundAndReached(t *testing.T) {
 	want := map[string]bool{
 		"placement": true, "autoscaling-sessions": true, "autoscaling-cpu": true, "bare": true,
@@ -203,9 +203,9 @@ func TestCertManagerMakesWhatIsMounted(t *testing.T) {
 
 // TestPeersKeepTrustingEachOther: an upgrade keeps authority and certificate;
 // past half of its days it signs a new certificate with the same authority, and
-// also when its name changes. A removed Secret is made anew. Protects from: pods of
+// also when its name changes. A removed Secret is created again. Protects from: pods of
 // one release that refuse each other during a rollout, and from a certificate
-// that ends because nobody has made a new one.
+// that expires because none was made.
 func TestPeersKeepTrustingEachOther(t *testing.T) {
 	h := newHelm(t, "peers")
 	const three = "peers: {enabled: true}\n"

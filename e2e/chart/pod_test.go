@@ -362,7 +362,7 @@ func TestScaleDownWaitsForDrains(t *testing.T) {
 	}
 }
 
-// TestOneReplicaCanBeDrained protects from: a budget that blocks the drain of a node for ever.
+// TestOneReplicaCanBeDrained protects from: a budget that blocks the drain of a node forever.
 func TestOneReplicaCanBeDrained(t *testing.T) {
 	pdb := decode[policyv1.PodDisruptionBudget](t, renderNamed(t, "default"), "PodDisruptionBudget").Spec
 	if pdb.MinAvailable != nil || pdb.MaxUnavailable == nil || pdb.MaxUnavailable.IntValue() != 1 {

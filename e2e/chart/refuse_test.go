@@ -127,7 +127,7 @@ func TestImagesMustBeNamed(t *testing.T) {
 	}
 }
 
-// TestBudgetsThatAllowADrainAreTaken: what is refused begins one pod later.
+// TestBudgetsThatAllowADrainAreTaken: one pod more would be refused.
 func TestBudgetsThatAllowADrainAreTaken(t *testing.T) {
 	for _, text := range []string{
 		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 1}", "replicaCount: 2\npodDisruptionBudget: {minAvailable: 50%}",

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// update is set by go generate: the golden files and the README are written anew.
+// update is set by go generate: the golden files and the README are written again.
 var update = os.Getenv("UPDATE_GOLDEN") != ""
 
 const (

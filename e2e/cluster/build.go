@@ -60,7 +60,7 @@ func (c *Cluster) Build(ctx context.Context) error {
 	source, err := c.sources()
 	if err != nil {
 		if !slices.ContainsFunc(programs, func(p program) bool { return c.checkProgram(p) != nil }) {
-			return nil // far from the sources, what is there will do
+			return nil // without the sources, the existing programs are good enough
 		}
 		return err
 	}

@@ -103,7 +103,7 @@ func Open(cfg Config) (*Cluster, error) {
 func (c *Cluster) Dir() string { return c.dir }
 
 // Kubeconfig is the path of a kubeconfig with all rights. The address in it is
-// to be had inside the cluster's network only: see Command and DialContext.
+// reachable only inside the cluster's network: see Command and DialContext.
 func (c *Cluster) Kubeconfig() string { return c.run("kubeconfig") }
 
 // AuditLog is the path of the API server's audit log: one JSON object a line
@@ -152,7 +152,7 @@ func (c *Cluster) say(format string, args ...any) {
 	fmt.Fprintf(c.log, format+"\n", args...)
 }
 
-// step says what is done, and when it is done how long it took.
+// step logs a step and how long it took.
 func (c *Cluster) step(what string, do func() error) error {
 	began := time.Now()
 	if err := do(); err != nil {

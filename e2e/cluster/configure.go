@@ -92,7 +92,7 @@ func render(name string, s settings) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// replace writes a file anew. What is there may be a symbolic link to a place
+// replace replaces a file. The old one may be a symbolic link to a place
 // that the node does not have, as /etc/resolv.conf often is.
 func replace(file string, content []byte) error {
 	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {

@@ -59,7 +59,7 @@ var systemImages = []systemImage{
 
 // imageTarballs are the files that a node imports when it starts: every image
 // in the directory, those of the system first. Debian's root file system, base,
-// is none, whoever is about to make it.
+// is none, even if it is about to be made.
 func (c *Cluster) imageTarballs() []string {
 	var files []string
 	for _, i := range systemImages {

@@ -24,7 +24,7 @@ const (
 )
 
 // clientLinks are the commands of ip(8) for the namespace of clients. A bridge
-// joins the nodes. No link leads out: what has no route is answered with "no
+// joins the nodes. No link leads out: packets without a route are answered with "no
 // route to host" at once, so that nothing waits for a timeout.
 func clientLinks() []string {
 	links := []string{

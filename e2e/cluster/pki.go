@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// certificateLife is one year, as kubeadm's. A cluster is made anew with each
+// certificateLife is one year, as kubeadm's. A cluster is created again with each
 // Up and does not live as long.
 const certificateLife = 365 * 24 * time.Hour
 

@@ -22,7 +22,7 @@ var manifestFiles embed.FS
 // started.
 const readyTimeout = 3 * time.Minute
 
-// Up builds what is not built, starts what is not running and waits until all
+// Up builds missing programs, starts what is not running and waits until all
 // of it is ready: Config.Nodes nodes, the ingress at IngressAddress, and the
 // metrics API. On a cluster that is up already it adds nodes, or does nothing.
 // The cluster outlives the calling process; Down ends it. When Up fails, what

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // each other as two processes do.
 func TestOneHasIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	release, err := Lock(t.Context(), path, func() { t.Error("nobody else has it") })
+	release, err := Lock(t.Context(), path, func() { t.Error("the lock is free") })
 	if err != nil {
 		t.Fatal(err)
 	}

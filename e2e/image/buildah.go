@@ -32,7 +32,7 @@ type baseImage struct {
 func (b *builder) base(ctx context.Context) (baseImage, error) {
 	tarball := filepath.Join(b.dir, "base.tar")
 	if _, err := os.Stat(tarball); err != nil {
-		// Not in place: what is there under this name is complete.
+		// Not in place: a file of this name is always complete.
 		part := filepath.Join(b.dir, "base.part.tar")
 		defer os.Remove(part)
 		if err := b.run(ctx, "mmdebstrap", "--quiet", "--variant=minbase", suite, part); err != nil {
@@ -166,7 +166,7 @@ func (b *builder) runCmd(cmd *exec.Cmd, what string) error {
 	return nil
 }
 
-// lastBytes keeps the end of what is written to it.
+// lastBytes keeps the last bytes that are written to it.
 type lastBytes struct{ kept []byte }
 
 const maxTail = 4096

@@ -19,14 +19,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// patience bounds every wait for something that must happen.
-const patience = 30 * time.Second
+// waitTimeout bounds every wait for something that must happen.
+const waitTimeout = 30 * time.Second
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(waitTimeout); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", what, waitTimeout)
 		}
 	}
 }
@@ -213,8 +213,8 @@ func (c *container) await(what string) int {
 	c.t.Helper()
 	select {
 	case <-c.end:
-	case <-time.After(patience):
-		c.t.Fatalf("%s: not within %v", what, patience)
+	case <-time.After(waitTimeout):
+		c.t.Fatalf("%s: not within %v", what, waitTimeout)
 	}
 	return c.cmd.ProcessState.ExitCode()
 }
@@ -230,7 +230,7 @@ func (c *container) kill(signal string) {
 // exec runs a program in the container, as "kubectl exec" does.
 func (c *container) exec(args ...string) (stdout, stderr string, code int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*waitTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "runc", append([]string{"exec", c.id}, args...)...)
 	var out, err bytes.Buffer

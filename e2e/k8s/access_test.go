@@ -191,8 +191,8 @@ func TestAccessEnds(t *testing.T) {
 	}
 }
 
-// TestTroupedMayNotAsk: without system:auth-delegator nobody is let in, and nobody is
-// told that his token is bad.
+// TestTroupedMayNotAsk: without system:auth-delegator no client is accepted, and none is
+// told that its token is invalid.
 func TestTroupedMayNotAsk(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

@@ -70,7 +70,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// restarted ends the API server if a test has started it anew: see restart.
+// restarted ends the API server if a test has restarted it: see restart.
 var restarted = func() {}
 
 // binaries builds the product's programs, once.
@@ -199,7 +199,7 @@ func (s *space) failures() int {
 	return n
 }
 
-// pod makes a pod of a service account, which nobody runs.
+// pod creates a pod of a service account. No kubelet runs it.
 func (s *space) pod(name, account string) product.Pod {
 	s.t.Helper()
 	made, err := kube.CoreV1().Pods(s.name).Create(s.t.Context(), &corev1.Pod{

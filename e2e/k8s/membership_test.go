@@ -304,7 +304,7 @@ func TestPeersByEndpointSlices(t *testing.T) {
 		return nil
 	}
 	if err := resume(b); wire.CodeOf(err) != wire.CodeSessionLost { // no slice, so no pod
-		t.Errorf("through a pod that knows of nobody: %v", err)
+		t.Errorf("through a pod that knows no peer: %v", err)
 	}
 	s.writeSlice(s.slice("a", portA, atA))
 	s.writeSlice(s.slice("b", portB, atB))

@@ -291,8 +291,8 @@ func TestPodReports(t *testing.T) {
 	}
 }
 
-// TestAPIServerFreezes: it neither answers nor closes its connections. Who has a
-// session notices nothing, newcomers are told to come again within the time of a
+// TestAPIServerFreezes: it neither answers nor closes its connections. Clients with a
+// session notice nothing, new clients are told to retry within the time of a
 // handshake, and the pod ends in time. This test is not parallel: the others need
 // the API server.
 func TestAPIServerFreezes(t *testing.T) {
@@ -311,14 +311,14 @@ func TestAPIServerFreezes(t *testing.T) {
 	_, err = p.dial(bob)
 	var refused *troupe.HandshakeError
 	if !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || !refused.Temporary() || time.Since(began) > 10*time.Second {
-		t.Errorf("a newcomer got %v after %v", err, time.Since(began))
+		t.Errorf("a new client got %v after %v", err, time.Since(began))
 	}
 	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "true"}, io.Discard, io.Discard)
 	if err != nil || done.ExitCode != 0 {
 		t.Errorf("a command ended with %+v, %v", done, err)
 	}
 	thaw()
-	eventually(t, "the newcomer gets in", func(context.Context) error {
+	eventually(t, "the new client gets in", func(context.Context) error {
 		c, err := p.dial(bob)
 		if err == nil {
 			err = c.Close()

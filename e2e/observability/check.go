@@ -130,7 +130,7 @@ func (c *Checker) satisfied(p *pending, samples []Sample) bool {
 	return false
 }
 
-// Problems returns what is wrong: what was refused, and what is still open.
+// Problems returns the expressions that were refused or are still open.
 func (c *Checker) Problems() []string {
 	all := slices.Clone(c.broken)
 	for _, p := range c.open {

@@ -110,7 +110,7 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 	return s
 }
 
-// follow reads the log, one line whenever nobody holds it.
+// follow reads the log line by line, while no test holds its lock.
 func (s *server) follow(stderr io.Reader, ready chan struct{}) {
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		s.log.Lock()

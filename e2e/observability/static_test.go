@@ -261,7 +261,7 @@ func TestRunbooksQuoteTheLog(t *testing.T) {
 		for _, m := range regexp.MustCompile(`\.msg ?== ?"([^"]+)"`).FindAllStringSubmatch(string(text), -1) {
 			quoted++
 			if !strings.Contains(source.String(), `"`+m[1]+`"`) {
-				t.Errorf("%s looks for the message %q, which nobody logs", filepath.Base(f), m[1])
+				t.Errorf("%s looks for the message %q, which nothing logs", filepath.Base(f), m[1])
 			}
 		}
 	}
@@ -301,7 +301,7 @@ func base(name string, exported map[string]bool) string {
 	return name
 }
 
-// TestEveryMetricIsLookedAt: nobody keeps a metric that no panel and no alert shows, and none is shown that is not there.
+// TestEveryMetricIsLookedAt: every metric is in a panel or an alert, and these name no other metric.
 func TestEveryMetricIsLookedAt(t *testing.T) {
 	exported := documentedMetrics(t)
 	seen := map[string]bool{}
@@ -333,7 +333,7 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
-// missing fails in CI and skips elsewhere: who has no Prometheus can still run the other tests.
+// missing fails in CI and skips elsewhere, so that the other tests run without a Prometheus.
 func missing(t *testing.T, program string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {

@@ -21,12 +21,12 @@ type command struct {
 }
 
 var commands = []command{
-	{name: "up", args: "[--nodes N]", help: "start it, and make first what is missing; add nodes to one that is up", run: up},
+	{name: "up", args: "[--nodes N]", help: "start the cluster, making missing programs and images first; add nodes to a running one", run: up},
 	{
 		name: "down", help: "stop it and leave nothing but binaries, images and logs",
 		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Down(ctx) },
 	},
-	{name: "status", help: "what is on, what is Ready", run: status},
+	{name: "status", help: "print what runs and which nodes are Ready", run: status},
 	{name: "kubectl", args: "ARG...", help: "kubectl, as cluster-admin", verbatim: true, most: -1, run: program("kubectl")},
 	{name: "helm", args: "ARG...", help: "helm, as cluster-admin", verbatim: true, most: -1, run: program("helm")},
 	{
@@ -39,7 +39,7 @@ var commands = []command{
 	{name: "exec", args: "NODE CMD...", help: "run a program on a node", verbatim: true, least: 2, most: -1, run: on},
 	{name: "power-off", args: "NODE", help: "cut a node's power", least: 1, most: 1, run: power((*cluster.Node).PowerOff)},
 	{name: "power-on", args: "NODE", help: "boot a node that is off", least: 1, most: 1, run: power((*cluster.Node).PowerOn)},
-	{name: "kubeconfig", help: "print the path of the kubeconfig; its address is to be had inside the network only", run: kubeconfig},
+	{name: "kubeconfig", help: "print the path of the kubeconfig; its address is reachable only inside the network", run: kubeconfig},
 	{name: "env", help: "print settings for a shell in the network: eval \"$(cluster env)\"", run: env},
 	{
 		name: "packages", help: "install the Debian packages that are missing",
@@ -119,7 +119,7 @@ func env(_ context.Context, c *cluster.Cluster, _ []string, stdout io.Writer) er
 	return nil
 }
 
-// status says what is on, and lets Kubernetes say the rest.
+// status prints what runs, and what Kubernetes reports.
 func status(ctx context.Context, c *cluster.Cluster, _ []string, stdout io.Writer) error {
 	fmt.Fprintln(stdout, "directory ", c.Dir())
 	if !c.Running() {

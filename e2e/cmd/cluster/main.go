@@ -38,7 +38,7 @@ func (e usageError) Error() string { return string(e) }
 
 func usage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
-// exitError is the exit code of a program that has said itself what is wrong.
+// exitError is the exit code of a program that has reported its error itself.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cluster: %v\nTry cluster help.\n", err)
 		return exitUsage
 	case ctx.Err() != nil:
-		fmt.Fprintln(stderr, "cluster: interrupted; the same command continues, cluster down removes what was started")
+		fmt.Fprintln(stderr, "cluster: interrupted; the same command continues, `cluster down` stops what was started")
 	case errors.Is(err, cluster.ErrOff):
 		fmt.Fprintf(stderr, "cluster: %v; cluster up starts it\n", err)
 	default:
