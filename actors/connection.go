@@ -14,10 +14,10 @@ type Connection struct {
 	pid    *actor.PID
 }
 
-// Connect makes the actor of a socket. client hears of everything that follows,
+// Connect makes the actor of a socket. sink is told everything that follows,
 // beginning with connected, or with an error and Disconnect.
-func (e *Engine) Connect(req ConnectRequest, client Client) *Connection {
-	c := &connection{engine: e, client: client, req: req, since: time.Now()}
+func (e *Engine) Connect(req ConnectRequest, sink Sink) *Connection {
+	c := &connection{engine: e, sink: sink, req: req, since: time.Now()}
 	e.connections.Add(1)
 	props := e.props("connection", c.receive, c.cleanup)
 	pid := e.system.Root.SpawnPrefix(props, "connection-")
@@ -49,20 +49,20 @@ const resumeTimeout = 30 * time.Second
 // connection is the actor of one socket: it knows the session and passes messages on.
 type connection struct {
 	engine *Engine
-	client Client
+	sink   Sink
 	req    ConnectRequest
-	since  time.Time
+	since  time.Time // when the client came
 
-	self      *actor.PID
-	session   *actor.PID      // nil until attached
-	watched   *actor.PID      // the session, from when it was found
-	attaching bool            // the session, or the answer to resume, is on its way
-	resuming  wire.ID         // that resume
-	backlog   []clientRequest // requests that came before the session
-	missed    []string        // executions whose feeds came after the socket had ended
-	gone      bool            // the socket is
-	closed    bool            // the session knows that the socket is gone
-	patience  *time.Timer     // for a first resume
+	self        *actor.PID
+	session     *actor.PID      // nil until attached
+	watched     *actor.PID      // the session, from when it was found
+	attaching   bool            // the session, or the answer to resume, is on its way
+	resuming    wire.ID         // that resume
+	backlog     []clientRequest // requests that came before the session
+	missed      []string        // executions whose feeds came after the socket had ended
+	socketGone  bool
+	closed      bool        // the session knows that the socket is gone
+	resumeTimer *time.Timer // for a first resume
 
 	// Sessions of other pods.
 	remote     *proxyLink   // the link to the session, once it is open
@@ -79,7 +79,7 @@ func (c *connection) receive(ctx actor.Context) {
 			ctx.Send(c.engine.manager, c.openSession(ctx, c.mayPlace()))
 			return
 		}
-		c.patience = c.engine.after(resumeTimeout, ctx.Self(), resumeOverdue{})
+		c.resumeTimer = c.engine.after(resumeTimeout, ctx.Self(), resumeOverdue{})
 	case clientRequest:
 		c.clientRequest(ctx, msg)
 	case sessionFound:
@@ -89,13 +89,13 @@ func (c *connection) receive(ctx actor.Context) {
 	case reply:
 		c.reply(ctx, msg)
 	case notify:
-		c.client.Notify(msg.method, msg.params)
+		c.sink.Notify(msg.method, msg.params)
 	case follow:
-		if !c.client.Follow(msg.feed) {
+		if !c.sink.Follow(msg.feed) {
 			c.missed = append(c.missed, msg.feed.ExecutionID)
 		}
 	case disconnect:
-		c.client.Disconnect(msg.cause)
+		c.sink.Disconnect(msg.cause)
 	case socketClosed:
 		c.socketClosed(ctx, msg)
 	case *actor.Terminated:
@@ -111,7 +111,7 @@ func (c *connection) receive(ctx actor.Context) {
 		c.linkMessage(ctx, msg)
 	case resumeOverdue:
 		if c.session == nil && c.remote == nil && !c.attaching {
-			c.client.Disconnect(wire.CauseNoSession)
+			c.sink.Disconnect(wire.CauseNoSession)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
 	if c.watched != nil {
 		ctx.Unwatch(c.watched) // an actor keeps its watchers, those that have stopped too
 	}
-	c.gone = true
+	c.socketGone = true
 	c.tellClosed(msg.cause, msg.delivered)
 	c.closeLinks(msg)
 	c.stopIfDone(ctx)
@@ -144,7 +144,7 @@ func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
 func (c *connection) sessionStopped(ctx actor.Context) {
 	switch {
 	case c.session != nil:
-		c.client.Disconnect(wire.CauseInternal)
+		c.sink.Disconnect(wire.CauseInternal)
 	case c.attaching:
 		refuseAttach(ctx, attach{conn: ctx.Self(), id: c.resuming})
 	}
@@ -161,7 +161,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 	}
 	if c.attaching {
 		if len(c.backlog) == maxBacklog {
-			c.client.Disconnect(wire.CauseSlowConsumer)
+			c.sink.Disconnect(wire.CauseSlowConsumer)
 			return
 		}
 		c.backlog = append(c.backlog, msg)
@@ -169,7 +169,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 	}
 	params, ok := msg.params.(*wire.ResumeParams)
 	if !ok {
-		c.client.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest, "this connection re-attaches to session %s: send resume first", c.req.SessionID))
+		c.sink.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest, "this connection re-attaches to session %s: send resume first", c.req.SessionID))
 		return
 	}
 	c.attaching, c.resuming = true, msg.id
@@ -183,7 +183,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 
 func (c *connection) attached(ctx actor.Context, msg attached) {
 	c.session, c.attaching = msg.session, false
-	if c.gone {
+	if c.socketGone {
 		c.tellClosed(wire.CauseClientGone, nil)
 		return
 	}
@@ -219,9 +219,9 @@ func (c *connection) reply(ctx actor.Context, msg reply) {
 func (c *connection) passReply(msg reply) {
 	switch {
 	case string(msg.id) == string(wire.NullID):
-		c.client.Reply(nil, msg.result, msg.err) // it answers none of the client's requests
+		c.sink.Reply(nil, msg.result, msg.err) // it answers none of the client's requests
 	case len(msg.id) > 0:
-		c.client.Reply(msg.id, msg.result, msg.err)
+		c.sink.Reply(msg.id, msg.result, msg.err)
 	}
 }
 
@@ -237,8 +237,8 @@ func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
 // and the session learns that it is detached.
 func (c *connection) cleanup() {
 	defer c.engine.connections.Done()
-	stopTimer(c.patience)
+	stopTimer(c.resumeTimer)
 	c.abandonLinks()
-	c.client.Disconnect(wire.CauseInternal)
+	c.sink.Disconnect(wire.CauseInternal)
 	c.tellClosed(wire.CauseInternal, nil)
 }

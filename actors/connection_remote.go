@@ -27,7 +27,7 @@ func (c *connection) linkMessage(ctx actor.Context, msg linkMessage) {
 			outcome = placedLost
 		}
 		c.engine.cluster.metrics.placed.WithLabelValues(outcome).Inc()
-		if !c.gone {
+		if !c.socketGone {
 			c.askNext(ctx)
 		}
 	}
@@ -87,12 +87,12 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	if !c.mayPlace() || !ok || pod == c.engine.pod {
 		return false
 	}
-	stopTimer(c.patience) // resume has come
+	stopTimer(c.resumeTimer) // resume has come
 	var g *proxyLink
 	refusal, cause := sessionLost(), wire.CauseSessionLost
 	switch knowledge := c.engine.cluster.lookup(pod); {
 	case knowledge == peers.Unresolved && time.Now().Before(msg.until):
-		c.patience = c.engine.after(unresolvedRetry, ctx.Self(), msg)
+		c.resumeTimer = c.engine.after(unresolvedRetry, ctx.Self(), msg)
 		return true
 	case knowledge == peers.Unresolved: // the session may exist, so the client should retry
 		refusal, cause = ownerNotFound(), wire.CauseClientGone
@@ -104,8 +104,8 @@ func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) boo
 	}
 	if g == nil {
 		c.attaching = false
-		c.client.Reply(msg.request.id, nil, refusal)
-		c.client.Disconnect(cause)
+		c.sink.Reply(msg.request.id, nil, refusal)
+		c.sink.Disconnect(cause)
 		return true
 	}
 	c.remote = g
@@ -134,7 +134,7 @@ func (c *connection) stopIfDone(ctx actor.Context) {
 			return
 		}
 	}
-	if c.gone {
+	if c.socketGone {
 		ctx.Stop(ctx.Self())
 	}
 }

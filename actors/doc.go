@@ -11,5 +11,5 @@
 //	connection ── one socket's mailbox               connection.go
 //
 // The package is the only one that imports protoactor. It knows sockets only
-// as a Client, and processes only as a Tree.
+// as a Sink, and processes only as a Tree.
 package actors

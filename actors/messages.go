@@ -15,7 +15,7 @@ import (
 
 // From the gateway to a connection.
 type (
-	// clientRequest: gateway → connection. Answered by Client.Reply unless id is empty.
+	// clientRequest: gateway → connection. Answered by Sink.Reply unless id is empty.
 	clientRequest struct {
 		id     wire.ID
 		params any
@@ -29,7 +29,7 @@ type (
 	sessionStopped struct{}
 )
 
-// From anyone to a connection. Each is passed to the Client as it is.
+// From anyone to a connection. Each is passed to the Sink as it is.
 type (
 	// reply: manager, session, process → connection. The answer to one request.
 	reply struct {

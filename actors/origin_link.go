@@ -172,23 +172,23 @@ func (h *originLink) empty() {
 	}
 }
 
-// Reply implements Client.
+// Reply implements Sink.
 func (h *originLink) Reply(id wire.ID, result any, err *wire.Error) {
 	h.do(func(o *relay.Origin, now time.Time) { o.Reply(now, id, result, err) })
 }
 
-// Notify implements Client.
+// Notify implements Sink.
 func (h *originLink) Notify(method string, params any) {
 	h.do(func(o *relay.Origin, now time.Time) { o.Notify(now, method, params) })
 }
 
-// Follow implements Client.
+// Follow implements Sink.
 func (h *originLink) Follow(feed Feed) (taken bool) {
 	h.do(func(o *relay.Origin, now time.Time) { taken = o.Follow(now, feed) })
 	return taken
 }
 
-// Disconnect implements Client.
+// Disconnect implements Sink.
 func (h *originLink) Disconnect(cause wire.Cause) {
 	h.do(func(o *relay.Origin, now time.Time) { o.Disconnect(now, cause) })
 }

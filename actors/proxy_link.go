@@ -34,7 +34,7 @@ func (c *connection) join(peer string, o relay.OpenParams) *proxyLink {
 	g.cluster.readers.Add(1)
 	now := time.Now()
 	g.proxy = relay.NewProxy(now, relay.ProxyConfig{
-		Link: g.id, Open: o, Client: c.client, Send: g.cluster.sender(peer), Wake: g.wake, Counters: &g.cluster.counters,
+		Link: g.id, Open: o, Sink: c.sink, Send: g.cluster.sender(peer), Wake: g.wake, Counters: &g.cluster.counters,
 		MaxControl: g.cluster.maxControl(), Window: g.cluster.proxyWindow,
 		Opened:  func(string) { c.remote = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },

@@ -8,7 +8,7 @@ import (
 // Engine is what the gateway needs of the actors. Its methods do not block.
 type Engine interface {
 	// Connect begins a connection. client hears of everything that follows, from any goroutine.
-	Connect(req actors.ConnectRequest, client actors.Client) Connection
+	Connect(req actors.ConnectRequest, client actors.Sink) Connection
 	Stats() actors.Stats
 }
 
@@ -23,6 +23,6 @@ func FromActors(e *actors.Engine) Engine { return actorEngine{e} }
 
 type actorEngine struct{ *actors.Engine }
 
-func (e actorEngine) Connect(req actors.ConnectRequest, client actors.Client) Connection {
+func (e actorEngine) Connect(req actors.ConnectRequest, client actors.Sink) Connection {
 	return e.Engine.Connect(req, client)
 }

@@ -36,7 +36,7 @@ type fakeEngine struct {
 type fakeConn struct {
 	engine   *fakeEngine
 	req      actors.ConnectRequest
-	client   actors.Client
+	client   actors.Sink
 	requests chan fakeRequest
 	ended    chan fakeEnd // holds one; a second end would block the writer, and goleak would tell
 }
@@ -55,7 +55,7 @@ func newFakeEngine() *fakeEngine {
 	return &fakeEngine{conns: make(chan *fakeConn, 10_000), stats: actors.Stats{MaxSessions: 100}}
 }
 
-func (e *fakeEngine) Connect(req actors.ConnectRequest, client actors.Client) Connection {
+func (e *fakeEngine) Connect(req actors.ConnectRequest, client actors.Sink) Connection {
 	c := &fakeConn{engine: e, req: req, client: client, ended: make(chan fakeEnd, 1)}
 	if e.handle == nil {
 		c.requests = make(chan fakeRequest, 1000)

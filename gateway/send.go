@@ -8,11 +8,11 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// This file is actors.Client: what the engine wants sent. Nothing here blocks.
+// This file is actors.Sink: what the engine wants sent. Nothing here blocks.
 
-var _ actors.Client = (*conn)(nil)
+var _ actors.Sink = (*conn)(nil)
 
-// Reply implements actors.Client.
+// Reply implements actors.Sink.
 func (c *conn) Reply(id wire.ID, result any, err *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,7 +42,7 @@ func (c *conn) Reply(id wire.ID, result any, err *wire.Error) {
 	c.enqueue(item{answer: true, id: r.id, result: result, err: err, size: r.size})
 }
 
-// Notify implements actors.Client.
+// Notify implements actors.Sink.
 func (c *conn) Notify(method string, params any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,14 +52,14 @@ func (c *conn) Notify(method string, params any) {
 	c.enqueue(item{method: method, result: params})
 }
 
-// Follow implements actors.Client.
+// Follow implements actors.Sink.
 func (c *conn) Follow(feed actors.Feed) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.enqueue(item{feed: &feed})
 }
 
-// Disconnect implements actors.Client. What the engine sends afterwards is dropped.
+// Disconnect implements actors.Sink. What the engine sends afterwards is dropped.
 func (c *conn) Disconnect(cause wire.Cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -44,7 +44,7 @@ func FuzzEnvelope(f *testing.F) {
 		table.Add(now, link, "peer")
 		send := func(*Frame) {}
 		client := &recorder{}
-		proxy := NewProxy(now, ProxyConfig{Link: link, Client: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
+		proxy := NewProxy(now, ProxyConfig{Link: link, Sink: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
 		origin := NewOrigin(now, OriginConfig{
 			Link: link, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16,
 			Connect: func(OpenParams) {}, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},

@@ -137,14 +137,14 @@ func (h *Origin) Done() bool { return h.link.ended != "" }
 // Ended says how the link ended; empty while it has not.
 func (h *Origin) Ended() Ended { return h.link.ended }
 
-// Reply implements what Client.Reply is for the engine.
+// Reply implements what Sink.Reply is for the engine.
 func (h *Origin) Reply(now time.Time, id wire.ID, result any, err *wire.Error) {
 	if h.leaving == "" {
 		h.link.enqueue(now, &Frame_Reply{encodeReply(id, result, err)})
 	}
 }
 
-// Notify does the same for Client.Notify.
+// Notify does the same for Sink.Notify.
 func (h *Origin) Notify(now time.Time, method string, params any) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
@@ -161,7 +161,7 @@ func (h *Origin) Notify(now time.Time, method string, params any) {
 	h.link.enqueue(now, &Frame_Notify{n})
 }
 
-// Follow does the same for Client.Follow: false means that the feed was not taken, and that Closed has not told of it.
+// Follow does the same for Sink.Follow: false means that the feed was not taken, and that Closed has not told of it.
 func (h *Origin) Follow(now time.Time, f Feed) bool {
 	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
 		return false
@@ -208,7 +208,7 @@ func (h *Origin) drop(i int) {
 	}
 }
 
-// Disconnect does the same for Client.Disconnect: it travels after the output that is there.
+// Disconnect does the same for Sink.Disconnect: it travels after the output that is there.
 func (h *Origin) Disconnect(now time.Time, cause wire.Cause) {
 	if h.leaving != "" || h.link.ended != "" {
 		return

@@ -77,7 +77,7 @@ func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 		},
 	})
 	p.proxy = NewProxy(p.now, ProxyConfig{
-		Link: link, Window: proxy, Client: p.client, Open: OpenParams{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
+		Link: link, Window: proxy, Sink: p.client, Open: OpenParams{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
 		Send: func(f *Frame) { p.toOrigin = append(p.toOrigin, f) }, Wake: func() {},
 	})
 	return p

@@ -12,8 +12,8 @@ import (
 type ProxyConfig struct {
 	Link LinkID     // a new one
 	Open OpenParams // what to ask the owner for
-	// Client is the socket. It is called from the proxy's methods only.
-	Client Client
+	// Sink is the socket. It is called from the proxy's methods only.
+	Sink Sink
 	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames. The
 	// frame, and what it refers to, never changes afterwards.
 	Send func(*Frame)
@@ -103,7 +103,7 @@ func (g *Proxy) Request(now time.Time, id wire.ID, params any) {
 	}
 	r := encodeRequest(id, params)
 	if r == nil {
-		g.cfg.Client.Reply(id, nil, wire.Errorf(wire.CodeMethodNotFound, "requests of type %T do not travel between pods", params))
+		g.cfg.Sink.Reply(id, nil, wire.Errorf(wire.CodeMethodNotFound, "requests of type %T do not travel between pods", params))
 		return
 	}
 	g.expect(id)
@@ -222,7 +222,7 @@ func (g *Proxy) reply(r *Reply) {
 		g.outstanding = slices.Delete(g.outstanding, i, i+1)
 	}
 	if !g.over {
-		g.cfg.Client.Reply(id, result, err)
+		g.cfg.Sink.Reply(id, result, err)
 	}
 }
 
@@ -241,7 +241,7 @@ func (g *Proxy) notify(n *Notify) {
 		}
 	}
 	if !g.over {
-		g.cfg.Client.Notify(n.GetMethod(), params)
+		g.cfg.Sink.Notify(n.GetMethod(), params)
 	}
 }
 
@@ -254,7 +254,7 @@ func (g *Proxy) follow(now time.Time, m *Follow) {
 	delete(g.feeds, g.newest[execution]) // its reader closes it when it comes to the new one
 	f := &feed{execution: execution, window: &g.window, arrived: m.GetOffset(), offset: m.GetOffset()}
 	g.feeds[id], g.newest[execution] = f, id
-	taken := !g.over && g.cfg.Client.Follow(Feed{
+	taken := !g.over && g.cfg.Sink.Follow(Feed{
 		ExecutionID: execution, Encoding: wire.Encoding(m.GetEncoding()), Open: f.open,
 	})
 	if !taken {
@@ -315,7 +315,7 @@ func (g *Proxy) disconnect(now time.Time, cause wire.Cause) {
 		g.refuse(err, cause)
 		return
 	}
-	g.cfg.Client.Disconnect(cause)
+	g.cfg.Sink.Disconnect(cause)
 }
 
 // refuse passes on that there is no session.
@@ -324,8 +324,8 @@ func (g *Proxy) refuse(err *wire.Error, cause wire.Cause) {
 		g.cfg.Refused(err, cause)
 		return
 	}
-	g.cfg.Client.Reply(nil, nil, err)
-	g.cfg.Client.Disconnect(cause)
+	g.cfg.Sink.Reply(nil, nil, err)
+	g.cfg.Sink.Disconnect(cause)
 }
 
 // linkEnded tells the client, unless it is gone or knows.
@@ -341,16 +341,16 @@ func (g *Proxy) linkEnded(time.Time) {
 		g.refuse(lost, wire.CauseSessionLost)
 	case why.ownerLost():
 		if len(g.outstanding) == 0 {
-			g.cfg.Client.Reply(nil, nil, lost)
+			g.cfg.Sink.Reply(nil, nil, lost)
 		}
 		for _, id := range g.outstanding {
-			g.cfg.Client.Reply(id, nil, lost)
+			g.cfg.Sink.Reply(id, nil, lost)
 		}
-		g.cfg.Client.Disconnect(wire.CauseSessionLost)
+		g.cfg.Sink.Disconnect(wire.CauseSessionLost)
 	case why == EndedOverflow:
-		g.cfg.Client.Disconnect(wire.CauseSlowConsumer)
+		g.cfg.Sink.Disconnect(wire.CauseSlowConsumer)
 	default:
-		g.cfg.Client.Disconnect(wire.CauseClientGone)
+		g.cfg.Sink.Disconnect(wire.CauseClientGone)
 	}
 	g.outstanding = nil
 }

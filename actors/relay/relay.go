@@ -33,8 +33,8 @@ func random16() (b [16]byte) {
 	return b
 }
 
-// Client is the far side of a connection. Its methods must not block. See actors.Client.
-type Client interface {
+// Sink is the socket side of a connection. Its methods must not block. See actors.Sink.
+type Sink interface {
 	Reply(id wire.ID, result any, err *wire.Error)
 	Notify(method string, params any)
 	Follow(Feed) bool

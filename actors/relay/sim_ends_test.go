@@ -55,7 +55,7 @@ func (p *simPod) newProxy(owner *simPod, s *socket, o OpenParams) *simProxy {
 	}
 	p.proxies[g.id] = g
 	g.proxy = NewProxy(w.now, ProxyConfig{
-		Link: g.id, Open: o, Client: s, Window: func() int { return w.share(len(p.proxies)) }, MaxControl: w.maxControl, Counters: &w.counters,
+		Link: g.id, Open: o, Sink: s, Window: func() int { return w.share(len(p.proxies)) }, MaxControl: w.maxControl, Counters: &w.counters,
 		Send:    func(f *Frame) { p.sends(owner, p.table.Wrap(f)) },
 		Wake:    func() { p.after(w.upTo(100*time.Microsecond), func() { g.call(func() { g.proxy.Wake(w.now) }) }) },
 		Opened:  s.opened,

@@ -53,14 +53,14 @@ type execution struct {
 
 type engineConn struct {
 	e      *engine
-	client actors.Client
+	client actors.Sink
 	id     string
 	s      *session // nil until attached
 }
 
 func (e *engine) Stats() actors.Stats { return actors.Stats{MaxSessions: 100} }
 
-func (e *engine) Connect(req actors.ConnectRequest, client actors.Client) gateway.Connection {
+func (e *engine) Connect(req actors.ConnectRequest, client actors.Sink) gateway.Connection {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := &engineConn{e: e, client: client, id: req.SessionID}

@@ -5,10 +5,10 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Client is the far side of a connection: the socket, implemented by the
+// Sink is the socket side of a connection: the socket, implemented by the
 // gateway. Its methods are called from actors, in order. They must not block,
 // and they must be safe after the socket has closed.
-type Client interface {
+type Sink interface {
 	// Reply answers the request with that id. An empty id answers none in particular
 	// and travels as null.
 	Reply(id wire.ID, result any, err *wire.Error)
