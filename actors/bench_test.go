@@ -130,7 +130,7 @@ func benchExecuteTrue(b *testing.B, change func(*Config)) {
 // hundredth: from the call of Connect to connected.
 func BenchmarkOpenHundredSessions(b *testing.B) {
 	e := benchEngine(b, nil)
-	ballast := make([]byte, 16<<20) // as trouped has: see tuneMemory
+	ballast := make([]byte, 16<<20) // as in trouped: see its tuneMemory
 	defer runtime.KeepAlive(ballast)
 	var took []time.Duration
 	for b.Loop() {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
-	cmap "github.com/orcaman/concurrent-map"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
@@ -18,10 +17,6 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
-
-// protoactor finds actors by name in 1024 maps, each with a lock for every one of its shards. With the 32 shards that they
-// have otherwise they are 4 MiB of live heap before there is an actor, and so 8 MiB of memory.
-func init() { cmap.SHARD_COUNT = 1 }
 
 // Config says what an Engine works with.
 type Config struct {
