@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,8 @@ func answerTo(c *testClient, id string) string {
 	}
 }
 
-// executionIn is a way to bring an execution into a state, with a tree that dies only when it is swept.
+// executionIn is a way to bring an execution into a state, with a tree that dies only when it is
+// swept.
 var executionIn = map[string]func(*testClient, *fakeTree){
 	"starting":  func(*testClient, *fakeTree) {},
 	"running":   func(_ *testClient, tr *fakeTree) { tr.run() },
@@ -48,21 +50,37 @@ var executionIn = map[string]func(*testClient, *fakeTree){
 	"exited":    func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) },
 }
 
-// TestControlReachesTheTree: each cell of the table above process.control, with what is answered and what is done.
-// So for signals: KILL is for the tree as long as any of it lives, the others are for the command while it runs.
+// TestControlReachesTheTree: each cell of the table above process.control, with what is answered
+// and what is done. So for signals: KILL is for the tree as long as any of it lives, the others are
+// for the command while it runs.
 func TestControlReachesTheTree(t *testing.T) {
 	const refused = "refused:"
 	// What was swept is dead, and the actor that has completed kills it once more, to be sure.
 	table := map[string]map[string]string{
-		"starting":  {"PAUSE": "none:", "RESUME": "resumed:", "CANCEL": "canceled: kill", "INT": refused, "KILL": "ok: kill"},
-		"running":   {"PAUSE": "paused: pause", "RESUME": "resumed:", "CANCEL": "canceled: terminate", "INT": "ok: interrupt", "KILL": "ok: kill"},
-		"pausing":   {"PAUSE": "none:", "RESUME": "resumed: resume", "CANCEL": "canceled: terminate resume", "INT": "ok: interrupt", "KILL": "ok: kill"},
-		"paused":    {"PAUSE": "paused:", "RESUME": "resumed: resume", "CANCEL": "canceled: terminate resume", "INT": "ok: interrupt", "KILL": "ok: kill"},
+		"starting": {"PAUSE": "none:", "RESUME": "resumed:", "CANCEL": "canceled: kill", "INT": refused, "KILL": "ok: kill"},
+		"running": {
+			"PAUSE": "paused: pause", "RESUME": "resumed:", "CANCEL": "canceled: terminate",
+			"INT": "ok: interrupt", "KILL": "ok: kill",
+		},
+		"pausing": {
+			"PAUSE": "none:", "RESUME": "resumed: resume", "CANCEL": "canceled: terminate resume",
+			"INT": "ok: interrupt", "KILL": "ok: kill",
+		},
+		"paused": {
+			"PAUSE": "paused:", "RESUME": "resumed: resume", "CANCEL": "canceled: terminate resume",
+			"INT": "ok: interrupt", "KILL": "ok: kill",
+		},
 		"canceling": {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled:", "INT": "ok: interrupt", "KILL": "ok: kill"},
 		"killed":    {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled:", "INT": refused, "KILL": "ok: kill"},
-		"exiting":   {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled: sweep kill", "INT": refused, "KILL": "ok: kill"},
-		"kept":      {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled: terminate", "INT": refused, "KILL": "ok: kill"},
-		"exited":    {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled:", "INT": refused, "KILL": refused},
+		"exiting": {
+			"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled: sweep kill",
+			"INT": refused, "KILL": "ok: kill",
+		},
+		"kept": {
+			"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled: terminate",
+			"INT": refused, "KILL": "ok: kill",
+		},
+		"exited": {"PAUSE": refused, "RESUME": refused, "CANCEL": "canceled:", "INT": refused, "KILL": refused},
 	}
 	for state, requests := range table {
 		for request, want := range requests {
@@ -97,7 +115,8 @@ func TestControlReachesTheTree(t *testing.T) {
 	}
 }
 
-// TestPauseIsForgottenByResume: of a PAUSE that RESUME overtook, nothing is done when the command starts, or stands still.
+// TestPauseIsForgottenByResume: of a PAUSE that RESUME overtook, nothing is done when the command
+// starts, or stands still.
 func TestPauseIsForgottenByResume(t *testing.T) {
 	for _, state := range []string{"starting", "pausing"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -130,7 +149,8 @@ func TestPauseIsForgottenByResume(t *testing.T) {
 	}
 }
 
-// TestPauseThatTheEndOvertakesIsRefused: whoever waits for a tree to stand still learns that it will not.
+// TestPauseThatTheEndOvertakesIsRefused: whoever waits for a tree to stand still learns that it
+// will not.
 func TestPauseThatTheEndOvertakesIsRefused(t *testing.T) {
 	for name, end := range map[string]func(*testClient, *fakeTree){
 		"cancel": func(c *testClient, _ *fakeTree) { c.control("c", "CANCEL", "x") },
@@ -178,7 +198,8 @@ func TestGraceIsGivenWhole(t *testing.T) {
 	})
 }
 
-// TestInputIsBounded: what waits for a command that does not read is bounded by requests and by bytes, and an answer makes room.
+// TestInputIsBounded: what waits for a command that does not read is bounded by requests and by
+// bytes, and an answer makes room.
 func TestInputIsBounded(t *testing.T) {
 	const most = 1000
 	for name, c := range map[string]struct{ fits, size int }{
@@ -203,7 +224,8 @@ func TestInputIsBounded(t *testing.T) {
 			}
 			send("too much")
 			r := client.reply("too much")
-			if r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+			if r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable ||
+				r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
 				t.Fatalf("%s: one more was answered with %+v", name, r)
 			}
 			// The command reads one, and there is room for one.
@@ -231,31 +253,42 @@ func TestInputIsBounded(t *testing.T) {
 func TestInputGoesNowhereElse(t *testing.T) {
 	for name, c := range map[string]struct {
 		stdin, eof bool
+		unread     string // waits when the end of input comes
 		message    string
 	}{
-		"not asked for": {false, false, "has no stdin"},
-		"closed":        {true, true, "is closed"},
+		"not asked for":            {false, false, "", "has no stdin"},
+		"closed":                   {true, true, "", "is closed"},
+		"closed behind what waits": {true, true, "unread", "is closed"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHarness(t, newFakeRunner(running), nil, nil)
 			client := connect(h.Engine, ConnectRequest{})
 			client.execute("1", wire.ExecuteParams{ExecutionID: "x", Stdin: c.stdin})
 			synctest.Wait()
+			if c.unread != "" {
+				client.conn.Request(wire.ID("unread"), &wire.InputParams{ExecutionID: "x", Data: c.unread})
+			}
 			if c.eof {
 				client.conn.Request(wire.ID("eof"), &wire.InputParams{ExecutionID: "x", EOF: true})
+			}
+			synctest.Wait()
+			client.conn.Request(wire.ID("2"), &wire.InputParams{ExecutionID: "x", Data: "x"})
+			synctest.Wait()
+			r := client.reply("2")
+			if r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable ||
+				!strings.Contains(r.err.Message, c.message) {
+				t.Errorf("%s: %+v", name, r)
+			}
+			if c.eof { // the command sees the end, behind what was sent before it
+				typed := h.runner.tree("x").typed
+				_ = typed.SetReadDeadline(time.Now().Add(moment))
+				if got, err := io.ReadAll(typed); string(got) != c.unread || err != nil {
+					t.Errorf("%s: the command reads %q, %v", name, got, err)
+				}
 				synctest.Wait()
 				if r := client.reply("eof"); r == nil || r.err != nil {
 					t.Errorf("%s: the end of input was answered with %+v", name, r)
 				}
-				if _, err := h.runner.tree("x").typed.Read(make([]byte, 1)); err == nil {
-					t.Errorf("%s: the command does not see the end", name)
-				}
-			}
-			client.conn.Request(wire.ID("2"), &wire.InputParams{ExecutionID: "x", Data: "x"})
-			synctest.Wait()
-			r := client.reply("2")
-			if r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable || !strings.Contains(r.err.Message, c.message) {
-				t.Errorf("%s: %+v", name, r)
 			}
 			h.stop(t, client)
 		})

@@ -8,8 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestEvictionOrder: the session that has been without a client for longest gives way first, one for each
-// newcomer, whatever the order in which they were opened.
+// TestEvictionOrder: the session that has been without a client for longest gives way first, one
+// for each newcomer, whatever the order in which they were opened.
 func TestEvictionOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(running), func(c *Config) { c.Limits.MaxSessions = 3 }, nil)
@@ -56,7 +56,8 @@ func TestEvictionOrder(t *testing.T) {
 	})
 }
 
-// TestResumeNeedsTokenAndSubject: neither the token of another session nor the right token of another subject will do.
+// TestResumeNeedsTokenAndSubject: neither the token of another session nor the right token of
+// another subject will do.
 func TestResumeNeedsTokenAndSubject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(running), nil, nil)

@@ -37,7 +37,8 @@ func TestLimitsThatCannotWorkAreRefused(t *testing.T) {
 			t.Errorf("--%s %d is refused: %v", c.flag, c.least, err)
 		}
 		c.set(&l, c.least-1)
-		if err := l.Validate(); err == nil || !strings.HasPrefix(err.Error(), "--"+c.flag+" ") || strings.Contains(err.Error(), "\n") {
+		err := l.Validate()
+		if err == nil || !strings.HasPrefix(err.Error(), "--"+c.flag+" ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("--%s %d: %v", c.flag, c.least-1, err)
 		}
 	}
@@ -53,8 +54,9 @@ func TestLimitsThatCannotWorkAreRefused(t *testing.T) {
 // TestClientsSeeTheLimits: each as it is, none in the place of another.
 func TestClientsSeeTheLimits(t *testing.T) {
 	got := Limits{
-		MaxSessions: 1, MaxExecutions: 2, MaxLine: 3, MaxOutput: 4, StreamTimeout: 5 * time.Second, MaxDuration: 6 * time.Second,
-		MaxMemory: 7, CancelGrace: 8 * time.Second, ResumeWindow: 9 * time.Second, IdleTimeout: 10 * time.Second, MaxMessage: 11,
+		MaxSessions: 1, MaxExecutions: 2, MaxLine: 3, MaxOutput: 4,
+		StreamTimeout: 5 * time.Second, MaxDuration: 6 * time.Second, MaxMemory: 7,
+		CancelGrace: 8 * time.Second, ResumeWindow: 9 * time.Second, IdleTimeout: 10 * time.Second, MaxMessage: 11,
 	}.Wire()
 	want := wire.Limits{
 		MaxSessions: 1, MaxExecutions: 2, MaxLine: 3, MaxOutput: 4, StreamTimeout: 5, MaxDuration: 6,

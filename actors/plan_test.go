@@ -32,7 +32,8 @@ func planned(t *testing.T, e *Engine, params wire.ExecuteParams) *plan {
 	return p
 }
 
-// TestPlanHoldsTimesToTheLimits: a client may ask for less time than the server grants, never for more.
+// TestPlanHoldsTimesToTheLimits: a client may ask for less time than the server grants, never for
+// more.
 func TestPlanHoldsTimesToTheLimits(t *testing.T) {
 	const none = 0
 	for name, c := range map[string]struct {
@@ -68,7 +69,8 @@ func TestPlanTellsTheTimesApart(t *testing.T) {
 			t.Errorf("%+v: timeout %v, max_duration %v", params, p.streamTimeout, p.maxDuration)
 		}
 	}
-	if p := planned(t, e, wire.ExecuteParams{Timeout: 2, MaxDuration: 3}); p.streamTimeout != 2*time.Second || p.maxDuration != 3*time.Second {
+	p := planned(t, e, wire.ExecuteParams{Timeout: 2, MaxDuration: 3})
+	if p.streamTimeout != 2*time.Second || p.maxDuration != 3*time.Second {
 		t.Errorf("timeout %v, max_duration %v", p.streamTimeout, p.maxDuration)
 	}
 }
@@ -105,7 +107,8 @@ func TestPlanTakesTheClientsChoices(t *testing.T) {
 	if p.id != "x1" || p.encoding != wire.EncodingBase64 || p.lines || !p.cancelOnLimit || !p.keep || !p.spec.Stdin {
 		t.Errorf("the choices became %+v", p)
 	}
-	if p := planned(t, e, wire.ExecuteParams{Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}); p.parent.IsValid() {
+	parent := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	if p := planned(t, e, wire.ExecuteParams{Traceparent: parent}); p.parent.IsValid() {
 		t.Error("a trace is followed though the server traces nothing")
 	}
 }
@@ -121,7 +124,8 @@ func TestPlanRunsInTheWorkdirUnlessToldOtherwise(t *testing.T) {
 	}
 }
 
-// TestPlanReplacesVariables: a variable that is there twice means one thing to a shell and another to a C library.
+// TestPlanReplacesVariables: a variable that is there twice means one thing to a shell and another
+// to a C library.
 func TestPlanReplacesVariables(t *testing.T) {
 	e := planner(t)
 	e.env = []string{"PATH=/bin", "A=server", "AB=server", "E="}
@@ -130,12 +134,21 @@ func TestPlanReplacesVariables(t *testing.T) {
 		client map[string]string
 		want   []string
 	}{
-		"none":                 {nil, []string{"A=server", "AB=server", "E=", "PATH=/bin"}},
-		"one of the server's":  {map[string]string{"A": "client"}, []string{"A=client", "AB=server", "E=", "PATH=/bin"}},
-		"all of the server's":  {map[string]string{"A": "1", "AB": "2", "E": "3", "PATH": "4"}, []string{"A=1", "AB=2", "E=3", "PATH=4"}},
-		"one of its own":       {map[string]string{"C": "x=y"}, []string{"A=server", "AB=server", "C=x=y", "E=", "PATH=/bin"}},
-		"emptied":              {map[string]string{"PATH": ""}, []string{"A=server", "AB=server", "E=", "PATH="}},
-		"case tells two apart": {map[string]string{"a": "client"}, []string{"A=server", "AB=server", "E=", "PATH=/bin", "a=client"}},
+		"none":                {nil, []string{"A=server", "AB=server", "E=", "PATH=/bin"}},
+		"one of the server's": {map[string]string{"A": "client"}, []string{"A=client", "AB=server", "E=", "PATH=/bin"}},
+		"all of the server's": {
+			map[string]string{"A": "1", "AB": "2", "E": "3", "PATH": "4"},
+			[]string{"A=1", "AB=2", "E=3", "PATH=4"},
+		},
+		"one of its own": {
+			map[string]string{"C": "x=y"},
+			[]string{"A=server", "AB=server", "C=x=y", "E=", "PATH=/bin"},
+		},
+		"emptied": {map[string]string{"PATH": ""}, []string{"A=server", "AB=server", "E=", "PATH="}},
+		"case tells two apart": {
+			map[string]string{"a": "client"},
+			[]string{"A=server", "AB=server", "E=", "PATH=/bin", "a=client"},
+		},
 	} {
 		got := planned(t, e, wire.ExecuteParams{Env: c.client}).spec.Env
 		slices.Sort(got)
@@ -148,7 +161,8 @@ func TestPlanReplacesVariables(t *testing.T) {
 	}
 }
 
-// TestPlanRunsWhatWasAskedFor: without an allow-list everything may run, a shell string through /bin/sh.
+// TestPlanRunsWhatWasAskedFor: without an allow-list everything may run, a shell string through
+// /bin/sh.
 func TestPlanRunsWhatWasAskedFor(t *testing.T) {
 	e := planner(t)
 	for name, c := range map[string]struct {
@@ -213,7 +227,8 @@ func TestAllowListHoldsPrograms(t *testing.T) {
 	}
 }
 
-// TestAllowListRefusesShellStrings: a shell runs anything, so a string for it is refused even where /bin/sh may run.
+// TestAllowListRefusesShellStrings: a shell runs anything, so a string for it is refused even where
+// /bin/sh may run.
 func TestAllowListRefusesShellStrings(t *testing.T) {
 	e := planner(t, "/bin/ls", "/bin/sh")
 	for _, command := range []string{"ls", "/bin/ls", "/bin/sh", ""} {
@@ -222,12 +237,14 @@ func TestAllowListRefusesShellStrings(t *testing.T) {
 			t.Errorf("the shell string %q: %+v, %v", command, p, err)
 		}
 	}
-	if p, err := e.plan(&wire.ExecuteParams{Command: "ls", Argv: []string{"ls"}}); err != nil || !slices.Equal(p.spec.Argv, []string{"/bin/ls"}) {
+	p, err := e.plan(&wire.ExecuteParams{Command: "ls", Argv: []string{"ls"}})
+	if err != nil || !slices.Equal(p.spec.Argv, []string{"/bin/ls"}) {
 		t.Errorf("argv beside a string: %+v, %v", p, err)
 	}
 }
 
-// TestAllowListTakesAbsolutePaths: an entry that does not name one program says less than its author thinks.
+// TestAllowListTakesAbsolutePaths: an entry that does not name one program says less than its
+// author thinks.
 func TestAllowListTakesAbsolutePaths(t *testing.T) {
 	for _, entry := range []string{"", "ls", "./ls", "bin/ls", "/", "//bin/ls", "/bin/", "/bin/../ls", "/bin/./ls"} {
 		if _, err := newAllowList([]string{"/bin/ls", entry}); err == nil {

@@ -23,8 +23,8 @@ func idleConn(t *testing.T) *conn {
 	return newConn(g, "subject", "remote")
 }
 
-// TestReaderStopsAtItsBounds: a client that sends without reading answers is held back by the number of its requests and by
-// their size, and goes on with the first answer that was written.
+// TestReaderStopsAtItsBounds: a client that sends without reading answers is held back by the
+// number of its requests and by their size, and goes on with the first answer that was written.
 func TestReaderStopsAtItsBounds(t *testing.T) {
 	for name, c := range map[string]struct {
 		requests, size int
@@ -69,7 +69,8 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 	}
 }
 
-// TestMessagesThatNeverReachTheEngineCountToo: garbage is answered, so a client that sends nothing else is held back too.
+// TestMessagesThatNeverReachTheEngineCountToo: garbage is answered, so a client that sends nothing
+// else is held back too.
 func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
 	for name, send := range map[string]func(*conn){
 		"binary":  func(c *conn) { c.handle(websocket.MessageBinary, nil) },
@@ -92,7 +93,8 @@ func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
 	}
 }
 
-// TestNoticesAreBounded: the client is gone with the first notification that is too much; answers are bounded elsewhere.
+// TestNoticesAreBounded: the client is gone with the first notification that is too much; answers
+// are bounded elsewhere.
 func TestNoticesAreBounded(t *testing.T) {
 	c := idleConn(t)
 	fill := func() {
@@ -124,10 +126,13 @@ func TestNoticesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMessageOfTheLongestSizeIsRead: the bound is exact, and the reader does not hold much more than it.
+// TestMessageOfTheLongestSizeIsRead: the bound is exact, and the reader does not hold much more
+// than it.
 func TestMessageOfTheLongestSizeIsRead(t *testing.T) {
 	const limit = 1000
-	for size, want := range map[int64]error{0: nil, limit - 1: nil, limit: nil, limit + 1: errMessageTooBig, 1 << 30: errMessageTooBig} {
+	for size, want := range map[int64]error{
+		0: nil, limit - 1: nil, limit: nil, limit + 1: errMessageTooBig, 1 << 30: errMessageTooBig,
+	} {
 		got, err := readAll(nil, io.LimitReader(zeros{}, size), limit)
 		if !errors.Is(err, want) || want == nil && int64(len(got)) != size {
 			t.Errorf("%d bytes: %d, %v", size, len(got), err)
@@ -169,7 +174,8 @@ func TestReservations(t *testing.T) {
 	}
 }
 
-// TestFailedHandshakeGivesItsPlaceBack: a request that is no WebSocket's does not use up the connections.
+// TestFailedHandshakeGivesItsPlaceBack: a request that is no WebSocket's does not use up the
+// connections.
 func TestFailedHandshakeGivesItsPlaceBack(t *testing.T) {
 	f := start(t, func(c *Config) { c.MaxConnections = 1 })
 	for range 3 {
@@ -180,7 +186,8 @@ func TestFailedHandshakeGivesItsPlaceBack(t *testing.T) {
 	f.connect(t)
 }
 
-// TestNoCloseFrameInsideAMessage: a write that took too long was cut in the middle, so a close frame would be part of it.
+// TestNoCloseFrameInsideAMessage: a write that took too long was cut in the middle, so a close
+// frame would be part of it.
 func TestNoCloseFrameInsideAMessage(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connect(t)

@@ -42,7 +42,8 @@ func TestFlushThatFailsIsNotClaimed(t *testing.T) {
 	}
 }
 
-// TestFeedBehindAFailedWriteIsReported: a feed that the writer did not come to has delivered what came before it.
+// TestFeedBehindAFailedWriteIsReported: a feed that the writer did not come to has delivered what
+// came before it.
 func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 	f := start(t, nil)
 	out := newOutputs(t).create("x")
@@ -66,14 +67,15 @@ func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 	}
 }
 
-// TestCompletedWithSurvivorsIsRead: the output of what is kept goes on, but its end has been read, so the client need not come back.
+// TestCompletedWithSurvivorsIsRead: the output of what is kept goes on, but its end has been read,
+// so the client need not come back.
 func TestCompletedWithSurvivorsIsRead(t *testing.T) {
 	f := start(t, nil)
 	out := newOutputs(t).create("x")
 	c, e := f.connect(t)
 	e.client.Follow(out.feed(0))
 	out.write("hello\n")
-	out.Mark(&wire.Completed{ExecutionID: out.id, Status: wire.StatusCompleted, Reason: wire.ReasonExited, OutputBytes: out.End()})
+	out.Mark(&wire.Completed{ExecutionID: out.id, Status: wire.StatusCompleted, Reason: wire.ReasonExited})
 	for c.recv().Method != wire.MethodCompleted {
 	}
 	e.client.Notify("after", nil) // written in a round after the one with the mark, which has been settled then

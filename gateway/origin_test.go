@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestOrigins: a page may connect to the host it came from, or when its origin is allowed. Where there are no
-// tokens, its host must also be one that DNS cannot point elsewhere.
+// TestOrigins: a page may connect to the host it came from, or when its origin is allowed. Where
+// there are no tokens, its host must also be one that DNS cannot point elsewhere.
 func TestOrigins(t *testing.T) {
 	allowed := []string{"app.example.com", "*.example.net", "https://*.example.org", "http://localhost:*"}
 	for _, c := range []struct {
@@ -68,7 +68,8 @@ func TestOrigins(t *testing.T) {
 // TestBearerTokens: where a token may stand in a request, and what is no token.
 func TestBearerTokens(t *testing.T) {
 	const token = "a-token-of-someone"
-	protocol := bearerProtocol(token)
+	protocol, another := bearerProtocol(token), bearerProtocol("another")
+	padded := bearerPrefix + base64.URLEncoding.EncodeToString([]byte("four"))
 	for name, c := range map[string]struct {
 		authorization string
 		protocols     []string // headers
@@ -84,18 +85,20 @@ func TestBearerTokens(t *testing.T) {
 		"scheme alone":                 {authorization: "Bearer", err: errMalformedToken},
 		"scheme and spaces":            {authorization: "Bearer  ", err: errMalformedToken},
 		"token alone in the header":    {authorization: token, err: errMalformedToken},
-		"the header goes first":        {authorization: "Bearer " + token, protocols: []string{"troupe.v1, " + bearerProtocol("another")}, want: token},
-		"protocol":                     {protocols: []string{"troupe.v1," + protocol}, want: token},
-		"protocol, the other order":    {protocols: []string{protocol + " , troupe.v1"}, want: token},
-		"protocol in two headers":      {protocols: []string{"troupe.v1", protocol}, want: token},
-		"protocol alone":               {protocols: []string{protocol}, err: errBearerAlone},
-		"beside another protocol":      {protocols: []string{"troupe.v1, chat", protocol}, want: token},
-		"beside a foreign protocol":    {protocols: []string{"chat, " + protocol}, err: errBearerAlone},
-		"two tokens":                   {protocols: []string{"troupe.v1", protocol, bearerProtocol("another")}, err: errMalformedToken},
-		"the same token twice":         {protocols: []string{"troupe.v1", protocol, protocol}, err: errMalformedToken},
-		"an empty one":                 {protocols: []string{"troupe.v1", bearerPrefix}, err: errMalformedToken},
-		"not base64url":                {protocols: []string{"troupe.v1", bearerPrefix + "a+b"}, err: errMalformedToken},
-		"with padding":                 {protocols: []string{"troupe.v1", bearerPrefix + base64.URLEncoding.EncodeToString([]byte("four"))}, err: errMalformedToken},
+		"the header goes first": {
+			authorization: "Bearer " + token, protocols: []string{"troupe.v1, " + another}, want: token,
+		},
+		"protocol":                  {protocols: []string{"troupe.v1," + protocol}, want: token},
+		"protocol, the other order": {protocols: []string{protocol + " , troupe.v1"}, want: token},
+		"protocol in two headers":   {protocols: []string{"troupe.v1", protocol}, want: token},
+		"protocol alone":            {protocols: []string{protocol}, err: errBearerAlone},
+		"beside another protocol":   {protocols: []string{"troupe.v1, chat", protocol}, want: token},
+		"beside a foreign protocol": {protocols: []string{"chat, " + protocol}, err: errBearerAlone},
+		"two tokens":                {protocols: []string{"troupe.v1", protocol, another}, err: errMalformedToken},
+		"the same token twice":      {protocols: []string{"troupe.v1", protocol, protocol}, err: errMalformedToken},
+		"an empty one":              {protocols: []string{"troupe.v1", bearerPrefix}, err: errMalformedToken},
+		"not base64url":             {protocols: []string{"troupe.v1", bearerPrefix + "a+b"}, err: errMalformedToken},
+		"with padding":              {protocols: []string{"troupe.v1", padded}, err: errMalformedToken},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/ws", nil)
 		if c.authorization != "" {
@@ -109,7 +112,8 @@ func TestBearerTokens(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreCountedByKind: what an authenticator says decides the status, whether to come back, and the metric.
+// TestRefusalsAreCountedByKind: what an authenticator says decides the status, whether to come
+// back, and the metric.
 func TestRefusalsAreCountedByKind(t *testing.T) {
 	for kind, c := range map[string]struct {
 		err        error
@@ -136,7 +140,8 @@ func TestRefusalsAreCountedByKind(t *testing.T) {
 	}
 }
 
-// TestWithoutTokensNoneIsRead: a client that sends something like a token to a server that wants none is let in.
+// TestWithoutTokensNoneIsRead: a client that sends something like a token to a server that wants
+// none is let in.
 func TestWithoutTokensNoneIsRead(t *testing.T) {
 	f := start(t, nil)
 	r := httptest.NewRequest(http.MethodGet, "/ws", nil)
@@ -146,7 +151,8 @@ func TestWithoutTokensNoneIsRead(t *testing.T) {
 	}
 }
 
-// TestTokensMakeNamesSafe: a page whose host was pointed here has no token, so with tokens a server may have any name.
+// TestTokensMakeNamesSafe: a page whose host was pointed here has no token, so with tokens a server
+// may have any name.
 func TestTokensMakeNamesSafe(t *testing.T) {
 	auth, err := NewTokenFile(tokenFile(t, "alice "+goodToken), nil)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 
 // TestEachTokenIsItsSubjects: every line of the file counts, and a subject may have several.
 func TestEachTokenIsItsSubjects(t *testing.T) {
-	f, err := NewTokenFile(tokenFile(t, "alice first-token-of-alice\nbob the-token-of-bob\n#carol the-token-of-carol\nalice second-token-of-alice\n"), nil)
+	f, err := NewTokenFile(tokenFile(t,
+		"alice first-token-of-alice\nbob the-token-of-bob\n#carol the-token-of-carol\nalice second-token-of-alice\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,8 @@ func TestTokenFileIsNobodyElses(t *testing.T) {
 	}
 }
 
-// TestTokenFileIsLookedAtOnceASecond: a client that tries tokens does not make the server read files.
+// TestTokenFileIsLookedAtOnceASecond: a client that tries tokens does not make the server read
+// files.
 func TestTokenFileIsLookedAtOnceASecond(t *testing.T) {
 	path := tokenFile(t, "alice "+goodToken)
 	f, err := NewTokenFile(path, nil)
@@ -97,15 +99,17 @@ func TestTokenFileIsLookedAtOnceASecond(t *testing.T) {
 	authenticate(time.Now().Add(-tokenFileCheck), ErrBadToken)
 }
 
-// TestTokenFileVersions: what tells a changed file from the same one. Each way of changing it leaves all else as it was.
+// TestTokenFileVersions: what tells a changed file from the same one. Each way of changing it
+// leaves all else as it was.
 func TestTokenFileVersions(t *testing.T) {
 	content := "alice " + goodToken
 	when := time.Now().Add(-time.Hour).Truncate(time.Second)
+	later := when.Add(time.Second)
 	for name, change := range map[string]func(path string) error{
 		"another file at the same path": func(path string) error { return os.Rename(tokenFile(t, content), path) },
 		"another size":                  func(path string) error { return os.WriteFile(path, []byte(content+"\n"), 0o600) },
 		"another mode":                  func(path string) error { return os.Chmod(path, 0o640) },
-		"another time":                  func(path string) error { when := when.Add(time.Second); return os.Chtimes(path, when, when) },
+		"another time":                  func(path string) error { return os.Chtimes(path, later, later) },
 		"nothing":                       func(string) error { return nil },
 	} {
 		path := tokenFile(t, content)

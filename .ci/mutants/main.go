@@ -11,11 +11,12 @@
 //	+ if false {
 //	go test ./actors -run 'TestPlan'
 //
-// The first line names the defect, not the change; more such lines are comments. The "-" lines quote consecutive lines of the
-// file without their indentation; they must occur exactly once. Where they occur more than once,
-// an "@" line, which must itself be unique, says after which line of the same function to look.
-// The "+" lines replace them; none deletes them. A record without a file or without a command
-// has those of the record before it. Variables may precede the command (TROUPE_SEEDS=9 go test ...).
+// The first line names the defect, not the change; more such lines are comments. The "-" lines
+// quote consecutive lines of the file without their indentation; they must occur exactly once.
+// Where they occur more than once, an "@" line, which must itself be unique, says after which line
+// of the same function to look. The "+" lines replace them; none deletes them. A record without a
+// file or without a command has those of the record before it. Variables may precede the command
+// (TROUPE_SEEDS=9 go test ...).
 //
 // A line "timeout: red" or "timeout: red 5s" says that the tests notice by hanging, and
 // for how long to wait. Any other mutant that runs into -timeout is reported as TIMEOUT.

@@ -28,9 +28,12 @@ func TestMutate(t *testing.T) {
 		"lines one after the other":  {record: "- if a {\n- return true\n- }", want: "\tif a {\n\t\treturn true\n\t}\n|"},
 		"a line that is not there":   {record: "- if b {\n+ if a {", err: "occurs 0 times"},
 		"a line that is there twice": {record: "- return true\n+ return false", err: "occurs 2 times"},
-		"after a line":               {record: "@ func second() bool {\n- return true\n+ return false", want: "\treturn true\n}\n|return false\n}\n"},
-		"in that function only":      {record: "@ func second() bool {\n- if a {\n+ if !a {", err: "occurs 0 times"},
-		"after a line that is not":   {record: "@ func third() {\n- if a {\n+ if !a {", err: "occurs 0 times"},
+		"after a line": {
+			record: "@ func second() bool {\n- return true\n+ return false",
+			want:   "\treturn true\n}\n|return false\n}\n",
+		},
+		"in that function only":    {record: "@ func second() bool {\n- if a {\n+ if !a {", err: "occurs 0 times"},
+		"after a line that is not": {record: "@ func third() {\n- if a {\n+ if !a {", err: "occurs 0 times"},
 	} {
 		mutants, err := parse("x", "# name\np.go\n"+c.record+"\ngo test ./p")
 		if err != nil {

@@ -12,7 +12,8 @@ func (a *tableAt) beat(name string, incarnation Incarnation, h *Heartbeat) {
 	a.Route(a.now, e)
 }
 
-// TestPlacementIsOnPeersThatCanTakeSessions: those that live, are in the directory and do not drain.
+// TestPlacementIsOnPeersThatCanTakeSessions: those that live, are in the directory and do not
+// drain.
 func TestPlacementIsOnPeersThatCanTakeSessions(t *testing.T) {
 	a := newTableAt("alive", "dead", "drains", "unlisted", "silent")
 	load := func() *Heartbeat { return &Heartbeat{Count: 1, MaxSessions: 10} }
@@ -28,7 +29,8 @@ func TestPlacementIsOnPeersThatCanTakeSessions(t *testing.T) {
 	}
 }
 
-// TestPlacementGoesByRoom: by the sessions that a peer can still take, not by those it has; alike, by name.
+// TestPlacementGoesByRoom: by the sessions that a peer can still take, not by those it has; alike,
+// by name.
 func TestPlacementGoesByRoom(t *testing.T) {
 	a := newTableAt("small", "large", "c", "b", "full", "over")
 	for name, h := range map[string]*Heartbeat{
@@ -43,8 +45,8 @@ func TestPlacementGoesByRoom(t *testing.T) {
 	}
 }
 
-// TestReservationsLastUntilTheNextHeartbeat: it counts the sessions that were placed. A late one, or one of an
-// earlier incarnation, does not.
+// TestReservationsLastUntilTheNextHeartbeat: it counts the sessions that were placed. A late one,
+// or one of an earlier incarnation, does not.
 func TestReservationsLastUntilTheNextHeartbeat(t *testing.T) {
 	a, first, second := newTableAt("b"), NewIncarnation(), NewIncarnation()
 	sessions := func(want int) {
@@ -69,7 +71,8 @@ func TestReservationsLastUntilTheNextHeartbeat(t *testing.T) {
 	sessions(2)
 }
 
-// TestEndedLinksAreRememberedForAWhile: longer than a late Open takes, and not more of them than the bound.
+// TestEndedLinksAreRememberedForAWhile: longer than a late Open takes, and not more of them than
+// the bound.
 func TestEndedLinksAreRememberedForAWhile(t *testing.T) {
 	var s tombstones
 	now := simStart
@@ -163,7 +166,8 @@ func TestPeerThatAnsweredIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestPeerWithLinksGetsHeartbeats: also when the directory no longer has it, so that it does not take us for dead.
+// TestPeerWithLinksGetsHeartbeats: also when the directory no longer has it, so that it does not
+// take us for dead.
 func TestPeerWithLinksGetsHeartbeats(t *testing.T) {
 	for _, links := range []bool{true, false} {
 		a := newTableAt("b")
@@ -194,7 +198,8 @@ func TestLinksAreCountedOnce(t *testing.T) {
 	}
 }
 
-// TestOwnEnvelopesAreNoPeers: what comes back to the pod that sent it is a mistake of the network's.
+// TestOwnEnvelopesAreNoPeers: what comes back to the pod that sent it is a mistake of the
+// network's.
 func TestOwnEnvelopesAreNoPeers(t *testing.T) {
 	a := newTableAt("b")
 	a.Route(a.now, from("a", a.self.Incarnation, nil))

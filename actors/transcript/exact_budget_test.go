@@ -2,7 +2,8 @@ package transcript
 
 import "testing"
 
-// TestBudgetIsUsedToTheLastByte: a record that fills it exactly is kept, one that is a byte longer is not.
+// TestBudgetIsUsedToTheLastByte: a record that fills it exactly is kept, one that is a byte longer
+// is not.
 func TestBudgetIsUsedToTheLastByte(t *testing.T) {
 	const size = 100
 	for more, kept := range map[int]bool{0: true, 1: false} {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestEveryByteOfADigestCounts: tokens whose digests agree in most bytes are other tokens all the same.
+// TestEveryByteOfADigestCounts: tokens whose digests agree in most bytes are other tokens all the
+// same.
 func TestEveryByteOfADigestCounts(t *testing.T) {
 	token := DigestToken("token")
 	if !token.Equal(DigestToken("token")) {
@@ -26,7 +27,8 @@ func TestEveryByteOfADigestCounts(t *testing.T) {
 	}
 }
 
-// TestDigestsCannotBeComparedOtherwise: == would compile, and tell by its time how much of a guess is right.
+// TestDigestsCannotBeComparedOtherwise: == would compile, and tell by its time how much of a guess
+// is right.
 func TestDigestsCannotBeComparedOtherwise(t *testing.T) {
 	if reflect.TypeFor[TokenDigest]().Comparable() {
 		t.Error("digests can be compared with ==")

@@ -17,7 +17,8 @@ func decodeWith(t *testing.T, method string, params map[string]any) (Request, *E
 	return Decode(frame)
 }
 
-// TestExecutionIDs: an id is a file name, a log field and a segment of a URL, wherever a client gives one.
+// TestExecutionIDs: an id is a file name, a log field and a segment of a URL, wherever a client
+// gives one.
 func TestExecutionIDs(t *testing.T) {
 	ids := map[string]bool{
 		"": false, ".": false, "..": false, "...": true, ".a": true, "-": true, "_": true,
@@ -52,7 +53,8 @@ func TestExecutionIDs(t *testing.T) {
 // TestVariableNames: the kernel takes a variable as NAME=value up to a NUL byte.
 func TestVariableNames(t *testing.T) {
 	for name, ok := range map[string]bool{
-		"A": true, "a.b-c d": true, "é": true, "": false, "=": false, "A=": false, "=A": false, "A\x00": false, "\x00": false,
+		"A": true, "a.b-c d": true, "é": true, "": false,
+		"=": false, "A=": false, "=A": false, "A\x00": false, "\x00": false,
 	} {
 		_, err := decodeWith(t, MethodExecute, map[string]any{"command": "true", "env": map[string]string{name: "v"}})
 		if (err == nil) != ok {
@@ -114,7 +116,8 @@ func TestResumeTakesTheBeginning(t *testing.T) {
 	}
 }
 
-// TestRequestIDBounds: an id is kept until it is answered, so its length is bounded, and the bound is exact.
+// TestRequestIDBounds: an id is kept until it is answered, so its length is bounded, and the bound
+// is exact.
 func TestRequestIDBounds(t *testing.T) {
 	for length, ok := range map[int]bool{2: true, MaxID: true, MaxID + 1: false} {
 		id := `"` + strings.Repeat("x", length-2) + `"`
@@ -125,7 +128,8 @@ func TestRequestIDBounds(t *testing.T) {
 	}
 }
 
-// TestResponsesAreNotRequests: what is half a response runs nothing, and is not answered under its id.
+// TestResponsesAreNotRequests: what is half a response runs nothing, and is not answered under its
+// id.
 func TestResponsesAreNotRequests(t *testing.T) {
 	for _, member := range []string{`"result":{}`, `"error":{}`, `"error":null`, `"result":1,"error":{}`} {
 		for _, method := range []string{"", `,"method":"status"`} {

@@ -41,13 +41,14 @@ func TestPromise17LimitsAreTheServers(t *testing.T) {
 		}
 	}
 	r := c.run(wire.ExecuteParams{Argv: []string{"/usr/bin/env"}, Env: map[string]string{"TROUPE_TEST": "client"}})
-	if got := r.text(wire.Stdout); strings.Count(got, "TROUPE_TEST=") != 1 || !strings.Contains(got, "TROUPE_TEST=client\n") {
+	got := r.text(wire.Stdout)
+	if strings.Count(got, "TROUPE_TEST=") != 1 || !strings.Contains(got, "TROUPE_TEST=client\n") {
 		t.Errorf("the variable that client and server set is there as\n%s", got)
 	}
 }
 
-// TestPromise17OnlyAllowedCommandsRun: with an allow-list no other program runs, whatever its name, the working
-// directory or PATH, and no shell string.
+// TestPromise17OnlyAllowedCommandsRun: with an allow-list no other program runs, whatever its name,
+// the working directory or PATH, and no shell string.
 func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 	dir := t.TempDir()
 	ran := filepath.Join(dir, "ran")

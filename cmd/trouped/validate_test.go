@@ -20,7 +20,8 @@ func TestLoopbackIsWhatOnlyThisMachineReaches(t *testing.T) {
 	}
 }
 
-// TestSettingsAtTheirBounds: the last value that works, and the first that does not, each with its own flag to change.
+// TestSettingsAtTheirBounds: the last value that works, and the first that does not, each with its
+// own flag to change.
 func TestSettingsAtTheirBounds(t *testing.T) {
 	for name, c := range map[string]struct {
 		set  func(*config)
@@ -51,7 +52,9 @@ func TestSettingsAtTheirBounds(t *testing.T) {
 		"collector without a scheme": {func(c *config) { c.traceEndpoint = "//collector" }, "--trace-endpoint"},
 		"collector that is no URL":   {func(c *config) { c.traceEndpoint = "http://a b" }, "--trace-endpoint"},
 
-		"listens without a port":       {func(c *config) { c.listen, c.auth, c.tokenFile = "127.0.0.1", authToken, "f" }, "--listen"},
+		"listens without a port": {
+			func(c *config) { c.listen, c.auth, c.tokenFile = "127.0.0.1", authToken, "f" }, "--listen",
+		},
 		"no admin listener":            {func(c *config) { c.adminListen = "" }, ""},
 		"admin listener without port":  {func(c *config) { c.adminListen = "127.0.0.1" }, "--admin-listen"},
 		"both on one address":          {func(c *config) { c.adminListen = c.listen }, "--admin-listen"},
