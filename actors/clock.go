@@ -2,7 +2,7 @@ package actors
 
 import "time"
 
-// stopwatch measures running time: it stands still while an execution is paused.
+// stopwatch measures running time: it stops while an execution is paused.
 type stopwatch struct {
 	begun   time.Time // zero: not started
 	stopped time.Time // zero: running

@@ -14,7 +14,7 @@ type Connection struct {
 	pid    *actor.PID
 }
 
-// Connect makes the actor of a socket. sink is told everything that follows,
+// Connect makes the actor of a socket. sink receives everything that follows,
 // beginning with connected, or with an error and Disconnect.
 func (e *Engine) Connect(req ConnectRequest, sink Sink) *Connection {
 	c := &connection{engine: e, sink: sink, req: req, since: time.Now()}
@@ -31,9 +31,9 @@ func (c *Connection) Request(id wire.ID, params any) {
 	c.engine.system.Root.Send(c.pid, clientRequest{id: id, params: params})
 }
 
-// Closed says that the socket is gone, and why. delivered holds, for each
-// execution that was followed and whose completion was not written, the offset
-// up to which its output was. It is the last call.
+// Closed reports that the socket is gone, and why. delivered maps each followed
+// execution whose completion was not written to the offset up to which its output
+// was. It is the last call.
 func (c *Connection) Closed(cause wire.Cause, delivered map[string]int64) {
 	c.engine.system.Root.Send(c.pid, socketClosed{cause: cause, delivered: delivered})
 }
@@ -99,7 +99,7 @@ func (c *connection) receive(ctx actor.Context) {
 	case socketClosed:
 		c.socketClosed(ctx, msg)
 	case *actor.Terminated:
-		// It overtakes what the session sent before: take it in turn.
+		// It overtakes what the session sent before it: handle it in its turn.
 		ctx.Send(ctx.Self(), sessionStopped{})
 	case sessionStopped:
 		c.sessionStopped(ctx)
@@ -123,7 +123,7 @@ func (c *connection) openSession(ctx actor.Context, mayPlace bool) openSession {
 	}
 }
 
-// watch makes sure that the end of the session is heard of, whatever becomes of what it is sent.
+// watch makes the connection learn of the session's end, whatever becomes of the messages to it.
 func (c *connection) watch(ctx actor.Context, session *actor.PID) {
 	c.watched = session
 	ctx.Watch(session)

@@ -18,7 +18,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Config says what an Engine works with.
+// Config is what an Engine works with.
 type Config struct {
 	Limits        Limits                // refused unless Validate accepts it; see DefaultLimits
 	Runner        Runner                // starts commands; required; the caller closes it after the Engine
@@ -30,9 +30,13 @@ type Config struct {
 	Logger        *slog.Logger          // nil: discard
 	Peers         *PeersConfig          // nil: this pod is the whole service
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
-	Tracer        trace.Tracer          // records the life of each execution; nil: nobody does
-	Audit         func(AuditRecord)     // called once for each execution, at its end, from its actor; must not block; nil: none
-	Refused       func(wire.Cause)      // called for each session that was not opened, after its client was told; must not block; nil: none. The causes are the reasons of troupe_sessions_refused_total
+	Tracer        trace.Tracer          // records the life of each execution; nil: no traces
+
+	// Audit is called once for each execution, at its end, from its actor. It must not block. nil: none.
+	Audit func(AuditRecord)
+	// Refused is called for each session that was not opened, after its client was told. Its causes
+	// are the reasons of troupe_sessions_refused_total. It must not block. nil: none.
+	Refused func(wire.Cause)
 }
 
 // Engine runs sessions. It is safe for concurrent use.
@@ -116,8 +120,8 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e.dispatch = newDispatcher()
 	e.system = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
-		// A late message to an actor that has stopped is ordinary. protoactor counts such
-		// messages with a goroutine that lives for this interval.
+		// Late messages to actors that have stopped are normal. protoactor counts them with a
+		// goroutine that lives for this interval (actor/throttler.go in v0.0.0-20240822202345-3c0e61ca19c9).
 		actor.WithDeadLetterThrottleInterval(time.Millisecond),
 		actor.WithDeadLetterRequestLogging(false))
 	m := e.newManager()
@@ -132,7 +136,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	return e, nil
 }
 
-// Stats is what an Engine is doing now.
+// Stats are the current figures of an Engine.
 type Stats struct {
 	Sessions    int // slots in use, sessions that are ending included
 	MaxSessions int
@@ -172,7 +176,7 @@ func (e *Engine) Close() {
 	e.closeOnce.Do(func() {
 		e.draining.Store(true)
 		e.closing.Store(true)
-		// StopFuture has a timeout of its own, after which a wedged actor is left behind.
+		// StopFuture has its own timeout, after which it leaves an actor that hangs behind.
 		_ = e.system.Root.StopFuture(e.manager).Wait()
 		if e.cluster != nil {
 			e.cluster.close()
@@ -184,7 +188,7 @@ func (e *Engine) Close() {
 	})
 }
 
-// after sends msg to pid after d. Actors stop their timers; a late message is ignored by its receiver.
+// after sends msg to pid after d. Actors stop their timers, and ignore a message that comes too late.
 func (e *Engine) after(d time.Duration, pid *actor.PID, msg any) *time.Timer {
 	return time.AfterFunc(d, func() { e.system.Root.Send(pid, msg) })
 }

@@ -38,8 +38,8 @@ type execution struct {
 	waiting []waiter // requests to be answered when it has started, or not
 }
 
-// endOverride is why a session that stops kills the tree, and when. Its process actor may be the one that
-// reports the end, and would call it the command's own.
+// endOverride is why a session that stops kills the tree, and when. The process actor may be
+// the one that reports the end, and would take it for the command's own.
 type endOverride struct {
 	reason wire.Reason
 	at     time.Time

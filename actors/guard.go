@@ -12,18 +12,19 @@ import (
 // the orderly end of that one actor, and runs the actor's cleanup at Stopping
 // whether or not the actor's own code survived until then.
 //
-// It is needed because protoactor recovers panics of user messages only: one in
-// Stopping, Stopped, Restarting or Terminated leaves the actor and its parent
-// waiting for ever.
+// It is needed because protoactor can restart or stop an actor only after a panic at a
+// user message: one at Stopping, Stopped, Restarting or Terminated leaves the actor and
+// its parent waiting forever (actor/mailbox.go and actor/actor_context.go in
+// v0.0.0-20240822202345-3c0e61ca19c9).
 type guard struct {
 	engine      *Engine
 	kind        string
 	cleanup     func()    // run once, after the actor has seen Stopping
-	failRequest func(any) // tells whoever waits for an answer to the message that made the actor panic; nil: nobody does
+	failRequest func(any) // answers the request at which the actor panicked; nil: it serves none
 	over        bool      // it failed or is stopping
 
-	// survive, if set, keeps the actor alive after a panic and makes up for the lost
-	// message: the manager, whose end would be everyone's.
+	// survive, if set, keeps the actor alive after a panic and handles what the message left
+	// undone. The manager has it, because every session would end with it.
 	survive func(actor.Context, any)
 }
 
@@ -51,9 +52,8 @@ func (g *guard) receive(ctx actor.Context, next actor.ReceiveFunc) {
 		defer g.clean(ctx)
 	}
 	if g.over && !isLifecycle(msg) {
-		// After a panic its state can no longer be trusted with requests. One that is stopping
-		// would get user messages for as long as it has children, and what they made it
-		// start now, nothing would stop.
+		// After a panic the actor's state cannot be trusted with requests. A stopping actor still
+		// gets user messages while it has children, and nothing would stop what they start.
 		return
 	}
 	g.over = g.over || stopping
@@ -89,7 +89,7 @@ func (g *guard) recovered(c actor.Context, msg any) {
 	}
 }
 
-// makeUp is given one try: a second panic is the end of this message.
+// makeUp tries once: after a second panic the message is dropped.
 func (g *guard) makeUp(c actor.Context, msg any) {
 	defer func() {
 		if r := recover(); r != nil {

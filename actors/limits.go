@@ -13,14 +13,14 @@ import (
 // says what zero means.
 type Limits struct {
 	MaxSessions   int           // sessions per pod, running, detached or stopping
-	MaxExecutions int           // executions at a time in one session, survivors of on_exit keep included
+	MaxExecutions int           // executions at a time in one session, kept survivors included
 	MaxLine       int           // bytes of a line, its newline excluded
 	MaxOutput     int64         // bytes of one execution's transcript
 	StreamTimeout time.Duration // running time without a byte of output
 	MaxDuration   time.Duration // running time of an execution; 0: none
 	MaxMemory     int64         // bytes of an execution's tree; 0: none
 	CancelGrace   time.Duration // from SIGTERM to SIGKILL
-	SurvivorGrace time.Duration // from the command's exit to the killing of survivors that hold its output
+	SurvivorGrace time.Duration // from the command's exit to the kill of survivors that hold its output
 	ResumeWindow  time.Duration // a detached session is kept for this long
 	IdleTimeout   time.Duration // a session with nothing running is kept for this long
 	MaxMessage    int64         // bytes of an inbound message; also the input waiting for one command

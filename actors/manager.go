@@ -18,8 +18,8 @@ type manager struct {
 	engine *Engine
 
 	// Admission at the ceiling.
-	evictable map[string]time.Time // detached sessions that may give way, since when
-	evicting  map[string]bool      // asked to give way, not answered yet
+	evictable map[string]time.Time // detached sessions that may be evicted, since when
+	evicting  map[string]bool      // asked to end, not answered yet
 	waiting   []openSession        // one for each session that was asked
 
 	draining bool
@@ -60,12 +60,13 @@ func (m *manager) handle(ctx actor.Context) {
 		m.terminated(ctx, msg)
 	case *actor.Stopping:
 		stopTimer(m.timer)
-		m.waiting = nil // the slots that become free now are nobody's
+		m.waiting = nil // slots that become free now are not given away
 	}
 }
 
-// open gives a newcomer a slot, at once or when an idle detached session has given way. For a client of another pod none
-// gives way while a third has room: who asked did not know how full this one is, and asks there next.
+// open gives a client a slot, at once or when an idle detached session has been evicted. No
+// session is evicted for a client of another pod while a third pod has room: the pod that
+// asked did not know how full this one is, and asks the third one next.
 func (m *manager) open(ctx actor.Context, msg openSession) {
 	switch {
 	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
@@ -112,15 +113,15 @@ func (m *manager) spawn(ctx actor.Context, msg openSession) {
 	id := m.engine.newSessionID()
 	s := newSession(m.engine, id, msg)
 	_, err := ctx.SpawnNamed(m.engine.props("session", s.receive, s.cleanup), id)
-	if err != nil { // 128 random bits met themselves
+	if err != nil { // a 128-bit random id collided
 		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "cannot open a session: "+err.Error())
 		return
 	}
 	m.engine.metrics.opened.Inc()
 }
 
-// refuse answers a newcomer. That a client got no session is told by the pod that has
-// it: the others it asked have refused a peer, which asks on.
+// refuse turns a client away. The pod that has the client's socket counts and reports the
+// refusal. A pod that was only asked for a slot does not: the first pod asks on.
 func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, text string) {
 	err := wire.Errorf(code, "%s", text)
 	if code == wire.CodeSessionLimit {
@@ -154,14 +155,14 @@ func refuseAttach(ctx actor.Context, msg attach) {
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
-// evictRefused serves who waited for a session whose client has come back.
+// evictRefused serves the client that waited for a session whose own client has come back.
 func (m *manager) evictRefused(ctx actor.Context, msg evictRefused) {
 	delete(m.evicting, msg.session)
 	m.serveWaiting(ctx)
 }
 
-// serveWaiting opens sessions for as many newcomers as there is room for. Those
-// beyond the sessions that were asked to give way wait for nobody and are decided now.
+// serveWaiting opens sessions for as many of the waiting clients as there is room for. When
+// more wait than sessions are being evicted, the first ones are decided now.
 func (m *manager) serveWaiting(ctx actor.Context) {
 	for len(m.waiting) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.waiting) > len(m.evicting)) {
 		next := m.waiting[0]
@@ -182,7 +183,7 @@ func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 	m.serveWaiting(ctx)
 }
 
-// survive makes up for a message during which the manager panicked: nobody waits in vain.
+// survive answers or repeats a message at which the manager panicked, so that no client waits in vain.
 func (m *manager) survive(ctx actor.Context, msg any) {
 	switch msg := msg.(type) {
 	case openSession:
@@ -196,7 +197,7 @@ func (m *manager) survive(ctx actor.Context, msg any) {
 	m.publish(ctx)
 }
 
-// drain refuses newcomers from now on and tells every session when it must have ended.
+// drain refuses new sessions from now on and tells every session when it must have ended.
 func (m *manager) drain(ctx actor.Context, msg drain) {
 	if m.draining {
 		return

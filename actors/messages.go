@@ -25,7 +25,7 @@ type (
 		cause     wire.Cause
 		delivered map[string]int64
 	}
-	// sessionStopped: connection → itself. Its session has stopped, and all that the session sent was heard.
+	// sessionStopped: connection → itself. Its session has stopped, and all that it sent is handled.
 	sessionStopped struct{}
 )
 
@@ -37,20 +37,20 @@ type (
 		result any
 		err    *wire.Error
 	}
-	// notify: session → connection.
+	// notify: session → connection. A notification for the client.
 	notify struct {
 		method string
 		params any
 	}
 	// follow: session → connection. Output of an execution, from an offset on.
 	follow struct{ feed Feed }
-	// disconnect: session, manager → connection.
+	// disconnect: session, manager → connection. Close the socket once it has been sent what is queued.
 	disconnect struct{ cause wire.Cause }
 	// attached: session → connection. Requests go to this session from now on.
 	attached struct{ session *actor.PID }
 )
 
-// resumeOverdue: connection's timer → connection.
+// resumeOverdue: connection's timer → connection. The client may not have sent resume.
 type resumeOverdue struct{}
 
 // To and from the manager.
@@ -62,8 +62,8 @@ type (
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool
-		proxyPod           string // the pod that asks for a client of its own, which it may yet take elsewhere; empty: this one
-		mayPlace           bool   // answered with placeElsewhere rather than refused, or that another session gives way
+		proxyPod           string // the pod that asks for a client of its own; empty: this one
+		mayPlace           bool   // answered with placeElsewhere rather than refused or by an eviction
 	}
 	// placeElsewhere: manager → connection. There is no room here.
 	placeElsewhere struct{}
@@ -87,7 +87,7 @@ type (
 	// sessionFound: manager → connection. The answer to findSession comes from this session.
 	sessionFound struct{ session *actor.PID }
 	// sessionEvictable: session → manager. The session is detached, runs nothing, and its
-	// client has read everything: it may give way to a newcomer.
+	// client has read everything: it may be evicted.
 	sessionEvictable struct {
 		session string
 		since   time.Time // zero: no longer
@@ -96,9 +96,9 @@ type (
 	evict struct{}
 	// evictRefused: session → manager. Its client came back.
 	evictRefused struct{ session string }
-	// drain: engine → manager, manager → sessions.
+	// drain: engine → manager, manager → sessions. The server stops: start nothing new.
 	drain struct{ deadline time.Time }
-	// drainDeadline: manager's timer → manager, manager → sessions.
+	// drainDeadline: manager's timer → manager, manager → sessions. Cancel what still runs.
 	drainDeadline struct{}
 )
 
@@ -111,25 +111,25 @@ type (
 		subject string
 		params  wire.ResumeParams
 	}
-	// request: connection → session.
+	// request: connection → session. Answered with a reply to id, by the session or the process.
 	request struct {
 		conn   *actor.PID
 		id     wire.ID
 		params any
 	}
-	// connectionClosed: connection → session.
+	// connectionClosed: connection → session. The socket has closed.
 	connectionClosed struct {
 		conn      *actor.PID
 		cause     wire.Cause
 		delivered map[string]int64 // see Connection.Closed; nil: not known
 		missed    []string         // executions whose feeds came after the socket had ended
 	}
-	// idleCheck: session's timer → session.
+	// idleCheck: session's timer → session. It may have been idle for the idle timeout.
 	idleCheck struct{}
 	// resumeWindowOver: session's timer → session. Ignored unless it is still detached since then.
 	resumeWindowOver struct{ since time.Time }
-	// closeTimeoutOver: session's timer → session. Clients had their time to read the end, or to come
-	// back for it. Ignored unless the timer that was set then is still the last.
+	// closeTimeoutOver: session's timer → session. Clients had their time to read the end, or to
+	// come back for it. Ignored if the timer has been set again since.
 	closeTimeoutOver struct{ since time.Time }
 )
 
@@ -140,7 +140,7 @@ type (
 		execution string
 		pid       int
 	}
-	// executionPaused, executionResumed, executionCanceling: process → session, for the other connections.
+	// executionPaused, executionResumed, executionCanceling: process → session. Told to all connections.
 	executionPaused    struct{ execution string }
 	executionResumed   struct{ execution string }
 	executionCanceling struct{ execution string }
@@ -184,16 +184,17 @@ type (
 	// treeEvent: runner → process.
 	treeEvent struct{ event proc.Event }
 	// streamEnded, streamCaughtUp: reader goroutine → process. End of the pipe, or nothing left
-	// in it at the time it was asked to become quiet.
+	// in it of what it held when it was asked to catch up.
 	streamEnded    struct{ stream int }
 	streamCaughtUp struct{ stream int }
 	// outputSeen: reader goroutine → process, once: the first byte.
 	outputSeen struct{}
 	// droppingBegan: reader goroutine → process, once.
 	droppingBegan struct{ code string }
-	// inputWritten: writer goroutine → process.
+	// inputWritten: writer goroutine → process. The first request of the queue is in the pipe, or failed.
 	inputWritten struct{ err error }
-	// silenceCheck, deadlineCheck, graceOver, survivorGraceOver, pipesOverdue: process's timers → process.
+	// silenceCheck, deadlineCheck, graceOver, survivorGraceOver, pipesOverdue: process's timers →
+	// process. A time of Limits or of the request may have passed.
 	silenceCheck      struct{}
 	deadlineCheck     struct{}
 	graceOver         struct{}

@@ -71,7 +71,8 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	m.notStarted = vec("executions_refused_total", "Requests to execute that were refused before anything ran, by reason.", "reason",
 		refusedLimit, refusedNotAllowed, refusedDraining, refusedEnding)
 	m.executions = vec("executions_ended_total", "Executions ended, by reason.", "reason", reasons...)
-	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.", prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
+	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.",
+		prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
 	m.startSeconds = histogram("execution_start_seconds", "From the request to the running command.", fast)
 	m.firstOutput = histogram("execution_first_output_seconds", "From the request to the command's first byte of output.", fast)
 	m.cancelToDead = histogram("execution_cancel_seconds", "From the decision to end an execution to the death of its last process.", fast)

@@ -30,7 +30,7 @@ type process struct {
 	started time.Time // of the command; zero: it does not run yet
 	endedAt time.Time // when the reason was decided
 
-	pauses         []controlExecution // PAUSE requests without an answer: the tree does not stand still yet
+	pauses         []controlExecution // PAUSE requests without an answer: the tree still runs
 	pausesInFlight int                // Pauses that were sent and whose Paused has not come
 	lines          [2]*output         // nil until started
 	streams        [2]streamState
@@ -176,7 +176,7 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	}
 }
 
-// leaderExited: the command is over. What it wrote is still to be read, and what
+// leaderExited handles the exit of the command. What it wrote is still to be read, and what
 // it left behind is still to be killed, or kept.
 func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.exited = &ev
@@ -187,7 +187,8 @@ func (p *process) leaderExited(ctx actor.Context, ev proc.Exited) {
 	p.decide(exitReason(ev))
 	p.closeInput(ctx)
 	if len(p.pauses) > 0 || p.plan.keep && p.state == wire.StatePaused {
-		// Survivors may run until they are killed, and forever if they are kept: no client could resume them.
+		// Survivors may run until they are killed, and forever if they are kept: no client could
+		// resume them.
 		p.x.tree.Resume()
 	}
 	p.answerWaiting(ctx)
@@ -215,7 +216,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 	return wire.ReasonExited
 }
 
-// treeDead: nothing of the execution lives. Its pipes end when they have been
+// treeDead handles the death of the last process. The pipes end when they have been
 // read, unless a process of another execution was given one of them.
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
@@ -252,14 +253,15 @@ func (p *process) killSurvivors() {
 	}
 }
 
-// decide records the cause of the end. The first one stands.
+// decide records the cause of the end. Only the first one counts.
 func (p *process) decide(r wire.Reason) {
 	if p.reason == "" {
 		p.reason, p.endedAt = r, time.Now()
 	}
 }
 
-// applyOverride decides for the reason of a session that stops, if it did. It is called at an end that may be its doing.
+// applyOverride takes the reason of a session that has stopped, if it has. It is called at an
+// end that the session may have caused.
 func (p *process) applyOverride() {
 	if d := p.x.endOverride.Load(); d != nil && p.reason == "" {
 		p.reason, p.endedAt = d.reason, d.at
@@ -316,8 +318,8 @@ func (p *process) arm(d time.Duration, msg any) {
 	p.timers[msg] = p.engine.after(d, p.self, msg)
 }
 
-// cleanup runs when the actor stops, by a panic too. The tree does not outlive it,
-// nor do its readers, and nobody waits for an answer.
+// cleanup runs when the actor stops, also after a panic. The tree and its readers do not
+// outlive it, and no request is left without an answer.
 func (p *process) cleanup() {
 	p.x.tree.Kill()
 	for _, t := range p.timers {
@@ -339,7 +341,7 @@ func (p *process) cleanup() {
 	}
 }
 
-// failRequest answers a request that this actor no longer can, because it failed.
+// failRequest fails a pending request after the actor has panicked.
 func (p *process) failRequest(msg any) {
 	answer := reply{err: wire.Errorf(wire.CodeInternal, "execution %s failed inside the server", p.x.id)}
 	var conn *actor.PID

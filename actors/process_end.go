@@ -71,8 +71,8 @@ func (p *process) completion(kept bool) *wire.Completed {
 	return c
 }
 
-// exitStatus fills in how the command ended. One whose status nobody could
-// collect was killed with its init or its runner.
+// exitStatus fills in how the command ended. A command without a status was
+// killed with its init or its runner.
 func (p *process) exitStatus(c *wire.Completed) {
 	switch {
 	case p.failed != nil && p.reason == "":
@@ -135,7 +135,7 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 // addUsage adds the survivors and what the tree used.
 func (p *process) addUsage(c *wire.Completed, kept bool) {
 	switch {
-	case kept: // said even if none is left at this moment: what was kept may come to an end at any time
+	case kept: // also if none is left by now: what is kept may end at any time
 		c.Survivors = &wire.Survivors{Kept: true, Count: p.exited.SurvivorCount, Commands: p.exited.Survivors}
 	case p.dead != nil && p.dead.SurvivorCount > 0:
 		c.Survivors = &wire.Survivors{Count: p.dead.SurvivorCount, Commands: p.dead.Survivors}

@@ -54,7 +54,7 @@ func (p *process) writeNext(ctx actor.Context) {
 	go func() {
 		var err error
 		if len(msg.data) > 0 {
-			_, err = pipe.Write(msg.data) // ends when the pipe is closed, at the latest when the tree is dead
+			_, err = pipe.Write(msg.data) // returns when the pipe is closed, at the latest when the tree is dead
 		}
 		root.Send(self, inputWritten{err: err})
 	}()
@@ -81,9 +81,9 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 }
 
 // closeInput closes the pipe and answers everyone who still waits to write to it.
-// The request that is being written is answered by inputWritten, which knows
-// whether the pipe took it: a command that reads a line and exits has got it,
-// though its exit may be heard of first. The close ends a write that hangs.
+// inputWritten answers the request that is being written, because it knows whether
+// the pipe took it: a command that reads a line and exits has got it, although its
+// exit may be reported first. Closing the pipe ends a write that hangs.
 func (p *process) closeInput(ctx actor.Context) {
 	in := &p.stdin
 	in.closed = true

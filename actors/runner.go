@@ -33,7 +33,7 @@ type Tree interface {
 	Dead() <-chan struct{}
 }
 
-// Stdio holds troupe's ends of a command's pipes. Whoever holds it closes them.
+// Stdio holds troupe's ends of a command's pipes. Its holder closes them.
 type Stdio struct {
 	Stdin          io.WriteCloser // nil unless the Spec asked for it
 	Stdout, Stderr Pipe

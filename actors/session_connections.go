@@ -103,7 +103,7 @@ func (s *session) offerSlot(ctx actor.Context) {
 	}
 }
 
-// isEvictable reports whether the session is detached, runs nothing, and has no end that its client has not read.
+// isEvictable reports whether the session is detached, runs nothing, and has no unread end.
 func (s *session) isEvictable() bool {
 	return !s.detachedSince.IsZero() && s.live == 0 && !s.unread()
 }

@@ -10,7 +10,7 @@ import (
 
 // This file is what a session does with the reports of its process actors.
 
-// executionStarted answers everyone who waited for the command.
+// executionStarted answers every request that waited for the command.
 func (s *session) executionStarted(ctx actor.Context, msg executionStarted) {
 	x := s.executions[msg.execution]
 	x.command, x.started = msg.pid, time.Now()
@@ -72,7 +72,7 @@ func (s *session) executionCompleted(ctx actor.Context, msg executionCompleted) 
 	s.executionDead(ctx, msg.execution)
 }
 
-// refuseWaiting answers those whose command never ran.
+// refuseWaiting answers the requests that wait for a command that never ran.
 func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
 	if len(x.waiting) == 0 {
 		return
@@ -95,7 +95,8 @@ func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
 	x.waiting = nil
 }
 
-// executionDead forgets the oldest finished executions and lets the session end if it was waiting for this one.
+// executionDead records that nothing of an execution lives, and forgets the oldest finished
+// ones. settle ends a session that was waiting for it.
 func (s *session) executionDead(ctx actor.Context, id string) {
 	x := s.executions[id]
 	if x.dead {

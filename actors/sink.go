@@ -16,7 +16,7 @@ type Sink interface {
 	Notify(method string, params any)
 	// Follow streams an execution's transcript after everything sent before.
 	// A second Follow of an execution replaces the first. It returns false if the feed
-	// came too late: the connection is ending, and Connection.Closed will not tell of it.
+	// came too late: the connection is ending, and Connection.Closed will not report it.
 	Follow(Feed) bool
 	// Disconnect sends what is queued, within the write timeout, and closes with cause.Code().
 	Disconnect(wire.Cause)
@@ -33,7 +33,7 @@ type Cursor = relay.Cursor
 type ConnectRequest struct {
 	Subject            string // who the client is, as authenticated; sessions belong to it
 	Remote             string // the client's address, for the log
-	SessionID          string // re-attach to this session: the first request must be resume; empty opens a new session
+	SessionID          string // re-attach to it, the first request must be resume; empty: open a new session
 	EndsWithConnection bool   // the session ends with the connection, however that ends
 
 	proxyPod string // the pod that has the socket and asked for this one; empty: the socket is here

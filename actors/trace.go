@@ -76,7 +76,7 @@ func (t *executionTrace) child(name string, opts ...trace.SpanStartOption) trace
 	return span
 }
 
-// running: the command runs.
+// running ends the start span: the command runs.
 func (t *executionTrace) running(pid int, at time.Time) {
 	if t == nil {
 		return
@@ -97,14 +97,14 @@ func (t *executionTrace) event(name string) {
 	}
 }
 
-// dropping: output is lost from here on.
+// dropping notes that output is lost from here on.
 func (t *executionTrace) dropping(cause string) {
 	if t != nil {
 		t.root.AddEvent("output_dropped", trace.WithAttributes(attrCause.String(cause)))
 	}
 }
 
-// canceling: the execution is to end, at has been decided.
+// canceling begins the cancel span, at the time at which the end was decided.
 func (t *executionTrace) canceling(reason wire.Reason, at time.Time) {
 	if t == nil {
 		return
@@ -116,7 +116,7 @@ func (t *executionTrace) canceling(reason wire.Reason, at time.Time) {
 	}
 }
 
-// dead: nothing of the execution lives.
+// dead ends the cancel span: nothing of the execution lives.
 func (t *executionTrace) dead(survivors int) {
 	if t == nil {
 		return
