@@ -31,7 +31,8 @@ func annotate(t testing.TB, a *api, sessions *atomic.Int64) *Annotator {
 // patched returns the number of sessions in a patch, and checks the rest of it.
 func patched(t testing.TB, r request) int {
 	t.Helper()
-	if r.method != "PATCH" || r.path != "/api/v1/namespaces/ns/pods/troupe-0" || r.header.Get("Content-Type") != "application/merge-patch+json" {
+	if r.method != "PATCH" || r.path != "/api/v1/namespaces/ns/pods/troupe-0" ||
+		r.header.Get("Content-Type") != "application/merge-patch+json" {
 		t.Fatalf("%s %s %v", r.method, r.path, r.header)
 	}
 	var patch struct {
@@ -134,8 +135,8 @@ func TestRefusedAnnotations(t *testing.T) {
 	})
 }
 
-// TestFailedPatchIsRepeated even if the number is again what was written last: the API server may have
-// applied the patch before its answer was lost, and an alert fires until a patch succeeds.
+// TestFailedPatchIsRepeated even if the number is again what was written last: the API server may
+// have applied the patch before its answer was lost, and an alert fires until a patch succeeds.
 func TestFailedPatchIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api, sessions := &api{answer: ok}, new(atomic.Int64)
@@ -200,7 +201,8 @@ func TestRetryAfterIsHonored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "120")
-			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests) // as API Priority and Fairness answers
+			// As API Priority and Fairness answers.
+			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 		}}
 		annotate(t, api, new(atomic.Int64))
 		time.Sleep(119 * time.Second)

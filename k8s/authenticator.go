@@ -109,7 +109,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (subject
 	}
 }
 
-// cached returns the answer for a token if it may be reused, and otherwise whether the token is known.
+// cached returns the answer for a token if it may be reused, and otherwise whether the token is
+// known.
 func (a *Authenticator) cached(id digest) (ans answer, known, ok bool) {
 	now := time.Now()
 	a.mu.Lock()

@@ -59,7 +59,8 @@ func TestReviews(t *testing.T) {
 		}), token: "x", failed: true},
 		{name: "a reply of another kind", answer: func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusCreated, map[string]any{
-				"kind": "Pod", "apiVersion": "v1", "status": map[string]any{"authenticated": true, "user": ann, "audiences": []string{"troupe"}},
+				"kind": "Pod", "apiVersion": "v1",
+				"status": map[string]any{"authenticated": true, "user": ann, "audiences": []string{"troupe"}},
 			})
 		}, token: "x", failed: true},
 	} {
@@ -101,7 +102,8 @@ func TestReviewRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := api.asked("")
-	if len(asked) != 2 || asked[0].path != "/apis/authentication.k8s.io/v1/tokenreviews" || asked[1].path != "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
+	if len(asked) != 2 || asked[0].path != "/apis/authentication.k8s.io/v1/tokenreviews" ||
+		asked[1].path != "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
 		t.Fatalf("asked %v", asked)
 	}
 	var token authenticationv1.TokenReview
@@ -113,12 +115,16 @@ func TestReviewRequests(t *testing.T) {
 			t.Fatalf("%s: %v", *body, err)
 		}
 	}
-	if token.Kind != "TokenReview" || token.Spec.Token != "good:ann" || !reflect.DeepEqual(token.Spec.Audiences, []string{"troupe"}) {
+	if token.Kind != "TokenReview" || token.Spec.Token != "good:ann" ||
+		!reflect.DeepEqual(token.Spec.Audiences, []string{"troupe"}) {
 		t.Errorf("TokenReview %+v", token)
 	}
 	want := authorizationv1.SubjectAccessReviewSpec{
-		User: "ann", UID: "uid-of-ann", Groups: []string{"team"}, Extra: map[string]authorizationv1.ExtraValue{"pod": {"a", "b"}},
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: "ns", Verb: "create", Group: "troupe.dev", Resource: "sessions"},
+		User: "ann", UID: "uid-of-ann", Groups: []string{"team"},
+		Extra: map[string]authorizationv1.ExtraValue{"pod": {"a", "b"}},
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: "ns", Verb: "create", Group: "troupe.dev", Resource: "sessions",
+		},
 	}
 	if access.Kind != "SubjectAccessReview" || !reflect.DeepEqual(access.Spec, want) {
 		t.Errorf("SubjectAccessReview %+v", access)
@@ -165,8 +171,8 @@ func TestAnswersAreReused(t *testing.T) {
 	}
 }
 
-// TestAnswerChanges: a revoked token is refused, and a token that becomes valid is accepted, as soon as
-// the earlier answer has expired.
+// TestAnswerChanges: a revoked token is refused, and a token that becomes valid is accepted, as
+// soon as the earlier answer has expired.
 func TestAnswerChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: reviewer}

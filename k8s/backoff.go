@@ -86,9 +86,9 @@ func (b *backoff) failed(now time.Time, err error) {
 	}
 }
 
-// isRefusal reports whether the API server would answer the same request the same way again. It would
-// not after 401, because client-go reads the token file again before the next request, nor after 410,
-// because a new list gives a watch a newer resource version.
+// isRefusal reports whether the API server would answer the same request the same way again. It
+// would not after 401, because client-go reads the token file again before the next request, nor
+// after 410, because a new list gives a watch a newer resource version.
 func isRefusal(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {

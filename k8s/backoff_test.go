@@ -115,7 +115,8 @@ func TestBackoffLog(t *testing.T) {
 		} else {
 			b.failed(now, step.err)
 		}
-		if lines := strings.Count(out.String(), "\n"); lines > 1 || (lines == 1) != (step.want != "") || !strings.Contains(out.String(), step.want) {
+		lines := strings.Count(out.String(), "\n")
+		if lines > 1 || (lines == 1) != (step.want != "") || !strings.Contains(out.String(), step.want) {
 			t.Errorf("after %v the log says %q, want %q", step.err, &out, step.want)
 		}
 	}

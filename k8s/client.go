@@ -25,8 +25,8 @@ import (
 const callTimeout = 4 * time.Second
 
 // maxBody bounds the bytes of an answer, and of all events of one watch together. An EndpointSlice
-// with its 100 endpoints has 40 KB, so the limit is a list of 40,000 pods, or a watch that ends, and is
-// followed by a list, after 400 changes of full slices. Tests lower it.
+// with its 100 endpoints has 40 KB, so the limit is a list of 40,000 pods, or a watch that ends,
+// and is followed by a list, after 400 changes of full slices. Tests lower it.
 var maxBody = 16 << 20
 
 // ClientConfig configures a Client.
@@ -48,8 +48,8 @@ type Client struct {
 }
 
 // DiscardLibraryLog turns off client-go's own log for the whole process. It writes text to stderr
-// whatever our log format is, and at verbosity 8 the bodies of requests, which contain tokens. Errors
-// that matter are returned. Call it before anything uses client-go.
+// whatever our log format is, and at verbosity 8 the bodies of requests, which contain tokens.
+// Errors that matter are returned. Call it before anything uses client-go.
 func DiscardLibraryLog() { klog.SetLogger(logr.Discard()) }
 
 // NewClient returns a Client. It does not connect yet.
@@ -142,8 +142,8 @@ func (c *Client) call(ctx context.Context, op operation, request func(context.Co
 	return nil
 }
 
-// limitBodies fails the reading of an answer after maxBody bytes. client-go v0.37 reads an answer, and
-// an event of a watch in JSON, into memory whatever its size.
+// limitBodies fails the reading of an answer after maxBody bytes. client-go v0.37 reads an answer,
+// and an event of a watch in JSON, into memory whatever its size.
 func limitBodies(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		response, err := next.RoundTrip(r)

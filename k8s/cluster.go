@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// ServiceAccountDir is where the kubelet mounts a pod's service account: the files token, ca.crt and
-// namespace.
+// ServiceAccountDir is where the kubelet mounts a pod's service account: the files token, ca.crt
+// and namespace.
 const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // Cluster tells how to reach an API server and with which identity.
@@ -21,13 +21,14 @@ type Cluster struct {
 	Namespace string       // of the service account; empty: unknown
 }
 
-// InCluster returns the cluster that this pod is in. host and port are those of the API server, which
-// the kubelet passes to every container as KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; dir is
-// usually ServiceAccountDir. The error wraps ErrNoCluster and names what is missing.
+// InCluster returns the cluster that this pod is in. host and port are those of the API server,
+// which the kubelet passes to every container as KUBERNETES_SERVICE_HOST and
+// KUBERNETES_SERVICE_PORT; dir is usually ServiceAccountDir. The error wraps ErrNoCluster and names
+// what is missing.
 //
-// It differs from rest.InClusterConfig (client-go v0.37) in three ways: the directory is a parameter,
-// the error says which file is missing, and an unreadable certificate authority is an error, where
-// client-go logs it and trusts the system's.
+// It differs from rest.InClusterConfig (client-go v0.37) in three ways: the directory is a
+// parameter, the error says which file is missing, and an unreadable certificate authority is an
+// error, where client-go logs it and trusts the system's.
 func InCluster(host, port, dir string) (*Cluster, error) {
 	if host == "" || port == "" {
 		return nil, fmt.Errorf("%w: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set", ErrNoCluster)

@@ -69,13 +69,15 @@ func TestInCluster(t *testing.T) {
 	// A server whose certificate another authority signed gets neither token.
 	seen.Store("")
 	foreign := account(t, map[string]string{"token": "own-token", "ca.crt": foreignCA, "namespace": "ns"})
-	if _, err := connect(foreign); err == nil || isRefused(err) || seen.Load() != "" || strings.Contains(err.Error(), "own-token") {
+	_, err := connect(foreign)
+	if err == nil || isRefused(err) || seen.Load() != "" || strings.Contains(err.Error(), "own-token") {
 		t.Errorf("with a foreign authority: %v; the server saw %v", err, seen.Load())
 	}
 }
 
 // TestNoCluster: the error names what is missing.
 func TestNoCluster(t *testing.T) {
+	empty := map[string]string{"token": "", "ca.crt": "c"}
 	whole := map[string]string{"token": "t", "ca.crt": "c", "namespace": "n"}
 	without := func(name string) string {
 		files := map[string]string{}
@@ -91,18 +93,19 @@ func TestNoCluster(t *testing.T) {
 		{"no port", "10.0.0.1", "", account(t, whole), "KUBERNETES_SERVICE_PORT"},
 		{"no token", "10.0.0.1", "443", without("token"), "/token: no such file"},
 		{"no authority", "10.0.0.1", "443", without("ca.crt"), "/ca.crt: no such file"},
-		{"an empty token", "10.0.0.1", "443", account(t, map[string]string{"token": "", "ca.crt": "c"}), "/token: the file is empty"},
+		{"an empty token", "10.0.0.1", "443", account(t, empty), "/token: the file is empty"},
 	} {
 		_, err := InCluster(c.host, c.port, c.dir)
 		if !errors.Is(err, ErrNoCluster) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if cluster, err := InCluster("fd00::1", "443", without("namespace")); err != nil || cluster.Namespace != "" || cluster.REST.Host != "https://[fd00::1]:443" {
+	cluster, err := InCluster("fd00::1", "443", without("namespace"))
+	if err != nil || cluster.Namespace != "" || cluster.REST.Host != "https://[fd00::1]:443" {
 		t.Errorf("without a namespace: %+v, %v", cluster, err)
 	}
 	// A ca.crt without a certificate must not mean the system's authorities.
-	cluster, err := InCluster("10.0.0.1", "443", account(t, whole))
+	cluster, err = InCluster("10.0.0.1", "443", account(t, whole))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +117,8 @@ func TestNoCluster(t *testing.T) {
 	}
 }
 
-// foreignCA has signed nothing. It was made by
-// openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=foreign -days 36500
+// foreignCA has signed nothing. It was made by openssl req -x509 -newkey ec -pkeyopt
+// ec_paramgen_curve:P-256 -nodes -subj /CN=foreign -days 36500
 const foreignCA = `-----BEGIN CERTIFICATE-----
 MIIBfDCCASGgAwIBAgIUId76nPQQstEm1AdLcuUE5zPkvcwwCgYIKoZIzj0EAwIw
 EjEQMA4GA1UEAwwHZm9yZWlnbjAgFw0yNjExMjUwMTExMThaGA8yMTI2MTEwMTAx

@@ -22,8 +22,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The tests in this package are about time and failures: client-go and this package are real, the API
-// server is a function. The tests in e2e/k8s show that a real API server behaves as assumed.
+// The tests in this package are about time and failures: client-go and this package are real, the
+// API server is a function. The tests in e2e/k8s show that a real API server behaves as assumed.
 
 // api is an API server in memory, so that it works in virtual time.
 type api struct {
@@ -47,7 +47,8 @@ type request struct {
 
 func (r request) String() string { return fmt.Sprintf("%s %s %s\n", r.method, r.path, r.body) }
 
-// client returns a Client whose requests go to answer, which may block until the request's context ends.
+// client returns a Client whose requests go to answer, which may block until the request's context
+// ends.
 func (a *api) client(t testing.TB) *Client {
 	t.Helper()
 	a.registry = prometheus.NewRegistry()

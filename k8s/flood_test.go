@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestFloodIsBounded: two thousand random tokens per second cause few requests, and a client that was
-// let in before still gets in at once.
+// TestFloodIsBounded: two thousand random tokens per second cause few requests, and a client that
+// was let in before still gets in at once.
 func TestFloodIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +43,8 @@ func TestFloodIsBounded(t *testing.T) {
 			}
 			synctest.Wait()
 			began := time.Now()
-			if subject, err := auth.Authenticate(background(), "good:ann"); subject != "ann" || err != nil || time.Since(began) > 20*time.Millisecond {
+			subject, err := auth.Authenticate(background(), "good:ann")
+			if subject != "ann" || err != nil || time.Since(began) > 20*time.Millisecond {
 				t.Errorf("a known client got %q, %v after %v", subject, err, time.Since(began))
 			}
 			time.Sleep(time.Second)
@@ -62,7 +63,8 @@ func TestFloodIsBounded(t *testing.T) {
 		if n := len(auth.refused.byID); n > maxAnswers {
 			t.Errorf("%d answers kept", n)
 		}
-		t.Logf("%d requests for %d tokens, at most %d at a time, %d turned away at once", asked, seconds*2_000, api.most, busy)
+		t.Logf("%d requests for %d tokens, at most %d at a time, %d turned away at once",
+			asked, seconds*2_000, api.most, busy)
 	})
 }
 
@@ -90,8 +92,8 @@ func TestManyClientsAtOnce(t *testing.T) {
 	})
 }
 
-// TestNoClientWaitsLongerThanAHandshake when the API server hangs, not even behind others. When the API
-// server is back, all slots are free.
+// TestNoClientWaitsLongerThanAHandshake when the API server hangs, not even behind others. When the
+// API server is back, all slots are free.
 func TestNoClientWaitsLongerThanAHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: hang}
@@ -101,7 +103,8 @@ func TestNoClientWaitsLongerThanAHandshake(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range maxPending {
 				all.Go(func() {
-					if _, err := auth.Authenticate(background(), fmt.Sprintf("good:client-%d", i)); err == nil || isRefused(err) || errors.Is(err, errBusy) {
+					_, err := auth.Authenticate(background(), fmt.Sprintf("good:client-%d", i))
+					if err == nil || isRefused(err) || errors.Is(err, errBusy) {
 						t.Errorf("got %v", err)
 					}
 				})

@@ -7,8 +7,8 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// The bounds of a limiter. A hundred clients that connect at once get in without delay, and a client
-// that sends random tokens cannot overload the API server, which serves the whole cluster.
+// The bounds of a limiter. A hundred clients that connect at once get in without delay, and a
+// client that sends random tokens cannot overload the API server, which serves the whole cluster.
 const (
 	maxReviews   = 16  // running
 	maxPending   = 256 // running or waiting; beyond it clients fail at once and may retry

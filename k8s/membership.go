@@ -78,10 +78,10 @@ func (c *MembershipConfig) validate() error {
 	return nil
 }
 
-// Membership follows the pods of a Service by listing and watching its EndpointSlices. Pods that are
-// not ready or are terminating are members, because they have sessions. When the API server is down,
-// the last known members stay. All methods are safe for concurrent use and return without waiting for
-// the API server, except Subscribe's stop.
+// Membership follows the pods of a Service by listing and watching its EndpointSlices. Pods that
+// are not ready or are terminating are members, because they have sessions. When the API server is
+// down, the last known members stay. All methods are safe for concurrent use and return without
+// waiting for the API server, except Subscribe's stop.
 type Membership struct {
 	cfg    MembershipConfig
 	cancel context.CancelFunc
@@ -132,8 +132,9 @@ func (m *Membership) Close() {
 	<-m.done
 }
 
-// Lookup returns a pod's address, host:port, if the pod is Known. If the answer would be Unknown, but
-// the last news is too old to be sure, it is Unresolved and the EndpointSlices are listed again.
+// Lookup returns a pod's address, host:port, if the pod is Known. If the answer would be Unknown,
+// but the last news is too old to be sure, it is Unresolved and the EndpointSlices are listed
+// again.
 func (m *Membership) Lookup(pod string) (addr string, known Knowledge) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -165,8 +166,8 @@ func (m *Membership) Members() []Member {
 	return all
 }
 
-// Subscribe calls changed after each change of Members, one call at a time. stop waits for a call in
-// progress, so changed must not call it.
+// Subscribe calls changed after each change of Members, one call at a time. stop waits for a call
+// in progress, so changed must not call it.
 func (m *Membership) Subscribe(changed func()) (stop func()) {
 	key := &changed
 	m.subscribersMu.Lock()

@@ -19,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// sliceAPI is an API server that stores EndpointSlices. If api.answer is set, it answers every request
-// instead: an outage.
+// sliceAPI is an API server that stores EndpointSlices. If api.answer is set, it answers every
+// request instead: an outage.
 type sliceAPI struct {
 	api
 	state    sync.Mutex
@@ -78,7 +78,9 @@ func (a *sliceAPI) respond(r *http.Request) *http.Response {
 		if q.Get("resourceVersion") != "" {
 			panic("the list may be old: " + r.URL.String())
 		}
-		list := discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"}}
+		list := discoveryv1.EndpointSliceList{
+			TypeMeta: metav1.TypeMeta{Kind: "EndpointSliceList", APIVersion: "discovery.k8s.io/v1"},
+		}
 		list.ResourceVersion = strconv.Itoa(a.version)
 		for _, s := range a.slices {
 			s := s.DeepCopy()
@@ -96,7 +98,9 @@ func (a *sliceAPI) respondWatch(r *http.Request, q url.Values) *http.Response {
 	if err != nil || err2 != nil || q.Get("allowWatchBookmarks") != "true" {
 		panic(r.URL.String())
 	}
-	gone := metav1.Status{Status: "Failure", Code: 410, Reason: metav1.StatusReasonExpired, Message: "too old resource version"}
+	gone := metav1.Status{
+		Status: "Failure", Code: 410, Reason: metav1.StatusReasonExpired, Message: "too old resource version",
+	}
 	gone.Kind, gone.APIVersion = "Status", "v1"
 	if from <= a.expired && a.expiring {
 		return respondWith(410, io.NopCloser(strings.NewReader(string(encode(gone)))))
@@ -254,7 +258,9 @@ func (a *sliceAPI) counted() (lists, watches int) {
 func slice(name string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
 	port, number, protocol := "peer", int32(9400), corev1.ProtocolTCP
 	return &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Namespace: "ns", Labels: map[string]string{"kubernetes.io/service-name": "troupe-peers"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: "ns", Labels: map[string]string{"kubernetes.io/service-name": "troupe-peers"},
+		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: &port, Port: &number, Protocol: &protocol}},
 		Endpoints:   endpoints,

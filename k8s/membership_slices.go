@@ -20,9 +20,10 @@ type candidate struct {
 	version     uint64 // of the slice
 }
 
-// compare orders candidates by preference. A running pod wins over its terminating predecessor of the
-// same name; IPv4 wins over IPv6, so that every pod picks the same of two; a later slice wins over an
-// earlier one. The address breaks ties, so that the result does not depend on the order of slices.
+// compare orders candidates by preference. A running pod wins over its terminating predecessor of
+// the same name; IPv4 wins over IPv6, so that every pod picks the same of two; a later slice wins
+// over an earlier one. The address breaks ties, so that the result does not depend on the order of
+// slices.
 func (c candidate) compare(d candidate) int {
 	return cmp.Or(
 		-compareBool(c.terminating, d.terminating),
@@ -46,8 +47,8 @@ func compareBool(a, b bool) int {
 // pods or have no IP address, and slices without the port. noPort reports that there are endpoints,
 // but no slice has the port.
 //
-// A pod that is not ready or is terminating still has sessions, so conditions only decide which of a
-// pod's endpoints counts.
+// A pod that is not ready or is terminating still has sessions, so conditions only decide which of
+// a pod's endpoints counts.
 func membersOf(
 	all map[string]*discoveryv1.EndpointSlice, namespace, portName string,
 ) (members map[string]string, noPort bool) {
@@ -98,7 +99,8 @@ func portOf(s *discoveryv1.EndpointSlice, name string) string {
 }
 
 // ipOf returns an endpoint's address. It is invalid if the endpoint has none of the slice's type.
-// Only the first address counts: https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
+// Only the first address counts: the API defines no meaning for others, and the EndpointSlice
+// controller writes exactly one (Endpoint.Addresses in k8s.io/api/discovery/v1 v0.37).
 func ipOf(e *discoveryv1.Endpoint, family discoveryv1.AddressType) netip.Addr {
 	if len(e.Addresses) == 0 {
 		return netip.Addr{}

@@ -79,66 +79,87 @@ func TestMembershipFollows(t *testing.T) {
 		knows(t, m, "")
 		changes(0)
 		time.Sleep(time.Hour)
-		if lists, watches := a.counted(); lists < 15 || lists > 31 || watches != lists || a.said("WARN") > 0 || a.failures(t, opWatch) > 0 {
-			t.Errorf("%d lists, %d watches, %d failures in an hour; the log:\n%s", lists, watches, a.failures(t, opWatch), &a.logs)
+		lists, watches := a.counted()
+		if lists < 15 || lists > 31 || watches != lists || a.said("WARN") > 0 || a.failures(t, opWatch) > 0 {
+			t.Errorf("%d lists, %d watches, %d failures in an hour; the log:\n%s",
+				lists, watches, a.failures(t, opWatch), &a.logs)
 		}
 	})
 }
 
 // TestMembersOf: which endpoints are pods with an address, and which of several of a pod counts.
 func TestMembersOf(t *testing.T) {
-	change := func(s *discoveryv1.EndpointSlice, f func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
-		f(s)
+	type slices = []*discoveryv1.EndpointSlice // written in this order
+	v6 := func(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+		s.AddressType = discoveryv1.AddressTypeIPv6
 		return s
 	}
-	v6 := func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeIPv6 }
-	foreign, node, nobody := at("p", "10.0.0.9"), at("p", "10.0.0.9"), at("p", "10.0.0.9")
-	foreign.TargetRef.Namespace, node.TargetRef.Kind, nobody.TargetRef = "other", "Node", nil
-	number := func(n int32) func(*discoveryv1.EndpointSlice) {
-		return func(s *discoveryv1.EndpointSlice) { s.Ports[0].Port = &n }
+	// changed is one slice with the pod p at 10.0.0.1, after a change.
+	changed := func(change func(*discoveryv1.EndpointSlice)) slices {
+		s := slice("a", at("p", "10.0.0.1"))
+		change(s)
+		return slices{s}
 	}
+	port := func(change func(*discoveryv1.EndpointPort)) slices {
+		return changed(func(s *discoveryv1.EndpointSlice) { change(&s.Ports[0]) })
+	}
+	endpoint := func(change func(*discoveryv1.Endpoint)) slices {
+		return changed(func(s *discoveryv1.EndpointSlice) { change(&s.Endpoints[0]) })
+	}
+	number := func(n int32) slices { return port(func(p *discoveryv1.EndpointPort) { p.Port = &n }) }
 	udp, other := corev1.ProtocolUDP, "http"
 	for _, c := range []struct {
 		name   string
-		slices []*discoveryv1.EndpointSlice // written in this order
+		slices slices
 		want   string
 		noPort bool
 	}{
-		{"IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6)}, "[fd00::1]:9400", false},
-		{"both families", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1")), change(slice("b", at("p", "fd00::1")), v6)}, "10.0.0.1:9400", false},
-		{"the later slice", []*discoveryv1.EndpointSlice{slice("b", at("p", "10.0.0.2")), slice("a", at("p", "10.0.0.1"))}, "10.0.0.1:9400", false},
-		{"the one that lives", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1", "not ready")), slice("b", at("p", "10.0.0.2", "terminating"))}, "10.0.0.1:9400", false},
-		{"one that lives in IPv6", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fd00::1")), v6), slice("b", at("p", "10.0.0.2", "terminating"))}, "[fd00::1]:9400", false},
-		{"the first address", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
-			s.Endpoints[0].Addresses = []string{"10.0.0.1", "10.0.0.2"}
-		})}, "10.0.0.1:9400", false},
-		{"without conditions", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
-			s.Endpoints[0].Conditions = discoveryv1.EndpointConditions{}
-		})}, "10.0.0.1:9400", false},
-		{"without a protocol", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Protocol = nil })}, "10.0.0.1:9400", false},
-		{"a reference without a namespace", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) {
-			s.Endpoints[0].TargetRef.Namespace = ""
-		})}, "10.0.0.1:9400", false},
-		{"a tie", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.1"), at("p", "10.0.0.3"), at("p", "10.0.0.2"))}, "10.0.0.3:9400", false},
-		{"in one slice", []*discoveryv1.EndpointSlice{slice("a", at("p", "10.0.0.2"), at("p", "10.0.0.1", "terminating"))}, "10.0.0.2:9400", false},
-		{"another port", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(1))}, "10.0.0.1:1", false},
-		{"another namespace", []*discoveryv1.EndpointSlice{slice("a", foreign)}, "", false},
-		{"a node", []*discoveryv1.EndpointSlice{slice("a", node)}, "", false},
-		{"nothing", []*discoveryv1.EndpointSlice{slice("a", nobody)}, "", false},
-		{"no name", []*discoveryv1.EndpointSlice{slice("a", at("", "10.0.0.1"))}, "", false},
-		{"no address", []*discoveryv1.EndpointSlice{slice("a", at("p", ""))}, "", false},
-		{"a name for an address", []*discoveryv1.EndpointSlice{slice("a", at("p", "evil.example.com"))}, "", false},
-		{"any address", []*discoveryv1.EndpointSlice{slice("a", at("p", "0.0.0.0"))}, "", false},
-		{"a zone", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "fe80::1%eth0")), v6)}, "", false},
-		{"the wrong family", []*discoveryv1.EndpointSlice{slice("a", at("p", "fd00::1"))}, "", false},
-		{"names", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.AddressType = "FQDN" })}, "", false},
-		{"port 0", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(0))}, "", true},
-		{"port 65536", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), number(65536))}, "", true},
-		{"no number", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Port = nil })}, "", true},
-		{"UDP", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Protocol = &udp })}, "", true},
-		{"another name", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = &other })}, "", true},
-		{"no name of a port", []*discoveryv1.EndpointSlice{change(slice("a", at("p", "10.0.0.1")), func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = nil })}, "", true},
-		{"no endpoint and no port", []*discoveryv1.EndpointSlice{change(slice("a"), func(s *discoveryv1.EndpointSlice) { s.Ports = nil })}, "", false},
+		{"IPv6", slices{v6(slice("a", at("p", "fd00::1")))}, "[fd00::1]:9400", false},
+		{"both families", slices{
+			slice("a", at("p", "10.0.0.1")), v6(slice("b", at("p", "fd00::1"))),
+		}, "10.0.0.1:9400", false},
+		{"the later slice", slices{slice("b", at("p", "10.0.0.2")), slice("a", at("p", "10.0.0.1"))}, "10.0.0.1:9400", false},
+		{"ready or not, not terminating", slices{
+			slice("a", at("p", "10.0.0.1", "not ready")), slice("b", at("p", "10.0.0.2", "terminating")),
+		}, "10.0.0.1:9400", false},
+		{"not terminating, in IPv6", slices{
+			v6(slice("a", at("p", "fd00::1"))), slice("b", at("p", "10.0.0.2", "terminating")),
+		}, "[fd00::1]:9400", false},
+		{"not terminating, in one slice", slices{
+			slice("a", at("p", "10.0.0.2"), at("p", "10.0.0.1", "terminating")),
+		}, "10.0.0.2:9400", false},
+		{"a tie", slices{slice("a", at("p", "10.0.0.1"), at("p", "10.0.0.3"), at("p", "10.0.0.2"))}, "10.0.0.3:9400", false},
+		{"the first address", endpoint(func(e *discoveryv1.Endpoint) {
+			e.Addresses = []string{"10.0.0.1", "10.0.0.2"}
+		}), "10.0.0.1:9400", false},
+		{"no conditions", endpoint(func(e *discoveryv1.Endpoint) {
+			e.Conditions = discoveryv1.EndpointConditions{}
+		}), "10.0.0.1:9400", false},
+		{"terminating only", slices{slice("a", at("p", "10.0.0.1", "terminating"))}, "10.0.0.1:9400", false},
+		{"no namespace", endpoint(func(e *discoveryv1.Endpoint) { e.TargetRef.Namespace = "" }), "10.0.0.1:9400", false},
+		{"another namespace", endpoint(func(e *discoveryv1.Endpoint) { e.TargetRef.Namespace = "other" }), "", false},
+		{"a node", endpoint(func(e *discoveryv1.Endpoint) { e.TargetRef.Kind = "Node" }), "", false},
+		{"no target", endpoint(func(e *discoveryv1.Endpoint) { e.TargetRef = nil }), "", false},
+		{"no name", slices{slice("a", at("", "10.0.0.1"))}, "", false},
+		{"no addresses", endpoint(func(e *discoveryv1.Endpoint) { e.Addresses = nil }), "", false},
+		{"an empty address", slices{slice("a", at("p", ""))}, "", false},
+		{"a host name as address", slices{slice("a", at("p", "evil.example.com"))}, "", false},
+		{"the unspecified address", slices{slice("a", at("p", "0.0.0.0"))}, "", false},
+		{"a zone", slices{v6(slice("a", at("p", "fe80::1%eth0")))}, "", false},
+		{"the wrong family", slices{slice("a", at("p", "fd00::1"))}, "", false},
+		{"FQDN", changed(func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeFQDN }), "", false},
+		{"another port", number(1), "10.0.0.1:1", false},
+		{"port 0", number(0), "", true},
+		{"port 65535", number(65535), "10.0.0.1:65535", false},
+		{"port 65536", number(65536), "", true},
+		{"no port number", port(func(p *discoveryv1.EndpointPort) { p.Port = nil }), "", true},
+		{"no protocol", port(func(p *discoveryv1.EndpointPort) { p.Protocol = nil }), "10.0.0.1:9400", false},
+		{"UDP", port(func(p *discoveryv1.EndpointPort) { p.Protocol = &udp }), "", true},
+		{"another port name", port(func(p *discoveryv1.EndpointPort) { p.Name = &other }), "", true},
+		{"no port name", port(func(p *discoveryv1.EndpointPort) { p.Name = nil }), "", true},
+		{"no endpoint and no port", changed(func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints, s.Ports = nil, nil
+		}), "", false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newSliceAPI()
@@ -197,6 +218,10 @@ func json200(body string) http.HandlerFunc {
 	}
 }
 
+// listJSON is a list, with a place for its items.
+const listJSON = `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1",` +
+	`"metadata":{"resourceVersion":"9"},"items":[%s]}`
+
 // faults are the ways in which an API server may be down.
 var faults = map[string]http.HandlerFunc{
 	"500":       status(500, "InternalError", "etcd is gone"),
@@ -209,12 +234,14 @@ var faults = map[string]http.HandlerFunc{
 	"200, page":  json200("<html>sign in"),
 	"200, {}":    json200("{}"),
 	"200, null":  json200("null"),
-	"no names":   json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[{}]}`),
-	"null item":  json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[null]}`),
+	"no names":   json200(fmt.Sprintf(listJSON, "{}")),
+	"null item":  json200(fmt.Sprintf(listJSON, "null")),
 	"no version": json200(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{},"items":[]}`),
 	"text":       func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("welcome")) },
 	"other list": func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, 200, map[string]any{"kind": "PodList", "apiVersion": "v1", "metadata": map[string]string{"resourceVersion": "9"}, "items": []any{}})
+		writeJSON(w, 200, map[string]any{
+			"kind": "PodList", "apiVersion": "v1", "metadata": map[string]string{"resourceVersion": "9"}, "items": []any{},
+		})
 	},
 }
 
@@ -242,7 +269,8 @@ func TestMembersOutlastTheAPIServer(t *testing.T) {
 					says(t, m, "none", Unresolved)
 				}
 				after, _ := a.counted()
-				if n := after - before; n < 60 || n > 150 || told.Load() > 0 { // every 10 to 15 s, and 4 s more if there is no answer
+				// Every 10 to 15 s, and 4 s later if there is no answer.
+				if n := after - before; n < 60 || n > 150 || told.Load() > 0 {
 					t.Errorf("%d requests in 20 minutes, told of %d changes", n, told.Load())
 				}
 				if a.said("level=WARN") != 1 || a.said("the last known ones stay") != 1 || a.failures(t, opList) < after-before {
@@ -264,10 +292,11 @@ func TestMembersOutlastTheAPIServer(t *testing.T) {
 	}
 }
 
-// TestExpiredWatch: when the API server has compacted the watch's resource version, a list follows at
-// once and without a warning.
+// TestExpiredWatch: when the API server has compacted the watch's resource version, a list follows
+// at once and without a warning.
 func TestExpiredWatch(t *testing.T) {
-	gone := `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":410,"reason":"Expired","message":"too old resource version"}}` + "\n"
+	gone := `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":410,` +
+		`"reason":"Expired","message":"too old resource version"}}` + "\n"
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
 		a.put(slice("s1", at("p0", "10.0.0.1")))
@@ -283,7 +312,8 @@ func TestExpiredWatch(t *testing.T) {
 			t.Errorf("the log:\n%s", &a.logs)
 		}
 	})
-	// An API server that has compacted even the version of its last list gets fewer and fewer requests.
+	// An API server that has compacted even the version of its last list gets fewer and fewer
+	// requests.
 	for _, asStatus := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newSliceAPI()
@@ -305,17 +335,18 @@ func TestExpiredWatch(t *testing.T) {
 func TestBrokenWatch(t *testing.T) {
 	defer func(before int) { maxBody = before }(maxBody)
 	maxBody = 64 << 10
+	const aSlice = `"object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1",`
 	for name, line := range map[string]string{
 		"no JSON":          "<html>",
-		"half":             `{"type":"ADDED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"na` + "\n\x00",
+		"half":             `{"type":"ADDED",` + aSlice + `"metadata":{"na` + "\n\x00",
 		"no type":          "{}\n",
 		"a type":           `{"type":"GARBLED","object":{}}`,
 		"no object":        `{"type":"ADDED"}`,
 		"null":             `{"type":"DELETED","object":null}`,
 		"a pod":            `{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"s1"}}}`,
-		"no name":          `{"type":"DELETED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{}}}`,
-		"wrong types":      `{"type":"MODIFIED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"s1"},"endpoints":7}}`,
-		"a status":         `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcdserver: request timed out"}}`,
+		"no name":          `{"type":"DELETED",` + aSlice + `"metadata":{}}}`,
+		"wrong types":      `{"type":"MODIFIED",` + aSlice + `"metadata":{"name":"s1"},"endpoints":7}}`,
+		"a status":         `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500}}`,
 		"no status":        `{"type":"ERROR","object":[]}`,
 		"without an end":   `{"type":"ADDED","object":{"kind":"` + strings.Repeat("x", maxBody+1),
 		"spaces and pages": strings.Repeat(" ", maxBody+1),
@@ -362,7 +393,8 @@ func TestBookmarks(t *testing.T) {
 		a.put(slice("s1", at("p0", "10.0.0.1")))
 		m := a.follow(t)
 		time.Sleep(time.Minute)
-		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"500"}}}` + "\n")
+		a.say(`{"type":"BOOKMARK","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1",` +
+			`"metadata":{"resourceVersion":"500"}}}` + "\n")
 		knows(t, m, "p0=10.0.0.1")
 		time.Sleep(maxStaleness)
 		says(t, m, "none", Unknown) // no list is needed
@@ -372,8 +404,8 @@ func TestBookmarks(t *testing.T) {
 	})
 }
 
-// TestSilentWatch: when a connection dies silently, a lookup still finds a new pod at once, and Members
-// has it within four minutes.
+// TestSilentWatch: when a connection dies silently, a lookup still finds a new pod at once, and
+// Members has it within four minutes.
 func TestSilentWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -417,8 +449,8 @@ func TestLookupsAreBounded(t *testing.T) {
 	})
 }
 
-// TestLostPodIsUnresolvedFirst: a pod that leaves and comes back within three seconds is never Unknown,
-// a pod that stays away is Unknown after that.
+// TestLostPodIsUnresolvedFirst: a pod that leaves and comes back within three seconds is never
+// Unknown, a pod that stays away is Unknown after that.
 func TestLostPodIsUnresolvedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -451,8 +483,8 @@ func TestLostPodIsUnresolvedFirst(t *testing.T) {
 	})
 }
 
-// TestRefusedMembership: without the permission there is one warning and, after two minutes, at most one
-// try per hour. Once it is granted, all pods are known. They stay when it is withdrawn.
+// TestRefusedMembership: without the permission there is one warning and, after two minutes, at
+// most one try per hour. Once it is granted, all pods are known. They stay when it is withdrawn.
 func TestRefusedMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -545,8 +577,8 @@ func TestLateList(t *testing.T) {
 	})
 }
 
-// TestHangingWatch: the API server lists, but no watch starts before its request is given up. Lists go
-// on, with growing delays, and what they say is known.
+// TestHangingWatch: the API server lists, but no watch starts before its request is given up. Lists
+// go on, with growing delays, and what they say is known.
 func TestHangingWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -562,14 +594,15 @@ func TestHangingWatch(t *testing.T) {
 		a.put(slice("s1", at("p0", "10.0.0.1"), at("p1", "10.0.0.2")))
 		time.Sleep(maxListDelay*3/2 + callTimeout)
 		knows(t, m, "p0=10.0.0.1 p1=10.0.0.2")
-		if lists, _ := a.counted(); lists < 4 || lists > 12 || a.said("level=WARN") != 1 || a.failures(t, opWatch) < 3 {
+		lists, _ := a.counted()
+		if lists < 4 || lists > 12 || a.said("level=WARN") != 1 || a.failures(t, opWatch) < 3 {
 			t.Errorf("%d lists, %d failures; the log:\n%s", lists, a.failures(t, opWatch), &a.logs)
 		}
 	})
 }
 
-// TestRelistsAreSpread: watches do not last equally long, and pods whose watches end together do not
-// list together.
+// TestRelistsAreSpread: watches do not last equally long, and pods whose watches end together do
+// not list together.
 func TestRelistsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newSliceAPI()
@@ -606,7 +639,8 @@ func TestMembershipMetrics(t *testing.T) {
 		are := func(when string, following, pods int) {
 			t.Helper()
 			synctest.Wait()
-			if f, p := a.gauge(t, "troupe_kubernetes_following"), a.gauge(t, "troupe_kubernetes_endpoints"); f != following || p != pods {
+			f, p := a.gauge(t, "troupe_kubernetes_following"), a.gauge(t, "troupe_kubernetes_endpoints")
+			if f != following || p != pods {
 				t.Errorf("%s: following %d, %d endpoints, want %d and %d", when, f, p, following, pods)
 			}
 		}
@@ -635,8 +669,7 @@ func TestHugeList(t *testing.T) {
 		time.Sleep(time.Minute)
 		a.down(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[%s]}`,
-				strings.Repeat(" ", maxBody))
+			fmt.Fprintf(w, listJSON, strings.Repeat(" ", maxBody))
 		})
 		time.Sleep(time.Minute)
 		knows(t, m, "p0=10.0.0.1")

@@ -46,8 +46,8 @@ func TestEventTypes(t *testing.T) {
 	}
 }
 
-// TestEarliestReasonIsWrittenInTime: of two reasons that repeat, each is written when its own 30 s are
-// over.
+// TestEarliestReasonIsWrittenInTime: of two reasons that repeat, each is written when its own 30 s
+// are over.
 func TestEarliestReasonIsWrittenInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: ok}
@@ -85,11 +85,13 @@ func TestEventMatchesTheAPI(t *testing.T) {
 			t.Fatalf("asked %v", asked)
 		}
 		e := written(t, asked[0])
-		if e.InvolvedObject != (corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "ns", Name: "troupe-0", UID: "3f7a"}) {
+		involved := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "ns", Name: "troupe-0", UID: "3f7a"}
+		if e.InvolvedObject != involved {
 			t.Errorf("on %+v", e.InvolvedObject)
 		}
-		if e.Namespace != "ns" || !strings.HasPrefix(e.Name, "troupe-0.") || e.Reason != "RunnerLost" || e.Type != corev1.EventTypeWarning ||
-			e.Message != "the runner is gone" || e.Count != 1 || e.Source.Component != "trouped" || e.ReportingController != "trouped" {
+		if e.Namespace != "ns" || !strings.HasPrefix(e.Name, "troupe-0.") || e.Reason != "RunnerLost" ||
+			e.Type != corev1.EventTypeWarning || e.Message != "the runner is gone" || e.Count != 1 ||
+			e.Source.Component != "trouped" || e.ReportingController != "trouped" {
 			t.Errorf("%s", asked[0].body)
 		}
 		if !e.FirstTimestamp.Time.Equal(now) || !e.LastTimestamp.Time.Equal(now) {
@@ -149,7 +151,8 @@ func TestReasonsDoNotWaitForEachOther(t *testing.T) {
 		for _, a := range api.asked("") {
 			got = append(got, written(t, a).Reason)
 		}
-		if s := strings.Join(got, " "); s != "SessionLimitReached RunnerLost RunnerConnected Draining Drained" || time.Since(began) > 10*time.Millisecond {
+		s := strings.Join(got, " ")
+		if s != "SessionLimitReached RunnerLost RunnerConnected Draining Drained" || time.Since(began) > 10*time.Millisecond {
 			t.Errorf("%s after %v", s, time.Since(began))
 		}
 	})
@@ -177,7 +180,8 @@ func TestExpiredEventIsCreatedAgain(t *testing.T) {
 	})
 }
 
-// TestRefusedEvents: there is one warning and one try per hour, and a later Event counts all occurrences.
+// TestRefusedEvents: there is one warning and one try per hour, and a later Event counts all
+// occurrences.
 func TestRefusedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: status(403, "Forbidden", "events is forbidden")}
@@ -203,7 +207,8 @@ func TestRefusedEvents(t *testing.T) {
 	})
 }
 
-// TestRecordedDuringAFailure: what happens while a write fails is counted, and the last message stands.
+// TestRecordedDuringAFailure: what happens while a write fails is counted and written later, in its
+// order. Of one reason the last message stands.
 func TestRecordedDuringAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -215,14 +220,26 @@ func TestRecordedDuringAFailure(t *testing.T) {
 		r.Record(RunnerLost, "first")
 		time.Sleep(time.Second / 2)
 		r.Record(RunnerLost, "second")
+		for _, reason := range []Reason{Draining, RunnerConnected, Drained} {
+			time.Sleep(time.Millisecond)
+			r.Record(reason, "")
+		}
 		r.Record(RunnerLost, "third")
 		time.Sleep(time.Second)
 		api.become(ok)
 		time.Sleep(minDelay * 2)
 		asked := api.asked("")
-		e := written(t, asked[len(asked)-1])
-		if len(asked) != 2 || e.Count != 3 || e.Message != "third" || !e.FirstTimestamp.Time.Equal(began) {
-			t.Errorf("%d requests, the last %s", len(asked), asked[len(asked)-1].body)
+		if len(asked) != 5 {
+			t.Fatalf("%d requests: %v", len(asked), asked)
+		}
+		for i, reason := range []Reason{RunnerLost, Draining, RunnerConnected, Drained} {
+			if got := written(t, asked[i+1]).Reason; got != string(reason) {
+				t.Errorf("Event %d is %s, want %s", i, got, reason)
+			}
+		}
+		e := written(t, asked[1])
+		if e.Count != 3 || e.Message != "third" || !e.FirstTimestamp.Time.Equal(began) {
+			t.Errorf("the Event is %s", asked[1].body)
 		}
 	})
 }
@@ -260,7 +277,8 @@ func TestCloseWritesTheLastEvents(t *testing.T) {
 		r.Close()
 		r.Close()
 		again, events := api.asked("/events/"+written(t, api.asked("")[0]).Name), api.asked("/events")
-		if len(again) != 1 || written(t, again[0]).Count != 2 || len(events) != 2 || written(t, events[1]).Reason != "Drained" {
+		if len(again) != 1 || written(t, again[0]).Count != 2 || len(events) != 2 ||
+			written(t, events[1]).Reason != "Drained" {
 			t.Errorf("asked %v", api.asked(""))
 		}
 		if time.Since(began) > 0 {
@@ -269,8 +287,8 @@ func TestCloseWritesTheLastEvents(t *testing.T) {
 	})
 }
 
-// TestCloseIsBounded: an API server that does not answer delays Close by at most 2 s, and not at all if
-// an earlier write has failed.
+// TestCloseIsBounded: an API server that does not answer delays Close by at most 2 s, and not at
+// all if an earlier write has failed.
 func TestCloseIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		before time.Duration // between the Event and Close

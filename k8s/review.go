@@ -84,7 +84,8 @@ func (a *Authenticator) reviewAccess(ctx context.Context, user authenticationv1.
 	}
 	if !reply.Status.Allowed && reply.Status.EvaluationError != "" {
 		// For example, a binding names a role that does not exist. The client is denied.
-		c.log.Warn("the API server could not evaluate every rule", "subject", user.Username, "err", reply.Status.EvaluationError)
+		c.log.Warn("the API server could not evaluate every rule",
+			"subject", user.Username, "err", reply.Status.EvaluationError)
 	}
 	return reply.Status.Allowed, nil
 }
