@@ -127,7 +127,7 @@ func TestCgroupContains(t *testing.T) {
 		c.tree.Pause()
 		c.tree.Kill()
 		c.waitDead()
-		next := run(t, r, "exit 3") // in the same leaf, thawed
+		next := run(t, r, "exit 3") // in the same cgroup, thawed
 		if e := waitEvent[Exited](next); e.Code != 3 {
 			t.Errorf("%+v", e)
 		}
