@@ -11,9 +11,9 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 )
 
-// serveWebSocket authenticates a client and makes its request a connection.
-// The handler returns once the connection's own goroutines run: what net/http
-// keeps for a request (headers, buffers, a grown stack) goes with it.
+// serveWebSocket authenticates a client and upgrades its request to a socket. The handler returns once
+// the socket's own goroutines run, which frees what net/http keeps for a request (headers, buffers, a
+// grown stack).
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWithConnection bool) {
 	subject, status, err := g.authenticate(r)
 	if err != nil {
@@ -26,35 +26,35 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		writeJSON(w, http.StatusServiceUnavailable, refusal{err.Error()})
 		return
 	}
-	c := newConn(g, subject, r.RemoteAddr)
-	c.ws, err = websocket.Accept(hijackInto{w, c.sock}, r, &websocket.AcceptOptions{
+	s := newSocket(g, subject, r.RemoteAddr)
+	s.ws, err = websocket.Accept(hijackInto{w, s.conn}, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{Subprotocol},
-		InsecureSkipVerify: true, // checkOrigin did
+		InsecureSkipVerify: true, // checkOrigin has verified the origin
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
-		// Accept has answered.
+		// Accept has sent the error.
 		g.unreserve()
 		g.log.Debug("handshake failed", "subject", subject, "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	c.ws.SetReadLimit(-1) // readMessage has its own, with a close reason that says what to do
-	c.traceparent = traceparent(r)
-	c.setSession(r.URL.Query().Get("session"))
-	c.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
-		Subject: subject, Remote: r.RemoteAddr, SessionID: c.sessionID(), EndsWithConnection: endsWithConnection,
-	}, c)
-	g.add(c)
-	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", c.sessionID())
-	go c.read()
-	go c.write()
+	s.ws.SetReadLimit(-1) // readMessage has its own limit, with a close reason that says what to do
+	s.traceparent = traceparent(r)
+	s.setSession(r.URL.Query().Get("session"))
+	s.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
+		Subject: subject, Remote: r.RemoteAddr, SessionID: s.sessionID(), EndsWithConnection: endsWithConnection,
+	}, s)
+	g.add(s)
+	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", s.sessionID())
+	go s.read()
+	go s.write()
 }
 
-// maxTraceparent bounds what is kept of a header for as long as the connection
-// lasts: today's form has 55 bytes, later ones may have more.
+// maxTraceparent bounds what a connection keeps of the header for its whole life. Version 00 has 55
+// bytes; later versions may be longer (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
 const maxTraceparent = 256
 
-// traceparent returns the W3C Trace Context of the handshake, or "". The engine judges its form.
+// traceparent returns the W3C Trace Context of the handshake, or "". The engine validates it.
 func traceparent(r *http.Request) string {
 	value := r.Header.Get("Traceparent")
 	if len(value) > maxTraceparent {
@@ -70,30 +70,30 @@ func refusalReason(err error) string {
 	return refusedFull
 }
 
-// refuse answers a client that may not connect. The token is in none of it.
+// refuse answers a client that may not connect. Neither the answer nor the log contains the token.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
 	body := refusal{err.Error()}
 	level := slog.LevelInfo
 	switch status {
 	case http.StatusUnauthorized:
-		// RFC 6750 section 3.
+		// https://www.rfc-editor.org/rfc/rfc6750#section-3
 		w.Header().Set("WWW-Authenticate", `Bearer realm="troupe"`)
 	case http.StatusServiceUnavailable:
 		level = slog.LevelError
-		body.Error = "authentication is not available, try again"
+		body.Error = "authentication is unavailable, try again"
 		w.Header().Set("Retry-After", "5")
 	}
 	g.log.Log(r.Context(), level, "connection refused", "remote", r.RemoteAddr, "status", status, "err", err)
 	writeJSON(w, status, body)
 }
 
-// newConn makes a connection that has no socket yet.
-func newConn(g *Gateway, subject, remote string) *conn {
-	c := &conn{
+// newSocket returns a socket before its handshake.
+func newSocket(g *Gateway, subject, remote string) *socket {
+	s := &socket{
 		g: g, log: g.log, subject: subject, remote: remote, opened: time.Now(),
-		sock: &socket{metrics: g.metrics, timeout: g.cfg.WriteTimeout},
+		conn: &netConn{metrics: g.metrics, timeout: g.cfg.WriteTimeout},
 		wake: make(chan struct{}, 1), dead: make(chan struct{}), readerDone: make(chan struct{}),
 	}
-	c.room.L = &c.mu
-	return c
+	s.capacity.L = &s.mu
+	return s
 }

@@ -9,18 +9,18 @@ import (
 // AdminConfig configures AdminHandler.
 type AdminConfig struct {
 	Metrics http.Handler // serves /metrics; nil: 404
-	Ready   func() bool  // whether new sessions are welcome, for /readyz; nil: always
+	Ready   func() bool  // reports whether new sessions are accepted, for /readyz; nil: always
 	Pprof   bool         // serve /debug/pprof/; false: 404
 }
 
-// AdminHandler serves /metrics, /healthz, /readyz and, if asked to, /debug/pprof/,
-// for a listener that clients cannot reach. /healthz says only that the process
-// answers: a server that is draining is alive and must not be restarted.
+// AdminHandler serves /metrics, /healthz, /readyz and, if enabled, /debug/pprof/, for a listener that
+// clients cannot reach. /healthz reports only that the process answers: a draining server is alive and
+// must not be restarted.
 //
-// pprof is off unless asked for, because in a pod the commands share the server's
-// network and reach this listener: a heap profile shows what the server holds. Its
-// cmdline is always left out: arguments are nobody's business. (Importing the
-// package registers all of it on http.DefaultServeMux, which nothing serves.)
+// pprof is off by default because in a pod the commands share the server's network and reach this
+// listener, and a heap profile shows what the server holds. Its cmdline is always left out, because
+// arguments may hold secrets. (Importing net/http/pprof registers every handler on
+// http.DefaultServeMux, which this program does not serve.)
 func AdminHandler(cfg AdminConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
@@ -48,5 +48,5 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text) // a client that has gone needs no answer
+	_, _ = io.WriteString(w, text) // the client may be gone
 }

@@ -11,24 +11,26 @@ import (
 	"strings"
 )
 
-// Authenticator finds out who a client is.
+// Authenticator identifies clients.
 type Authenticator interface {
-	// Authenticate returns the subject that the token belongs to; sessions belong to it.
-	// token is empty if the client sent none. ErrNoToken and ErrBadToken become 401,
-	// ErrForbidden 403, any other error 503: it says that the check could not be made,
-	// is logged, and is not shown to the client. It must not keep or log the token.
+	// Authenticate returns the subject that the token belongs to, which owns the client's sessions.
+	// The token is empty if the client sent none. The client receives 401 for ErrNoToken and
+	// ErrBadToken, 403 for ErrForbidden and 503 for any other error, which means that the check
+	// failed: that error is logged and not shown to the client. Implementations must not keep or
+	// log the token.
 	Authenticate(ctx context.Context, token string) (subject string, err error)
 }
 
-// NoAuth lets everyone in, as subject "anonymous". Whoever reaches the server can run commands.
+// NoAuth accepts every client as the subject "anonymous". Anyone who reaches the server can run commands.
 type NoAuth struct{}
 
 // Authenticate implements Authenticator.
 func (NoAuth) Authenticate(context.Context, string) (string, error) { return "anonymous", nil }
 
-// bearerPrefix begins a subprotocol that carries a token, in base64url without
-// padding, because a browser cannot set headers. The way of Kubernetes
-// (k8s.io/apiserver, websocket protocol authenticator), under our own name.
+// bearerPrefix begins a subprotocol that carries a token in base64url without padding, for browsers:
+// their WebSocket API cannot set headers (https://websockets.spec.whatwg.org/#the-websocket-interface).
+// Kubernetes does the same
+// (https://pkg.go.dev/k8s.io/apiserver/pkg/authentication/request/websocket).
 const bearerPrefix = "base64url.bearer.authorization.troupe.dev."
 
 // bearerToken returns the token of a request, or "" if it has none.
@@ -57,14 +59,15 @@ func bearerToken(r *http.Request) (string, error) {
 		}
 	}
 	if token != "" && !offered {
-		// The server selects a protocol from those offered, and it must not be the token:
-		// that would go into access logs of proxies. Browsers fail if it selects none.
+		// The server must select one of the offered protocols, or a browser fails the connection
+		// (https://websockets.spec.whatwg.org/#feedback-from-the-protocol). It cannot select the one
+		// that carries the token: proxies may write the selected protocol to their access logs.
 		return "", errBearerAlone
 	}
 	return token, nil
 }
 
-// authenticate returns the subject of a request, or the status and error to refuse it with.
+// authenticate returns the subject of a request, or the status and error of the refusal.
 func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err error) {
 	if err := checkOrigin(r, g.cfg.AllowedOrigins, !g.tokens); err != nil {
 		g.metrics.authFailures.WithLabelValues(authOrigin).Inc()
@@ -93,12 +96,12 @@ func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err
 	return "", status, err
 }
 
-// checkOrigin refuses browsers whose page is neither of the host they connect
-// to nor of an allowed origin. Other clients send no Origin.
+// checkOrigin refuses a browser unless its page comes from the requested host or from an allowed
+// origin. Other clients send no Origin header.
 //
-// open says that there is no authentication. Then the host must be one that
-// cannot be rebound: with DNS rebinding a page of evil.example makes
-// evil.example resolve to 127.0.0.1, and its origin and the host agree.
+// open means that there is no authentication. The host must then be an IP address or localhost. With
+// DNS rebinding, a page of evil.example makes that name resolve to 127.0.0.1, so that its origin and
+// the requested host agree.
 func checkOrigin(r *http.Request, allowed []string, open bool) error {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
@@ -106,7 +109,7 @@ func checkOrigin(r *http.Request, allowed []string, open bool) error {
 	}
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" {
-		return errors.New("the Origin header is not an origin")
+		return errors.New("the Origin header is malformed")
 	}
 	for _, pattern := range allowed {
 		target := u.Host
@@ -118,10 +121,10 @@ func checkOrigin(r *http.Request, allowed []string, open bool) error {
 		}
 	}
 	if !strings.EqualFold(u.Host, r.Host) {
-		return errors.New("the origin " + u.Host + " may not connect here: see allowed origins")
+		return errors.New("the origin " + u.Host + " is not allowed: see --allowed-origins")
 	}
 	if open && !localHost(u.Hostname()) {
-		return errors.New("without authentication, browsers may connect by IP address or localhost only: see allowed origins")
+		return errors.New("without authentication, browsers must connect by IP address or localhost: see --allowed-origins")
 	}
 	return nil
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// idleConn is a connection without a socket, whose goroutines do not run.
-func idleConn(t *testing.T) *conn {
+// idleSocket is a connection without a socket, whose goroutines do not run.
+func idleSocket(t *testing.T) *socket {
 	t.Helper()
 	g, err := New(Config{Engine: newFakeEngine(), Auth: NoAuth{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newConn(g, "subject", "remote")
+	return newSocket(g, "subject", "remote")
 }
 
 // TestReaderStopsAtItsBounds: a client that sends without reading answers is held back by the
@@ -38,13 +38,13 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 		"more bytes, in few requests": {5, maxInFlightBytes / 4, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			conn := idleConn(t)
+			conn := idleSocket(t)
 			for range c.requests {
 				conn.admit(request{id: wire.ID("1"), method: wire.MethodStatus, size: c.size})
 			}
 			passed := make(chan bool, 1)
 			wait := func() {
-				go func() { passed <- conn.awaitRoom() }()
+				go func() { passed <- conn.awaitCapacity() }()
 				synctest.Wait()
 			}
 			wait()
@@ -52,7 +52,7 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 				t.Errorf("%s: the reader stops: %v, want %v", name, stopped, c.stops)
 			}
 			if c.stops {
-				conn.settle([]item{{answer: true, size: c.size}}, nil)
+				conn.commit([]item{{answer: true, size: c.size}}, nil)
 				synctest.Wait()
 				if len(passed) != 1 || !<-passed {
 					t.Fatalf("%s: the reader does not go on when an answer was written", name)
@@ -72,18 +72,18 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 // TestMessagesThatNeverReachTheEngineCountToo: garbage is answered, so a client that sends nothing
 // else is held back too.
 func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
-	for name, send := range map[string]func(*conn){
-		"binary":  func(c *conn) { c.handle(websocket.MessageBinary, nil) },
-		"garbage": func(c *conn) { c.handle(websocket.MessageText, []byte("garbage")) },
-		"pong":    func(c *conn) { c.handle(websocket.MessageText, []byte(`{"jsonrpc":"2.0","id":1,"method":"pong"}`)) },
+	for name, send := range map[string]func(*socket){
+		"binary":  func(c *socket) { c.handle(websocket.MessageBinary, nil) },
+		"garbage": func(c *socket) { c.handle(websocket.MessageText, []byte("garbage")) },
+		"pong":    func(c *socket) { c.handle(websocket.MessageText, []byte(`{"jsonrpc":"2.0","id":1,"method":"pong"}`)) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idleConn(t)
+			c := idleSocket(t)
 			for range maxInFlight {
 				send(c)
 			}
 			passed := make(chan bool, 1)
-			go func() { passed <- c.awaitRoom() }()
+			go func() { passed <- c.awaitCapacity() }()
 			synctest.Wait()
 			if len(passed) != 0 {
 				t.Errorf("%s: the reader goes on beyond %d", name, maxInFlight)
@@ -96,10 +96,10 @@ func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
 // TestNoticesAreBounded: the client is gone with the first notification that is too much; answers
 // are bounded elsewhere.
 func TestNoticesAreBounded(t *testing.T) {
-	c := idleConn(t)
+	c := idleSocket(t)
 	fill := func() {
 		t.Helper()
-		for range maxNotices {
+		for range maxPendingNotifications {
 			c.Notify("x", nil)
 			c.answer(wire.NullID, 1, nil, nil)
 		}
@@ -208,7 +208,7 @@ func TestDeadClientIsNotWaitedFor(t *testing.T) {
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		t.Log(err) // a reset is an end too
 	}
-	if took := time.Since(began); took > closeWait-time.Second {
+	if took := time.Since(began); took > closeTimeout-time.Second {
 		t.Errorf("the socket was closed after %v", took)
 	}
 }

@@ -9,14 +9,15 @@ import (
 )
 
 const (
-	// closeWait is how long the closing handshake may take: the client must read what
-	// was sent before, and answer. Until then the socket stays, and nothing else waits for it.
-	closeWait = 5 * time.Second
-	// deadCloseWait is the same for a client that did not answer pings.
-	deadCloseWait = 100 * time.Millisecond
+	// closeTimeout bounds the closing handshake: the client must read everything sent before it and
+	// answer. Only the socket's own goroutines wait for it.
+	closeTimeout = 5 * time.Second
+	// deadCloseTimeout bounds the closing handshake with a client that did not answer pings.
+	deadCloseTimeout = 100 * time.Millisecond
 )
 
-// closeReasons are sent with the close codes. At most 123 bytes (RFC 6455 section 5.5).
+// closeReasons are sent with the close codes. A reason has at most 123 bytes: a control frame holds 125,
+// two of them for the code (https://www.rfc-editor.org/rfc/rfc6455#section-5.5).
 var closeReasons = map[wire.Cause]string{
 	wire.CauseClientDone:   "bye",
 	wire.CauseClientGone:   "the connection broke",
@@ -32,89 +33,89 @@ var closeReasons = map[wire.Cause]string{
 	wire.CauseInternal:     "internal error",
 }
 
-// end ends the connection without sending what is queued. The first cause counts,
-// that of a Disconnect that is being flushed included.
-func (c *conn) end(cause wire.Cause) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.endLocked(cause)
+// end ends the connection without sending what is queued. The first cause counts, also when it came
+// from a Disconnect whose queue is still being flushed.
+func (s *socket) end(cause wire.Cause) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked(cause)
 }
 
-func (c *conn) endLocked(cause wire.Cause) {
-	if c.ending == "" {
-		c.ending = cause
+func (s *socket) endLocked(cause wire.Cause) {
+	if s.ending == "" {
+		s.ending = cause
 	}
 	select {
-	case <-c.dead:
+	case <-s.dead:
 	default:
-		close(c.dead)
+		close(s.dead)
 	}
-	c.room.Broadcast()
+	s.capacity.Broadcast()
 }
 
-// abort cuts the connection off, wherever its goroutines are.
-func (c *conn) abort() {
-	c.end(wire.CauseDraining)
-	c.sock.abort()
+// abort closes the connection at once, which unblocks its goroutines.
+func (s *socket) abort() {
+	s.end(wire.CauseDraining)
+	s.conn.abort()
 }
 
-// finish is the last act of the writer: it tells the engine, closes the socket
-// and waits for the other goroutines.
-func (c *conn) finish() {
-	c.end(wire.CauseInternal) // none, if a cause is set; the reader must see the end
-	delivered := c.unfollow()
-	c.release()
-	c.mu.Lock()
-	cause, session := c.ending, c.session
-	c.queue, c.requests = nil, nil
-	c.mu.Unlock()
+// finish runs as the writer returns. It tells the engine, closes the socket and waits for the other
+// goroutines.
+func (s *socket) finish() {
+	s.end(wire.CauseInternal) // has no effect if a cause is set, but the reader must see the end
+	delivered := s.unfollow()
+	s.release()
+	s.mu.Lock()
+	cause, session := s.ending, s.session
+	s.queue, s.requests = nil, nil
+	s.mu.Unlock()
 
-	c.g.metrics.closed.WithLabelValues(string(cause)).Inc()
-	c.log.Info("connection closed", "session", session, "subject", c.subject, "remote", c.remote,
-		"cause", string(cause), "seconds", time.Since(c.opened).Seconds())
-	// The engine before the socket: closing it may take seconds when the client is not there.
-	c.engineMu.Lock()
-	c.closed = true
-	c.engineMu.Unlock()
-	c.engine.Closed(cause, delivered)
+	s.g.metrics.closed.WithLabelValues(string(cause)).Inc()
+	s.log.Info("connection closed", "session", session, "subject", s.subject, "remote", s.remote,
+		"cause", string(cause), "seconds", time.Since(s.opened).Seconds())
+	// Tell the engine first: closing the socket may take seconds when the client is gone.
+	s.engineMu.Lock()
+	s.closed = true
+	s.engineMu.Unlock()
+	s.engine.Closed(cause, delivered)
 
-	c.closeSocket(cause)
-	<-c.readerDone
-	c.pings.Wait()
-	c.g.remove(c)
+	s.closeSocket(cause)
+	<-s.readerDone
+	s.pings.Wait()
+	s.g.remove(s)
 }
 
 // closeSocket sends the close frame, if one can be sent, and closes.
-func (c *conn) closeSocket(cause wire.Cause) {
-	wait := closeWait
+func (s *socket) closeSocket(cause wire.Cause) {
+	wait := closeTimeout
 	switch cause {
 	case wire.CauseWriteTimeout:
-		wait = 0 // a message was cut in the middle: a close frame would be part of it
+		wait = 0 // the write stopped inside a message: a close frame would become part of it
 	case wire.CausePingTimeout:
-		wait = deadCloseWait
+		wait = deadCloseTimeout
 	}
 	if wait > 0 {
-		cut := time.AfterFunc(wait, c.sock.abort)
-		_ = c.ws.Close(websocket.StatusCode(cause.Code()), closeReasons[cause]) // the peer may be gone
-		cut.Stop()
+		timeout := time.AfterFunc(wait, s.conn.abort)
+		_ = s.ws.Close(websocket.StatusCode(cause.Code()), closeReasons[cause]) // the client may be gone
+		timeout.Stop()
 	}
-	_ = c.ws.CloseNow() // whatever state it was left in
-	c.sock.abort()
+	_ = s.ws.CloseNow() // whatever state it was left in
+	s.conn.abort()
 }
 
-// unfollow closes the cursors, and returns for each execution whose completion
-// was not written the offset up to which its output was.
-func (c *conn) unfollow() map[string]int64 {
+// unfollow closes the cursors. It maps each followed execution whose completion was not written to the
+// last offset written.
+func (s *socket) unfollow() map[string]int64 {
 	delivered := make(map[string]int64)
-	for _, f := range c.following {
+	for _, f := range s.following {
 		if !f.completed {
 			delivered[f.id] = f.sent
 		}
 		f.close()
 	}
-	c.following = nil
-	// Feeds that never had their turn: where they would have begun.
-	for _, it := range c.take() {
+	s.following = nil
+	// Feeds that are still queued: the offset at which they would have begun.
+	for _, it := range s.take() {
 		if it.feed == nil {
 			continue
 		}

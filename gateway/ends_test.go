@@ -117,7 +117,7 @@ func TestBigFrameClosesWith1009(t *testing.T) {
 	at := `{"jsonrpc":"2.0","id":1,"method":"status","params":{"x":"`
 	c.send(at + strings.Repeat("x", defaultMaxMessage-len(at)-3) + `"}}`)
 	c.want(`{"jsonrpc":"2.0","id":1,"result":{}}`)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	_ = c.ws.Write(ctx, websocket.MessageText, make([]byte, 2<<20))
 	if ce := c.wantClose(1009); !strings.Contains(ce.Reason, "max-message") {
@@ -330,7 +330,7 @@ func TestDisconnectOfADeadPeerBlocksNobody(t *testing.T) {
 	began := time.Now()
 	e.client.Disconnect(wire.CauseSessionEnded)
 	e.end(t)
-	if took := time.Since(began); took > closeWait/2 {
+	if took := time.Since(began); took > closeTimeout/2 {
 		t.Errorf("the engine heard of the end after %v", took)
 	}
 	e.client.Reply(wire.ID("1"), nil, nil) // late calls are harmless
@@ -394,7 +394,7 @@ func TestGatewayCloseCutsOffTheDeaf(t *testing.T) {
 	if err := f.gateway.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Close: %v", err)
 	}
-	if took := time.Since(began); took > closeWait/2 {
+	if took := time.Since(began); took > closeTimeout/2 {
 		t.Errorf("Close took %v", took)
 	}
 	e.end(t)
@@ -411,7 +411,7 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	_ = c.ws.Close(websocket.StatusNormalClosure, "")
 	e.end(t)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		if ws, _ := f.dial(t, "/ws", nil); ws != nil {
 			return
 		}

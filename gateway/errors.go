@@ -3,11 +3,11 @@ package gateway
 import "errors"
 
 var (
-	// ErrNoToken says that a token is needed and none came.
+	// ErrNoToken means that the client sent no token and needs one.
 	ErrNoToken = errors.New("a bearer token is required")
-	// ErrBadToken says that the token is unknown, expired or malformed: one answer for all.
+	// ErrBadToken means that the token is unknown, expired or malformed. All three get one answer.
 	ErrBadToken = errors.New("the bearer token is not valid")
-	// ErrForbidden says that the client is known and may not use this server.
+	// ErrForbidden means that the client is known but may not use this server.
 	ErrForbidden = errors.New("this subject may not use this server")
 
 	errClosing            = errors.New("the server is stopping")

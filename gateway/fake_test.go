@@ -21,8 +21,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 10 * time.Second
+// testTimeout is how long a test waits for what must happen.
+const testTimeout = 10 * time.Second
 
 // fakeEngine is a scripted engine: tests answer requests by hand, or with handle.
 type fakeEngine struct {
@@ -89,7 +89,7 @@ func (c *fakeConn) next(t testing.TB) fakeRequest {
 	select {
 	case r := <-c.requests:
 		return r
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("no request reached the engine")
 		return fakeRequest{}
 	}
@@ -101,7 +101,7 @@ func (c *fakeConn) end(t testing.TB) fakeEnd {
 	select {
 	case e := <-c.ended:
 		return e
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the engine was not told that the connection ended")
 		return fakeEnd{}
 	}
@@ -156,7 +156,7 @@ type handshake struct {
 // dial opens a WebSocket at path, or finds out why not: then ws is nil.
 func (f *fixture) dial(t testing.TB, path string, options *websocket.DialOptions) (*websocket.Conn, handshake) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	ws, resp, err := websocket.Dial(ctx, f.url+path, options)
 	if resp == nil {
@@ -189,7 +189,7 @@ func (f *fixture) accepted(t testing.TB) *fakeConn {
 	select {
 	case c := <-f.engine.conns:
 		return c
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the connection did not reach the engine")
 		return nil
 	}
@@ -197,7 +197,7 @@ func (f *fixture) accepted(t testing.TB) *fakeConn {
 
 func (c *client) send(frame string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := c.ws.Write(ctx, websocket.MessageText, []byte(frame)); err != nil {
 		c.t.Fatal(err)
@@ -205,7 +205,7 @@ func (c *client) send(frame string) {
 }
 
 func (c *client) read() ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	typ, frame, err := c.ws.Read(ctx)
 	if err == nil && typ != websocket.MessageText {

@@ -17,13 +17,13 @@ func (brokenConn) Write([]byte) (int, error) { return 0, errors.New("broken") }
 // breakConn breaks the server's end of a connection, and leaves the reader's.
 func breakConn(t *testing.T, e *fakeConn) {
 	t.Helper()
-	c, ok := e.client.(*conn)
+	c, ok := e.client.(*socket)
 	if !ok {
 		t.Fatalf("the engine's client is a %T", e.client)
 	}
-	c.sock.mu.Lock()
-	c.sock.Conn = brokenConn{c.sock.Conn}
-	c.sock.mu.Unlock()
+	c.conn.mu.Lock()
+	c.conn.Conn = brokenConn{c.conn.Conn}
+	c.conn.mu.Unlock()
 }
 
 // TestFlushThatFailsIsNotClaimed: a short output and its completion wait in the cork. When the
@@ -51,7 +51,7 @@ func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 	out.complete()
 	_, e := f.connect(t)
 	breakConn(t, e)
-	c, _ := e.client.(*conn)
+	c, _ := e.client.(*socket)
 	c.mu.Lock() // both in one round
 	c.queue = append(c.queue, item{method: "big", result: strings.Repeat("x", 2*corkLimit)})
 	feed := out.feed(3)

@@ -1,10 +1,3 @@
-// Package gateway is the network side of trouped: HTTP, authentication,
-// WebSockets and JSON-RPC. A socket has one reader and one writer goroutine. The
-// reader passes requests to the engine in order; the writer alone sends, pulling
-// output from transcripts at the client's pace.
-//
-// The life of a connection: accept.go, read.go, inflight.go, send.go (what the engine wants
-// sent), write.go, follow.go (output), ping.go, close.go.
 package gateway
 
 import (
@@ -22,21 +15,20 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Subprotocol is the WebSocket subprotocol of troupe. Clients need not offer
-// one, except together with a bearer token in the subprotocol header.
+// Subprotocol is troupe's WebSocket subprotocol. Clients need to offer it only together with a bearer
+// token in the Sec-WebSocket-Protocol header.
 const Subprotocol = "troupe.v1"
 
 // Config configures a Gateway.
 type Config struct {
 	Engine Engine        // required
-	Auth   Authenticator // required; NoAuth{} to let everyone in
+	Auth   Authenticator // required; NoAuth{} to accept every client
 
-	// AllowedOrigins are patterns (path.Match) of the browser origins that may connect besides
-	// the request's own host: "app.example.com", or with the scheme "https://*.example.com".
-	// Empty: same host only.
+	// AllowedOrigins are patterns (path.Match) of browser origins that may connect in addition to the
+	// requested host: "app.example.com", or with a scheme "https://*.example.com". Empty: same host only.
 	AllowedOrigins []string
 
-	Version        string        // of the product, shown by /health; empty: "devel"
+	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
 	MaxConnections int           // sockets at a time; 0: 16,384
 	WriteTimeout   time.Duration // of one write to a client; 0: 10 s
@@ -46,12 +38,14 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported
 }
 
-// Defaults of Config.
+// Defaults of Config. The ping interval is below the 60 s of silence after which nginx closes a proxied
+// connection (proxy_read_timeout, https://nginx.org/en/docs/http/websocket.html) and an AWS load
+// balancer an idle one by default (https://docs.aws.amazon.com/elasticloadbalancing/, idle timeout).
 const (
 	defaultMaxMessage     = 1 << 20
 	defaultMaxConnections = 1 << 14
 	defaultWriteTimeout   = 10 * time.Second
-	defaultPingInterval   = 20 * time.Second // below the 60 s after which common proxies cut an idle stream
+	defaultPingInterval   = 20 * time.Second
 )
 
 // Gateway serves clients. It is safe for concurrent use.
@@ -60,23 +54,23 @@ type Gateway struct {
 	log     *slog.Logger
 	metrics *metrics
 	started time.Time
-	tokens  bool // Auth wants one
+	tokens  bool // clients need one
 
-	mu      sync.Mutex
-	open    int // reservations, connections included
-	conns   map[*conn]struct{}
-	closing bool
-	cut     bool           // Close has waited long enough
-	wg      sync.WaitGroup // one for each reservation, until its goroutines have ended
+	mu       sync.Mutex
+	open     int // reservations, connections included
+	sockets  map[*socket]struct{}
+	closing  bool
+	aborting bool           // Close has timed out and aborts connections
+	wg       sync.WaitGroup // one for each reservation, until its goroutines have ended
 }
 
-// New makes a Gateway. The caller serves its Handler and ends it with Close.
+// New returns a Gateway. The caller serves its Handler and ends it with Close.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Engine == nil {
 		return nil, errors.New("gateway: Config.Engine is required")
 	}
 	if cfg.Auth == nil {
-		return nil, errors.New("gateway: Config.Auth is required: use a token file, or NoAuth{} to let everyone in")
+		return nil, errors.New("gateway: Config.Auth is required: use a token file, or NoAuth{} to accept every client")
 	}
 	if cfg.MaxMessage < 0 || cfg.MaxConnections < 0 || cfg.WriteTimeout < 0 || cfg.PingInterval < 0 {
 		return nil, errors.New("gateway: limits must not be negative")
@@ -95,7 +89,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	_, open := cfg.Auth.(NoAuth)
-	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), tokens: !open, conns: make(map[*conn]struct{})}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), tokens: !open, sockets: make(map[*socket]struct{})}
 	g.metrics = newMetrics(cfg.Registerer)
 	return g, nil
 }
@@ -111,21 +105,20 @@ func setDefault[T comparable](field *T, value T) {
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, false) })
-	// Not the Model Context Protocol: cc-executor's clients connect to this path and expect the session to
-	// end with the connection.
+	// Not the Model Context Protocol: cc-executor's clients connect to this path and expect the session
+	// to end with the connection.
 	mux.HandleFunc("GET /ws/mcp", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, true) })
 	mux.HandleFunc("GET /health", g.serveHealth)
 	return mux
 }
 
-// Close refuses new connections, tells the clients that the server is stopping
-// (close code 1012), and returns when all connections have ended. When ctx ends
-// first it cuts them off, and returns ctx's error.
+// Close refuses new connections, closes the open ones with code 1012 (the server is stopping), and
+// returns when all have ended. If ctx ends first, Close aborts them and returns ctx's error.
 func (g *Gateway) Close(ctx context.Context) error {
 	g.mu.Lock()
 	g.closing = true
-	for c := range g.conns {
-		c.Disconnect(wire.CauseDraining)
+	for s := range g.sockets {
+		s.Disconnect(wire.CauseDraining)
 	}
 	g.mu.Unlock()
 	done := make(chan struct{})
@@ -139,16 +132,16 @@ func (g *Gateway) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
-	g.cut = true
-	for c := range g.conns {
-		c.abort()
+	g.aborting = true
+	for s := range g.sockets {
+		s.abort()
 	}
 	g.mu.Unlock()
 	<-done
 	return fmt.Errorf("closing client connections: %w", ctx.Err())
 }
 
-// reserve makes room for a connection before its handshake, so that there are never more sockets than may be.
+// reserve counts a connection before its handshake, so that MaxConnections is never exceeded.
 func (g *Gateway) reserve() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -163,7 +156,7 @@ func (g *Gateway) reserve() error {
 	return nil
 }
 
-// unreserve ends a reservation.
+// unreserve undoes reserve.
 func (g *Gateway) unreserve() {
 	g.mu.Lock()
 	g.open--
@@ -171,25 +164,25 @@ func (g *Gateway) unreserve() {
 	g.wg.Done()
 }
 
-// add makes c known to Close, which may have begun since the reservation.
-func (g *Gateway) add(c *conn) {
+// add registers s for Close, which may have begun since the reservation.
+func (g *Gateway) add(s *socket) {
 	g.metrics.connections.Inc()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.conns[c] = struct{}{}
+	g.sockets[s] = struct{}{}
 	if g.closing {
-		c.Disconnect(wire.CauseDraining)
+		s.Disconnect(wire.CauseDraining)
 	}
-	if g.cut {
-		c.abort()
+	if g.aborting {
+		s.abort()
 	}
 }
 
-// remove is the end of c and its reservation.
-func (g *Gateway) remove(c *conn) {
+// remove unregisters s and ends its reservation.
+func (g *Gateway) remove(s *socket) {
 	g.metrics.connections.Dec()
 	g.mu.Lock()
-	delete(g.conns, c)
+	delete(g.sockets, s)
 	g.mu.Unlock()
 	g.unreserve()
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// health is the answer of /health, with the members that cc-executor's clients know.
+// health is the body of /health. cc-executor's clients read these members.
 type health struct {
 	Status         string  `json:"status"` // healthy or draining
 	Version        string  `json:"version"`
@@ -15,7 +15,7 @@ type health struct {
 	UptimeSeconds  float64 `json:"uptime_seconds"`
 }
 
-// serveHealth says for everyone, without authentication, whether a session may be had here.
+// serveHealth reports, without authentication, whether this server accepts sessions.
 func (g *Gateway) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	stats := g.cfg.Engine.Stats()
 	h := health{
@@ -46,5 +46,5 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // a client that has gone needs no answer
+	_, _ = w.Write(append(b, '\n')) // the client may be gone
 }

@@ -13,26 +13,27 @@ const (
 	authMissing     = "missing"     // no token
 	authMalformed   = "malformed"   // not a bearer token
 	authInvalid     = "invalid"     // an unknown token
-	authForbidden   = "forbidden"   // a known client that may not
-	authUnavailable = "unavailable" // the check could not be made
-	authOrigin      = "origin"      // a page of a foreign origin
+	authForbidden   = "forbidden"   // a known client without permission
+	authUnavailable = "unavailable" // the check failed
+	authOrigin      = "origin"      // a page of another origin
 )
 
 // Reasons to refuse a connection that was authenticated.
 const (
-	refusedFull     = "limit"    // there are as many as may be
+	refusedFull     = "limit"    // MaxConnections are open
 	refusedStopping = "stopping" // the server is stopping
 )
 
-// Values of the labels method and code beside the protocol's own.
+// Values of the labels method and code in addition to the protocol's own.
 const (
 	methodInvalid = "invalid" // the message was not a request
 	methodUnknown = "unknown" // the method is unknown
 	codeOK        = "0"       // answered with a result
 )
 
-// metrics are the gateway's. All labels are from closed sets, and every series exists from the start, so that a
-// rate over it is right from the first event on.
+// metrics are the gateway's. All label values come from closed sets, and every series exists from the
+// start, so that rate() does not miss the first event
+// (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics).
 type metrics struct {
 	connections      prometheus.Gauge
 	closed           *prometheus.CounterVec // cause
@@ -47,8 +48,8 @@ type metrics struct {
 	gapBytes         prometheus.Counter
 }
 
-// outcomes are the error codes with which the requests of each method may be answered, beside those of the
-// form of a request, which all share. docs/openrpc.json lists the same.
+// outcomes lists the error codes of each method, in addition to those of malformed requests, which all
+// methods share. docs/openrpc.json lists the same.
 var outcomes = map[string][]wire.Code{
 	wire.MethodExecute: {
 		wire.CodeInternal, wire.CodeNotAllowed, wire.CodeExecutionLimit, wire.CodeNoSession, wire.CodeSessionLost,
@@ -98,7 +99,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// expectRequests makes the series of every answer that there can be.
+// expectRequests creates the series of every possible answer.
 func (m *metrics) expectRequests() {
 	series := func(method string, code wire.Code) { m.requests.WithLabelValues(method, strconv.Itoa(int(code))) }
 	for _, method := range wire.Methods() {

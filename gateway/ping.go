@@ -7,34 +7,35 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// tick runs in the writer once per ping interval. It ends a connection whose
-// client was not heard for two of them (any byte counts: a client that is
-// uploading answers pings late), and pings it otherwise.
-func (c *conn) tick(timer *time.Timer) {
-	interval := c.g.cfg.PingInterval
+// tick runs in the writer once per ping interval. It ends a connection whose client has sent nothing for
+// two intervals and pings it otherwise. Any byte counts, because a client that is uploading answers pings
+// late.
+func (s *socket) tick(timer *time.Timer) {
+	interval := s.g.cfg.PingInterval
 	timer.Reset(interval)
-	c.mu.Lock()
-	gated := c.gated
-	c.mu.Unlock()
-	if silent := time.Duration(clock() - c.sock.heard.Load()); silent >= 2*interval && !gated {
-		c.end(wire.CausePingTimeout)
+	s.mu.Lock()
+	backpressured := s.backpressured
+	s.mu.Unlock()
+	if silent := time.Duration(clock() - s.conn.heard.Load()); silent >= 2*interval && !backpressured {
+		s.end(wire.CausePingTimeout)
 		return
 	}
-	if c.sent == 0 {
-		// cc-executor's clients and browsers do not see WebSocket pings.
-		if err := c.notify(wire.MethodPing, nil); err != nil {
-			c.end(c.writeCause())
+	if s.sent == 0 {
+		// Browsers do not expose WebSocket pings to pages, and neither do cc-executor's clients.
+		if err := s.notify(wire.MethodPing, nil); err != nil {
+			s.end(s.writeCause())
 			return
 		}
 	}
-	c.sent = 0
-	// The library's Ping waits for the pong, so it cannot run here. The goroutine
-	// lives for a round trip; for a dead peer until the connection ends.
-	c.pings.Add(1)
+	s.sent = 0
+	// Ping of coder/websocket waits for the pong (https://pkg.go.dev/github.com/coder/websocket#Conn.Ping),
+	// so it needs its own goroutine. That lives for a round trip, or until the connection to a dead
+	// client ends.
+	s.pings.Add(1)
 	go func() {
-		defer c.pings.Done()
+		defer s.pings.Done()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*interval)
 		defer cancel()
-		_ = c.ws.Ping(ctx) // the pong's bytes are what counts, see socket.heard
+		_ = s.ws.Ping(ctx) // the bytes of the pong count, see netConn.heard
 	}()
 }

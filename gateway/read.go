@@ -13,61 +13,62 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// smallMessage is the size of pooled read buffers. Larger ones are left to the
-// garbage collector, so that one large message does not stay in memory for every connection that had one.
+// smallMessage bounds the size of pooled read buffers. Larger ones are left to the garbage collector:
+// otherwise rare large messages would keep large buffers in memory.
 const smallMessage = 64 << 10
 
 var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 var errMessageTooBig = errors.New("message too big")
 
-// read is the reader goroutine. It ends with the connection, and ends it.
-func (c *conn) read() {
-	defer close(c.readerDone)
+// read is the reader goroutine. When reading fails it ends the connection.
+func (s *socket) read() {
+	defer close(s.readerDone)
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("panic in the reader", "session", c.sessionID(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
-			c.end(wire.CauseInternal)
+			s.log.Error("panic in the reader", "session", s.sessionID(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.end(wire.CauseInternal)
 		}
 	}()
 	var err error
-	for err == nil && c.awaitRoom() {
+	for err == nil && s.awaitCapacity() {
 		var typ websocket.MessageType
 		var r io.Reader
-		if typ, r, err = c.ws.Reader(context.Background()); err == nil {
-			err = c.readMessage(typ, r)
+		if typ, r, err = s.ws.Reader(context.Background()); err == nil {
+			err = s.readMessage(typ, r)
 		}
 	}
 	if err == nil {
 		return
 	}
-	cause := c.readCause(err)
-	c.end(cause)
+	cause := s.readCause(err)
+	s.end(cause)
 	if cause == wire.CauseClientGone {
-		c.sock.abort() // or a write to it would go on for the write timeout
+		s.conn.abort() // otherwise a pending write would last for the write timeout
 	}
 }
 
-// readCause says why reading ended.
-func (c *conn) readCause(err error) wire.Cause {
+// readCause returns the cause of a failed read.
+func (s *socket) readCause(err error) wire.Cause {
 	switch {
 	case errors.Is(err, errMessageTooBig):
 		return wire.CauseTooBig
 	case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
 		return wire.CauseClientDone
-	case c.sock.stalled.Load() || c.sock.cut.Load():
+	case s.conn.stalled.Load() || s.conn.aborted.Load():
 		return wire.CauseWriteTimeout
 	}
 	return wire.CauseClientGone
 }
 
-// readMessage reads one message and handles it. A buffer is taken only now that one has begun.
-func (c *conn) readMessage(typ websocket.MessageType, r io.Reader) error {
+// readMessage reads one message and handles it. It takes a buffer only once a message has begun, so that
+// an idle connection holds none.
+func (s *socket) readMessage(typ websocket.MessageType, r io.Reader) error {
 	buf, ok := readBuffers.Get().(*[]byte)
 	if !ok {
 		buf = new([]byte)
 	}
-	frame, err := readAll((*buf)[:0], r, c.g.cfg.MaxMessage)
+	frame, err := readAll((*buf)[:0], r, s.g.cfg.MaxMessage)
 	defer func() {
 		if cap(frame) <= smallMessage {
 			*buf = frame
@@ -77,8 +78,8 @@ func (c *conn) readMessage(typ websocket.MessageType, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	c.g.metrics.messagesReceived.Inc()
-	c.handle(typ, frame)
+	s.g.metrics.messagesReceived.Inc()
+	s.handle(typ, frame)
 	return nil
 }
 
@@ -101,36 +102,36 @@ func readAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
 	}
 }
 
-// handle passes one message on, or answers it. frame is the caller's afterwards.
-func (c *conn) handle(typ websocket.MessageType, frame []byte) {
+// handle passes one message to the engine, or answers it. It does not retain frame.
+func (s *socket) handle(typ websocket.MessageType, frame []byte) {
 	size := max(len(frame), 1)
 	if typ != websocket.MessageText {
-		err := wire.Errorf(wire.CodeInvalidRequest, "send text frames: this one was binary")
-		c.g.metrics.answered(methodInvalid, err)
-		c.answer(wire.NullID, size, nil, err)
+		err := wire.Errorf(wire.CodeInvalidRequest, "the frame is binary: send text frames")
+		s.g.metrics.answered(methodInvalid, err)
+		s.answer(wire.NullID, size, nil, err)
 		return
 	}
 	req, err := wire.Decode(frame)
 	if err != nil {
-		c.g.metrics.answered(methodLabel(req, err), err)
+		s.g.metrics.answered(methodLabel(req, err), err)
 		if len(req.ID) > 0 {
-			c.answer(req.ID, size, nil, err)
+			s.answer(req.ID, size, nil, err)
 		}
 		return
 	}
 	if req.Method == wire.MethodPong {
-		// It has done its work: the socket noted that the client was heard.
-		c.g.metrics.answered(req.Method, nil)
+		// netConn has already recorded that the client is alive.
+		s.g.metrics.answered(req.Method, nil)
 		if len(req.ID) > 0 {
-			c.answer(req.ID, size, struct{}{}, nil)
+			s.answer(req.ID, size, struct{}{}, nil)
 		}
 		return
 	}
-	id := c.admit(request{id: req.ID, method: req.Method, size: size})
-	c.request(id, req.Params)
+	id := s.admit(request{id: req.ID, method: req.Method, size: size})
+	s.request(id, req.Params)
 }
 
-// methodLabel keeps what clients make up out of the metrics.
+// methodLabel keeps method names that clients invent out of the metrics.
 func methodLabel(req wire.Request, err *wire.Error) string {
 	switch {
 	case err.Code == wire.CodeMethodNotFound:
@@ -141,14 +142,14 @@ func methodLabel(req wire.Request, err *wire.Error) string {
 	return req.Method
 }
 
-// request passes a request to the engine, unless that was told of the end.
-func (c *conn) request(id wire.ID, params any) {
+// request passes a request to the engine, unless the connection has ended.
+func (s *socket) request(id wire.ID, params any) {
 	if p, ok := params.(*wire.ExecuteParams); ok && p.Traceparent == "" {
-		p.Traceparent = c.traceparent
+		p.Traceparent = s.traceparent
 	}
-	c.engineMu.Lock()
-	defer c.engineMu.Unlock()
-	if !c.closed {
-		c.engine.Request(id, params)
+	s.engineMu.Lock()
+	defer s.engineMu.Unlock()
+	if !s.closed {
+		s.engine.Request(id, params)
 	}
 }

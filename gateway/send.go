@@ -8,99 +8,99 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// This file is actors.Sink: what the engine wants sent. Nothing here blocks.
+// This file implements actors.Sink, through which the engine sends. Nothing in it blocks.
 
-var _ actors.Sink = (*conn)(nil)
+var _ actors.Sink = (*socket)(nil)
 
 // Reply implements actors.Sink.
-func (c *conn) Reply(id wire.ID, result any, err *wire.Error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (s *socket) Reply(id wire.ID, result any, err *wire.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(id) == 0 {
-		c.enqueue(item{answer: true, id: wire.NullID, err: err, result: result})
+		s.enqueue(item{answer: true, id: wire.NullID, err: err, result: result})
 		return
 	}
-	// The engine knows a request by a number of ours (see admit).
+	// The engine knows a request by the number that admit gave it.
 	n, perr := strconv.ParseUint(string(id), 10, 64)
-	r, known := c.requests[n]
+	r, known := s.requests[n]
 	if perr != nil || !known {
-		c.log.Error("answer to no request", "session", c.session, "id", id.String())
+		s.log.Error("answer to an unknown request", "session", s.session, "id", id.String())
 		return
 	}
-	delete(c.requests, n)
-	if len(c.requests) == 0 {
-		c.requests = nil // a map keeps the size it once had
+	delete(s.requests, n)
+	if len(s.requests) == 0 {
+		s.requests = nil // a Go map does not shrink: https://go.dev/issue/20135
 	}
-	c.g.metrics.answered(r.method, err)
+	s.g.metrics.answered(r.method, err)
 	if len(r.id) == 0 {
-		c.leaveFlight(r.size)
+		s.requestDone(r.size)
 		return
 	}
 	if resumed, ok := result.(*wire.ResumeResult); ok && err == nil {
-		c.session = resumed.SessionID
+		s.session = resumed.SessionID
 	}
-	c.enqueue(item{answer: true, id: r.id, result: result, err: err, size: r.size})
+	s.enqueue(item{answer: true, id: r.id, result: result, err: err, size: r.size})
 }
 
 // Notify implements actors.Sink.
-func (c *conn) Notify(method string, params any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (s *socket) Notify(method string, params any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if connected, ok := params.(*wire.Connected); ok {
-		c.session = connected.SessionID
+		s.session = connected.SessionID
 	}
-	c.enqueue(item{method: method, result: params})
+	s.enqueue(item{method: method, result: params})
 }
 
 // Follow implements actors.Sink.
-func (c *conn) Follow(feed actors.Feed) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.enqueue(item{feed: &feed})
+func (s *socket) Follow(feed actors.Feed) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enqueue(item{feed: &feed})
 }
 
-// Disconnect implements actors.Sink. What the engine sends afterwards is dropped.
-func (c *conn) Disconnect(cause wire.Cause) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ending != "" {
+// Disconnect implements actors.Sink. Messages that the engine sends afterwards are dropped.
+func (s *socket) Disconnect(cause wire.Cause) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != "" {
 		return
 	}
-	c.ending = cause
-	c.flush = time.Now().Add(c.g.cfg.WriteTimeout)
-	c.room.Broadcast()
-	c.signal()
+	s.ending = cause
+	s.flushDeadline = time.Now().Add(s.g.cfg.WriteTimeout)
+	s.capacity.Broadcast()
+	s.signal()
 }
 
-// enqueue leaves something for the writer, unless the connection is ending. Called with mu held.
-func (c *conn) enqueue(it item) bool {
-	if c.ending != "" {
+// enqueue queues an item for the writer, unless the connection is ending. Called with mu held.
+func (s *socket) enqueue(it item) bool {
+	if s.ending != "" {
 		return false
 	}
 	if !it.answer || it.size == 0 {
-		// Not the answer to a request that was admitted, so nothing else bounds it.
-		if c.notices++; c.notices > maxNotices {
-			c.endLocked(wire.CauseSlowConsumer)
+		// maxInFlight bounds only the answers to admitted requests.
+		if s.pendingNotifications++; s.pendingNotifications > maxPendingNotifications {
+			s.endLocked(wire.CauseSlowConsumer)
 			return false
 		}
 	}
-	c.queue = append(c.queue, it)
-	c.signal()
+	s.queue = append(s.queue, it)
+	s.signal()
 	return true
 }
 
-// take returns what is queued, in order, and leaves nothing.
-func (c *conn) take() []item {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	items := c.queue
-	c.queue, c.notices = nil, 0
+// take empties the queue and returns its items in order.
+func (s *socket) take() []item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	items := s.queue
+	s.queue, s.pendingNotifications = nil, 0
 	return items
 }
 
-// putBack returns items that were not sent: finish looks for feeds among them.
-func (c *conn) putBack(items []item) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queue = append(items, c.queue...)
+// requeue puts back items that were not sent: finish looks for feeds among them.
+func (s *socket) requeue(items []item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(items, s.queue...)
 }

@@ -1,161 +1,105 @@
 package gateway
 
 import (
-	"bufio"
-	"errors"
-	"net"
-	"net/http"
-	"os"
+	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Buffer sizes of an idle connection: net/http's 4 KiB each would be half of what it costs.
 const (
-	readBuffer  = 1 << 10 // requests are short; longer reads pass it by
-	writeBuffer = 1 << 10 // answers are short; longer writes pass it by
-	// corkLimit is what a corked socket collects before it writes anyway.
-	corkLimit = 16 << 10
+	// maxInFlight is how many requests of a client may wait for their answers to be written. At the
+	// limit the reader stops, and TCP flow control slows a client that sends without reading.
+	maxInFlight = 256
+	// maxInFlightBytes bounds their total size likewise. It always admits one request.
+	maxInFlightBytes = 4 << 20
+	// maxPendingNotifications is how many notifications and feeds may wait to be sent. maxInFlight
+	// bounds the answers.
+	maxPendingNotifications = 256
 )
 
-// socket is the network connection below a WebSocket. It bounds every write,
-// notes when the client was last heard of, and joins the writes of one turn of
-// the writer into one system call and, as a rule, one packet.
+// socket is one WebSocket. Its reader goroutine is in read.go; its writer goroutine (write.go) also ends
+// the connection (close.go).
 type socket struct {
-	net.Conn
-	metrics *metrics
-	timeout time.Duration // of a write
+	g       *Gateway
+	log     *slog.Logger
+	ws      *websocket.Conn
+	conn    *netConn
+	engine  Connection // must not be used after Closed
+	subject string
+	remote  string
+	opened  time.Time
 
-	heard   atomic.Int64 // when bytes last came, nanoseconds of clock
-	writing atomic.Bool
-	stalled atomic.Bool // a write took longer than the timeout
-	cut     atomic.Bool // the library closed while a write was under way
+	traceparent string // of the handshake: the default for executions
 
-	mu      sync.Mutex // held while writing
-	corked  bool
-	pending []byte // written while corked; nil while idle
-	vector  [2][]byte
-	buffers net.Buffers // of vector; here because WriteTo makes it escape
+	// Shared state: what the engine and the reader pass to the writer.
+	mu                   sync.Mutex
+	capacity             sync.Cond // signalled when a request is no longer in flight, and at the end
+	session              string
+	queue                []item
+	pendingNotifications int // items of queue that are not answers
+	requests             map[uint64]request
+	nextID               uint64
+	inFlight             int // requests received whose answers are not written
+	bytes                int // of the requests in flight
+	ending               wire.Cause
+	flushDeadline        time.Time // set by Disconnect: the deadline for sending what is queued
+	backpressured        bool      // the reader waits for capacity
+
+	// Separate from mu, because the engine may call Reply from within Request.
+	engineMu sync.Mutex
+	closed   bool // the engine has been told of the end
+
+	wake       chan struct{} // wakes the writer; capacity 1
+	dead       chan struct{} // closed when nothing more is to be sent
+	readerDone chan struct{}
+
+	// Writer state.
+	following []*follower
+	rrIndex   int    // round robin: index in following of the next to send
+	out       []byte // pooled; nil while idle
+	sent      int    // messages since the last tick
+	pings     sync.WaitGroup
 }
 
-// clock is monotonic, and cheaper to store atomically than a time.Time.
-var clockStart = time.Now()
+// request is a request in flight.
+type request struct {
+	id     wire.ID // empty for a notification: its answer is dropped
+	method string
+	size   int
+}
 
-func clock() int64 { return int64(time.Since(clockStart)) }
+// item is something to send, in order: an answer, a notification or a feed.
+type item struct {
+	method string // of a notification
+	id     wire.ID
+	result any // of an answer; params of a notification
+	err    *wire.Error
+	size   int // of the request that this answers
+	answer bool
+	feed   *actors.Feed
+}
 
-func (s *socket) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
-	if n > 0 {
-		s.heard.Store(clock())
-		s.metrics.bytesReceived.Add(float64(n))
+// signal wakes the writer. One pending wake-up is enough for any number of changes.
+func (s *socket) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
-	return n, err
 }
 
-func (s *socket) Write(p []byte) (int, error) {
+func (s *socket) setSession(id string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.corked && len(s.pending)+len(p) <= corkLimit {
-		s.pending = append(s.pending, p...)
-		return len(p), nil
-	}
-	if err := s.send(p); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// send writes what was collected and p within the timeout, with one writev: the
-// bufio.Writer above splits a message into its buffer's first fill and the rest. Called with mu held.
-func (s *socket) send(p []byte) error {
-	s.writing.Store(true)
-	defer s.writing.Store(false)
-	if err := s.Conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-		return err
-	}
-	s.buffers = s.vector[:0]
-	for _, b := range [][]byte{s.pending, p} {
-		if len(b) > 0 {
-			s.buffers = append(s.buffers, b)
-		}
-	}
-	sent, err := s.buffers.WriteTo(s.Conn)
-	s.vector, s.pending = [2][]byte{}, s.pending[:0]
-	s.metrics.bytesSent.Add(float64(sent))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.stalled.Store(true)
-	}
-	return err
-}
-
-// cork collects what is written until uncork.
-func (s *socket) cork() {
-	s.mu.Lock()
-	s.corked = true
+	s.session = id
 	s.mu.Unlock()
 }
 
-// uncork writes what was collected.
-func (s *socket) uncork() error {
+func (s *socket) sessionID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.corked = false
-	if len(s.pending) == 0 {
-		return nil
-	}
-	return s.send(nil)
-}
-
-// idle lets go of the memory that only a busy connection needs.
-func (s *socket) idle() {
-	s.mu.Lock()
-	s.pending = nil
-	s.mu.Unlock()
-}
-
-// Close closes the connection, after what was collected. The WebSocket library
-// calls it when the client closes, and when one of its own frames (a pong, a
-// close) could not be written within its five seconds, which is a write timeout too.
-func (s *socket) Close() error {
-	if s.writing.Load() {
-		s.cut.Store(true)
-		return s.Conn.Close()
-	}
-	if s.mu.TryLock() {
-		if len(s.pending) > 0 {
-			_ = s.send(nil) // the connection ends either way
-		}
-		s.mu.Unlock()
-	}
-	return s.Conn.Close()
-}
-
-// abort closes the connection without another write.
-func (s *socket) abort() { _ = s.Conn.Close() } // the error would be that it is closed
-
-// hijackInto is a ResponseWriter whose Hijack hands out a socket with small buffers.
-type hijackInto struct {
-	http.ResponseWriter
-	sock *socket
-}
-
-// Hijack implements http.Hijacker.
-func (h hijackInto) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	raw, brw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	h.sock.Conn = raw
-	h.sock.heard.Store(clock())
-	reader := bufio.NewReaderSize(h.sock, readBuffer)
-	if n := brw.Reader.Buffered(); n > 0 {
-		reader = brw.Reader // it holds what the client sent together with its handshake
-	}
-	// net/http left the handshake's answer in its own writer.
-	if err := brw.Writer.Flush(); err != nil {
-		_ = raw.Close() // the error of the write is the one to report
-		return nil, nil, err
-	}
-	return h.sock, bufio.NewReadWriter(reader, bufio.NewWriterSize(h.sock, writeBuffer)), nil
+	return s.session
 }

@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	// minToken keeps guessable tokens out: 16 bytes of base64 hold 96 bits.
+	// minToken refuses guessable tokens: 16 bytes of base64 hold 96 bits.
 	minToken = 16
-	// maxTokenFile is far above any real file; more is a mistake, such as a device.
+	// maxTokenFile is far above the size of any real file. A larger one is a mistake, such as a device.
 	maxTokenFile = 1 << 20
-	// tokenFileCheck is how often the file is looked at, at most, and only when someone connects.
+	// tokenFileCheck is the minimum interval between two checks of the file, which a connecting
+	// client triggers.
 	tokenFileCheck = time.Second
 )
 
-// TokenFile authenticates by a file of "subject token" lines. Empty lines and
-// lines that begin with # are ignored. A subject may have several tokens, so
-// that they can be rotated. A changed file takes effect with the next client; a
-// changed file that cannot be used is logged, and the tokens before it stay valid.
+// TokenFile authenticates clients by a file of "subject token" lines. It ignores empty lines and lines
+// that begin with #. A subject may have several tokens, so that they can be rotated. A changed file
+// takes effect for the next client; if it is invalid, the error is logged and the previous tokens stay
+// valid.
 type TokenFile struct {
 	path string
 	log  *slog.Logger
@@ -43,8 +44,9 @@ type tokenEntry struct {
 	subject string
 }
 
-// fileVersion tells one content of the file from another. A Secret volume
-// replaces a link, so the file behind it changes its identity.
+// fileVersion identifies one version of the file. The kubelet updates a Secret volume by replacing a
+// symbolic link, so that a new version is another file
+// (https://pkg.go.dev/k8s.io/kubernetes/pkg/volume/util#AtomicWriter).
 type fileVersion struct {
 	info os.FileInfo
 }
@@ -86,7 +88,7 @@ func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error
 	return subject, nil
 }
 
-// current returns the entries, after a look at the file if the last was long ago.
+// current returns the entries. It checks the file first, unless it has done so within tokenFileCheck.
 func (f *TokenFile) current() []tokenEntry {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,17 +102,17 @@ func (f *TokenFile) current() []tokenEntry {
 	}
 	if err == nil {
 		err = f.load()
-		f.version.info = info // a bad file is reported once
+		f.version.info = info // an invalid file is reported once
 	}
 	if err != nil {
-		f.log.Error("token file not reloaded, the tokens before stay valid", "err", err)
+		f.log.Error("token file not reloaded, the previous tokens stay valid", "err", err)
 	} else {
 		f.log.Info("token file reloaded", "tokens", len(f.entries))
 	}
 	return f.entries
 }
 
-// load replaces the entries with the file's, or changes nothing.
+// load replaces the entries with those of the file. On error it changes nothing.
 func (f *TokenFile) load() error {
 	file, err := os.Open(f.path)
 	if err != nil {
@@ -139,7 +141,7 @@ func (f *TokenFile) load() error {
 	return nil
 }
 
-// parseTokens reads "subject token" lines. Its errors give line numbers and never what is in a line.
+// parseTokens reads "subject token" lines. Its errors name lines by number and never quote them.
 func parseTokens(content []byte) ([]tokenEntry, error) {
 	var entries []tokenEntry
 	lines := make(map[string]int) // by token

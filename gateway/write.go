@@ -18,29 +18,29 @@ var outBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// write is the writer goroutine: it alone sends messages, and it ends the connection.
-func (c *conn) write() {
-	defer c.finish()
+// write is the writer goroutine. It alone sends messages, and it ends the connection.
+func (s *socket) write() {
+	defer s.finish()
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("panic in the writer", "session", c.sessionID(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
-			c.end(wire.CauseInternal)
+			s.log.Error("panic in the writer", "session", s.sessionID(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.end(wire.CauseInternal)
 		}
 	}()
-	ticks := time.NewTimer(c.g.cfg.PingInterval)
+	ticks := time.NewTimer(s.g.cfg.PingInterval)
 	defer ticks.Stop()
-	for !c.over() {
-		// Asked before the round: then that sees everything that came before Disconnect.
-		leaving := c.leaving()
-		worked, err := c.round()
+	for !s.over() {
+		// Read before the round, which then sends everything queued before Disconnect.
+		leaving := s.leaving()
+		worked, err := s.round()
 		if err != nil {
-			c.end(c.writeCause())
+			s.end(s.writeCause())
 			return
 		}
 		if worked {
 			select {
 			case <-ticks.C:
-				c.tick(ticks)
+				s.tick(ticks)
 			default:
 			}
 			continue
@@ -48,159 +48,159 @@ func (c *conn) write() {
 		if leaving {
 			return
 		}
-		c.release()
+		s.release()
 		select {
-		case <-c.wake:
-		case <-c.dead:
+		case <-s.wake:
+		case <-s.dead:
 		case <-ticks.C:
-			c.tick(ticks)
+			s.tick(ticks)
 		}
 	}
 }
 
-// over reports whether nothing more is to be sent.
-func (c *conn) over() bool {
+// over reports whether the writer must stop sending.
+func (s *socket) over() bool {
 	select {
-	case <-c.dead:
+	case <-s.dead:
 		return true
 	default:
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.flush.IsZero() && time.Now().After(c.flush)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.flushDeadline.IsZero() && time.Now().After(s.flushDeadline)
 }
 
-// leaving reports whether Disconnect was called: the connection ends once there is nothing to send.
-func (c *conn) leaving() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.flush.IsZero()
+// leaving reports whether Disconnect was called: the connection ends once the queue is empty.
+func (s *socket) leaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.flushDeadline.IsZero()
 }
 
-// round sends what is queued and then one message of output, the executions
-// taking turns. All of it goes into as few packets as it fits. It returns false if there was nothing to send.
-func (c *conn) round() (worked bool, err error) {
-	items := c.take()
+// round sends what is queued and then one message of output; the executions take turns. Everything goes
+// out in as few packets as possible. It returns false if there was nothing to send.
+func (s *socket) round() (worked bool, err error) {
+	items := s.take()
 	var f *follower
 	if len(items) == 0 {
-		if f = c.nextFollower(); f == nil {
+		if f = s.nextFollower(); f == nil {
 			return false, nil
 		}
 	}
-	c.sock.cork()
+	s.conn.cork()
 	defer func() {
-		if flushErr := c.sock.uncork(); err == nil {
+		if flushErr := s.conn.uncork(); err == nil {
 			err = flushErr
 		}
 		if err == nil {
-			c.settle(items, f)
+			s.commit(items, f)
 		}
 	}()
 	for i := range items {
-		if err := c.send(&items[i]); err != nil {
-			c.putBack(items[i:])
+		if err := s.send(&items[i]); err != nil {
+			s.requeue(items[i:])
 			return true, err
 		}
 	}
 	if f == nil {
-		f = c.nextFollower() // the items may have brought one
+		f = s.nextFollower() // the items may have brought one
 	}
 	if f != nil {
-		return true, c.step(f)
+		return true, s.step(f)
 	}
 	return true, nil
 }
 
-// settle accounts for a round that was written. Of one that failed nothing is claimed, though part of it may have arrived.
-func (c *conn) settle(items []item, f *follower) {
+// commit accounts for a round that was written. A round that failed counts as not sent, although part of
+// it may have arrived.
+func (s *socket) commit(items []item, f *follower) {
 	if f != nil {
-		f.settle()
-		c.unfollowEnded()
+		f.commit()
+		s.unfollowEnded()
 	}
 	if len(items) == 0 {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range items {
 		if items[i].answer && items[i].size > 0 {
-			c.leaveFlight(items[i].size)
+			s.requestDone(items[i].size)
 		}
 	}
 }
 
 // send writes one item.
-func (c *conn) send(it *item) error {
+func (s *socket) send(it *item) error {
 	var err error
-	out := c.buffer()
+	out := s.buffer()
 	switch {
 	case it.feed != nil:
-		return c.follow(*it.feed)
+		return s.follow(*it.feed)
 	case it.answer:
 		out, err = wire.AppendResponse(out, it.id, it.result, it.err)
 	default:
 		out, err = wire.AppendNotification(out, it.method, it.result)
 	}
 	if err != nil {
-		// Something in the engine's value is not JSON. The client must hear of its request.
-		c.log.Error("message not encoded", "session", c.sessionID(), "method", it.method, "err", err)
+		// The engine's value has no JSON form. The client still needs an answer to its request.
+		s.log.Error("message not encoded", "session", s.sessionID(), "method", it.method, "err", err)
 		if !it.answer {
 			return nil
 		}
-		out, err = wire.AppendResponse(c.buffer(), it.id, nil, wire.Errorf(wire.CodeInternal, "the answer could not be encoded"))
+		out, err = wire.AppendResponse(s.buffer(), it.id, nil, wire.Errorf(wire.CodeInternal, "the answer could not be encoded"))
 		if err != nil {
 			return err
 		}
 	}
-	return c.writeMessage(out)
+	return s.writeMessage(out)
 }
 
-// writeMessage writes one text message. The socket bounds it, so it needs no context.
-func (c *conn) writeMessage(b []byte) error {
-	c.sent++
-	c.g.metrics.messagesSent.Inc()
-	return c.ws.Write(context.Background(), websocket.MessageText, b)
+// writeMessage writes one text message. netConn bounds the write, so it needs no context.
+func (s *socket) writeMessage(b []byte) error {
+	s.sent++
+	s.g.metrics.messagesSent.Inc()
+	return s.ws.Write(context.Background(), websocket.MessageText, b)
 }
 
-// buffer returns the empty buffer for encoding.
-func (c *conn) buffer() []byte {
-	if c.out == nil {
+// buffer returns an empty buffer for encoding.
+func (s *socket) buffer() []byte {
+	if s.out == nil {
 		if b, ok := outBuffers.Get().(*[]byte); ok {
-			c.out = *b
+			s.out = *b
 		}
 	}
-	return c.out[:0]
+	return s.out[:0]
 }
 
-// release gives back what only a busy writer needs.
-func (c *conn) release() {
-	if c.out != nil {
-		b := c.out[:0]
+// release frees what only a busy writer needs.
+func (s *socket) release() {
+	if s.out != nil {
+		b := s.out[:0]
 		outBuffers.Put(&b)
-		c.out = nil
+		s.out = nil
 	}
-	c.sock.idle()
+	s.conn.idle()
 }
 
-// writeCause says why writing failed.
-func (c *conn) writeCause() wire.Cause {
-	if c.sock.stalled.Load() {
+// writeCause returns the cause of a failed write.
+func (s *socket) writeCause() wire.Cause {
+	if s.conn.stalled.Load() {
 		return wire.CauseWriteTimeout
 	}
-	// What the client said last decides between done and gone, and the reader knows it: a write fails as well when
-	// the client has closed in order.
-	wait := time.NewTimer(readerVerdict)
+	// The reader knows whether the client closed in order: a write fails in that case too.
+	wait := time.NewTimer(readerTimeout)
 	defer wait.Stop()
 	select {
-	case <-c.readerDone:
+	case <-s.readerDone:
 	case <-wait.C:
 	}
-	if c.sock.cut.Load() {
+	if s.conn.aborted.Load() {
 		return wire.CauseWriteTimeout
 	}
 	return wire.CauseClientGone
 }
 
-// readerVerdict is how long a failed writer waits for the reader to find the same broken connection. It is at once,
-// unless the reader waits for room.
-const readerVerdict = time.Second
+// readerTimeout is how long the writer waits, after a write has failed, for the reader to fail as well. The
+// reader does so at once unless it waits for capacity.
+const readerTimeout = time.Second
