@@ -20,9 +20,9 @@
 //	E2E_RUNNER_IMAGE     image for commands, repository:tag (own cluster: required)
 //	E2E_INGRESS          host:port at which the ingress controller is reached (own cluster: required)
 //	E2E_INGRESS_CLASS    ingress class (default: the cluster's default class)
-//	E2E_INGRESS_POD      namespace/label=value of the ingress controller's pods; unset on an own cluster: they are not restarted
+//	E2E_INGRESS_POD      namespace/label=value of the ingress controller's pods; unset on an own cluster: not restarted
 //	E2E_DOMAIN           the releases are reached as NAME.E2E_DOMAIN (default e2e.troupe.test); need not resolve
-//	E2E_ARTIFACTS        where logs, events and objects are kept when a test fails (default: under the cluster's directory)
+//	E2E_ARTIFACTS        directory for logs, events and objects of failed tests (default: under the cluster's)
 //	E2E_KEEP=1           leave releases, namespaces and the cluster as they are at the end
 //
 // helm, kubectl and troupe are taken from the cluster's directory and bin/, or else from PATH.

@@ -169,8 +169,10 @@ func linkFlags() string {
 	}
 	return strings.Join(append(flags,
 		// What helm takes for the cluster's version when it renders without one.
-		"-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor="+parts[0], "-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor="+parts[1],
-		"-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor="+parts[0], "-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor="+parts[1],
+		"-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor="+parts[0],
+		"-X", "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor="+parts[1],
+		"-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor="+parts[0],
+		"-X", "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor="+parts[1],
 		"-X", "github.com/containerd/containerd/v2/version.Version="+containerdVersion,
 		"-X", "github.com/traefik/traefik/v3/pkg/version.Version="+traefikVersion), " ")
 }

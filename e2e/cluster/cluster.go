@@ -82,7 +82,8 @@ func Open(cfg Config) (*Cluster, error) {
 	}
 	for _, own := range []string{"/etc", "/run", "/var/run", "/var/lib", "/var/log", "/proc", "/sys"} {
 		if dir == own || strings.HasPrefix(dir, own+"/") {
-			return nil, fmt.Errorf("the cluster's directory %s cannot be below %s, of which each node has its own: set TROUPE_CLUSTER", dir, own)
+			return nil, fmt.Errorf("the cluster's directory %s cannot be below %s, of which each node has its own: "+
+				"set TROUPE_CLUSTER", dir, own)
 		}
 	}
 	nodes := cfg.Nodes
@@ -167,7 +168,9 @@ func (c *Cluster) lock(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	return filelock.Lock(ctx, filepath.Join(c.dir, "lock"), func() { c.say("waiting for another command that changes this cluster") })
+	return filelock.Lock(ctx, filepath.Join(c.dir, "lock"), func() {
+		c.say("waiting for another command that changes this cluster")
+	})
 }
 
 // pause waits between two looks at something that nothing announces.

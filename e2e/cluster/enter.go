@@ -83,7 +83,9 @@ func (c *Cluster) Command(ctx context.Context, name string, args ...string) (*ex
 	return c.nsenter(ctx, id, []string{"--net"}, name, args...), nil
 }
 
-func (c *Cluster) nsenter(ctx context.Context, id identity, namespaces []string, name string, args ...string) *exec.Cmd {
+func (c *Cluster) nsenter(
+	ctx context.Context, id identity, namespaces []string, name string, args ...string,
+) *exec.Cmd {
 	if own := c.Program(name); unix.Access(own, unix.X_OK) == nil {
 		name = own
 	}

@@ -121,7 +121,8 @@ func (c *Cluster) debian(ctx context.Context) (string, error) {
 	part := c.image("base") + ".part"
 	defer os.Remove(part)
 	err := c.step("Debian "+debianSuite, func() error {
-		_, err := output(exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", debianSuite, part))
+		cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", debianSuite, part)
+		_, err := output(cmd)
 		return err
 	})
 	if err != nil {

@@ -22,7 +22,9 @@ var sysctls = map[string]string{
 // mount gives the node its own view of every directory that it, or something
 // on it, writes to. The rest is the machine's, read by node and machine alike.
 func (n *initProcess) mount() error {
-	for _, dir := range []string{"etc", "etc.work", "varlib", "varlib.work", "varlog", "sysctl", "containerd", "kubelet", "etcd"} {
+	for _, dir := range []string{
+		"etc", "etc.work", "varlib", "varlib.work", "varlog", "sysctl", "containerd", "kubelet", "etcd",
+	} {
 		if err := os.MkdirAll(n.own(dir), 0o755); err != nil {
 			return err
 		}

@@ -103,7 +103,8 @@ func (n *Node) powerOn(ctx context.Context) error {
 		return fmt.Errorf("the cluster: %w", ErrOff)
 	}
 	o := order{Name: n.Name(), Number: n.number, Dir: n.c.dir, Cgroup: n.c.cgroup(), Images: n.c.imageTarballs()}
-	const own = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+	const own = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC |
+		syscall.CLONE_NEWUTS
 	return n.c.start(ctx, o, own, func(pid int) error {
 		// A node that died by itself has left its port, until the kernel comes to it.
 		n.unplug(ctx)

@@ -50,7 +50,8 @@ func nodeNumber(name string) int {
 // start starts an init and waits until it says that everything it has to start
 // runs. connect is called with the init's id while it waits for its order.
 func (c *Cluster) start(ctx context.Context, o order, flags uintptr, connect func(pid int) error) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s has not started after %s", o.Name, startTimeout))
+	late := fmt.Errorf("%s has not started after %s", o.Name, startTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, late)
 	defer cancel()
 	if err := os.MkdirAll(c.run(o.Name, "log"), 0o755); err != nil {
 		return err
@@ -84,7 +85,8 @@ func (c *Cluster) start(ctx context.Context, o order, flags uintptr, connect fun
 	ordersIn.Close()
 	reportsOut.Close()
 	if errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("the kernel refuses new namespaces to this process: run as root, not in a container without CAP_SYS_ADMIN: %w", err)
+		return fmt.Errorf("the kernel refuses new namespaces to this process: "+
+			"run as root, not in a container without CAP_SYS_ADMIN: %w", err)
 	}
 	if err != nil {
 		return err

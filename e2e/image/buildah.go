@@ -116,7 +116,8 @@ func (b *builder) tidy(ctx context.Context) {
 		err = errors.Join(err, b.buildah(ctx, "rmi", "--prune"))
 	}
 	// Each buildah mounts this on itself, and leaves it so.
-	if m := unix.Unmount(filepath.Join(b.dir, "buildah", "root", "overlay"), unix.MNT_DETACH); m != unix.EINVAL && m != unix.ENOENT {
+	overlay := filepath.Join(b.dir, "buildah", "root", "overlay")
+	if m := unix.Unmount(overlay, unix.MNT_DETACH); m != unix.EINVAL && m != unix.ENOENT {
 		err = errors.Join(err, m)
 	}
 	if err != nil {

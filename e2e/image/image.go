@@ -52,7 +52,8 @@ type Images struct{ Server, Runner Image }
 
 // ErrNoBuildah means that this machine lacks what building needs: buildah,
 // mmdebstrap, and the rights of root to use them.
-var ErrNoBuildah = errors.New("images are built with buildah and mmdebstrap as root: apt-get install buildah mmdebstrap")
+var ErrNoBuildah = errors.New(
+	"images are built with buildah and mmdebstrap as root: apt-get install buildah mmdebstrap")
 
 // Build builds both images unless they are there and nothing that they are made
 // of has changed, which takes a few milliseconds to find out. Builds that run
@@ -62,7 +63,9 @@ func Build(ctx context.Context, cfg Config) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	unlock, err := filelock.Lock(ctx, filepath.Join(b.dir, "lock"), func() { fmt.Fprintln(b.log, "waiting for another build of images") })
+	unlock, err := filelock.Lock(ctx, filepath.Join(b.dir, "lock"), func() {
+		fmt.Fprintln(b.log, "waiting for another build of images")
+	})
 	if err != nil {
 		return Images{}, fmt.Errorf("image: %w", err)
 	}

@@ -102,14 +102,16 @@ func (d *Dashboard) Expressions(namespace string) []Expression {
 		}
 		for _, t := range p.Targets {
 			all = append(all, Expression{
-				Where: fmt.Sprintf("panel %q in %q, query %s", p.Title, row, t.RefID), Query: replace.Replace(t.Expr), Legend: t.Legend,
+				Where: fmt.Sprintf("panel %q in %q, query %s", p.Title, row, t.RefID),
+				Query: replace.Replace(t.Expr), Legend: t.Legend,
 			})
 		}
 	}
 	for _, v := range d.Templating.List {
 		if metric, label, ok := labelValues(v.Definition); ok {
 			all = append(all, Expression{
-				Where: "variable " + v.Name, Query: "group by (" + label + ") (" + replace.Replace(metric) + ")", Legend: "{{" + label + "}}",
+				Where: "variable " + v.Name, Legend: "{{" + label + "}}",
+				Query: "group by (" + label + ") (" + replace.Replace(metric) + ")",
 			})
 		}
 	}

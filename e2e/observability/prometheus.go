@@ -58,7 +58,8 @@ func StartPrometheus(ctx context.Context, cfg PrometheusConfig) (*Prometheus, er
 		return nil, err
 	}
 	config := filepath.Join(cfg.Dir, "prometheus.yml")
-	text := fmt.Sprintf("global: {scrape_interval: %s, scrape_timeout: %s, evaluation_interval: %s}\n", scrapeInterval, scrapeInterval, scrapeInterval)
+	text := fmt.Sprintf("global: {scrape_interval: %[1]s, scrape_timeout: %[1]s, evaluation_interval: %[1]s}\n",
+		scrapeInterval)
 	if cfg.Rules != "" {
 		text += fmt.Sprintf("rule_files: [%q]\n", cfg.Rules)
 	}
@@ -185,7 +186,9 @@ type Series struct {
 }
 
 // Range evaluates an expression at each step from one time to another.
-func (p *Prometheus) Range(ctx context.Context, query string, from, to time.Time, step time.Duration) ([]Series, error) {
+func (p *Prometheus) Range(
+	ctx context.Context, query string, from, to time.Time, step time.Duration,
+) ([]Series, error) {
 	var data struct {
 		Result []struct {
 			Metric map[string]string
@@ -193,7 +196,8 @@ func (p *Prometheus) Range(ctx context.Context, query string, from, to time.Time
 		}
 	}
 	err := p.get(ctx, "/api/v1/query_range", url.Values{
-		"query": {query}, "start": {unix(from)}, "end": {unix(to)}, "step": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)},
+		"query": {query}, "start": {unix(from)}, "end": {unix(to)},
+		"step": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)},
 	}, &data)
 	if err != nil {
 		return nil, err

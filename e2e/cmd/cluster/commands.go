@@ -21,13 +21,16 @@ type command struct {
 }
 
 var commands = []command{
-	{name: "up", args: "[--nodes N]", help: "start the cluster, making missing programs and images first; add nodes to a running one", run: up},
+	{name: "up", args: "[--nodes N]", help: "start the cluster, or add nodes; makes missing programs and images", run: up},
 	{
 		name: "down", help: "stop it and leave nothing but binaries, images and logs",
 		run: func(ctx context.Context, c *cluster.Cluster, _ []string, _ io.Writer) error { return c.Down(ctx) },
 	},
 	{name: "status", help: "print what runs and which nodes are Ready", run: status},
-	{name: "kubectl", args: "ARG...", help: "kubectl, as cluster-admin", verbatim: true, most: -1, run: program("kubectl")},
+	{
+		name: "kubectl", args: "ARG...", help: "kubectl, as cluster-admin",
+		verbatim: true, most: -1, run: program("kubectl"),
+	},
 	{name: "helm", args: "ARG...", help: "helm, as cluster-admin", verbatim: true, most: -1, run: program("helm")},
 	{
 		name: "load", args: "TAR...", help: "import image tarballs on every node", least: 1, most: -1,
@@ -35,11 +38,17 @@ var commands = []command{
 			return c.Load(ctx, args...)
 		},
 	},
-	{name: "in", args: "net|NODE CMD...", help: "run a program in the cluster's network, or on a node", verbatim: true, least: 2, most: -1, run: in},
+	{
+		name: "in", args: "net|NODE CMD...", help: "run a program in the cluster's network, or on a node",
+		verbatim: true, least: 2, most: -1, run: in,
+	},
 	{name: "exec", args: "NODE CMD...", help: "run a program on a node", verbatim: true, least: 2, most: -1, run: on},
 	{name: "power-off", args: "NODE", help: "cut a node's power", least: 1, most: 1, run: power((*cluster.Node).PowerOff)},
-	{name: "power-on", args: "NODE", help: "boot a node that is off", least: 1, most: 1, run: power((*cluster.Node).PowerOn)},
-	{name: "kubeconfig", help: "print the path of the kubeconfig; its address is reachable only inside the network", run: kubeconfig},
+	{
+		name: "power-on", args: "NODE", help: "boot a node that is off",
+		least: 1, most: 1, run: power((*cluster.Node).PowerOn),
+	},
+	{name: "kubeconfig", help: "print the path of the kubeconfig, for use inside the network", run: kubeconfig},
 	{name: "env", help: "print settings for a shell in the network: eval \"$(cluster env)\"", run: env},
 	{
 		name: "packages", help: "install the Debian packages that are missing",
@@ -99,7 +108,9 @@ func on(ctx context.Context, c *cluster.Cluster, args []string, stdout io.Writer
 	return err
 }
 
-func power(do func(*cluster.Node, context.Context) error) func(context.Context, *cluster.Cluster, []string, io.Writer) error {
+func power(
+	do func(*cluster.Node, context.Context) error,
+) func(context.Context, *cluster.Cluster, []string, io.Writer) error {
 	return func(ctx context.Context, c *cluster.Cluster, args []string, _ io.Writer) error {
 		n, err := c.Node(args[0])
 		if err != nil {

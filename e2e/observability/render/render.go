@@ -223,7 +223,8 @@ func (p Picture) places(events []Event) []place {
 	span := p.To.Sub(p.From)
 	for i := len(events) - 1; i >= 0; i-- {
 		last := i == len(events)-1
-		all[i].left = events[i].At.Sub(p.From) > span*2/3 || !last && all[i+1].left && events[i+1].At.Sub(events[i].At) < span/3
+		all[i].left = events[i].At.Sub(p.From) > span*2/3 ||
+			!last && all[i+1].left && events[i+1].At.Sub(events[i].At) < span/3
 		if all[i].left && !last {
 			all[i].level = 1 - all[i+1].level
 		}
