@@ -67,7 +67,7 @@ func main() {
 	if err := r.main(ctx, *run, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // stop has run
+		os.Exit(1)
 	}
 }
 
@@ -86,7 +86,7 @@ func (r *runner) main(ctx context.Context, pattern string, check bool) error {
 	if err != nil {
 		return err
 	}
-	if r.root, err = repository(); err != nil {
+	if r.root, err = repository(ctx); err != nil {
 		return err
 	}
 	mutants, err := readLists(filepath.Join(r.root, ".ci", "mutants"))
@@ -282,8 +282,8 @@ func (r *runner) summary(mutants []*mutant) error {
 }
 
 // repository returns the directory of the module that we run in.
-func repository() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
+func repository(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
 	}

@@ -30,7 +30,7 @@ func TestEveryByteOfADigestCounts(t *testing.T) {
 // TestDigestsCannotBeComparedOtherwise: == would compile, and tell by its time how much of a guess
 // is right.
 func TestDigestsCannotBeComparedOtherwise(t *testing.T) {
-	if reflect.TypeFor[TokenDigest]().Comparable() {
+	if reflect.TypeOf(DigestToken("x")).Comparable() {
 		t.Error("digests can be compared with ==")
 	}
 }
