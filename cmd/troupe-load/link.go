@@ -106,7 +106,8 @@ func countRoundTrips(ctx context.Context, e *env, s *server, remote string) erro
 		report(what+", round trips of "+linkDelay.String(), fmt.Sprintf("%.2f", n), target, n <= most)
 	}
 	show("TCP connection and HTTP upgrade", trips(upgrade.median()), "")
-	show("troupe exec -- echo, to the output", trips(delayed.first.median()-local.first.median()), fmt.Sprintf("<= %.2f", most))
+	show("troupe exec -- echo, to the output", trips(delayed.first.median()-local.first.median()),
+		fmt.Sprintf("<= %.2f", most))
 	show("the same, to its end and the session's", trips(delayed.end.median()-local.end.median()), "")
 	return nil
 }

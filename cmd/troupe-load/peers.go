@@ -208,7 +208,8 @@ func measurePlacement(ctx context.Context, pods []*server) error {
 	if len(owners) != 3 {
 		return fmt.Errorf("the sessions are on %v", owners)
 	}
-	report("300 sessions on 3 pods through one of them", took.Round(time.Millisecond).String(), "< 2 s", took < 2*time.Second)
+	report("300 sessions on 3 pods through one of them", took.Round(time.Millisecond).String(),
+		"< 2 s", took < 2*time.Second)
 	return nil
 }
 
@@ -219,7 +220,12 @@ func measureRelayMemory(ctx context.Context, pods []*server) error {
 	var failed error
 	for i := range 98 {
 		c, x, err := pods[i%2].started(ctx, wire.ExecuteParams{
-			Argv: []string{"/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do head -c 200000 /dev/zero | tr '\\0' x; sleep 0.1; done"}, Framing: wire.FramingRaw,
+			Argv: []string{
+				"/bin/sh",
+				"-c",
+				"for i in 1 2 3 4 5 6 7 8 9 10; do head -c 200000 /dev/zero | tr '\\0' x; sleep 0.1; done",
+			},
+			Framing: wire.FramingRaw,
 		})
 		if err != nil {
 			return err
@@ -227,7 +233,14 @@ func measureRelayMemory(ctx context.Context, pods []*server) error {
 		defer func() { _ = c.Close() }()
 		to := c.Connected()
 		x.Discard()
-		far, err := troupe.Attach(ctx, pods[2].ws, to.SessionID, to.ResumeToken, map[string]int64{x.ID(): 0}, troupe.Options{})
+		far, err := troupe.Attach(
+			ctx,
+			pods[2].ws,
+			to.SessionID,
+			to.ResumeToken,
+			map[string]int64{x.ID(): 0},
+			troupe.Options{},
+		)
 		if err != nil {
 			return err
 		}

@@ -233,6 +233,7 @@ func measureIdle(ctx context.Context, e *env) error {
 		return err
 	}
 	each := (after - before) / int64(n)
-	report(fmt.Sprintf("%d idle sessions: resident memory of trouped, each", n), fmt.Sprintf("%.1f KiB", float64(each)/1024), "<= 32 KiB", each <= 32<<10)
+	report(fmt.Sprintf("%d idle sessions: resident memory of trouped, each", n), fmt.Sprintf("%.1f KiB", float64(each)/1024),
+		"<= 32 KiB", each <= 32<<10)
 	return nil
 }

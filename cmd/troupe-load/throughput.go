@@ -93,11 +93,14 @@ func rawServer(file string) error {
 		return err
 	}
 	fmt.Println(l.Addr())
-	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := copyPipe(w, r, file); err != nil {
-			fmt.Fprintln(os.Stderr, "raw server:", err)
-		}
-	})}
+	srv := &http.Server{
+		ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := copyPipe(w, r, file); err != nil {
+				fmt.Fprintln(os.Stderr, "raw server:", err)
+			}
+		}),
+	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
 		_ = srv.Close()

@@ -164,7 +164,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
-	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now(), keep: params.OnExit == wire.ExitKeep}
+	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now().UTC(), keep: params.OnExit == wire.ExitKeep}
 	if err := st.save(r); err != nil {
 		if f.detach {
 			_ = c.Close()

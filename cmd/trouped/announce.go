@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// announce tells that the server is ready: to the log, and to a person at a
-// terminal the one line to try next.
+// announce logs that the server is ready, and shows a person at a terminal the one line to
+// try next.
 func (s *server) announce() {
 	addr := s.listener.Addr().String()
 	attrs := []any{"version", version, "listen", addr, "runner", s.c.runner, "containment", s.runner.Status().Containment}
@@ -23,15 +23,15 @@ func (s *server) announce() {
 	}
 }
 
-// tryLine is a command that works as it stands when it is pasted into a shell,
-// with a token in the place of TOKEN if one is needed.
+// tryLine returns a command that works when it is pasted into a shell, with a token in
+// place of TOKEN if one is needed.
 func (s *server) tryLine(addr string) string {
 	var words []string
-	if s.c.auth != authNone {
+	if s.c.auth != authNone && s.c.auth != authNoneInsecure {
 		words = append(words, "TROUPE_TOKEN=TOKEN")
 	}
 	words = append(words, clientBinary())
-	// A listener on every address is reached on this one.
+	// A listener on every address can be reached on this one.
 	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
 		addr = net.JoinHostPort("127.0.0.1", port)
 	}

@@ -84,9 +84,12 @@ func defineFlags(cmd *cobra.Command, groups []group) {
 		cmd.Flags().AddFlagSet(g.flags)
 		g.flags.VisitAll(func(f *pflag.Flag) {
 			// It fails only for a flag that does not exist.
-			_ = cmd.RegisterFlagCompletionFunc(f.Name, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-				return complete(f.Value)
-			})
+			_ = cmd.RegisterFlagCompletionFunc(
+				f.Name,
+				func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+					return complete(f.Value)
+				},
+			)
 		})
 	}
 }

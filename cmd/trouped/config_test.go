@@ -278,6 +278,8 @@ func TestRefused(t *testing.T) {
 		{"collector over gRPC", "--trace-endpoint grpc://collector:4317", "--trace-endpoint must be a URL"},
 		{"collector", "--trace-endpoint http://collector:4318", ""},
 		{"a setting of 0.1", "--warm-inits 4", "--warm-inits: it was removed in 0.2.0; it is always 8 (see trouped --help)"},
+		{"no data directory", "--data-dir=", "--data-dir must name"},
+		{"no working directory", "--workdir=", "--workdir must name"},
 		{"zero ping", "--ping-interval 0", "--ping-interval must be positive"},
 		{"zero sessions", "--max-sessions 0", "--max-sessions must be positive"},
 		{"argument", "serve", "unknown command"},

@@ -8,15 +8,13 @@ import (
 	"strings"
 )
 
-// commandPath is the PATH of commands, and the one in which their programs are
-// found, in the runner's image when the runner has one of its own. It is what
-// Debian gives root and login shells in containers.
+// commandPath is the PATH of commands, in which their programs are also looked up: in the
+// runner's image, when the runner has one of its own. Debian's images set the same.
 const commandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// commandEnv is the environment of every command: nothing of trouped's own but
-// what --pass-env names, so that no secret of the server reaches a command by
-// accident. Where a name comes twice, --env wins over --pass-env, and both over
-// the three that are always there.
+// commandEnv returns the environment of every command. It contains nothing of trouped's
+// own environment except what --pass-env names, so that no secret of the server reaches a
+// command by accident. --env wins over --pass-env, and both win over PATH, HOME and LANG.
 func (c *config) commandEnv(workdir string) []string {
 	var names []string
 	values := map[string]string{}
@@ -45,14 +43,15 @@ func (c *config) commandEnv(workdir string) []string {
 	return env
 }
 
-// commandDir returns the absolute working directory of commands. With a runner
-// in a container of its own the directory is there, so nothing can be said of it
-// here but that its name is absolute: a relative one would be relative to
-// trouped's own directory. One that is not there fails each command's start.
+// commandDir returns the absolute working directory of commands. A runner in a container
+// of its own has the directory there, so all that can be checked here is that the path is
+// absolute; if the directory is missing, every command fails to start.
 func (c *config) commandDir() (string, error) {
 	if c.runner != runnerInside {
 		if !filepath.IsAbs(c.workdir) {
-			return "", fmt.Errorf("--workdir must be absolute, such as /workspace, when the runner is elsewhere (--runner %s), got %q", c.runner, c.workdir)
+			return "", fmt.Errorf(
+				"--workdir must be absolute, such as /workspace, when the runner is elsewhere (--runner %s), got %q",
+				c.runner, c.workdir)
 		}
 		return filepath.Clean(c.workdir), nil
 	}
@@ -70,8 +69,8 @@ func (c *config) commandDir() (string, error) {
 	return dir, nil
 }
 
-// findRunner returns the embedded runner's binary: the one that --runner-binary
-// names, else troupe-runner beside trouped, else in PATH.
+// findRunner returns the embedded runner's binary: the one that --runner-binary names, or
+// else troupe-runner beside trouped, or else in PATH.
 func (c *config) findRunner() (string, error) {
 	const name = "troupe-runner"
 	if c.runnerBinary != "" {
@@ -91,12 +90,14 @@ func (c *config) findRunner() (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(path)
 	}
-	return "", fmt.Errorf("no %s beside %s and none in PATH: build it with `make build`, or say where it is with --runner-binary", name, own)
+	return "", fmt.Errorf(
+		"no %s beside %s and none in PATH: build it with `make build`, or say where it is with --runner-binary",
+		name, own)
 }
 
-// prepareDataDir makes the parents of the default data directory, which a new
-// user does not have yet. A directory that was named must have a parent: a
-// mistyped mount point should not become a directory on the root disk.
+// prepareDataDir creates the parents of the default data directory, which a new user does
+// not have yet. The parent of a directory that --data-dir names must exist: a mistyped
+// mount point must not become a directory on the root disk.
 func (c *config) prepareDataDir() error {
 	if c.dataDir != defaultDataDir() {
 		return nil

@@ -96,6 +96,7 @@ func TestTryLineWorksAsItStands(t *testing.T) {
 	for _, c := range []struct{ auth, addr, want string }{
 		{authNone, "127.0.0.1:8003", "troupe exec -- echo hello"},
 		{authNone, "[::]:8003", "troupe exec -- echo hello"},
+		{authNoneInsecure, "[::]:8003", "troupe exec -- echo hello"},
 		{authNone, "127.0.0.1:8004", "troupe --server ws://127.0.0.1:8004/ws exec -- echo hello"},
 		{authToken, "192.0.2.1:80", "TROUPE_TOKEN=TOKEN troupe --server ws://192.0.2.1:80/ws exec -- echo hello"},
 	} {

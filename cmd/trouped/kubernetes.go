@@ -17,14 +17,14 @@ import (
 	"github.com/troupe-dev/troupe/k8s"
 )
 
-// kubernetesConfig is what can be set of it.
+// kubernetesConfig holds the settings that concern Kubernetes.
 type kubernetesConfig struct {
 	audience  string        // of clients' tokens
 	cache     time.Duration // authCache, except in tests
 	reports   string        // kubernetesAuto or kubernetesOff
 	namespace string        // empty: the service account's
 
-	cluster *k8s.Cluster // set by findCluster; nil: there is none, or nobody needs it
+	cluster *k8s.Cluster // set by findCluster; nil: there is none, or no setting needs it
 	missing error        // why cluster is nil
 }
 
@@ -40,7 +40,7 @@ const (
 const authCache = 10 * time.Second
 
 // podUIDEnv holds the UID of the pod, by which kubectl describe finds its Events. The
-// downward API sets it; nobody types it, so it is no flag.
+// downward API sets it, so it is not a flag.
 const podUIDEnv = "TROUPE_POD_UID"
 
 func defaultKubernetes() kubernetesConfig {
@@ -52,8 +52,10 @@ func (c *config) kubernetesFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Choice(&k.reports, kubernetesAuto, kubernetesOff), "kubernetes",
 		"auto: in a cluster, keep the number of sessions in the pod's annotations and write Events about the pod")
 	fs.Var(settings.Text(&k.namespace, "name"), "namespace",
-		"namespace of the pod, in which clients need the permission to create sessions.troupe.dev; empty: the service account's")
-	fs.Var(settings.Text(&k.audience, "name"), "auth-audience", "audience that clients' tokens must have, for --auth kubernetes")
+		"namespace of the pod, in which clients need permission to create sessions.troupe.dev; "+
+			"empty: the service account's")
+	fs.Var(settings.Text(&k.audience, "name"), "auth-audience",
+		"audience that clients' tokens must have, for --auth kubernetes")
 }
 
 // namespaceName is a DNS label (RFC 1123), as namespaces are.
@@ -74,14 +76,15 @@ func (c *config) validateKubernetes() error {
 // serviceAccountDir is replaced by tests.
 var serviceAccountDir = k8s.ServiceAccountDir
 
-// findCluster looks for the cluster that this process may be in. Not to be in one
-// is an error only for --auth kubernetes and --peer-service.
+// findCluster looks for the cluster that this process may run in. It is an error only for
+// --auth kubernetes and --peer-service to find none.
 func (c *config) findCluster() error {
 	k := &c.kubernetes
 	if !c.needsCluster() && k.reports == kubernetesOff {
 		return nil
 	}
-	k.cluster, k.missing = k8s.InCluster(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"), serviceAccountDir)
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	k.cluster, k.missing = k8s.InCluster(host, port, serviceAccountDir)
 	if k.namespace == "" && k.cluster != nil {
 		k.namespace = k.cluster.Namespace
 	}
@@ -95,16 +98,18 @@ func (c *config) findCluster() error {
 	case k.namespace == "" && c.auth != authKubernetes:
 		return fmt.Errorf("--peer-service %s needs --namespace, in which the Service is", c.peers.service)
 	case k.namespace == "":
-		return errors.New("--auth kubernetes needs --namespace, in which clients must have the permission to create sessions.troupe.dev")
+		return errors.New(
+			"--auth kubernetes needs --namespace, in which clients must have the permission to create sessions.troupe.dev",
+		)
 	}
 	return nil
 }
 
-// needsCluster reports whether something was asked for that only a cluster has.
+// needsCluster reports whether a setting needs the Kubernetes API.
 func (c *config) needsCluster() bool { return c.auth == authKubernetes || c.peers.service != "" }
 
-// openCluster makes what talks to the Kubernetes API, if there is one. Nothing is
-// asked yet. What fails here matters only to those who need the cluster.
+// openCluster creates the client of the Kubernetes API, if there is a cluster. It sends no
+// request yet.
 func (s *server) openCluster() error {
 	k := &s.c.kubernetes
 	metrics := k8s.NewMetrics(s.registry)
@@ -159,10 +164,12 @@ func (s *server) openAnnotations() error {
 	return nil
 }
 
-// openClusterAuth makes the Authenticator of --auth kubernetes.
+// openClusterAuth creates the Authenticator of --auth kubernetes.
 func (s *server) openClusterAuth() error {
 	k := &s.c.kubernetes
-	auth, err := k8s.NewAuthenticator(k8s.AuthConfig{Client: s.cluster, Audience: k.audience, Namespace: k.namespace, Cache: k.cache})
+	auth, err := k8s.NewAuthenticator(
+		k8s.AuthConfig{Client: s.cluster, Audience: k.audience, Namespace: k.namespace, Cache: k.cache},
+	)
 	if err != nil {
 		return err
 	}
@@ -171,7 +178,7 @@ func (s *server) openClusterAuth() error {
 	return nil
 }
 
-// clusterAuth says in the gateway's words what the API server answered.
+// clusterAuth turns the API server's answers into the gateway's errors.
 type clusterAuth struct{ k8s *k8s.Authenticator }
 
 func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, error) {
@@ -184,20 +191,21 @@ func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, er
 	case errors.Is(err, k8s.ErrBadToken):
 		return "", gateway.ErrBadToken
 	case errors.As(err, &denied):
-		// The client is told its own name and what it lacks, as the API server would tell it.
+		// The client learns its own name and what it lacks, as from the API server.
 		return "", fmt.Errorf("%w: %w", gateway.ErrForbidden, denied)
 	}
 	return subject, err
 }
 
-// sessionRefused is the engine's: it must not block.
+// sessionRefused is called by the engine and must not block.
 func (s *server) sessionRefused(cause wire.Cause) {
 	if cause == wire.CauseSessionLimit {
-		s.events.Record(k8s.SessionLimitReached, fmt.Sprintf("A session was refused: all sessions are in use (--max-sessions is %d)", s.c.limits.MaxSessions))
+		s.events.Record(k8s.SessionLimitReached,
+			fmt.Sprintf("A session was refused: all sessions are in use (--max-sessions is %d)", s.c.limits.MaxSessions))
 	}
 }
 
-// runnerChanged is the runner's: it must not block.
+// runnerChanged is called by the runner and must not block.
 func (s *server) runnerChanged(e proc.RunnerEvent) {
 	switch e.Kind {
 	case proc.RunnerLost:
@@ -209,8 +217,9 @@ func (s *server) runnerChanged(e proc.RunnerEvent) {
 
 func (s *server) drainBegan() {
 	now := s.engine.Stats()
-	s.events.Record(k8s.Draining, fmt.Sprintf("No new sessions; open: %d, with %d executions running, which may finish for %v",
-		now.Sessions, now.Executions, settings.FormatDuration(s.c.limits.DrainTimeout)))
+	s.events.Record(k8s.Draining,
+		fmt.Sprintf("No new sessions; open: %d, with %d executions running, which may finish for %v",
+			now.Sessions, now.Executions, settings.FormatDuration(s.c.limits.DrainTimeout)))
 }
 
 func (s *server) drainEnded() { s.events.Record(k8s.Drained, "No session is left") }

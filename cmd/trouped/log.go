@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// logBacklog is what waits for a slow reader of the log. At 200 bytes a line it
-	// is some 5,000 lines: a reader that is that far behind has stopped.
+	// logBacklog bounds the lines that wait for a slow reader of the log. At 200 bytes a
+	// line it holds some 5,000: a reader that is that far behind has stopped.
 	logBacklog = 1 << 20
-	// logFlush is how long the end of the process waits for that reader.
+	// logFlush is how long trouped waits for that reader before it exits.
 	logFlush = time.Second
 )
 
-// logs are the process's log and, apart from it, the audit log, which
-// --log-level does not silence. Both go to the same writer.
+// logs are the process's log and the audit log, which --log-level does not silence. Both
+// have the same writer.
 type logs struct {
 	log    *slog.Logger
 	audit  *slog.Logger
@@ -47,10 +47,10 @@ func newLogs(c *config, out io.Writer) *logs {
 	return &logs{log: slog.New(handler(w, level)), audit: slog.New(handler(auditWriter{w}, slog.LevelInfo)), writer: w}
 }
 
-// Close writes what waits, as far as the reader lets it.
+// Close writes the lines that wait, if the reader takes them within logFlush.
 func (l *logs) Close() { l.writer.Close() }
 
-// auditor returns the function that writes a line for each execution.
+// auditor returns a function that writes a line for each execution.
 func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 	return func(r actors.AuditRecord) {
 		attrs := []any{
@@ -69,15 +69,16 @@ func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 			attrs = append(attrs, "reason", string(done.Reason), "exit_code", done.ExitCode,
 				"seconds", done.ExecutionTime, "output_bytes", done.OutputBytes, "dropped_bytes", done.DroppedBytes)
 			if u := done.Usage; u != nil {
-				attrs = append(attrs, "user_seconds", u.UserSeconds, "system_seconds", u.SystemSeconds, "max_rss_bytes", u.MaxRSSBytes)
+				attrs = append(attrs,
+					"user_seconds", u.UserSeconds, "system_seconds", u.SystemSeconds, "max_rss_bytes", u.MaxRSSBytes)
 			}
 		}
 		l.audit.Info("audit", attrs...)
 	}
 }
 
-// digest is the SHA-256 of the arguments, each followed by a zero byte: what
-// `printf '%s\0' ARGS… | sha256sum` prints.
+// digest returns the SHA-256 of the arguments, each followed by a zero byte, as
+// `printf '%s\0' ARGS… | sha256sum` prints it.
 func digest(argv []string) string {
 	h := sha256.New()
 	for _, arg := range argv {
@@ -87,12 +88,11 @@ func digest(argv []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// logWriter takes lines without ever blocking: actors log, and a stopped reader
-// of stderr (a pager, a terminal after Ctrl-S) must not stop them. Past
-// logBacklog, lines are dropped and counted.
+// logWriter never blocks: actors log, and a stopped reader of stderr (a pager, a terminal
+// after Ctrl-S) must not stop them. It drops and counts lines past logBacklog.
 type logWriter struct {
 	out  io.Writer
-	lost func(lines int) []byte // renders the line that tells of dropped ones
+	lost func(lines int) []byte // renders the line that reports dropped lines
 	wake chan struct{}
 	done chan struct{}
 
@@ -105,7 +105,7 @@ type logWriter struct {
 	lostAudit atomic.Int64 // of the audit log
 }
 
-// auditWriter is the same writer for lines of the audit log, whose loss is counted apart.
+// auditWriter is the same writer for lines of the audit log. Their loss is counted separately.
 type auditWriter struct{ w *logWriter }
 
 func (a auditWriter) Write(line []byte) (int, error) { return a.w.put(line, &a.w.lostAudit) }
@@ -151,9 +151,9 @@ func (w *logWriter) Close() {
 	}
 }
 
-// logGather is how long lines are collected before they are written: a write
-// for each, and a wakeup of whoever reads them, would be a tenth of the work for a
-// short command. A kill -9 loses the lines of that time.
+// logGather is how long lines are collected before they are written. A write for each line,
+// with a wakeup of its reader, would be a tenth of the work for a short command. SIGKILL
+// loses the lines of that time.
 const logGather = 5 * time.Millisecond
 
 func (w *logWriter) loop() {
@@ -176,7 +176,7 @@ func (w *logWriter) loop() {
 				spare = batch
 				break
 			}
-			_, _ = w.out.Write(batch) // a log that cannot be written has nowhere to say so
+			_, _ = w.out.Write(batch) // there is nowhere to report it
 			spare = batch
 		}
 	}

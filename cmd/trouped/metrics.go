@@ -10,8 +10,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// newRegistry returns the registry of /metrics with what is known of the process itself,
-// and the limits that alerts compare with.
+// newRegistry returns the registry of /metrics with the metrics of the process itself, and
+// with the limits that alerts compare.
 func newRegistry(c *config) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -23,11 +23,12 @@ func newRegistry(c *config) *prometheus.Registry {
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e := exporter{r}
 	e.gauge("limit_cancel_grace_seconds", "From SIGTERM to SIGKILL, as configured.", c.limits.CancelGrace.Seconds)
-	e.gauge("limit_drain_timeout_seconds", "How long executions may finish when the server stops, as configured.", c.limits.DrainTimeout.Seconds)
+	e.gauge("limit_drain_timeout_seconds", "How long executions may finish when the server stops, as configured.",
+		c.limits.DrainTimeout.Seconds)
 	return r
 }
 
-// exporter registers metrics whose values are kept by somebody else.
+// exporter registers metrics whose values other packages hold.
 type exporter struct{ prometheus.Registerer }
 
 func (e exporter) gauge(name, help string, value func() float64, labels ...string) {
@@ -49,15 +50,15 @@ func pairs(list []string) prometheus.Labels {
 	return labels
 }
 
-// registerRunner exports the figures of the runner, whose package imports the
-// standard library only.
+// registerRunner exports the metrics of the runner, whose package imports only the
+// standard library.
 func registerRunner(r prometheus.Registerer, status func() proc.Status) {
 	e := exporter{r}
 	e.gauge("runner_up", "1 while a runner takes commands.", func() float64 { return truth(status().Up) })
 	for _, mode := range []string{proc.ContainmentCgroup, proc.ContainmentTree} {
-		e.gauge("runner_containment", "1 for the way in which executions are held: cgroup+tree with a cgroup for each, or tree.", func() float64 {
-			return truth(status().Containment == mode)
-		}, "mode", mode)
+		e.gauge("runner_containment",
+			"1 for the way in which executions are held: cgroup+tree with a cgroup for each, or tree.",
+			func() float64 { return truth(status().Containment == mode) }, "mode", mode)
 	}
 	e.counter("runner_restarts_total", "Runners after the first.", func() float64 { return float64(status().Restarts) })
 	e.counter("runner_escaped_total", "Processes killed by the runner because their init was killed.", func() float64 {
@@ -65,24 +66,30 @@ func registerRunner(r prometheus.Registerer, status func() proc.Status) {
 	})
 }
 
-// registerStore exports the figures of the transcripts, whose package imports the
-// standard library only.
+// registerStore exports the metrics of the transcripts, whose package imports only the
+// standard library.
 func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	e := exporter{r}
 	e.gauge("transcript_bytes", "Bytes of transcripts on disk.", func() float64 { return float64(stats().Bytes) })
-	e.gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.", func() float64 { return float64(stats().Budget) })
-	e.gauge("transcript_evictable_bytes", "Bytes of finished transcripts, which are evicted when room is needed.", func() float64 { return float64(stats().Evictable) })
+	e.gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.",
+		func() float64 { return float64(stats().Budget) })
+	e.gauge("transcript_evictable_bytes", "Bytes of finished transcripts, which are evicted when room is needed.",
+		func() float64 { return float64(stats().Evictable) })
 	e.gauge("transcripts", "Transcripts kept.", func() float64 { return float64(stats().Transcripts) })
-	e.counter("transcripts_evicted_total", "Transcripts evicted for the budget.", func() float64 { return float64(stats().Evicted) })
-	e.counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.", func() float64 { return float64(stats().EvictedBytes) })
+	e.counter("transcripts_evicted_total", "Transcripts evicted for the budget.",
+		func() float64 { return float64(stats().Evicted) })
+	e.counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.",
+		func() float64 { return float64(stats().EvictedBytes) })
 	e.counter("transcript_write_failures_total", "Transcripts that lost output because the disk failed.", func() float64 {
 		return float64(stats().WriteFailures)
 	})
 	e.counter("transcript_read_failures_total", "Gaps reported because a transcript could not be read.", func() float64 {
 		return float64(stats().ReadFailures)
 	})
-	e.counter("output_bytes_total", "Bytes of output kept in transcripts.", func() float64 { return float64(stats().OutputBytes) })
-	e.counter("output_truncated_lines_total", "Lines cut at the line limit.", func() float64 { return float64(stats().TruncatedLines) })
+	e.counter("output_bytes_total", "Bytes of output kept in transcripts.",
+		func() float64 { return float64(stats().OutputBytes) })
+	e.counter("output_truncated_lines_total", "Lines cut at the line limit.",
+		func() float64 { return float64(stats().TruncatedLines) })
 	for _, reason := range transcript.DropReasons() {
 		e.counter("output_dropped_lines_total", "Lines of output dropped, by cause.", func() float64 {
 			return float64(stats().DroppedLines[reason])
@@ -93,7 +100,7 @@ func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	}
 }
 
-// registerLogs exports what the logs lost.
+// registerLogs exports how many lines the logs lost.
 func registerLogs(r prometheus.Registerer, l *logs) {
 	e := exporter{r}
 	for name, lost := range map[string]func() int64{"process": l.writer.lostLines.Load, "audit": l.writer.lostAudit.Load} {

@@ -12,10 +12,10 @@ import (
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
-// peersConfig is what can be set of a service of many pods.
+// peersConfig holds the settings of a service of several pods.
 type peersConfig struct {
 	list     []string // name=host:port of each
-	service  string   // whose EndpointSlices list them instead; empty: list does
+	service  string   // whose EndpointSlices list them instead; empty: see list
 	listen   string   // empty: alone
 	cert     string
 	key      string
@@ -34,7 +34,8 @@ func (c *config) peerFlags(fs *pflag.FlagSet) {
 		"pods of the service with their peer addresses, perhaps this one among them; each of them serves the sessions of all")
 	fs.Var(settings.Text(&p.service, "name"), "peer-service",
 		"headless Service in --namespace whose EndpointSlices list the pods of the service, with a port named peer")
-	fs.Var(settings.Text(&p.listen, "host:port"), "peer-listen", "address on which peers connect; empty: this trouped is alone")
+	fs.Var(settings.Text(&p.listen, "host:port"), "peer-listen",
+		"address on which peers connect; empty: this trouped is alone")
 	fs.Var(settings.Text(&p.cert, "file"), "peer-cert",
 		"certificate for --peer-cert-name that is shown to peers; read again when it changes")
 	fs.Var(settings.Text(&p.key, "file"), "peer-key", "private key of --peer-cert")
@@ -43,7 +44,7 @@ func (c *config) peerFlags(fs *pflag.FlagSet) {
 	settings.Bool(fs, &p.insecure, "peer-insecure", "", "talk to peers in plain text, on loopback addresses only")
 }
 
-// validatePeers looks at what can be seen without opening anything.
+// validatePeers checks what can be checked without opening files or sockets.
 func (c *config) validatePeers() (err error) {
 	p := &c.peers
 	var errs []error
@@ -78,7 +79,8 @@ func (c *config) validatePeers() (err error) {
 	case p.insecure && !loopback(p.listen):
 		refuse("--peer-insecure is for loopback addresses, and --peer-listen %s is none", p.listen)
 	case !p.insecure && (p.cert == "" || p.key == "" || p.ca == ""):
-		refuse("--peer-cert, --peer-key and --peer-ca are needed with --peer-listen; or say --peer-insecure, if all peers are on loopback addresses")
+		refuse("--peer-cert, --peer-key and --peer-ca are needed with --peer-listen; " +
+			"or say --peer-insecure, if all peers are on loopback addresses")
 	case p.certName == "":
 		refuse("--peer-cert-name must be the name in peers' certificates")
 	}

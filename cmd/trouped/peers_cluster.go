@@ -29,8 +29,8 @@ func (p *peersConfig) validateService() error {
 	return nil
 }
 
-// openDirectory returns who the peers are. That of --peer-service is empty at
-// first: whether the API server answers is not waited for.
+// openDirectory returns the directory of peers. With --peer-service it is empty at first:
+// trouped does not wait for the API server.
 func (s *server) openDirectory() (peers.Directory, error) {
 	p := &s.c.peers
 	if p.service == "" {
@@ -46,7 +46,7 @@ func (s *server) openDirectory() (peers.Directory, error) {
 	return serviceDirectory{membership}, nil
 }
 
-// serviceDirectory says in the engine's words what the EndpointSlices say.
+// serviceDirectory turns EndpointSlices into the engine's peers.
 type serviceDirectory struct{ *k8s.Membership }
 
 func (d serviceDirectory) Lookup(pod string) (peers.Peer, peers.Knowledge) {

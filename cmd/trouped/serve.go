@@ -24,18 +24,18 @@ import (
 	"github.com/troupe-dev/troupe/k8s"
 )
 
-// goodbyeLimit is how long clients may take to receive their last messages when
-// the server is stopped at once. After a drain they have the write timeout.
-const goodbyeLimit = 500 * time.Millisecond
+// disconnectTimeout is how long clients may take to receive their last messages when the
+// server is stopped at once. After a drain they have the write timeout.
+const disconnectTimeout = 500 * time.Millisecond
 
-// closeLimit is how long closing may take once nothing is waited for any more:
-// killing and reaping every process takes milliseconds. Past it something is
-// wedged, and the end of trouped makes the runner kill what is left.
-const closeLimit = 20 * time.Second
+// closeTimeout is how long closing may take once trouped waits for no client: killing and
+// reaping every process takes milliseconds. After it something is stuck, and trouped exits;
+// the runner then kills what is left.
+const closeTimeout = 20 * time.Second
 
-// serve runs the server until it is told to stop.
+// serve runs the server until a signal stops it.
 func serve(c *config) error {
-	signals := catchSignals() // before anything runs that a signal would leave behind
+	signals := catchSignals() // before starting a process that an uncaught signal would leave behind
 	if err := c.findCluster(); err != nil {
 		return err
 	}
@@ -52,16 +52,16 @@ func serve(c *config) error {
 	return nil
 }
 
-// catchSignals returns the requests to stop. The first asks for a drain, the
-// second for an end at once.
+// catchSignals returns a channel of stop signals. The first starts a drain; the second
+// exits immediately.
 func catchSignals() <-chan os.Signal {
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	if !signal.Ignored(syscall.SIGHUP) { // nohup keeps its meaning
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) ignores it
 		signal.Notify(stop, syscall.SIGHUP)
 	}
-	// A log whose reader is gone must not end the server. Caught rather than
-	// ignored: commands would inherit that.
+	// The server must survive the reader of its log. SIGPIPE is caught rather than
+	// ignored, because commands would inherit an ignored signal.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return stop
 }
@@ -77,8 +77,8 @@ type server struct {
 	workdir  string
 	binary   string        // of the embedded runner
 	socket   string        // of a runner elsewhere
-	cluster  *k8s.Client   // nil: not in one, or nobody needs it
-	events   *k8s.Recorder // nil: none are written
+	cluster  *k8s.Client   // nil: not in a cluster, or no setting needs one
+	events   *k8s.Recorder // nil: no Events are written
 	auth     gateway.Authenticator
 	listener net.Listener
 	admin    net.Listener
@@ -89,9 +89,9 @@ type server struct {
 	tracer   oteltrace.Tracer    // nil: no traces
 	peers    *actors.PeersConfig // nil: alone
 
-	failed  chan error // a listener broke
-	goodbye time.Duration
-	closers []closer // in the order of opening
+	failed            chan error // a listener failed
+	disconnectTimeout time.Duration
+	closers           []closer // in the order of opening
 }
 
 type closer struct {
@@ -99,16 +99,19 @@ type closer struct {
 	close func() error
 }
 
-// start brings everything up, or nothing: what was opened before a failure is
-// closed again. Whatever can be found wrong without starting a process is looked
-// at before one is started.
+// start opens everything or nothing: after a failure it closes what it had opened. It
+// checks whatever can be checked without a process before it starts one.
 func start(c *config) (*server, error) {
-	s := &server{c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(c), failed: make(chan error, 2), goodbye: goodbyeLimit}
+	s := &server{
+		c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(c),
+		failed: make(chan error, 2), disconnectTimeout: disconnectTimeout,
+	}
 	s.log = s.logs.log
 	registerLogs(s.registry, s.logs)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
-		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers, s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
+		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers,
+		s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -122,8 +125,8 @@ func (s *server) onClose(what string, f func() error) { s.closers = append(s.clo
 
 // close undoes start, last step first.
 func (s *server) close() {
-	wedged := time.AfterFunc(closeLimit, func() {
-		fmt.Fprintf(os.Stderr, "trouped: closing took over %v, giving up; the runner kills what is left\n", closeLimit)
+	wedged := time.AfterFunc(closeTimeout, func() {
+		fmt.Fprintf(os.Stderr, "trouped: closing took over %v, giving up; the runner kills what is left\n", closeTimeout)
 		os.Exit(exitFailure)
 	})
 	defer wedged.Stop()
@@ -134,7 +137,7 @@ func (s *server) close() {
 	}
 }
 
-// findFiles looks for what the file system has to have.
+// findFiles looks for the files and directories that must exist.
 func (s *server) findFiles() (err error) {
 	if s.workdir, err = s.c.commandDir(); err != nil {
 		return err
@@ -164,8 +167,8 @@ func (s *server) loadAuth() (err error) {
 	return nil
 }
 
-// listen binds the addresses. Clients that come now wait in the backlog until
-// there is something to serve them.
+// listen binds the addresses. Clients that connect now wait in the backlog until
+// serveClients.
 func (s *server) listen() (err error) {
 	if s.listener, err = bind("listen", s.c.listen); err != nil {
 		return err
@@ -228,9 +231,19 @@ func (s *server) openTraces() error {
 
 func (s *server) openEngine() (err error) {
 	s.engine, err = actors.New(actors.Config{
-		Limits: s.c.limits, Runner: actors.ProcRunner(s.runner), Store: s.store, Pod: s.c.pod,
-		Workdir: s.workdir, Env: s.c.commandEnv(s.workdir), AllowCommands: s.c.allowCommands,
-		Logger: s.log, Registerer: s.registry, Tracer: s.tracer, Audit: s.logs.auditor(s.c.auditArgv), Peers: s.peers, Refused: s.sessionRefused,
+		Limits:        s.c.limits,
+		Runner:        actors.ProcRunner(s.runner),
+		Store:         s.store,
+		Pod:           s.c.pod,
+		Workdir:       s.workdir,
+		Env:           s.c.commandEnv(s.workdir),
+		AllowCommands: s.c.allowCommands,
+		Logger:        s.log,
+		Registerer:    s.registry,
+		Tracer:        s.tracer,
+		Audit:         s.logs.auditor(s.c.auditArgv),
+		Peers:         s.peers,
+		Refused:       s.sessionRefused,
 	})
 	if err != nil {
 		return err
@@ -249,7 +262,7 @@ func (s *server) openGateway() (err error) {
 		return err
 	}
 	s.onClose("client connections", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), s.goodbye)
+		ctx, cancel := context.WithTimeout(context.Background(), s.disconnectTimeout)
 		defer cancel()
 		return s.gateway.Close(ctx)
 	})
@@ -261,7 +274,11 @@ func (s *server) serveAdmin() error {
 		return nil
 	}
 	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
-	s.serve("admin", gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready, Pprof: s.c.pprof}), s.admin)
+	s.serve(
+		"admin",
+		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready, Pprof: s.c.pprof}),
+		s.admin,
+	)
 	return nil
 }
 
@@ -276,13 +293,13 @@ func (s *server) serve(what string, h http.Handler, l net.Listener) {
 	s.onClose(what+" listener", srv.Close)
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.failed <- fmt.Errorf("the %s listener broke: %w", what, err)
+			s.failed <- fmt.Errorf("the %s listener failed: %w", what, err)
 		}
 	}()
 }
 
-// wait returns when the server's work is done: after a drain (nil), at a second
-// signal or when a listener broke (an error). The gateway serves all the while.
+// wait returns nil after a drain, and an error at a second signal or when a listener
+// fails. The gateway goes on serving meanwhile.
 func (s *server) wait(signals <-chan os.Signal) error {
 	select {
 	case sig := <-signals:
@@ -301,7 +318,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case <-drained:
 		s.log.Info("drained")
 		s.drainEnded()
-		s.goodbye = writeTimeout
+		s.disconnectTimeout = writeTimeout
 		return nil
 	case <-signals:
 		close(stop)

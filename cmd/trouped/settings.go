@@ -163,7 +163,8 @@ func (c *config) groups() []group {
 
 func (c *config) networkFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.listen, "host:port"), "listen", "address of the WebSocket endpoints /ws and /ws/mcp")
-	fs.Var(settings.Text(&c.adminListen, "host:port"), "admin-listen", "address of /metrics, /healthz and /readyz; empty: none")
+	fs.Var(settings.Text(&c.adminListen, "host:port"), "admin-listen",
+		"address of /metrics, /healthz and /readyz; empty: none")
 	settings.Bool(fs, &c.pprof, "pprof", "",
 		"serve /debug/pprof/ on the admin address; commands can reach it if they share trouped's network")
 	fs.Var(settings.List(&c.allowedOrigins, "pattern,...", ","), "allowed-origins",
@@ -177,7 +178,8 @@ func (c *config) accessFlags(fs *pflag.FlagSet) {
 		"how clients prove who they are; none is for loopback addresses, none-insecure accepts everyone on any address")
 	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
-		"absolute path of a program that clients may run; once one is named, every other program and every shell string is refused")
+		"absolute path of a program that clients may run; "+
+			"once one is named, every other program and every shell string is refused")
 	fs.Var(settings.Choice(&c.auditArgv, argvFull, argvDigest), "audit-argv",
 		"how the audit log records a command: its arguments, or their SHA-256")
 }
@@ -186,12 +188,14 @@ func (c *config) commandFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.workdir, "directory"), "workdir", "working directory of commands, and their HOME")
 	fs.Var(settings.List(&c.env, "NAME=value", "\n"), "env",
 		"environment variable of every command; repeat the flag, or separate several with newlines")
-	fs.Var(settings.List(&c.passEnv, "NAME,...", ","), "pass-env", "variables of trouped's own environment that commands inherit")
+	fs.Var(settings.List(&c.passEnv, "NAME,...", ","), "pass-env",
+		"variables of trouped's own environment that commands inherit")
 	fs.Var(settings.Text(&c.runner, "embedded|socket"), "runner",
 		"embedded: start troupe-runner as a child; /path or unix:///path: wait for a runner on that socket")
 	fs.Var(settings.Text(&c.runnerBinary, "file"), "runner-binary",
 		"the embedded runner; empty: troupe-runner beside trouped, then in PATH")
-	fs.Var(settings.Text(&c.cgroup, "auto|off|directory"), "cgroup", "cgroup v2 directory for executions of the embedded runner")
+	fs.Var(settings.Text(&c.cgroup, "auto|off|directory"), "cgroup",
+		"cgroup v2 directory for executions of the embedded runner")
 }
 
 func (c *config) limitFlags(fs *pflag.FlagSet) {
@@ -200,7 +204,8 @@ func (c *config) limitFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Int(&l.MaxExecutions), "max-executions", "concurrent executions of one session")
 	fs.Var(settings.Bytes(&l.MaxLine), "max-line", "bytes of a line; a longer one is truncated")
 	fs.Var(settings.Bytes(&l.MaxOutput), "max-output", "bytes of output kept per execution")
-	fs.Var(settings.Duration(&l.StreamTimeout), "stream-timeout", "how long an execution may print nothing before it is ended")
+	fs.Var(settings.Duration(&l.StreamTimeout), "stream-timeout",
+		"how long an execution may print nothing before it is ended")
 	fs.Var(settings.Duration(&l.MaxDuration), "max-duration", "how long an execution may run; 0: no limit")
 	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "memory of all processes of an execution together; 0: no limit")
 	fs.Var(settings.Duration(&l.CancelGrace), "cancel-grace", "time from SIGTERM to SIGKILL")
@@ -218,13 +223,15 @@ func (c *config) storageFlags(fs *pflag.FlagSet) {
 
 func (c *config) traceFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.traceEndpoint, "url"), "trace-endpoint",
-		"OpenTelemetry collector that receives a trace of each execution, by OTLP over HTTP, such as http://otel-collector:4318; "+
-			"empty: none. The variables OTEL_EXPORTER_OTLP_* and OTEL_TRACES_SAMPLER* refine it")
+		"OpenTelemetry collector that receives a trace of each execution, by OTLP over HTTP, "+
+			"such as http://otel-collector:4318; empty: none. "+
+			"The variables OTEL_EXPORTER_OTLP_* and OTEL_TRACES_SAMPLER* refine it")
 }
 
 func (c *config) processFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.file, "file"), "config", "YAML file whose keys are the names of these flags")
 	fs.Var(settings.Text(&c.pod, "name"), "pod", "name of this server, the first part of its session ids")
 	fs.Var(settings.Choice(&c.logFormat, logText, logJSON), "log-format", "format of the log on stderr")
-	fs.Var(settings.Choice(&c.logLevel, "debug", "info", "warn", "error"), "log-level", "least severe message that is logged")
+	fs.Var(settings.Choice(&c.logLevel, "debug", "info", "warn", "error"), "log-level",
+		"least severe message that is logged")
 }

@@ -18,21 +18,20 @@ import (
 	oteltrace "go.opentelemetry.io/otel/trace"
 )
 
-// traceFlush is how long the end of the process waits for the collector. The
-// commands are over by then, and so are the clients: only spans can be lost.
+// traceFlush is how long trouped waits for the collector before it exits. No command and
+// no client is left by then, so only spans can be lost.
 const traceFlush = 3 * time.Second
 
-// spanCounts are what is known of the way of spans to the collector. The SDK queues
-// 2,048 of them and drops what comes when the queue is full: nothing waits for a
-// collector. The zero value is that of a server that exports none.
+// spanCounts counts spans on their way to the collector. The SDK queues 2,048 of them and
+// drops further ones, so that nothing waits for a collector.
 type spanCounts struct {
 	ended    atomic.Int64 // sampled, and given to the queue
-	exported atomic.Int64 // taken by the collector
-	failed   atomic.Int64 // not taken by it
+	exported atomic.Int64 // accepted by the collector
+	failed   atomic.Int64 // not accepted by it
 }
 
-// openTracer returns the tracer of executions, nil if nobody is to hear of them,
-// and the function that sends what is queued, for traceFlush at most.
+// openTracer returns the tracer of executions, nil without --trace-endpoint, and a function
+// that sends what is queued and takes at most traceFlush.
 func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, func() error, error) {
 	if c.traceEndpoint == "" {
 		return nil, nil, nil
@@ -42,7 +41,7 @@ func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, 
 		return nil, nil, fmt.Errorf("--trace-endpoint: %w", err)
 	}
 	watched := &watchedExporter{SpanExporter: exporter, counts: t, log: log}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(watched.complain)) // the SDK has no other way to tell; it would print
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(watched.complain)) // by default the SDK prints its errors
 	// Without a sampler here the SDK takes OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG, and
 	// by default records every execution whose client has no trace of its own that says otherwise.
 	provider := sdktrace.NewTracerProvider(
@@ -54,11 +53,14 @@ func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, 
 		defer cancel()
 		return provider.Shutdown(ctx)
 	}
-	return provider.Tracer("github.com/troupe-dev/troupe/actors", oteltrace.WithInstrumentationVersion(version)), flush, nil
+	return provider.Tracer(
+		"github.com/troupe-dev/troupe/actors",
+		oteltrace.WithInstrumentationVersion(version),
+	), flush, nil
 }
 
-// tracesURL is where spans are posted: the endpoint as OTEL_EXPORTER_OTLP_ENDPOINT
-// would have it, without a path, or with the one to use.
+// tracesURL returns the URL to which spans are posted. An endpoint without a path gets
+// /v1/traces, as OTEL_EXPORTER_OTLP_ENDPOINT would.
 func tracesURL(endpoint string) string {
 	u, err := url.Parse(endpoint)
 	if err == nil && strings.Trim(u.Path, "/") == "" {
@@ -68,8 +70,8 @@ func tracesURL(endpoint string) string {
 	return endpoint
 }
 
-// traceResource says who recorded the spans. OTEL_SERVICE_NAME and
-// OTEL_RESOURCE_ATTRIBUTES add to it and win over it.
+// traceResource describes the server that recorded the spans. OTEL_SERVICE_NAME and
+// OTEL_RESOURCE_ATTRIBUTES add to it and take precedence.
 func traceResource(c *config) *resource.Resource {
 	attrs := []attribute.KeyValue{
 		attribute.String("service.name", "troupe"),
@@ -77,17 +79,21 @@ func traceResource(c *config) *resource.Resource {
 		attribute.String("service.instance.id", c.pod),
 	}
 	if c.kubernetes.namespace != "" {
-		attrs = append(attrs, attribute.String("k8s.namespace.name", c.kubernetes.namespace), attribute.String("k8s.pod.name", c.pod))
+		attrs = append(
+			attrs,
+			attribute.String("k8s.namespace.name", c.kubernetes.namespace),
+			attribute.String("k8s.pod.name", c.pod),
+		)
 	}
 	own := resource.NewSchemaless(attrs...)
 	merged, err := resource.Merge(own, resource.Environment())
 	if err != nil {
-		return own // of two schemas, and ours has none
+		return own // the schemas contradict, and ours has none
 	}
 	return merged
 }
 
-// countedProcessor counts what the queue is given.
+// countedProcessor counts the spans that enter the queue.
 type countedProcessor struct {
 	sdktrace.SpanProcessor
 	counts *spanCounts
@@ -98,7 +104,7 @@ func (p countedProcessor) OnEnd(s sdktrace.ReadOnlySpan) {
 	p.SpanProcessor.OnEnd(s)
 }
 
-// watchedExporter counts what the collector takes, and warns once when it takes nothing more.
+// watchedExporter counts what the collector accepts, and warns once when it stops accepting.
 type watchedExporter struct {
 	sdktrace.SpanExporter
 	counts *spanCounts
@@ -106,8 +112,8 @@ type watchedExporter struct {
 	silent atomic.Bool // it has warned
 }
 
-// ExportSpans is called by the one goroutine of the queue. It reports no error:
-// the SDK would tell of each.
+// ExportSpans is called by the queue's goroutine. It returns no error, because the SDK would
+// report each one.
 func (e *watchedExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
 		e.counts.failed.Add(int64(len(spans)))
@@ -123,15 +129,18 @@ func (e *watchedExporter) ExportSpans(ctx context.Context, spans []sdktrace.Read
 
 func (e *watchedExporter) complain(err error) {
 	if !e.silent.Swap(true) {
-		e.log.Warn("traces are not exported; commands are not affected, and this is said once until it is over", "err", err)
+		e.log.Warn("cannot export traces; commands are not affected; logged once until it works again", "err", err)
 	}
 }
 
-// registerTraces exports the counts. What ended and was neither exported nor failed waits,
-// or was dropped because the queue was full.
+// registerTraces exports the counts. Spans that ended and were neither exported nor failed
+// are in the queue, or were dropped because it was full.
 func registerTraces(r prometheus.Registerer, t *spanCounts) {
 	e := exporter{r}
-	e.counter("trace_spans_ended_total", "Spans recorded and queued for the collector.", func() float64 { return float64(t.ended.Load()) })
-	e.counter("trace_spans_exported_total", "Spans that the collector took.", func() float64 { return float64(t.exported.Load()) })
-	e.counter("trace_spans_failed_total", "Spans lost because the collector did not take them.", func() float64 { return float64(t.failed.Load()) })
+	e.counter("trace_spans_ended_total", "Spans recorded and queued for the collector.",
+		func() float64 { return float64(t.ended.Load()) })
+	e.counter("trace_spans_exported_total", "Spans that the collector took.",
+		func() float64 { return float64(t.exported.Load()) })
+	e.counter("trace_spans_failed_total", "Spans lost because the collector did not take them.",
+		func() float64 { return float64(t.failed.Load()) })
 }

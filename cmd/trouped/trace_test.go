@@ -257,7 +257,7 @@ func TestCollectorThatDoesNotAnswer(t *testing.T) {
 	if code := s.exit(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	if n := strings.Count(s.stderr.String(), "traces are not exported"); n != 1 {
+	if n := strings.Count(s.stderr.String(), "cannot export traces"); n != 1 {
 		t.Errorf("the log says it %d times", n)
 	}
 	s.leftNothing()

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// validate reports every setting that cannot work, and every combination that
-// contradicts itself. Each error begins with the flag to change. Nothing outside
-// the process is looked at: a directory that is missing is found when it is used.
+// validate reports every setting that cannot work and every combination that contradicts
+// itself. Each error begins with the flag to change. validate looks at nothing outside the
+// process: a missing directory is reported when it is used.
 func (c *config) validate() error {
 	errs := []error{c.limits.Validate()}
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -22,7 +22,8 @@ func (c *config) validate() error {
 		refuse("--ping-interval must be positive, got %v", c.pingInterval)
 	}
 	if c.transcriptBudget < c.limits.MaxOutput {
-		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d", c.limits.MaxOutput, c.transcriptBudget)
+		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d",
+			c.limits.MaxOutput, c.transcriptBudget)
 	}
 	if c.dataDir == "" {
 		refuse("--data-dir must name a directory")
@@ -38,11 +39,12 @@ func (c *config) validate() error {
 			refuse("--trace-endpoint must be a URL such as http://otel-collector:4318, got %q", c.traceEndpoint)
 		}
 	}
-	errs = append(errs, c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes(), c.validatePeers())
+	errs = append(errs,
+		c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes(), c.validatePeers())
 	return errors.Join(errs...)
 }
 
-// podName is what can stand in front of the dot in a session id.
+// podName matches what may precede the dot in a session id.
 var podName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
 
 func (c *config) validateNetwork() error {
@@ -104,8 +106,8 @@ func (c *config) validateCommands() error {
 
 var envName = regexp.MustCompile(`^[^=\x00\s]+$`)
 
-// runnerSocket returns the path of the socket on which a runner is awaited, or
-// "" for the embedded one.
+// runnerSocket returns the path of the socket on which trouped waits for a runner, or ""
+// for the embedded runner.
 func (c *config) runnerSocket() (string, error) {
 	if c.runner == runnerInside {
 		return "", nil
@@ -117,8 +119,8 @@ func (c *config) runnerSocket() (string, error) {
 	return path, nil
 }
 
-// loopback reports whether only this machine reaches a listener on addr. A name
-// other than localhost may resolve to anything, so it does not count.
+// loopback reports whether a listener on addr can be reached from this machine only. A
+// name other than localhost may resolve to any address, so it does not count.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -128,5 +130,5 @@ func loopback(addr string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	return err == nil && ip.IsLoopback()
 }

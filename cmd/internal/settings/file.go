@@ -49,7 +49,13 @@ func readFile(o Options) (map[string]entry, error) {
 	if err != nil {
 		return nil, syntaxError(o.File, err)
 	}
-	f := file{path: o.File, keys: o.Keys(), removed: o.Removed, entries: map[string]entry{}, anchors: map[string]ast.Node{}}
+	f := file{
+		path:    o.File,
+		keys:    o.Keys(),
+		removed: o.Removed,
+		entries: map[string]entry{},
+		anchors: map[string]ast.Node{},
+	}
 	for i, doc := range parsed.Docs {
 		if i > 0 {
 			return nil, fmt.Errorf("%s: one YAML document is needed, there are %d", o.File, len(parsed.Docs))
