@@ -12,8 +12,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// PeersConfig makes an Engine one of many that form a service: it serves clients of sessions that other pods own, and
-// places new sessions there when it is full.
+// PeersConfig makes an Engine one of many that form a service: it serves clients of sessions that
+// other pods own, and places new sessions there when it is full.
 type PeersConfig struct {
 	Directory peers.Directory // which pods there are; required
 	Listener  net.Listener    // where they connect; required; the Engine closes it
@@ -37,8 +37,8 @@ const (
 	congested = 1 << 20
 )
 
-// cluster is the Engine's part in the service: the table of peers and links, the transport, and this pod's ends of the
-// links.
+// cluster is the Engine's part in the service: the table of peers and links, the transport, and
+// this pod's ends of the links.
 type cluster struct {
 	engine    *Engine
 	log       *slog.Logger
@@ -61,7 +61,8 @@ type cluster struct {
 	closed  bool
 }
 
-// linkEnd is a proxyLink or an originLink. Its methods may be called from any goroutine and do not block.
+// linkEnd is a proxyLink or an originLink. Its methods may be called from any goroutine and do not
+// block.
 type linkEnd interface {
 	peerName() string
 	post(linkEvent)
@@ -94,8 +95,8 @@ func (e *Engine) joinCluster(cfg *PeersConfig) {
 	p.refresh()
 }
 
-// refresh takes over what the directory knows. A pod that is no longer in it stays connected while there are links to
-// it: the directory may be late or wrong, and a pod that is gone will be silent.
+// refresh takes over what the directory knows. A pod that is no longer in it stays connected while
+// there are links to it: the directory may be late or wrong, and a pod that is gone will be silent.
 func (p *cluster) refresh() {
 	p.mu.Lock()
 	if p.closed {
@@ -189,7 +190,8 @@ func (p *cluster) peerStates() (alive, dead int) {
 	return alive, dead
 }
 
-// load is what a heartbeat says of this pod. A pod that cannot run commands counts as draining: room there is of no use.
+// load is what a heartbeat says of this pod. A pod that cannot run commands counts as draining:
+// room there is of no use.
 func (p *cluster) load() *relay.Heartbeat {
 	s := p.engine.Stats()
 	return &relay.Heartbeat{
@@ -267,7 +269,8 @@ func (p *cluster) originWindow(peer string) func() int {
 	}
 }
 
-// maxControl leaves room for one request of the largest size behind those that the gateway lets wait.
+// maxControl leaves room for one request of the largest size behind those that the gateway lets
+// wait.
 func (p *cluster) maxControl() int { return relay.DefaultMaxControl + int(p.engine.limits.MaxMessage) }
 
 // join adds the link of a proxy. It returns false if the peer is dead.
@@ -281,8 +284,8 @@ func (p *cluster) join(link relay.LinkID, end linkEnd) bool {
 	return true
 }
 
-// add adds a link, unless its peer is dead or this pod leaves. A link that is not added gets no events. The caller
-// holds mu.
+// add adds a link, unless its peer is dead or this pod leaves. A link that is not added gets no
+// events. The caller holds mu.
 func (p *cluster) add(now time.Time, link relay.LinkID, end linkEnd) bool {
 	if p.leaving || !p.table.Add(now, link, end.peerName()) {
 		return false
@@ -322,9 +325,9 @@ func (p *cluster) hasRoomElsewhere(asking string) bool {
 	return false
 }
 
-// lookup combines what the directory knows of a pod with its heartbeats. A pod that answers exists, even if the
-// directory has lost it. A pod that has never been heard may not know of this one yet, and so has nowhere to send its
-// answers: see relay.FirstContactTimeout.
+// lookup combines what the directory knows of a pod with its heartbeats. A pod that answers exists,
+// even if the directory has lost it. A pod that has never been heard may not know of this one yet,
+// and so has nowhere to send its answers: see relay.FirstContactTimeout.
 func (p *cluster) lookup(pod string) peers.Knowledge {
 	_, k := p.directory.Lookup(pod)
 	p.mu.Lock()

@@ -9,7 +9,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// clusterMetrics are those of the service of many pods. Pods are never labels: their number is not bounded over time.
+// clusterMetrics are those of the service of many pods. Pods are never labels: their number is not
+// bounded over time.
 type clusterMetrics struct {
 	*peers.Metrics
 	ended  *prometheus.CounterVec // role, cause
@@ -26,12 +27,14 @@ const (
 
 // Roles of a link's end. The set is closed.
 const (
-	roleProxy  = "guest" // this pod has the client
-	roleOrigin = "host"  // this pod has the session
+	roleProxy  = "guest" // a proxy: this pod has the client
+	roleOrigin = "host"  // an origin: this pod has the session
 )
 
 // newClusterMetrics makes them; those of the certificate if there is one.
-func newClusterMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held *linksHeld, state func() (alive, dead int)) *clusterMetrics {
+func newClusterMetrics(
+	m *metrics, c *relay.Counters, security *peers.TLS, held *linksHeld, state func() (alive, dead int),
+) *clusterMetrics {
 	add := func(c prometheus.Collector) {
 		m.all = append(m.all, c)
 		if m.registerer != nil {
@@ -48,24 +51,28 @@ func newClusterMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held 
 		return c
 	}
 	counter := func(name, help string, f func() uint64) {
-		add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, func() float64 { return float64(f()) }))
+		opts := prometheus.CounterOpts{Name: "troupe_" + name, Help: help}
+		add(prometheus.NewCounterFunc(opts, func() float64 { return float64(f()) }))
 	}
 	var ends [][]string
 	for _, e := range relay.EndedCauses() {
 		ends = append(ends, []string{roleProxy, string(e)}, []string{roleOrigin, string(e)})
 	}
-	p.ended = vec("links_ended_total", "Links between pods that ended, by role and cause.", []string{"role", "cause"}, ends...)
+	p.ended = vec("links_ended_total", "Links between pods that ended, by role and cause.",
+		[]string{"role", "cause"}, ends...)
 	p.placed = vec("placements_total", "Attempts to open a session on a peer, by outcome.", []string{"outcome"},
 		[]string{placedThere}, []string{placedRefused}, []string{placedLost}, []string{placedNowhere})
 
 	for _, role := range []string{roleProxy, roleOrigin} {
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse.", ConstLabels: prometheus.Labels{"role": role},
+			Name: "troupe_links", Help: "Links to peers: as guest, clients here of sessions elsewhere; as host, the reverse.",
+			ConstLabels: prometheus.Labels{"role": role},
 		}, func() float64 { return float64(held.of(role).Load()) }))
 	}
 	for _, s := range []string{"alive", "dead"} {
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "troupe_peers", Help: "Other pods of the service, by whether they answer.", ConstLabels: prometheus.Labels{"state": s},
+			Name: "troupe_peers", Help: "Other pods of the service, by whether they answer.",
+			ConstLabels: prometheus.Labels{"state": s},
 		}, func() float64 {
 			alive, dead := state()
 			if s == "alive" {
@@ -78,10 +85,11 @@ func newClusterMetrics(m *metrics, c *relay.Counters, security *peers.TLS, held 
 		gauge := func(name, help string, f func() float64) {
 			add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "troupe_" + name, Help: help}, f))
 		}
-		gauge("peer_certificate_expiry_timestamp_seconds", "When peers begin to refuse the certificate in force, in seconds since the epoch.", func() float64 {
-			until, _ := security.Validity(time.Now())
-			return float64(until.UnixMilli()) / 1e3
-		})
+		gauge("peer_certificate_expiry_timestamp_seconds",
+			"When peers begin to refuse the certificate in force, in seconds since the epoch.", func() float64 {
+				until, _ := security.Validity(time.Now())
+				return float64(until.UnixMilli()) / 1e3
+			})
 		gauge("peer_certificate_lifetime_seconds", "For how long the certificate in force was made.", func() float64 {
 			_, lifetime := security.Validity(time.Now())
 			return lifetime.Seconds()

@@ -13,8 +13,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// TestCertificateExpiryIsTold: the gauges are those of the certificate that a handshake would use now. Connections
-// between pods last, so for days there may be no handshake that reads a renewed one.
+// TestCertificateExpiryIsTold: the gauges are those of the certificate that a handshake would use
+// now. Connections between pods last, so for days there may be no handshake that reads a renewed
+// one.
 func TestCertificateExpiryIsTold(t *testing.T) {
 	ca, dir := newAuthority(t), t.TempDir() // it lasts a day
 	write := func(lifetime time.Duration) func() {

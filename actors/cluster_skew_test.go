@@ -18,9 +18,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// recording holds what a pod of release 0.2 (protocol version 1) sent, as envelopes, each after its length: it opened
-// a session, ran a command, read its output, asked for the status and closed. TROUPE_RECORD=1 makes a new one, which is
-// wanted when a release is made.
+// recording holds what a pod of release 0.2 (protocol version 1) sent, as envelopes, each after its
+// length: it opened a session, ran a command, read its output, asked for the status and closed.
+// TROUPE_RECORD=1 makes a new one, which is wanted when a release is made.
 const recording = "testdata/peer-v1.bin"
 
 // oldPeer is a pod whose envelopes are known beforehand.

@@ -59,8 +59,8 @@ func TestServiceCeilingIsExact(t *testing.T) {
 	}
 }
 
-// TestNoSessionGivesWayWhileThereIsRoom: a pod that is asked because it was believed to have room keeps its detached sessions
-// when another has. When none has, one gives way, wherever it is.
+// TestNoSessionGivesWayWhileThereIsRoom: a pod that is asked because it was believed to have room
+// keeps its detached sessions when another has. When none has, one gives way, wherever it is.
 func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 1 })
 	full := connect(s.pods[0].Engine, ConnectRequest{})
@@ -87,7 +87,8 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	s.stop(full, idle, asked, last, newcomer)
 }
 
-// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get every newcomer that others have none for.
+// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get
+// every newcomer that others have none for.
 func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
 	s.pods[1].runner.down.Store(true)
@@ -154,8 +155,8 @@ func TestResumeOnAnotherPod(t *testing.T) {
 	s.stop(second, wrong)
 }
 
-// TestLargestRequestsReachAnotherPod: what the gateway lets through reaches the session, whatever it consists of and
-// however large a message may be.
+// TestLargestRequestsReachAnotherPod: what the gateway lets through reaches the session, whatever
+// it consists of and however large a message may be.
 func TestLargestRequestsReachAnotherPod(t *testing.T) {
 	for name, tc := range map[string]struct {
 		largest int64
@@ -250,8 +251,8 @@ func TestOwnerLost(t *testing.T) {
 	s.stop(late, unknown)
 }
 
-// TestDrainServesClientsOfOtherPods: a draining pod opens its new sessions elsewhere, and serves what
-// it has to clients that come through other pods.
+// TestDrainServesClientsOfOtherPods: a draining pod opens its new sessions elsewhere, and serves
+// what it has to clients that come through other pods.
 func TestDrainServesClientsOfOtherPods(t *testing.T) {
 	s := newService(t, 2, nil)
 	first := connect(s.pods[0].Engine, ConnectRequest{})
@@ -290,7 +291,8 @@ func TestDrainServesClientsOfOtherPods(t *testing.T) {
 	s.stop(elsewhere)
 }
 
-// TestPodFlaps: a pod that the directory loses sight of keeps its sessions, for the clients of other pods too.
+// TestPodFlaps: a pod that the directory loses sight of keeps its sessions, for the clients of
+// other pods too.
 func TestPodFlaps(t *testing.T) {
 	s := newService(t, 2, nil)
 	owner := connect(s.pods[0].Engine, ConnectRequest{})
@@ -312,7 +314,8 @@ func TestPodFlaps(t *testing.T) {
 		t.Error("the connection has ended")
 	}
 
-	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod answers is the better proof.
+	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod
+	// answers is the better proof.
 	s.dir.set(peers.Unknown)
 	remote.conn.Request(wire.ID("4"), &wire.StatusParams{})
 	if r := remote.answered(t, "4"); r.err != nil {
@@ -356,8 +359,8 @@ func TestPodFlaps(t *testing.T) {
 	s.stop(owner, retry)
 }
 
-// TestOwnerThatDoesNotKnowThisPodYet: a pod that has just come up is in its own directory before it is in the owner's. The
-// owner's silence is no death: it has nowhere to send its answers.
+// TestOwnerThatDoesNotKnowThisPodYet: a pod that has just come up is in its own directory before it
+// is in the owner's. The owner's silence is no death: it has nowhere to send its answers.
 func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 	s := newService(t, 1, nil)
 	owner := connect(s.pods[0].Engine, ConnectRequest{})
@@ -402,8 +405,9 @@ type deafEnd struct {
 func (d *deafEnd) peerName() string { return d.peer }
 func (d *deafEnd) post(linkEvent)   { d.heard++ }
 
-// TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for it. The link that
-// is refused, because no heartbeat came yet, has no proxy, so it must not be told of the connection.
+// TestLinkToADeadPeerHearsNothing: a connection to a dead peer is made just when a client asks for
+// it. The link that is refused, because no heartbeat came yet, has no proxy, so it must not be told
+// of the connection.
 func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	p := &cluster{table: relay.NewTable(relay.Self{Pod: "pod-0"}, relay.TableConfig{
 		Load: func() *relay.Heartbeat { return nil },
@@ -424,5 +428,30 @@ func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 	}
 	if n := end.heard; n != 0 {
 		t.Errorf("a link that was refused heard of a connection %d times", n)
+	}
+}
+
+// TestRoomElsewhereIsNotAtThePodThatAsks: it asks because it has none, whatever its last heartbeat
+// said.
+func TestRoomElsewhereIsNotAtThePodThatAsks(t *testing.T) {
+	p := &cluster{table: relay.NewTable(relay.Self{Pod: "pod-2"}, relay.TableConfig{
+		Load: func() *relay.Heartbeat { return nil },
+	})}
+	now := time.Now()
+	p.table.SetPeers(now, []string{"pod-0", "pod-1"})
+	says := func(pod string, count uint64, sessions uint32) {
+		id := relay.Incarnation{1}
+		p.table.Route(now, &relay.Envelope{Version: 1, From: pod, Incarnation: id[:], Kind: &relay.Envelope_Heartbeat{
+			Heartbeat: &relay.Heartbeat{Count: count, Sessions: sessions, MaxSessions: 2},
+		}})
+	}
+	says("pod-0", 1, 1)
+	says("pod-1", 1, 2)
+	if p.hasRoomElsewhere("pod-0") || !p.hasRoomElsewhere("pod-1") {
+		t.Error("only pod-0 has room")
+	}
+	says("pod-1", 2, 1)
+	if !p.hasRoomElsewhere("pod-0") {
+		t.Error("pod-1 has room now")
 	}
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// accepted reports whether a pod's peer listener takes the connection of a program with that certificate. In TLS 1.3
-// a server refuses after the handshake of the client, so the client reads: HTTP/2 lets the server speak first.
+// accepted reports whether a pod's peer listener takes the connection of a program with that
+// certificate. In TLS 1.3 a server refuses after the handshake of the client, so the client reads:
+// HTTP/2 lets the server speak first.
 func accepted(t *testing.T, addr string, f peerca.Files) error {
 	t.Helper()
 	conn, err := tls.Dial("tcp", addr, clientOf(t, f))
@@ -85,8 +86,8 @@ func TestCertificatesRotate(t *testing.T) {
 	s.stop(owner, remote)
 }
 
-// TestGarbageIsSurvived: envelopes that no peer sends, from a pod that can prove it is one, are counted, cost no session and
-// crash nothing.
+// TestGarbageIsSurvived: envelopes that no peer sends, from a pod that can prove it is one, are
+// counted, cost no session and crash nothing.
 func TestGarbageIsSurvived(t *testing.T) {
 	s, bad := meetOldPeer(t)
 	frame := func(f *relay.Frame) *relay.Envelope {
@@ -133,7 +134,8 @@ func TestGarbageIsSurvived(t *testing.T) {
 	s.stop(c)
 }
 
-// TestPeerThatHangsAtHandshakeIsGivenUp: a peer whose kernel accepts and whose process does nothing.
+// TestPeerThatHangsAtHandshakeIsGivenUp: a peer whose kernel accepts and whose process does
+// nothing.
 func TestPeerThatHangsAtHandshakeIsGivenUp(t *testing.T) {
 	s := newService(t, 1, nil)
 	l := listenLoopback(t, "127.0.0.1:0")

@@ -44,8 +44,8 @@ func (c *connection) opened() {
 	}
 }
 
-// mayPlace reports whether a session may be opened on another pod. A client that another pod asks for is served or
-// refused here, so that no pod sends a client in circles.
+// mayPlace reports whether a session may be opened on another pod. A client that another pod asks
+// for is served or refused here, so that no pod sends a client in circles.
 func (c *connection) mayPlace() bool { return c.engine.cluster != nil && c.req.proxyPod == "" }
 
 // placeElsewhere asks the peers for a session, those with most room first.
@@ -54,8 +54,8 @@ func (c *connection) placeElsewhere(ctx actor.Context) {
 	c.askNext(ctx)
 }
 
-// askNext asks the next peer. When all have refused, it asks this pod again: a session may have ended, and a detached
-// one that is idle is evicted now.
+// askNext asks the next peer. When all have refused, it asks this pod again: a session may have
+// ended, and a detached one that is idle is evicted now.
 func (c *connection) askNext(ctx actor.Context) {
 	for len(c.candidates) > 0 {
 		peer := c.candidates[0]
@@ -73,15 +73,15 @@ func (c *connection) askNext(ctx actor.Context) {
 }
 
 const (
-	// unresolvedTimeout is how long resume waits for a directory that does not know the owner yet, or for a first sign
-	// of life from it.
+	// unresolvedTimeout is how long resume waits for a directory that does not know the owner yet, or
+	// for a first sign of life from it.
 	unresolvedTimeout = 3 * time.Second
 	// unresolvedRetry is how often resume looks again in that time.
 	unresolvedRetry = 100 * time.Millisecond
 )
 
-// resumeElsewhere re-attaches to a session that another pod owns. It returns false if this pod owns the session, or
-// would own it.
+// resumeElsewhere re-attaches to a session that another pod owns. It returns false if this pod owns
+// the session, or would own it.
 func (c *connection) resumeElsewhere(ctx actor.Context, msg resumeElsewhere) bool {
 	pod, _, ok := ownerOf(c.req.SessionID)
 	if !c.mayPlace() || !ok || pod == c.engine.pod {
@@ -120,7 +120,8 @@ func ownerNotFound() *wire.Error {
 	return err
 }
 
-// closeLinks tells the owner that the socket is gone. The actor stays until the owner has acknowledged it.
+// closeLinks tells the owner that the socket is gone. The actor stays until the owner has
+// acknowledged it.
 func (c *connection) closeLinks(msg socketClosed) {
 	for _, g := range c.links {
 		g.close(msg.cause, msg.delivered)
@@ -139,8 +140,8 @@ func (c *connection) stopIfDone(ctx actor.Context) {
 	}
 }
 
-// abandonLinks is part of cleanup: the socket is gone. After a panic it removes links that would have no actor. If a
-// peer does not receive the End, it finds out with its next probe.
+// abandonLinks is part of cleanup: the socket is gone. After a panic it removes links that would
+// have no actor. If a peer does not receive the End, it finds out with its next probe.
 func (c *connection) abandonLinks() {
 	for _, g := range c.links {
 		g.close(wire.CauseInternal, nil)

@@ -13,12 +13,13 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// originLink is the owner's end of a link: the client of a connection actor here, whose socket is on another pod. Its
-// origin has a mutex rather than a mailbox, because Follow has to return an answer.
+// originLink is the owner's end of a link: the client of a connection actor here, whose socket is
+// on another pod. Its origin has a mutex rather than a mailbox, because Follow has to return an
+// answer.
 //
-// The origin reads transcripts, and a disk may be slow. So events wait in an inbox, and only this link and its
-// connection's actor wait for the disk. The inbox takes as much as a proxy may have unacknowledged; it drops frames
-// beyond that, and the proxy sends them again.
+// The origin reads transcripts, and a disk may be slow. So events wait in an inbox, and only this
+// link and its connection's actor wait for the disk. The inbox takes as much as a proxy may have
+// unacknowledged; it drops frames beyond that, and the proxy sends them again.
 type originLink struct {
 	cluster *cluster
 	id      relay.LinkID
@@ -54,8 +55,8 @@ func newOriginLink(p *cluster, id relay.LinkID, peer string) *originLink {
 	return h
 }
 
-// do runs f with the origin. Then it sets the timer for what the origin has to do next, or removes the link if it has
-// ended.
+// do runs f with the origin. Then it sets the timer for what the origin has to do next, or removes
+// the link if it has ended.
 func (h *originLink) do(f func(*relay.Origin, time.Time)) {
 	if h.locked(f) {
 		h.cluster.remove(h.id, roleOrigin, h.origin.Ended())
@@ -82,7 +83,8 @@ func (h *originLink) locked(f func(*relay.Origin, time.Time)) (ended bool) {
 	return ended
 }
 
-// guarded runs f with the origin. A panic ends the link, and not the pod: this code handles what a peer has sent.
+// guarded runs f with the origin. A panic ends the link, and not the pod: this code handles what a
+// peer has sent.
 func (h *originLink) guarded(f func(*relay.Origin, time.Time), now time.Time) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -122,7 +124,8 @@ func (h *originLink) wake() {
 
 func (h *originLink) peerName() string { return h.peer }
 
-// costOf returns what an event costs in an inbox, in bytes. An event that costs nothing is never dropped.
+// costOf returns what an event costs in an inbox, in bytes. An event that costs nothing is never
+// dropped.
 func costOf(event linkEvent) int {
 	switch e := event.(type) {
 	case linkFrame:
@@ -133,8 +136,8 @@ func costOf(event linkEvent) int {
 	return relay.FrameCost
 }
 
-// post has the origin handle an event after those posted before. It does not wait for the origin, and drops events when
-// the inbox is full.
+// post has the origin handle an event after those posted before. It does not wait for the origin,
+// and drops events when the inbox is full.
 func (h *originLink) post(event linkEvent) {
 	cost := costOf(event)
 	h.inboxMu.Lock()

@@ -44,8 +44,9 @@ func (s *service) origins() (all []*originLink) {
 	return all
 }
 
-// TestSlowDiskHoldsUpItsLinkOnly: while the output of one link is read, heartbeats and the frames of all others are taken from the
-// same peer, which would be called dead otherwise. What comes for that link meanwhile is bounded, and heard of afterwards.
+// TestSlowDiskHoldsUpItsLinkOnly: while the output of one link is read, heartbeats and the frames
+// of all others are taken from the same peer, which would be called dead otherwise. What comes for
+// that link meanwhile is bounded, and heard of afterwards.
 func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	s := newService(t, 2, nil)
 	first, remote := s.served(t)
@@ -96,8 +97,8 @@ func (c *endlessCursor) Next(buf []byte) (transcript.Piece, error) {
 func (c *endlessCursor) Offset() int64 { return c.offset }
 func (c *endlessCursor) Close()        {}
 
-// TestStandstillOfAPeerLosesNothing: what two dozen commands print while the pod of their clients stands still waits
-// for it.
+// TestStandstillOfAPeerLosesNothing: what two dozen commands print while the pod of their clients
+// stands still waits for it.
 func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 	s := newService(t, 2, nil)
 	var clients []*testClient
@@ -145,7 +146,8 @@ func TestPanicInALinkEndsTheLink(t *testing.T) {
 	s.stop(near, remote, other, again)
 }
 
-// TestUnreadOutputCountsWhileThereIsASocket: the client of a link that has ended may have all of its window unread, while others come.
+// TestUnreadOutputCountsWhileThereIsASocket: the client of a link that has ended may have all of
+// its window unread, while others come.
 func TestUnreadOutputCountsWhileThereIsASocket(t *testing.T) {
 	s := newService(t, 2, nil)
 	near, remote := s.served(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// proxyLink is this pod's end of a link to the session of another pod. It belongs to its connection's actor; post sends
-// what happens on other goroutines there, as a linkMessage.
+// proxyLink is this pod's end of a link to the session of another pod. It belongs to its
+// connection's actor; post sends what happens on other goroutines there, as a linkMessage.
 type proxyLink struct {
 	conn    *connection
 	cluster *cluster

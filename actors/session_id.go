@@ -2,8 +2,8 @@ package actors
 
 import "github.com/troupe-dev/troupe/actors/wire"
 
-// A session id is the name of the pod that owns the session, a dot and 32 hexadecimal digits: the first incarnationDigits
-// are those of the pod's incarnation, the others are random.
+// A session id is the name of the pod that owns the session, a dot and 32 hexadecimal digits: the
+// first incarnationDigits are those of the pod's incarnation, the others are random.
 const (
 	sessionDigits     = 32
 	incarnationDigits = 8 // enough to tell the incarnations of one pod apart
@@ -14,8 +14,8 @@ func (e *Engine) newSessionID() string {
 	return e.pod + "." + e.incarnation.String()[:incarnationDigits] + randomHex((sessionDigits-incarnationDigits)/2)
 }
 
-// ownerOf returns the pod that owns a session, and what its id has of that pod's incarnation. ok is false for what is
-// no session id.
+// ownerOf returns the pod that owns a session, and what its id has of that pod's incarnation. ok is
+// false for what is no session id.
 func ownerOf(session string) (pod, incarnation string, ok bool) {
 	dot := len(session) - sessionDigits - 1
 	if dot < 1 || session[dot] != '.' {

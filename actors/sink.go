@@ -1,32 +1,14 @@
 package actors
 
-import (
-	"github.com/troupe-dev/troupe/actors/relay"
-	"github.com/troupe-dev/troupe/actors/wire"
-)
+import "github.com/troupe-dev/troupe/actors/relay"
 
-// Sink is the socket side of a connection: the socket, implemented by the
-// gateway. Its methods are called from actors, in order. They must not block,
-// and they must be safe after the socket has closed.
-type Sink interface {
-	// Reply answers the request with that id. An empty id answers none in particular
-	// and travels as null.
-	Reply(id wire.ID, result any, err *wire.Error)
-	// Notify sends a notification.
-	Notify(method string, params any)
-	// Follow streams an execution's transcript after everything sent before.
-	// A second Follow of an execution replaces the first. It returns false if the feed
-	// came too late: the connection is ending, and Connection.Closed will not report it.
-	Follow(Feed) bool
-	// Disconnect sends what is queued, within the write timeout, and closes with cause.Code().
-	Disconnect(wire.Cause)
-}
+// Sink is the socket of a connection. The gateway implements it; actors call it.
+type Sink = relay.Sink
 
-// Feed is the output of one execution, to be pulled by a connection.
+// Feed is the output of one execution, which a connection pulls.
 type Feed = relay.Feed
 
-// Cursor reads a transcript. Marks in its pieces are *wire.Warning or
-// *wire.Completed, to be sent as notifications at their place. See transcript.Cursor.
+// Cursor reads a transcript.
 type Cursor = relay.Cursor
 
 // ConnectRequest opens a connection actor.

@@ -7,8 +7,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// benchmarkTransport sends envelopes of one size from one transport to another over loopback, in plain text. At most
-// window bytes are under way.
+// benchmarkTransport sends envelopes of one size from one transport to another over loopback, in
+// plain text. At most window bytes are under way.
 func benchmarkTransport(b *testing.B, size, window int) {
 	b.Helper()
 	underWay := make(chan struct{}, window/size)

@@ -13,8 +13,9 @@ type bufferPool struct{ sizes [len(bufferSizes)]sync.Pool }
 
 var _ mem.BufferPool = (*bufferPool)(nil)
 
-// bufferSizes: what is too large not to be pooled, some output, more, one full frame of it, half a batch and a batch.
-// What waits in a queue holds a whole buffer, so none is much larger than the one before.
+// bufferSizes: what is too large not to be pooled, some output, more, one full frame of it, half a
+// batch and a batch. What waits in a queue holds a whole buffer, so none is much larger than the
+// one before.
 var bufferSizes = [...]int{4 << 10, 12 << 10, 32 << 10, 50 << 10, 80 << 10, maxBatchBytes + 16<<10}
 
 var streamBuffers = new(bufferPool)

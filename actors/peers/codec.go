@@ -9,8 +9,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// batchCodec is the protobuf codec, except that it does not copy the envelopes of a relay.Batch: outBatch hands gRPC
-// the buffers they are in, and inBatch reads them where gRPC has put them together.
+// batchCodec is the protobuf codec, except that it does not copy the envelopes of a relay.Batch:
+// outBatch hands gRPC the buffers they are in, and inBatch reads them where gRPC has put them
+// together.
 type batchCodec struct{ encoding.CodecV2 }
 
 func newBatchCodec() batchCodec { return batchCodec{encoding.GetCodecV2("proto")} }
@@ -59,8 +60,8 @@ func (c batchCodec) Name() string { return "proto" }
 
 var errMalformed = errors.New("not a Batch of the service Peers")
 
-// forEach calls f for each envelope of a batch, in order, and ignores members that this release does not know. What f
-// is given is only valid until it returns.
+// forEach calls f for each envelope of a batch, in order, and ignores members that this release
+// does not know. What f is given is only valid until it returns.
 func forEach(batch []byte, f func(envelope []byte)) error {
 	for len(batch) > 0 {
 		num, typ, n := protowire.ConsumeTag(batch)

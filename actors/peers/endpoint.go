@@ -24,14 +24,17 @@ const (
 )
 
 var (
-	// errRenewed ends a connection that has reached its age, after the peer has received everything sent on it.
+	// errRenewed ends a connection that has reached its age, after the peer has received everything
+	// sent on it.
 	errRenewed = errors.New("renewed")
-	// errIncompatible is an answer of a pod that does not serve the service Peers: releases before 0.2 do not.
+	// errIncompatible is an answer of a pod that does not serve the service Peers: releases before 0.2
+	// do not.
 	errIncompatible = errors.New("the peer runs a release that this one cannot talk to")
 )
 
-// endpoint sends to one peer: a bounded queue, and a goroutine that empties it into a stream and connects again when
-// that breaks. It keeps the order, and loses what is under way when a connection breaks.
+// endpoint sends to one peer: a bounded queue, and a goroutine that empties it into a stream and
+// connects again when that breaks. It keeps the order, and loses what is under way when a
+// connection breaks.
 type endpoint struct {
 	t     *Transport
 	pod   string
@@ -152,8 +155,8 @@ func (ep *endpoint) open(ctx context.Context, conn *grpc.ClientConn) (grpc.Clien
 	return stream, nil
 }
 
-// awaitConnection waits for the outcome of the first attempt: gRPC would go on trying by itself, with an address that
-// may be out of date.
+// awaitConnection waits for the outcome of the first attempt: gRPC would go on trying by itself,
+// with an address that may be out of date.
 func (ep *endpoint) awaitConnection(ctx context.Context, conn *grpc.ClientConn) error {
 	conn.Connect()
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
@@ -167,8 +170,8 @@ func (ep *endpoint) awaitConnection(ctx context.Context, conn *grpc.ClientConn) 
 	return nil
 }
 
-// pump sends what is queued until the stream breaks or is old. A peer that does not read holds up this goroutine, and
-// nothing else.
+// pump sends what is queued until the stream breaks or is old. A peer that does not read holds up
+// this goroutine, and nothing else.
 func (ep *endpoint) pump(ctx context.Context, stream grpc.ClientStream, ended <-chan error) error {
 	// With jitter: a rollout makes many connections at once.
 	age := ep.t.cfg.ConnectionAge/2 + rand.N(ep.t.cfg.ConnectionAge/2)
@@ -196,8 +199,8 @@ func (ep *endpoint) pump(ctx context.Context, stream grpc.ClientStream, ended <-
 	}
 }
 
-// renew ends a stream and waits until the peer has received everything sent on it, so that none of it arrives after
-// what the next stream carries.
+// renew ends a stream and waits until the peer has received everything sent on it, so that none of
+// it arrives after what the next stream carries.
 func (ep *endpoint) renew(ctx context.Context, stream grpc.ClientStream, ended <-chan error) error {
 	if err := stream.CloseSend(); err != nil {
 		return err

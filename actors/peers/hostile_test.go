@@ -3,6 +3,7 @@ package peers
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -18,15 +19,26 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/troupe-dev/troupe/actors/peers/peerca"
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// TestPeersAreAuthenticated: a program without a certificate of the authority, or with one for another name, is refused
-// and counted, and disturbs no peer.
+// TestPeersAreAuthenticated: a program without a certificate of the authority, or with one for
+// another name, is refused and counted, and disturbs no peer.
 func TestPeersAreAuthenticated(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	p := startSecure(t, "pod-0", ca, nil)
 	counted := func(reason string) float64 { return value(t, p.cfg.Metrics.Refused.WithLabelValues(reason)) }
+	servers, clients := sign(t, ca, CertName), sign(t, ca, CertName)
+	for _, c := range []struct {
+		f   *peerca.Files
+		use x509.ExtKeyUsage
+	}{{&servers, x509.ExtKeyUsageServerAuth}, {&clients, x509.ExtKeyUsageClientAuth}} {
+		both := ca.Uses
+		ca.Uses = []x509.ExtKeyUsage{c.use}
+		*c.f = sign(t, ca, CertName)
+		ca.Uses = both
+	}
 	for name, c := range map[string]struct {
 		creds  credentials.TransportCredentials
 		reason string
@@ -35,6 +47,8 @@ func TestPeersAreAuthenticated(t *testing.T) {
 		"no certificate":    {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), RefusedCertificate},
 		"another authority": {certified(t, sign(t, other, CertName)), RefusedCertificate},
 		"another name":      {certified(t, sign(t, ca, "database")), RefusedCertificate},
+		"another use":       {certified(t, servers), RefusedCertificate},
+		"TLS 1.2":           {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}), RefusedHandshake},
 	} {
 		before := counted(c.reason)
 		if _, err := dialPod(t, p.addr, c.creds); err == nil {
@@ -47,14 +61,13 @@ func TestPeersAreAuthenticated(t *testing.T) {
 	}
 
 	// A server at a peer's address must prove the same.
-	for name, f := range map[string]struct {
-		creds credentials.TransportCredentials
-	}{
-		"another authority": {certified(t, sign(t, other, CertName))},
-		"another name":      {certified(t, sign(t, ca, "database"))},
+	for name, creds := range map[string]credentials.TransportCredentials{
+		"another authority": certified(t, sign(t, other, CertName)),
+		"another name":      certified(t, sign(t, ca, "database")),
+		"another use":       certified(t, clients),
 	} {
 		before := counted(RefusedCertificate)
-		addr, opened := serve(t, f.creds, func(stream grpc.ServerStream) error {
+		addr, opened := serve(t, creds, func(stream grpc.ServerStream) error {
 			return stream.SendMsg(&relay.Welcome{Pod: "impostor"})
 		})
 		p.SetPeers(map[string]string{"impostor": addr})
@@ -87,8 +100,8 @@ func serve(t testing.TB, creds credentials.TransportCredentials, f func(grpc.Ser
 	return l.Addr().String(), calls
 }
 
-// TestGarbageIsSurvived: what no peer sends is counted and crashes nothing, and what comes next on the same stream is
-// understood, except after a message so large that gRPC refuses it.
+// TestGarbageIsSurvived: what no peer sends is counted and crashes nothing, and what comes next on
+// the same stream is understood, except after a message so large that gRPC refuses it.
 func TestGarbageIsSurvived(t *testing.T) {
 	p := startPod(t, "pod-0", nil)
 	noise := make([]byte, 4096)
@@ -146,8 +159,8 @@ func TestGarbageIsSurvived(t *testing.T) {
 		}
 	}
 
-	// What a later release may send is ignored without counting it: other members, nothing, and a member of this
-	// release with another type.
+	// What a later release may send is ignored without counting it: other members, nothing, and a
+	// member of this release with another type.
 	before := value(t, malformed)
 	stream, err := dialPod(t, p.addr, nil)
 	if err != nil {
@@ -239,8 +252,9 @@ func TestAPanicEndsItsStream(t *testing.T) {
 	}
 }
 
-// TestStalledPeerCostsBoundedMemory: for a peer that accepts connections and reads nothing, this pod holds no more than
-// its queue, however much is sent to it, and the peer does not keep the transport from closing.
+// TestStalledPeerCostsBoundedMemory: for a peer that accepts connections and reads nothing, this
+// pod holds no more than its queue, however much is sent to it, and the peer does not keep the
+// transport from closing.
 func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	ca := newAuthority(t)
 	stalled := make(chan struct{}, 16)
@@ -293,8 +307,9 @@ func TestStalledPeerCostsBoundedMemory(t *testing.T) {
 	}
 }
 
-// TestReleaseBefore02Dials: a pod of release 0.1 calls proto.actor's remote about once a second. It learns that there
-// is no such service, which it treats as any failure to connect. Here it is counted, logged once, and disturbs no peer.
+// TestReleaseBefore02Dials: a pod of release 0.1 calls proto.actor's remote about once a second. It
+// learns that there is no such service, which it treats as any failure to connect. Here it is
+// counted, logged once, and disturbs no peer.
 func TestReleaseBefore02Dials(t *testing.T) {
 	var logged bytes.Buffer
 	p := startPod(t, "pod-0", func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
@@ -323,8 +338,8 @@ func TestReleaseBefore02Dials(t *testing.T) {
 	}
 }
 
-// TestReleaseBefore02IsDialled: a pod of release 0.1 does not serve Peers. It is tried again with a pause that grows
-// to a second, is logged once, never counts as connected, and has no queue.
+// TestReleaseBefore02IsDialled: a pod of release 0.1 does not serve Peers. It is tried again with a
+// pause that grows to a second, is logged once, never counts as connected, and has no queue.
 func TestReleaseBefore02IsDialled(t *testing.T) {
 	addr, calls := serve(t, nil, func(grpc.ServerStream) error { return status.Error(codes.Unimplemented, "unknown service") })
 	var logged bytes.Buffer

@@ -43,7 +43,8 @@ func NewMetrics(register func(prometheus.Collector)) *Metrics {
 		Refused: vec("troupe_peers_refused_total", "Connections between pods refused, by reason.",
 			"reason", RefusedPlaintext, RefusedCertificate, RefusedHandshake),
 		Malformed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "troupe_peer_malformed_total", Help: "Messages of peers that were ignored because they could not be understood.",
+			Name: "troupe_peer_malformed_total",
+			Help: "Messages of peers that were ignored because they could not be understood.",
 		}),
 	}
 	register(m.Malformed)

@@ -7,13 +7,14 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes of memory may wait for one peer. The queue drops envelopes beyond it, and links send
-	// theirs again. Links send no more than their windows, so 24 of them never fill it.
+	// maxQueued is how many bytes of memory may wait for one peer. The queue drops envelopes beyond
+	// it, and links send theirs again. Links send no more than their windows, so 24 of them never fill
+	// it.
 	maxQueued = 8 << 20
 	// queuedCost is added for each envelope: its place in the queue and its headers.
 	queuedCost = 128
-	// maxBatch and maxBatchBytes bound one message of the stream. Larger ones carried no more per second, and each is
-	// held as a whole at both ends.
+	// maxBatch and maxBatchBytes bound one message of the stream. Larger ones carried no more per
+	// second, and each is held as a whole at both ends.
 	maxBatch      = 64
 	maxBatchBytes = 128 << 10
 )

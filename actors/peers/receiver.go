@@ -18,8 +18,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// unknownLogEvery is how often calls of methods that this release does not serve are logged. Pods of release 0.1 try
-// once a second for as long as they exist beside this one.
+// unknownLogEvery is how often calls of methods that this release does not serve are logged. Pods
+// of release 0.1 try once a second for as long as they exist beside this one.
 const unknownLogEvery = time.Minute
 
 // receiver serves the streams that other pods open.
@@ -30,7 +30,8 @@ type receiver struct {
 	logged time.Time // the last call of an unknown method
 }
 
-// stream serves one stream: it delivers the envelopes of each batch, and counts and ignores what it cannot understand.
+// stream serves one stream: it delivers the envelopes of each batch, and counts and ignores what it
+// cannot understand.
 func (r *receiver) stream(stream grpc.ServerStream) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -76,7 +77,8 @@ func (r *receiver) batch(batch []byte) {
 	}
 }
 
-// unknown refuses a method that this release does not serve. Pods of release 0.1 call proto.actor's remote.
+// unknown refuses a method that this release does not serve. Pods of release 0.1 call proto.actor's
+// remote.
 func (r *receiver) unknown(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
 	r.t.cfg.Metrics.Malformed.Inc()

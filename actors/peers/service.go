@@ -8,9 +8,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// The service Peers of relay.proto. It is written by hand: what protoc-gen-go-grpc generates would make package relay
-// import gRPC, and takes a *relay.Batch where the stream's own batches avoid a copy (see codec.go).
-// TestServiceIsTheOneInTheProto compares the names with the descriptor.
+// The service Peers of relay.proto. It is written by hand: what protoc-gen-go-grpc generates would
+// make package relay import gRPC, and takes a *relay.Batch where the stream's own batches avoid a
+// copy (see codec.go). TestServiceIsTheOneInTheProto compares the names with the descriptor.
 const (
 	serviceName = "troupe.relay.v1.Peers"
 	streamName  = "Stream"

@@ -163,7 +163,8 @@ func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// dial opens a stream of a method as a program of somebody else would. creds are nil for plain text.
+// dial opens a stream of a method as a program of somebody else would. creds are nil for plain
+// text.
 func dial(t testing.TB, addr string, creds credentials.TransportCredentials, method string) (grpc.ClientStream, error) {
 	t.Helper()
 	if creds == nil {
@@ -175,7 +176,7 @@ func dial(t testing.TB, addr string, creds credentials.TransportCredentials, met
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return conn.NewStream(ctx, &serviceDesc.Streams[0], method)
 }

@@ -153,7 +153,9 @@ func (p *TLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsa
 }
 
 // chains are the ways from a certificate to one of the roots.
-func (p *TLS) chains(roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
+func (p *TLS) chains(
+	roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage,
+) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, der := range others {
 		if cert, err := x509.ParseCertificate(der); err == nil {
@@ -222,7 +224,9 @@ func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (c countedCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c countedCredentials) ClientHandshake(
+	ctx context.Context, authority string, raw net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	remote := raw.RemoteAddr().String()
 	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	c.count(remote, err)
@@ -243,7 +247,8 @@ func (c countedCredentials) count(remote string, err error) {
 		// EOF: somebody looked whether the port is open.
 	case errors.As(err, &header):
 		c.refused(RefusedPlaintext, remote, err)
-	case errors.As(err, &verification), errors.Is(err, errNoPeerCertificate), errors.As(err, &alert) && alert.Op == "remote error":
+	case errors.As(err, &verification), errors.Is(err, errNoPeerCertificate),
+		errors.As(err, &alert) && alert.Op == "remote error":
 		c.refused(RefusedCertificate, remote, err)
 	default:
 		c.refused(RefusedHandshake, remote, err)

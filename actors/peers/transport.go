@@ -19,20 +19,22 @@ import (
 )
 
 const (
-	// ConnectionAge is how old a connection may become, because a connection keeps what its handshake found, including
-	// certificates that have been withdrawn since. The pod that dialled replaces it before that age, which loses
-	// nothing; the pod that was dialled ends it at twice that age, which loses what is under way.
+	// ConnectionAge is how old a connection may become, because a connection keeps what its handshake
+	// found, including certificates that have been withdrawn since. The pod that dialled replaces it
+	// before that age, which loses nothing; the pod that was dialled ends it at twice that age, which
+	// loses what is under way.
 	ConnectionAge = time.Hour
 
-	// streamWindow is how much gRPC buffers for a stream that is not read. A fixed value turns off gRPC's estimate,
-	// which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
+	// streamWindow is how much gRPC buffers for a stream that is not read. A fixed value turns off
+	// gRPC's estimate, which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
 	streamWindow = 1 << 20
-	// The write buffer takes a whole batch, so that one system call writes it. Read buffers are held for each connection
-	// as long as it lives; the pod that dialled reads little.
+	// The write buffer takes a whole batch, so that one system call writes it. Read buffers are held
+	// for each connection as long as it lives; the pod that dialled reads little.
 	writeBuffer      = maxBatchBytes
 	readBuffer       = 64 << 10
 	dialerReadBuffer = 4 << 10
-	// maxMessage bounds a message that is received: several times the largest Batch, for later releases.
+	// maxMessage bounds a message that is received: several times the largest Batch, for later
+	// releases.
 	maxMessage = 1 << 20
 	// maxWelcome bounds a message from the pod that was dialled.
 	maxWelcome = 4 << 10
@@ -52,17 +54,17 @@ type Config struct {
 	Log      *slog.Logger // nil: none
 	// ConnectionAge replaces the constant of that name; 0: the constant.
 	ConnectionAge time.Duration
-	// Deliver takes an envelope that has arrived, and Connected the name of a peer that this pod has just connected to,
-	// perhaps again. Envelopes of one connection come in order. Both are required, are called from goroutines of the
-	// transport, and must not block.
+	// Deliver takes an envelope that has arrived, and Connected the name of a peer that this pod has
+	// just connected to, perhaps again. Envelopes of one connection come in order. Both are required,
+	// are called from goroutines of the transport, and must not block.
 	Deliver   func(*relay.Envelope)
 	Connected func(pod string)
 }
 
 // Transport carries envelopes between pods, over the gRPC service Peers of relay.proto.
 //
-// It loses what is under way when a connection breaks, and what is sent while a peer's queue is full. Links send that
-// again.
+// It loses what is under way when a connection breaks, and what is sent while a peer's queue is
+// full. Links send that again.
 type Transport struct {
 	cfg         Config
 	log         *slog.Logger
@@ -145,8 +147,8 @@ func (t *Transport) refused(reason, addr string, err error) {
 	t.log.Warn("peer refused", "reason", reason, "addr", addr, "err", err)
 }
 
-// SetPeers replaces the addresses of all peers. The transport connects to each, again if its address has changed, and
-// disconnects from those that are gone.
+// SetPeers replaces the addresses of all peers. The transport connects to each, again if its
+// address has changed, and disconnects from those that are gone.
 func (t *Transport) SetPeers(addrs map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

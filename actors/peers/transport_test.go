@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// TestConnectionsAreRenewed: a connection that has reached its age is replaced by another, and nothing of what is sent
-// meanwhile is lost, repeated or out of order.
+// TestConnectionsAreRenewed: a connection that has reached its age is replaced by another, and
+// nothing of what is sent meanwhile is lost, repeated or out of order.
 func TestConnectionsAreRenewed(t *testing.T) {
 	const envelopes, connections, underWay = 20_000, 5, 500
 	got := make(chan uint64, underWay)
@@ -63,8 +63,8 @@ func TestOldConnectionsAreEnded(t *testing.T) {
 	}
 }
 
-// TestAnotherPodAtTheAddress: the address of a pod that is gone may belong to another pod by now, which must
-// not receive what was meant for the first.
+// TestAnotherPodAtTheAddress: the address of a pod that is gone may belong to another pod by now,
+// which must not receive what was meant for the first.
 func TestAnotherPodAtTheAddress(t *testing.T) {
 	to, from := startPod(t, "pod-0", nil), startPod(t, "pod-1", nil)
 	ep := &endpoint{t: from.Transport, pod: "gone", addr: to.addr, queue: newQueue()}
@@ -75,7 +75,8 @@ func TestAnotherPodAtTheAddress(t *testing.T) {
 	}
 }
 
-// TestAPeerThatMoves: a new address replaces the old one, and a pod that is no peer any more is sent nothing.
+// TestAPeerThatMoves: a new address replaces the old one, and a pod that is no peer any more is
+// sent nothing.
 func TestAPeerThatMoves(t *testing.T) {
 	first, second, from := startPod(t, "to", nil), startPod(t, "to", nil), startPod(t, "from", nil)
 	for _, to := range []*pod{first, second, first} {
@@ -91,7 +92,8 @@ func TestAPeerThatMoves(t *testing.T) {
 	}
 }
 
-// TestUnreachablePeerHasNoQueue: the heartbeats for a pod that does not start for days are not kept for days.
+// TestUnreachablePeerHasNoQueue: the heartbeats for a pod that does not start for days are not kept
+// for days.
 func TestUnreachablePeerHasNoQueue(t *testing.T) {
 	l := listenLoopback(t)
 	l.Close()
@@ -101,8 +103,8 @@ func TestUnreachablePeerHasNoQueue(t *testing.T) {
 	eventually(t, "nothing waits", func() bool { return from.Queued("gone") == 0 })
 }
 
-// TestPeerThatHangsIsGivenUp: a peer whose kernel accepts connections and whose process does nothing, or that answers
-// with no Welcome.
+// TestPeerThatHangsIsGivenUp: a peer whose kernel accepts connections and whose process does
+// nothing, or that answers with no Welcome.
 func TestPeerThatHangsIsGivenUp(t *testing.T) {
 	l := listenLoopback(t)
 	accepted := make(chan net.Conn, 16)
@@ -157,7 +159,8 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
-// TestBatchesAreBounded: in envelopes and in bytes, in order, and an envelope that is larger goes alone.
+// TestBatchesAreBounded: in envelopes and in bytes, in order, and an envelope that is larger goes
+// alone.
 func TestBatchesAreBounded(t *testing.T) {
 	q := newQueue()
 	put := func(n, size int) {
@@ -183,7 +186,8 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 }
 
-// TestWhatArrivesIsWhatWasSent: batches of any sizes, put together from buffers that are used again.
+// TestWhatArrivesIsWhatWasSent: batches of any sizes, put together from buffers that are used
+// again.
 func TestWhatArrivesIsWhatWasSent(t *testing.T) {
 	to, from := startPod(t, "to", nil), startPod(t, "from", nil)
 	from.SetPeers(map[string]string{"to": to.addr})

@@ -6,7 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// benchmarkRelay carries 10 MiB of output from a transcript to a reader through both ends, marshalling each frame.
+// benchmarkRelay carries 10 MiB of output from a transcript to a reader through both ends,
+// marshalling each frame.
 func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
 	b.Helper()
 	const size = 10 << 20

@@ -7,9 +7,10 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestStalledLinksCostBoundedMemory: clients that do not read, and proxies that do not answer, under commands that never
-// stop, with pieces of one byte, which cost most, and with large ones. Each link is opened when there are no more before it, so that
-// windows are as large as they can be.
+// TestStalledLinksCostBoundedMemory: clients that do not read, and proxies that do not answer,
+// under commands that never stop, with pieces of one byte, which cost most, and with large ones.
+// Each link is opened when there are no more before it, so that windows are as large as they can
+// be.
 func TestStalledLinksCostBoundedMemory(t *testing.T) {
 	const links = 100
 	windows := 0
@@ -77,8 +78,9 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 	}
 }
 
-// TestWindowFollowsTheNumberOfLinks: credit that is granted is not taken back, but no more is granted before the client has read so much that
-// the new window holds; and a link with less of it than it had goes on.
+// TestWindowFollowsTheNumberOfLinks: credit that is granted is not taken back, but no more is
+// granted before the client has read so much that the new window holds; and a link with less of it
+// than it had goes on.
 func TestWindowFollowsTheNumberOfLinks(t *testing.T) {
 	links := 1
 	window := func() int { return WindowFor(links) }
@@ -127,7 +129,8 @@ func heapInUse() int {
 	return int(m.HeapAlloc)
 }
 
-// TestProbesDoNotPileUp: a peer that does not answer is sent a few small frames, however much it misses.
+// TestProbesDoNotPileUp: a peer that does not answer is sent a few small frames, however much it
+// misses.
 func TestProbesDoNotPileUp(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
@@ -171,7 +174,8 @@ func TestSilentEndOfALivingPeerEndsTheLink(t *testing.T) {
 	}
 }
 
-// TestAcknowledgedInTime: what arrived is not kept for retransmission, when there is nothing to send back and when there is much.
+// TestAcknowledgedInTime: what arrived is not kept for retransmission, when there is nothing to
+// send back and when there is much.
 func TestAcknowledgedInTime(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// errEnvelope is what is wrong with an envelope that no release sends.
+// errEnvelope is the error for an envelope that no release sends.
 var errEnvelope = errors.New("not an envelope of this protocol")
 
 // maxPodName is the most bytes of a pod's name (a DNS subdomain, RFC 1123).
 const maxPodName = 253
 
-// Check reports what is wrong with an envelope before anything else looks at it. An unknown
-// kind or body, and a higher version, are not wrong: they are ignored in their place.
+// Check validates an envelope before anything else looks at it. It accepts an unknown kind or body,
+// and a later version: their receivers ignore them.
 func Check(e *Envelope) error {
 	switch {
 	case e == nil:

@@ -8,7 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// encodeRequest makes a message of a request. It returns nil for params that are none of wire's.
+// encodeRequest returns the message for a request, or nil for params that package wire does not
+// have.
 func encodeRequest(id wire.ID, params any) *Request {
 	r := &Request{Id: id}
 	switch params.(type) {
@@ -33,7 +34,7 @@ func encodeRequest(id wire.ID, params any) *Request {
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // or a page of HTML were six times as long as it came
+	e.SetEscapeHTML(false) // which would make a page of HTML up to six times as long
 	if e.Encode(params) != nil {
 		return nil
 	}
@@ -41,17 +42,13 @@ func encodeRequest(id wire.ID, params any) *Request {
 	return r
 }
 
-// decodeRequest makes params of a request, checked as those that a client sends here.
+// decodeRequest returns the params of a request, validated as if the client had sent it to this
+// pod.
 func decodeRequest(r *Request) (any, *wire.Error) {
-	frame, err := wire.AppendRequest(nil, nil, r.GetMethod(), json.RawMessage(r.GetParams()))
-	if err != nil {
-		return nil, wire.Errorf(wire.CodeInternal, "the request was damaged on its way between pods: %v", err)
-	}
-	req, werr := wire.Decode(frame)
-	return req.Params, werr
+	return wire.DecodeParams(r.GetMethod(), r.GetParams())
 }
 
-// encodeReply makes a message of an answer.
+// encodeReply returns the message for an answer.
 func encodeReply(id wire.ID, result any, werr *wire.Error) *Reply {
 	r := &Reply{Id: id}
 	if werr == nil {
@@ -68,7 +65,7 @@ func encodeReply(id wire.ID, result any, werr *wire.Error) *Reply {
 	return r
 }
 
-// decodeReply is the reverse. What no code here looks into stays as it came.
+// decodeReply is the reverse. It leaves JSON as it is that no code here looks into.
 func decodeReply(r *Reply) (any, *wire.Error) {
 	if e := r.GetError(); len(e) > 0 {
 		werr := new(wire.Error)
@@ -86,7 +83,7 @@ func decodeReply(r *Reply) (any, *wire.Error) {
 	return asJSON(r.GetResult()), nil
 }
 
-// asJSON passes JSON on, and nothing else.
+// asJSON returns b if it is JSON, otherwise nil.
 func asJSON(b []byte) any {
 	if !json.Valid(b) {
 		return nil
@@ -94,7 +91,7 @@ func asJSON(b []byte) any {
 	return json.RawMessage(b)
 }
 
-// encodeMark returns the two members of a piece that carry a mark, at most one of them set.
+// encodeMark returns the two members of a piece for a mark; at most one of them is set.
 func encodeMark(mark any) (warning, completed []byte) {
 	switch m := mark.(type) {
 	case *wire.Warning:
@@ -105,7 +102,8 @@ func encodeMark(mark any) (warning, completed []byte) {
 	return warning, completed
 }
 
-// decodeMark is the reverse: nil for a piece without a mark, false for a damaged one.
+// decodeMark is the reverse. It returns nil for a piece without a mark, and false for a damaged
+// one.
 func decodeMark(p *Piece) (mark any, ok bool) {
 	switch {
 	case len(p.GetWarning()) > 0:
@@ -118,7 +116,7 @@ func decodeMark(p *Piece) (mark any, ok bool) {
 	return nil, true
 }
 
-// knownCause returns a cause of a newer version as one that this version has.
+// knownCause returns s if this release has that cause, otherwise the one for a client that is gone.
 func knownCause(s string) wire.Cause {
 	if c := wire.Cause(s); slices.Contains(wire.Causes(), c) {
 		return c

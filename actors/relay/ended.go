@@ -1,24 +1,24 @@
 package relay
 
-// Ended is the one way a link ended. The set is closed; metrics and logs use it as it is.
+// Ended is how a link ended. The set is closed; metrics and logs use it as it is.
 type Ended string
 
 const (
 	// EndedDone: the client was gone, and the owner knows.
 	EndedDone Ended = "done"
-	// EndedPeerDead: nothing was heard of the peer, though it was asked.
+	// EndedPeerDead: the peer was silent although it was asked.
 	EndedPeerDead Ended = "peer_dead"
-	// EndedPeerRestarted: the peer's process is another one now.
+	// EndedPeerRestarted: the peer has another incarnation now.
 	EndedPeerRestarted Ended = "peer_restarted"
 	// EndedPeerUnknown: there is no such pod.
 	EndedPeerUnknown Ended = "peer_unknown"
-	// EndedReset: the peer lives and does not know the link, or gave it up.
+	// EndedReset: the peer is alive, and does not know the link or has given it up.
 	EndedReset Ended = "reset"
 	// EndedOverflow: too many control bytes were unacknowledged.
 	EndedOverflow Ended = "overflow"
-	// EndedProtocol: the other end did what no version does, or this one failed at it.
+	// EndedProtocol: the other end did what no release does, or this end failed.
 	EndedProtocol Ended = "protocol"
-	// EndedSilent: the peer lives, and the link's other end did not answer.
+	// EndedSilent: the peer is alive, and the other end of the link did not answer.
 	EndedSilent Ended = "silent"
 )
 
@@ -30,8 +30,8 @@ func EndedCauses() []Ended {
 	}
 }
 
-// ownerLost reports whether the owner's pod is gone, and its sessions with it. After
-// any other end the session is in its resume window, and the client may come back.
+// ownerLost reports whether the owner's pod is gone, and its sessions with it. After any other end
+// the session is in its resume window, and the client may resume.
 func (e Ended) ownerLost() bool {
 	return e == EndedPeerDead || e == EndedPeerRestarted || e == EndedPeerUnknown
 }

@@ -9,23 +9,25 @@ import (
 )
 
 const (
-	// pieceCost is added for each piece to its bytes: what its structs hold on either side, so that a
+	// pieceCost is added to the bytes of each piece: the size of its structs at either end, so that a
 	// stream of single bytes is bounded too.
 	pieceCost = 256
 	// maxOutput is the most cost of pieces in one frame, unless a mark makes it more.
 	maxOutput = 48 << 10
-	// leastRoom is how much may be sent at least when a frame is begun or a piece added, so that a truncated
-	// line of the default length is never cut in two: only its end says so. It is less for small windows: an eighth of
-	// the first one, since a later one may be a quarter of that, and half of it may not be granted yet.
+	// leastRoom is the least credit with which a frame is begun or a piece added, so that a truncated
+	// line of the default length is never cut in two: only its end says that it is truncated. It is
+	// less for small windows: an eighth of the first one, since a later one may be a quarter of that,
+	// and half of it may not be granted yet.
 	leastRoom = 16 << 10
 	// tinyWindow lets a window move with pieces of one byte.
 	tinyWindow = 4 << 10
-	// markSlack is how far a mark may exceed the credit, since its size shows only when it was read.
+	// markSlack is how far a mark may exceed the credit, since its size is known only after it was
+	// read.
 	markSlack = MaxEnvelope
 )
 
-// window is a proxy's account of the output on its link: how much of it the
-// readers of its feeds are done with. They run on goroutines of their own.
+// window counts how much of the output on a proxy's link the readers of its feeds have consumed.
+// They run on goroutines of their own.
 type window struct {
 	done  atomic.Uint64 // cost since the link began
 	alarm atomic.Uint64 // wake when done gets there; the proxy sets it
@@ -87,7 +89,7 @@ func (f *feed) open(notify func()) (Cursor, error) {
 	return f, nil
 }
 
-// add takes what arrived. What nobody reads any more is given back at once.
+// add takes pieces that have arrived. If the feed is closed, their cost is given back at once.
 func (f *feed) add(items []item, eof bool) {
 	f.mu.Lock()
 	if f.closed {
@@ -107,8 +109,8 @@ func (f *feed) add(items []item, eof bool) {
 	}
 }
 
-// Next implements Cursor as transcript.Cursor does: bytes of one stream are joined as far as
-// they belong together, and a mark, a gap and a truncated line stand alone.
+// Next implements Cursor as transcript.Cursor does: it joins bytes of one stream, and returns a
+// mark, a gap and a truncated line each alone.
 func (f *feed) Next(buf []byte) (transcript.Piece, error) {
 	f.mu.Lock()
 	piece, done, err := f.next(buf)
@@ -187,7 +189,8 @@ func total(items []item) int {
 	return n
 }
 
-// newItem makes an item of a piece that came, whose place is after offset; nil for one that cannot be there.
+// newItem makes an item of a piece that has arrived and must follow offset. It returns false for
+// one that does not.
 func newItem(p *Piece, offset int64) (item, bool) {
 	mark, ok := decodeMark(p)
 	out := transcript.Piece{Offset: p.GetOffset(), Mark: mark, Gap: p.GetGap(), Truncated: p.GetTruncated()}
@@ -203,7 +206,8 @@ func newItem(p *Piece, offset int64) (item, bool) {
 			carries++
 		}
 	}
-	// A piece with no content that this version knows may be a newer one's: it must not move the offset.
+	// A piece without content that this release knows may be one of a later release: it must not move
+	// the offset.
 	ok = ok && carries <= 1 && out.Gap >= 0 && out.Offset == offset+out.Gap+int64(len(out.Data))
 	return item{piece: out, cost: costOf(p)}, ok
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// FuzzEnvelope gives what a peer may send to a pod that has a proxy and an origin: nothing panics, nothing is kept
-// beyond the bounds, and what is not an envelope is counted.
+// FuzzEnvelope gives what a peer may send to a pod that has a proxy and an origin: nothing panics,
+// nothing is kept beyond the bounds, and what is not an envelope is counted.
 func FuzzEnvelope(f *testing.F) {
 	link := LinkID{1}
 	incarnation := Incarnation{2}

@@ -8,37 +8,40 @@ import (
 
 const (
 	// firstRetry is how long a frame may be unacknowledged before the other end is asked what it has.
-	// It is above ackDelay and a busy pod's scheduling; asking in vain costs 60 bytes.
+	// It exceeds ackDelay and the scheduling delays of a busy pod; asking needlessly costs 60 bytes.
 	firstRetry = 250 * time.Millisecond
-	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that came back
-	// in time is asked in time.
+	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that came
+	// back in time is asked in time.
 	lastRetry = 2 * time.Second
 	// ackDelay is how long an acknowledgement waits for a frame to travel with.
 	ackDelay = 40 * time.Millisecond
-	// ackFrames and ackBytes are how much may come before it waits no longer: the sender keeps it until then.
+	// ackFrames and ackBytes are how much may arrive before an acknowledgement is sent at once: the
+	// sender keeps the frames until then.
 	ackFrames = 8
 	ackBytes  = 128 << 10
-	// keepAlive is how long nothing may be heard on an idle link before its other end is asked whether
-	// it exists: this collects links of which one end was given up while the other could not be reached.
+	// keepAlive is how long an idle link may be silent before its other end is asked whether it
+	// exists. This collects links of which one end was given up while the other could not be reached.
 	keepAlive = 10 * time.Second
-	// silentAfter ends a link whose peer lives and whose other end did not answer silentProbes probes.
+	// silentAfter ends a link whose peer is alive and whose other end did not answer silentProbes
+	// probes.
 	silentAfter  = 30 * time.Second
 	silentProbes = 4
 
-	// maxBody is the most bytes of a body in one frame; what is larger is cut into fragments.
+	// maxBody is the most bytes of a body in one frame; larger bodies are cut into fragments.
 	maxBody = 48 << 10
-	// FrameCost is added for each frame to the bytes of its body when they are bounded: its structs' size.
+	// FrameCost is added to the bytes of each frame's body where they are bounded: the size of its
+	// structs.
 	FrameCost = 256
 )
 
-// link is one end of a link: frames go out in order, are kept until they are
-// acknowledged, and come in once each, in order. The transport keeps the order
-// too, but loses frames when a connection resets, and may deliver late ones.
+// link is one end of a link. It sends frames in order, keeps them until they are acknowledged, and
+// delivers the frames of the other end once each, in order. The transport keeps the order too, but
+// loses frames when a connection resets, and may deliver late ones.
 type link struct {
 	id         LinkID
 	send       func(*Frame)
 	deliver    func(time.Time, *Frame) // a sequenced frame, in its turn
-	acked      func()                  // there is progress; may be nil
+	acked      func()                  // something was acknowledged; may be nil
 	counters   *Counters
 	maxControl int
 	maxBody    int
@@ -47,7 +50,8 @@ type link struct {
 	ended   Ended
 	onEnded func(time.Time)
 
-	// Sending. Sequence numbers are 1 to last, those to gone were acknowledged, those to out were sent.
+	// Sending. Sequence numbers are 1 to last, those to gone were acknowledged, those to out were
+	// sent.
 	last, out, gone uint64
 	unacked         []pending // gone+1 to last
 	control, data   int       // cost of these
@@ -63,7 +67,7 @@ type link struct {
 
 	// Receiving.
 	received uint64
-	frozen   bool      // nothing more is taken, nor acknowledged
+	frozen   bool      // nothing more is accepted or acknowledged
 	gapTold  uint64    // the other end was told that this frame is missing
 	heard    time.Time // anything
 	asked    time.Time // the last probe of an idle link
@@ -84,7 +88,8 @@ func newLink(now time.Time, id LinkID, opener bool) link {
 	return link{id: id, maxBody: maxBody, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
 }
 
-// enqueue sends a body, in its turn. Output is bounded by its sender, everything else here.
+// enqueue sends a body after those before. The sender bounds output; everything else is bounded
+// here.
 func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	if l.ended != "" {
 		return
@@ -127,7 +132,7 @@ func (l *link) push(now time.Time, p pending) {
 	l.flush(now)
 }
 
-// flush sends what was never sent and may be.
+// flush sends the frames that were never sent and may be sent now.
 func (l *link) flush(now time.Time) {
 	for l.out < l.last && (!l.first || l.out == 0) {
 		if l.out == l.gone {
@@ -162,7 +167,7 @@ func (l *link) receive(now time.Time, f *Frame) {
 	}
 	l.acknowledged(now, f.Ack)
 	if l.ended != "" {
-		return // that was all it waited for
+		return // it only waited for that acknowledgement
 	}
 	if f.Seq > 0 {
 		l.sequenced(now, f)
@@ -176,7 +181,7 @@ func (l *link) receive(now time.Time, f *Frame) {
 	case *Frame_Reset_:
 		why := EndedReset
 		if body.Reset_.GetReason() == Reset_OVERFLOW {
-			why = EndedOverflow // there; the client learns the same as of one here
+			why = EndedOverflow // at the other end; the client is told the same as for one here
 		}
 		l.end(now, why)
 	default:
@@ -246,7 +251,7 @@ func (l *link) sequenced(now time.Time, f *Frame) {
 	}
 }
 
-// bodySize is what a frame's sender keeps of it, as far as acknowledging early is about that.
+// bodySize estimates what the sender of a frame keeps until it is acknowledged.
 func bodySize(f *Frame) int {
 	n := FrameCost
 	switch body := f.Body.(type) {
@@ -260,14 +265,14 @@ func bodySize(f *Frame) int {
 	return n
 }
 
-// join returns the frame whose last fragment this is, else nil.
+// join returns the frame whose last fragment this is, otherwise nil.
 func (l *link) join(now time.Time, part *Fragment) *Frame {
 	if len(l.parts)+len(part.GetData()) > l.maxControl+MaxEnvelope {
 		l.violated(now)
 		return nil
 	}
 	if l.parts == nil {
-		l.parts = []byte{} // it has begun, even with an empty one
+		l.parts = []byte{} // it has begun, even with an empty fragment
 	}
 	l.parts = append(l.parts, part.GetData()...)
 	if !part.GetLast() {
@@ -294,7 +299,7 @@ func (l *link) owe(now time.Time, size int) {
 
 func (l *link) postAck() { l.post(&Frame{Body: &Frame_Acknowledge{&Ack{}}}) }
 
-// freeze takes and acknowledges nothing from now on: what the other end knows to have arrived is what was used.
+// freeze stops accepting and acknowledging frames: the other end then knows which frames were used.
 func (l *link) freeze() {
 	l.frozen, l.parts = true, nil
 }
@@ -304,7 +309,8 @@ func (l *link) violated(now time.Time) {
 	l.fail(now, EndedProtocol, Reset_PROTOCOL)
 }
 
-// fail ends the link and tells the other end, which is told again if it goes on: see Table.
+// fail ends the link and tells the other end. If that goes on all the same, the Table tells it
+// again.
 func (l *link) fail(now time.Time, why Ended, reason Reset_Reason) {
 	if l.ended != "" {
 		return
@@ -314,7 +320,7 @@ func (l *link) fail(now time.Time, why Ended, reason Reset_Reason) {
 	l.end(now, why)
 }
 
-// end ends the link. Whoever uses it learns of it, once.
+// end ends the link, and tells its proxy or origin once.
 func (l *link) end(now time.Time, why Ended) {
 	if l.ended != "" {
 		return

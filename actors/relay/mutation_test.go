@@ -45,7 +45,8 @@ var mutations = []struct{ name, file, old, new string }{
 	{"a Reset answers a Reset", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe && false {"},
 }
 
-// TestMutationsApply: a mutation whose text the code no longer has would be missed only by who runs TestMutations.
+// TestMutationsApply: a mutation whose text the code no longer has would be missed only by who runs
+// TestMutations.
 func TestMutationsApply(t *testing.T) {
 	for _, m := range mutations {
 		if _, err := mutate(m.file, m.old, m.new); err != nil {
@@ -66,8 +67,9 @@ func mutate(file, old, replacement string) (string, error) {
 	return strings.Replace(string(source), old, replacement, 1), nil
 }
 
-// TestMutations shows that the tests can fail: each mutation is found, nearly all by the simulation within TROUPE_MUTATIONS
-// seeds. It builds the package once for each of them, so it runs only when that variable is set, e.g. to 2000.
+// TestMutations shows that the tests can fail: each mutation is found, nearly all by the simulation
+// within TROUPE_MUTATIONS seeds. It builds the package once for each of them, so it runs only when
+// that variable is set, e.g. to 2000.
 func TestMutations(t *testing.T) {
 	seeds := os.Getenv("TROUPE_MUTATIONS")
 	if seeds == "" {

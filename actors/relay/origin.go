@@ -10,29 +10,34 @@ import (
 
 const (
 	// DefaultLeaveTimeout is how long a Disconnect waits for the output before it, as the gateway's
-	// write timeout does for a client here.
+	// write timeout does for a client of this pod.
 	DefaultLeaveTimeout = 10 * time.Second
-	// endTimeout is how long after Disconnect the proxy may take to say that the client is gone. It has
-	// a write timeout to send what it holds.
+	// endTimeout is how long after Disconnect the proxy may take to report that the client is gone.
+	// Its gateway has a write timeout to send what it holds.
 	endTimeout = 15 * time.Second
 )
 
 // OriginConfig is what an origin needs.
 type OriginConfig struct {
 	Link LinkID // of the frame that opened it
-	// Connect opens a connection to the engine. Called once, before Request. A Resume in it follows as the first Request.
+	// Connect opens a connection to the engine. It is called once, before Request. A Resume in its
+	// parameters follows as the first Request.
 	Connect func(OpenParams)
-	// Request passes a request on: each that the client made, once, in order. Answered by Origin.Reply unless id is empty.
+	// Request passes a request on: each request of the client once, in order. Origin.Reply answers it,
+	// unless id is empty.
 	Request func(id wire.ID, params any)
-	// Closed says that the client is gone. Called once, last, if Connect was: see actors.Connection.Closed.
+	// Closed says that the client is gone. If Connect was called, Closed is called once, as the last
+	// call: see actors.Connection.Closed.
 	Closed func(cause wire.Cause, delivered map[string]int64)
 	// Send and Wake: see ProxyConfig. Wake is called when a transcript has more.
 	Send func(*Frame)
 	Wake func()
-	// Window returns what bounds the cost of output that is not acknowledged, whatever the proxy allows. It is asked before each frame
-	// of output, and may return less than at first, but no less than a quarter of that. nil: always LeastWindow.
+	// Window bounds the cost of output that is not acknowledged, whatever the proxy allows. It is
+	// called before each frame of output, and may return less than at first, but no less than a
+	// quarter of that. nil: always LeastWindow.
 	Window func() int
-	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0: DefaultMaxControl.
+	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0:
+	// DefaultMaxControl.
 	MaxControl int
 	// LeaveTimeout is how long Disconnect waits for output to be pulled. 0: DefaultLeaveTimeout.
 	LeaveTimeout time.Duration
@@ -40,8 +45,8 @@ type OriginConfig struct {
 	Counters *Counters
 }
 
-// Origin is the end of a link on the pod that owns the session: to the engine it is
-// a client. Its methods do not block. They are for one goroutine at a time.
+// Origin is the end of a link on the pod that owns the session. To the engine it is a client. Its
+// methods do not block. They are for one goroutine at a time.
 type Origin struct {
 	cfg  OriginConfig
 	link link
@@ -73,7 +78,8 @@ type originFeed struct {
 	ready     atomic.Bool // there may be something to send
 }
 
-// followed remembers a Follow that is not acknowledged: if the client is gone before, it was not given that output.
+// followed is a Follow that is not acknowledged. If the client goes first, it was not given that
+// output.
 type followed struct {
 	seq uint64
 	at  executionAt
@@ -105,13 +111,15 @@ func (h *Origin) Receive(now time.Time, f *Frame) {
 // PeerLost says that the peer is gone.
 func (h *Origin) PeerLost(now time.Time, why Ended) { h.link.end(now, why) }
 
-// Fail ends the link because this end cannot go on. The proxy is told, so that its client may come again.
+// Fail ends the link because this end cannot go on. It tells the proxy, so that the client may
+// connect again.
 func (h *Origin) Fail(now time.Time) { h.link.fail(now, EndedProtocol, Reset_PROTOCOL) }
 
-// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
+// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a
+// hint.
 func (h *Origin) Reconnected(now time.Time) { h.link.reconnected(now) }
 
-// Wake is called after OriginConfig.Wake.
+// Wake follows a call of OriginConfig.Wake.
 func (h *Origin) Wake(now time.Time) { h.pump(now) }
 
 // Tick does what is due at now.
@@ -137,14 +145,14 @@ func (h *Origin) Done() bool { return h.link.ended != "" }
 // Ended says how the link ended; empty while it has not.
 func (h *Origin) Ended() Ended { return h.link.ended }
 
-// Reply implements what Sink.Reply is for the engine.
+// Reply does what Sink.Reply describes.
 func (h *Origin) Reply(now time.Time, id wire.ID, result any, err *wire.Error) {
 	if h.leaving == "" {
 		h.link.enqueue(now, &Frame_Reply{encodeReply(id, result, err)})
 	}
 }
 
-// Notify does the same for Sink.Notify.
+// Notify does what Sink.Notify describes.
 func (h *Origin) Notify(now time.Time, method string, params any) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
@@ -161,7 +169,8 @@ func (h *Origin) Notify(now time.Time, method string, params any) {
 	h.link.enqueue(now, &Frame_Notify{n})
 }
 
-// Follow does the same for Sink.Follow: false means that the feed was not taken, and that Closed has not told of it.
+// Follow does what Sink.Follow describes. false means that the feed was not taken, and that
+// Closed did not report it.
 func (h *Origin) Follow(now time.Time, f Feed) bool {
 	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
 		return false
@@ -208,7 +217,7 @@ func (h *Origin) drop(i int) {
 	}
 }
 
-// Disconnect does the same for Sink.Disconnect: it travels after the output that is there.
+// Disconnect does what Sink.Disconnect describes: it travels after the output that there is.
 func (h *Origin) Disconnect(now time.Time, cause wire.Cause) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
@@ -217,7 +226,7 @@ func (h *Origin) Disconnect(now time.Time, cause wire.Cause) {
 	h.pump(now)
 }
 
-// deliver takes what the proxy sent, in order.
+// deliver takes the frames of the proxy, in order.
 func (h *Origin) deliver(now time.Time, f *Frame) {
 	if open, ok := f.Body.(*Frame_Open); ok != !h.connected {
 		h.link.violated(now) // the first frame opens, and no other
@@ -274,7 +283,8 @@ func (h *Origin) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
 	}
 }
 
-// end is the client's. Feeds that the proxy had not heard of when it ended were not delivered.
+// end handles the end of the client. Feeds that had not been announced to the proxy by then were
+// not delivered.
 func (h *Origin) end(now time.Time, m *End) {
 	var delivered map[string]int64
 	if m.GetDeliveredKnown() {
@@ -293,7 +303,7 @@ func (h *Origin) end(now time.Time, m *End) {
 	h.link.end(now, EndedDone)
 }
 
-// acked forgets the feeds that the proxy has heard of.
+// acked forgets the Follows that the proxy has acknowledged.
 func (h *Origin) acked() {
 	n := 0
 	for n < len(h.unseen) && h.unseen[n].seq <= h.link.gone {
@@ -304,7 +314,7 @@ func (h *Origin) acked() {
 	}
 }
 
-// linkEnded stops what depended on the link.
+// linkEnded closes the feeds and tells the engine.
 func (h *Origin) linkEnded(time.Time) {
 	for len(h.feeds) > 0 {
 		h.drop(len(h.feeds) - 1)

@@ -182,7 +182,8 @@ func TestOpeningAndRequestsTravelWhole(t *testing.T) {
 	}
 }
 
-// TestUnknownBodiesAreTolerated: a newer release sends a body that this one does not know, in its turn.
+// TestUnknownBodiesAreTolerated: a newer release sends a body that this one does not know, in its
+// turn.
 func TestUnknownBodiesAreTolerated(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
@@ -212,7 +213,8 @@ func TestRequestOfANewerReleaseIsRefused(t *testing.T) {
 	}
 }
 
-// TestFeedsThatWereNotTakenAreMissed: the owner must not believe that output was read which the client never got.
+// TestFeedsThatWereNotTakenAreMissed: the owner must not believe that output was read which the
+// client never got.
 func TestFeedsThatWereNotTakenAreMissed(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
@@ -249,8 +251,8 @@ func TestOverflowEndsTheLink(t *testing.T) {
 	}
 }
 
-// TestDisconnectHasPatience: a proxy that was told to end, acknowledges everything and does not say that
-// its client is gone, is not waited for beyond endTimeout.
+// TestDisconnectHasPatience: a proxy that was told to end, acknowledges everything and does not say
+// that its client is gone, is not waited for beyond endTimeout.
 func TestDisconnectHasPatience(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()

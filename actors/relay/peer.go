@@ -9,23 +9,24 @@ import (
 const (
 	// HeartbeatEvery is how often a pod tells its peers that it is alive.
 	HeartbeatEvery = time.Second
-	// DeadAfter is how long a peer may be silent although it is asked: four heartbeats. A client learns of the death
-	// of its owner within 5 s, and a pod that stands still for 2 s is not dead.
+	// DeadAfter is how long a peer may be silent although it is asked: four heartbeats. A client
+	// learns of the death of its owner within 5 s, and a pod that stands still for 2 s is not dead.
 	DeadAfter = 4 * time.Second
-	// FirstContactTimeout replaces DeadAfter for a peer that has never been heard. Such a peer can answer only when it
-	// knows where this pod is, and the directory that it reads may be late: by 15 s after an API server was down, by
-	// 45 s if its watch is dead.
+	// FirstContactTimeout replaces DeadAfter for a peer that has never been heard. Such a peer can
+	// answer only when it knows where this pod is, and the directory that it reads may be late: by 15
+	// s after an API server was down, by 45 s if its watch is dead.
 	FirstContactTimeout = time.Minute
-	// askAfter is how long a peer may be silent before it is asked to answer at once, and askEvery the interval at which
-	// it is asked again. Without asking, an outage of 2 s could look like a death, since the first heartbeat after it
-	// may come as late as HeartbeatEvery.
+	// askAfter is how long a peer may be silent before it is asked to answer at once, and askEvery the
+	// interval at which it is asked again. Without asking, an outage of 2 s could look like a death,
+	// since the first heartbeat after it may come as late as HeartbeatEvery.
 	askAfter = 1500 * time.Millisecond
 	askEvery = 500 * time.Millisecond
 
-	// maxIncarnations is how many earlier incarnations of a peer are remembered. Their late envelopes are ignored.
+	// maxIncarnations is how many earlier incarnations of a peer are remembered. Their late envelopes
+	// are ignored.
 	maxIncarnations = 8
-	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each link's other end
-	// gets one, and a peer that keeps sending regardless gets no more than this.
+	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each
+	// link's other end gets one, and a peer that keeps sending regardless gets no more than this.
 	resetsPerSecond = 200
 	resetBurst      = 400
 	// maxPeers bounds the peers that are remembered although they are neither listed nor have links.
@@ -40,8 +41,8 @@ const (
 	PeerIsUnknown PeerState = iota
 	// PeerIsAlive: it was heard within DeadAfter.
 	PeerIsAlive
-	// PeerIsDead: it was not heard within DeadAfter, or never within FirstContactTimeout. It still gets heartbeats, and
-	// may come back.
+	// PeerIsDead: it was not heard within DeadAfter, or never within FirstContactTimeout. It still
+	// gets heartbeats, and may come back.
 	PeerIsDead
 )
 
@@ -141,7 +142,8 @@ func (p *peer) waitingSince() time.Time {
 	return p.heard
 }
 
-// asks reports whether the peer is asked when it is silent. A dead one gets heartbeats, which it answers.
+// asks reports whether the peer is asked when it is silent. A dead one gets heartbeats, which it
+// answers.
 func (p *peer) asks() bool { return p.wanted() && p.state != PeerIsDead }
 
 // askDue is when the peer is asked next.
@@ -204,8 +206,8 @@ func (t *Table) Reserve(name string) {
 	}
 }
 
-// Placement returns the peers that may take a new session: listed, alive and not draining. Those with most room come
-// first, and those believed to be full last, since they may not be.
+// Placement returns the peers that may take a new session: listed, alive and not draining. Those
+// with most room come first, and those believed to be full last, since they may not be.
 func (t *Table) Placement() []string {
 	var all []*peer
 	for _, p := range t.sorted() {

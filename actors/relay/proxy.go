@@ -14,28 +14,32 @@ type ProxyConfig struct {
 	Open OpenParams // what to ask the owner for
 	// Sink is the socket. It is called from the proxy's methods only.
 	Sink Sink
-	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames. The
-	// frame, and what it refers to, never changes afterwards.
+	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames.
+	// The frame, and the memory that it refers to, do not change afterwards.
 	Send func(*Frame)
-	// Wake asks for a call of Proxy.Wake, soon. It is called from any goroutine, with no lock held, and must not block.
+	// Wake asks for a call of Proxy.Wake soon. It is called from any goroutine, with no lock held, and
+	// must not block.
 	Wake func()
-	// Opened is called once when the owner has opened a new session, before the client is told. May be nil.
+	// Opened is called once when the owner has opened a new session, before the client is told. May be
+	// nil.
 	Opened func(session string)
-	// Refused is called once instead, when no session was opened: the owner refused, or was lost first.
-	// The client has been told nothing. If it is nil, the client is told.
+	// Refused is called once instead when no session was opened: the owner refused, or was lost first.
+	// The client has been told nothing. If Refused is nil, the client is told.
 	Refused func(*wire.Error, wire.Cause)
-	// Window returns what bounds the cost of output that the client has not read. It is asked whenever credit is granted,
-	// and may return less than at first, but no less than a quarter of that. nil: always LeastWindow.
+	// Window bounds the cost of output that the client has not read. It is called whenever credit is
+	// granted, and may return less than at first, but no less than a quarter of that. nil: always
+	// LeastWindow.
 	Window func() int
-	// MaxControl bounds the bytes of requests that are not acknowledged. It must exceed the largest request. 0: DefaultMaxControl.
+	// MaxControl bounds the bytes of requests that are not acknowledged. It must exceed the largest
+	// request. 0: DefaultMaxControl.
 	MaxControl int
 	// Counters may be nil.
 	Counters *Counters
 }
 
-// Proxy is the end of a link on the pod that has the client's socket. It passes
-// requests on, and makes of what comes back what a session here would say.
-// Its methods do not block. They are for one goroutine at a time.
+// Proxy is the end of a link on the pod that has the client's socket. It passes requests on, and
+// tells the client what a session here would. Its methods do not block. They are for one goroutine
+// at a time.
 type Proxy struct {
 	cfg    ProxyConfig
 	link   link
@@ -50,8 +54,8 @@ type Proxy struct {
 
 	feeds   map[uint32]*feed
 	newest  map[string]uint32 // of each execution
-	granted uint64            // cost that the origin may have sent
-	came    uint64            // cost that did come
+	granted uint64            // cost that the origin may send
+	came    uint64            // cost that has arrived
 }
 
 // executionAt is a place in an execution's output.
@@ -96,14 +100,16 @@ func setDefault(n *int, value int) {
 // Receive takes a frame of this link.
 func (g *Proxy) Receive(now time.Time, f *Frame) { g.link.receive(now, f) }
 
-// Request passes a request on. params is a pointer to one of wire's …Params; an empty id makes it a notification.
+// Request passes a request on. params is a pointer to one of wire's …Params; an empty id makes it a
+// notification.
 func (g *Proxy) Request(now time.Time, id wire.ID, params any) {
 	if g.over || g.closed || g.link.ended != "" {
 		return
 	}
 	r := encodeRequest(id, params)
 	if r == nil {
-		g.cfg.Sink.Reply(id, nil, wire.Errorf(wire.CodeMethodNotFound, "requests of type %T do not travel between pods", params))
+		err := wire.Errorf(wire.CodeMethodNotFound, "requests of type %T do not travel between pods", params)
+		g.cfg.Sink.Reply(id, nil, err)
 		return
 	}
 	g.expect(id)
@@ -116,8 +122,9 @@ func (g *Proxy) expect(id wire.ID) {
 	}
 }
 
-// Closed says that the client's socket is gone, why, and what was written to it: see actors.Connection.Closed.
-// The client is not called any more. The proxy is needed until it is Done, so that the owner hears of it.
+// Closed says that the client's socket is gone, why, and what was written to it: see
+// actors.Connection.Closed. The client is not called any more. Keep the proxy until it is Done, so
+// that the owner learns of it.
 func (g *Proxy) Closed(now time.Time, cause wire.Cause, delivered map[string]int64) {
 	if g.closed {
 		return
@@ -138,7 +145,7 @@ func (g *Proxy) Closed(now time.Time, cause wire.Cause, delivered map[string]int
 	g.finish(now, end)
 }
 
-// finish sends the last frame. What comes from now on is not used, and so is not acknowledged.
+// finish sends the last frame. Frames that arrive later are not used, and so are not acknowledged.
 func (g *Proxy) finish(now time.Time, end *End) {
 	g.link.freeze()
 	g.link.enqueue(now, &Frame_End{end})
@@ -154,10 +161,12 @@ func (g *Proxy) acked() {
 // PeerLost says that the peer is gone.
 func (g *Proxy) PeerLost(now time.Time, why Ended) { g.link.end(now, why) }
 
-// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a hint.
+// Reconnected says that the transport to the peer was reset, so that frames may be lost. It is a
+// hint.
 func (g *Proxy) Reconnected(now time.Time) { g.link.reconnected(now) }
 
-// Wake is called after ProxyConfig.Wake: the client has read, and there may be credit to grant.
+// Wake follows a call of ProxyConfig.Wake: the client has read output, and there may be credit to
+// grant.
 func (g *Proxy) Wake(now time.Time) {
 	if g.closed || g.link.ended != "" {
 		return
@@ -188,7 +197,7 @@ func (g *Proxy) Done() bool { return g.link.ended != "" }
 // Ended says how the link ended; empty while it has not.
 func (g *Proxy) Ended() Ended { return g.link.ended }
 
-// deliver takes what the origin sent, in order.
+// deliver takes the frames of the origin, in order.
 func (g *Proxy) deliver(now time.Time, f *Frame) {
 	switch body := f.Body.(type) {
 	case *Frame_Reply:
@@ -263,8 +272,8 @@ func (g *Proxy) follow(now time.Time, m *Follow) {
 	}
 }
 
-// output hands pieces to the one who reads them. The origin closed a feed that was replaced
-// before it announced the new one, so that nothing comes for it.
+// output hands pieces to the reader of a feed. Nothing arrives for a feed that was replaced,
+// because the origin closed it before it announced the new one.
 func (g *Proxy) output(now time.Time, o *Output) {
 	f := g.feeds[o.GetFeed()]
 	if f == nil {
@@ -292,7 +301,7 @@ func (g *Proxy) output(now time.Time, o *Output) {
 	}
 }
 
-// forget drops a feed for which nothing more comes. Its reader has it still.
+// forget drops a feed that has ended. Its reader still has it.
 func (g *Proxy) forget(id uint32, execution string) {
 	delete(g.feeds, id)
 	if g.newest[execution] == id {
@@ -318,7 +327,7 @@ func (g *Proxy) disconnect(now time.Time, cause wire.Cause) {
 	g.cfg.Sink.Disconnect(cause)
 }
 
-// refuse passes on that there is no session.
+// refuse reports that no session was opened.
 func (g *Proxy) refuse(err *wire.Error, cause wire.Cause) {
 	if g.cfg.Refused != nil {
 		g.cfg.Refused(err, cause)
@@ -328,7 +337,7 @@ func (g *Proxy) refuse(err *wire.Error, cause wire.Cause) {
 	g.cfg.Sink.Disconnect(cause)
 }
 
-// linkEnded tells the client, unless it is gone or knows.
+// linkEnded tells the client, unless it is gone or has been told.
 func (g *Proxy) linkEnded(time.Time) {
 	g.feeds, g.newest = nil, nil
 	if g.over {

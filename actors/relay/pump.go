@@ -7,8 +7,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// pump sends what output there is, the feeds taking turns, as far as the proxy's
-// credit and the acknowledgements go. Then, if the engine is done with the client, it says so.
+// pump sends the output that there is, with the feeds taking turns, as far as the proxy's credit
+// and the window allow. Then, if the engine has disconnected the client, it sends that.
 func (h *Origin) pump(now time.Time) {
 	if h.link.ended != "" || h.left {
 		return
@@ -35,7 +35,7 @@ func (h *Origin) pump(now time.Time) {
 	h.link.enqueue(now, &Frame_Disconnect{&Disconnect{Cause: string(h.leaving)}})
 }
 
-// nextFeed returns the index of the one whose turn it is among those that have something, or -1.
+// nextFeed returns the index of the next feed that has something to send, or -1.
 func (h *Origin) nextFeed() int {
 	for i := range h.feeds {
 		if at := (h.turn + i) % len(h.feeds); h.feeds[at].ready.Load() {
@@ -96,7 +96,9 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 
 // encode makes a message of a piece. Its data stays in buf until settle.
 func (h *Origin) encode(piece transcript.Piece) *Piece {
-	p := &Piece{Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated}
+	p := &Piece{
+		Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated,
+	}
 	switch {
 	case piece.Mark != nil:
 		if p.Warning, p.Completed = encodeMark(piece.Mark); p.Warning == nil && p.Completed == nil {
@@ -110,8 +112,8 @@ func (h *Origin) encode(piece transcript.Piece) *Piece {
 	return p
 }
 
-// settle gives the pieces memory of their own, of the size they need: they are kept until they are
-// acknowledged, and the transport may read them later still.
+// settle copies the data of the pieces out of buf: they are kept until they are acknowledged, and
+// the transport may read them even later.
 func (h *Origin) settle(out *Output) {
 	own := append([]byte(nil), h.buf...)
 	for _, p := range out.Pieces {

@@ -8,8 +8,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// TestReaderOnAnotherGoroutine: the client's writer reads a feed while frames arrive and credit is granted. A wake that is
-// lost between the two stops the output for ever; a race is for the detector.
+// TestReaderOnAnotherGoroutine: the client's writer reads a feed while frames arrive and credit is
+// granted. A wake that is lost between the two stops the output for ever; a race is for the
+// detector.
 func TestReaderOnAnotherGoroutine(t *testing.T) {
 	const size = 4 << 20
 	wake := make(chan struct{}, 1)

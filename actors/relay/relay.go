@@ -20,10 +20,10 @@ func NewLinkID() LinkID { return random16() }
 
 func (id LinkID) String() string { return hex.EncodeToString(id[:]) }
 
-// Incarnation names one life of a pod's process.
+// Incarnation identifies one run of a pod's process.
 type Incarnation [16]byte
 
-// NewIncarnation returns a random one, for the life that begins.
+// NewIncarnation returns a random one, for a process that starts.
 func NewIncarnation() Incarnation { return random16() }
 
 func (b Incarnation) String() string { return hex.EncodeToString(b[:]) }
@@ -33,26 +33,34 @@ func random16() (b [16]byte) {
 	return b
 }
 
-// Sink is the socket side of a connection. Its methods must not block. See actors.Sink.
+// Sink is the socket of a connection, or stands for one: the gateway implements it, and so does an
+// Origin, whose socket is on another pod. Package actors uses it under the same name. Its methods are called in order.
+// They must not block, and they must be safe after the socket has closed.
 type Sink interface {
+	// Reply answers the request with that id. An empty id answers no particular request, and travels
+	// as null.
 	Reply(id wire.ID, result any, err *wire.Error)
+	// Notify sends a notification.
 	Notify(method string, params any)
+	// Follow streams an execution's transcript after everything sent before. A second Follow of an
+	// execution replaces the first. It returns false if the feed came too late: the connection is
+	// ending, and what it reports as delivered will not mention the execution.
 	Follow(Feed) bool
-	Disconnect(wire.Cause)
+	// Disconnect sends what is queued, within the write timeout, and closes with cause.Code().
+	Disconnect(cause wire.Cause)
 }
 
-// Feed is the output of one execution, to be pulled by a connection.
+// Feed is the output of one execution, which a connection pulls.
 type Feed struct {
 	ExecutionID string
 	Encoding    wire.Encoding
-	// Open makes the cursor. notify is called, at most once for each time the cursor
-	// had nothing to give, when there is more; it must not block.
-	// The caller closes the cursor.
+	// Open makes the cursor, which the caller closes. Each time the cursor had nothing to give, notify
+	// is called at most once, when there is more. notify must not block.
 	Open func(notify func()) (Cursor, error)
 }
 
-// Cursor reads a transcript. Marks in its pieces are *wire.Warning or
-// *wire.Completed, to be sent as notifications at their place. See transcript.Cursor.
+// Cursor reads a transcript. Marks in its pieces are *wire.Warning or *wire.Completed, to be sent
+// as notifications in their place. See transcript.Cursor.
 type Cursor interface {
 	Next(buf []byte) (transcript.Piece, error)
 	Offset() int64
@@ -72,32 +80,34 @@ type OpenParams struct {
 }
 
 const (
-	// LeastWindow and MostWindow bound the window of a link: the cost of output that it has under way or unread, over
-	// all of its feeds. A client that does not read holds so much memory on its own pod, and an
-	// owner whose frames are not acknowledged as much on its pod. LeastWindow is five full
-	// frames, so that some can be read while others travel. See WindowFor.
+	// LeastWindow and MostWindow bound the window of a link: the cost of its output that is under way
+	// or unread, over all of its feeds. A client that does not read holds that much memory on its own
+	// pod, and frames that are not acknowledged hold as much on the owner's pod. LeastWindow is five
+	// full frames, so that some can be read while others travel. See WindowFor.
 	LeastWindow = 256 << 10
 	MostWindow  = 4 * LeastWindow
-	// sharedWindows is what the links of a pod divide among themselves while that is more than LeastWindow for each.
+	// sharedWindows is divided among the links of a pod while that gives each more than LeastWindow.
 	sharedWindows = 8 * MostWindow
-	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of
-	// a link. The gateway lets 4 MiB of requests wait for their answers, and one message more: where messages may
-	// be large, a link needs more.
+	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of a
+	// link, in bytes. The gateway lets 4 MiB of requests wait for their answers, and one more message:
+	// where messages may be large, a link needs more.
 	DefaultMaxControl = 8 << 20
 	// MaxEnvelope bounds an envelope in bytes. Transports reject larger ones.
 	MaxEnvelope = 64 << 10
 )
 
-// WindowFor returns the window of a link on a pod that has so many in the same role, the link itself
-// included: a few are carried at up to three fifths of the rate that a client at the owner's pod gets, where the least window gives half.
+// WindowFor returns the window of a link on a pod with that many links in the same role, including
+// the link itself. A few links reach up to three fifths of the rate that a client of the owner's
+// pod gets; the least window gives half.
 //
-// However links come and go, n of them have the windows for 1, 2, ..., n links in all, 36 MiB if there are 100: put them in the order in which
-// credit was last granted to them; there were r links at least when the r-th got its own.
+// However links come and go, n of them together have at most the windows for 1, 2, ..., n links, 36
+// MiB for 100 links. To see it, order them by when credit was last granted to them: when the r-th
+// got its credit, there were at least r links.
 func WindowFor(links int) int {
 	return share(sharedWindows, LeastWindow, MostWindow, links)
 }
 
-// share divides total among n, who get no less than least and no more than most each.
+// share divides total among n, each of which gets at least least and at most most.
 func share(total, least, most, n int) int {
 	return min(max(total/max(n, 1), least), most)
 }
@@ -117,7 +127,7 @@ type Counters struct {
 	Duplicates  atomic.Uint64 // frames that came again
 	Unknown     atomic.Uint64 // bodies of a newer version, acknowledged and ignored
 	Violations  atomic.Uint64 // envelopes, frames and values that no version sends
-	Stale       atomic.Uint64 // envelopes of an earlier life of their sender
+	Stale       atomic.Uint64 // envelopes of an earlier incarnation of their sender
 	Resets      atomic.Uint64 // sent
 	OutputBytes atomic.Uint64 // of commands, sent by origins; resent ones are not counted again
 }

@@ -2,9 +2,9 @@ package relay
 
 import "time"
 
-// This file is how a link learns what is missing, and sends it again.
+// This file is how a link finds out which frames are missing, and sends them again.
 
-// resend sends everything again that was sent and is missing.
+// resend sends every frame again that was sent and is not acknowledged.
 func (l *link) resend(now time.Time) {
 	l.armed, l.resentProbe = now, l.probes
 	for seq := l.gone + 1; seq <= l.out; seq++ {
@@ -13,8 +13,8 @@ func (l *link) resend(now time.Time) {
 	}
 }
 
-// answered learns what is missing. The same gap is made up for once: if that is
-// lost again, the answer to a probe tells, which was sent later than the frames.
+// answered takes an Ack. It sends the frames of one gap again only once: if they are lost again,
+// the answer to a probe that was sent after them says so.
 func (l *link) answered(now time.Time, ack uint64, a *Ack) {
 	if ack < l.gone || l.gone == l.out {
 		return // old news
@@ -30,7 +30,7 @@ func (l *link) answered(now time.Time, ack uint64, a *Ack) {
 
 func (l *link) probed(now time.Time, p *Probe) {
 	if l.frozen {
-		// What was sent last says that nothing more is taken. The other end misses it.
+		// The last frame said that nothing more is accepted, and the other end does not have it.
 		if l.out > l.gone && now.Sub(l.armed) >= firstRetry {
 			l.resend(now)
 		}
@@ -57,14 +57,14 @@ func (l *link) tick(now time.Time) {
 	l.probe(now)
 }
 
-// probe asks what has arrived. Frames are sent again only when there is an answer,
-// so that a peer that cannot keep up is not sent more because of it.
+// probe asks what has arrived. Frames are sent again only after an answer, so that a peer that
+// cannot keep up does not get more because of it.
 func (l *link) probe(now time.Time) {
 	l.unanswered++
 	l.armed, l.asked = now, now
 	l.retry = min(2*l.retry, lastRetry)
 	if l.first && l.out > 0 {
-		// The other end may not know the link yet, and must not be asked about it.
+		// The other end may not know the link yet, and would answer a probe with a Reset.
 		l.counters.Resends.Add(1)
 		l.transmit(1)
 		return
@@ -84,7 +84,7 @@ func (l *link) probeDue() time.Time {
 	return due.Add(keepAlive)
 }
 
-// next returns when tick has something to do. A link that has ended has nothing.
+// next returns when tick has something to do; zero if the link has ended.
 func (l *link) next() time.Time {
 	if l.ended != "" {
 		return time.Time{}
@@ -92,7 +92,7 @@ func (l *link) next() time.Time {
 	return earliest(l.ackDue, l.probeDue())
 }
 
-// reconnected asks at once what the reset has cost.
+// reconnected asks at once what was lost with the connection.
 func (l *link) reconnected(now time.Time) {
 	if l.ended == "" && l.out > l.gone {
 		l.retry = firstRetry / 2 // probe doubles it

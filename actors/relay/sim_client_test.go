@@ -10,7 +10,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// This file is the gateway of the simulation: a socket writes when it can what the proxy leaves for it.
+// This file is the gateway of the simulation: a socket writes when it can what the proxy leaves for
+// it.
 
 // socket is a client's connection to a pod that does not own its session.
 type socket struct {

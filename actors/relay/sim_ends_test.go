@@ -103,7 +103,8 @@ func (g *simProxy) settle() {
 	})
 }
 
-// share is the window of one of n links of a pod, and shares what all may hold, each that much over.
+// share is the window of one of n links of a pod, and shares what all may hold, each that much
+// over.
 func (w *world) share(n int) int { return share(w.mostWindow, w.window, w.mostWindow, n) }
 
 func (w *world) shares(n, over int) (bound int) {

@@ -14,8 +14,9 @@ import (
 // simSeeds is how many seeds a run has by default.
 var simSeeds = 10_000
 
-// TestSimulation runs the protocol with everything that goes wrong between pods, once for each seed. TROUPE_SEEDS is
-// the number of seeds (default 10,000; 1,000 under the race detector), TROUPE_FIRST_SEED the first. A seed that fails replays with
+// TestSimulation runs the protocol with everything that goes wrong between pods, once for each
+// seed. TROUPE_SEEDS is the number of seeds (default 10,000; 1,000 under the race detector),
+// TROUPE_FIRST_SEED the first. A seed that fails replays with
 //
 //	TROUPE_SEED=N go test ./actors/relay -run TestSimulation -v
 func TestSimulation(t *testing.T) {

@@ -319,7 +319,8 @@ func (p *simPod) stoodStillSince(t time.Time) bool {
 	return false
 }
 
-// mayBeDead reports whether owner may seem dead to p: it could not be heard for long in the last seconds.
+// mayBeDead reports whether owner may seem dead to p: it could not be heard for long in the last
+// seconds.
 func (w *world) mayBeDead(p, owner *simPod) bool {
 	since := w.now.Add(-DeadAfter - 4*time.Second)
 	var sum time.Duration

@@ -20,8 +20,9 @@ type TableConfig struct {
 	Counters *Counters
 }
 
-// Table knows the peers of a pod and the links to them: it makes heartbeats, notices which peers are dead, and says
-// which link an envelope belongs to. It does nothing itself: its methods return what is to be done, as events.
+// Table knows the peers of a pod and the links to them: it makes heartbeats, notices which peers
+// are dead, and says which link an envelope belongs to. It does nothing itself: its methods return
+// what is to be done, as events.
 //
 // The methods, except Wrap, are for one goroutine at a time.
 type Table struct {
@@ -45,7 +46,8 @@ func NewTable(self Self, cfg TableConfig) *Table {
 	return &Table{self: self, cfg: cfg, peers: map[string]*peer{}, links: map[LinkID]*peer{}}
 }
 
-// Event is something to be done, in the order of the events returned: a Send, a LinkLost or a PeerChanged.
+// Event is something to be done, in the order of the events returned: a Send, a LinkLost or a
+// PeerChanged.
 type Event interface{ event() }
 
 type (
@@ -54,8 +56,8 @@ type (
 		Peer     string
 		Envelope *Envelope
 	}
-	// LinkLost says that the peer of a link is dead, or another process now. The table has removed the link: tell its
-	// proxy or origin by PeerLost.
+	// LinkLost says that the peer of a link is dead, or another process now. The table has removed the
+	// link: tell its proxy or origin by PeerLost.
 	LinkLost struct {
 		Link  LinkID
 		Peer  string
@@ -93,7 +95,8 @@ const (
 	OpenOrigin
 )
 
-// Routed is a frame that was in an envelope, and where it belongs. Link and Frame are not set with Ignore.
+// Routed is a frame that was in an envelope, and where it belongs. Link and Frame are not set with
+// Ignore.
 type Routed struct {
 	Verdict Verdict
 	Link    LinkID
@@ -111,8 +114,8 @@ func (t *Table) envelope() *Envelope {
 	return &Envelope{Version: Version, From: t.self.Pod, Incarnation: t.self.Incarnation[:]}
 }
 
-// SetPeers replaces the peers that get heartbeats. A peer that is no longer among them is forgotten when it has no
-// links; until then, only its silence ends them.
+// SetPeers replaces the peers that get heartbeats. A peer that is no longer among them is forgotten
+// when it has no links; until then, only its silence ends them.
 func (t *Table) SetPeers(now time.Time, names []string) []Event {
 	was := make(map[*peer]bool, len(t.peers))
 	for _, p := range t.peers {
@@ -145,7 +148,8 @@ func (t *Table) peer(now time.Time, name string) *peer {
 	return p
 }
 
-// forget drops the peers that get no heartbeats, once no late envelope of an earlier incarnation can arrive.
+// forget drops the peers that get no heartbeats, once no late envelope of an earlier incarnation
+// can arrive.
 func (t *Table) forget(now time.Time) {
 	for name, p := range t.peers {
 		if !p.wanted() && (now.Sub(p.waitingSince()) > tombstoneTTL || len(t.peers) > maxPeers) {
@@ -154,7 +158,8 @@ func (t *Table) forget(now time.Time) {
 	}
 }
 
-// Add enters a link of a proxy or origin. It returns false, and enters nothing, if the peer is dead.
+// Add enters a link of a proxy or origin. It returns false, and enters nothing, if the peer is
+// dead.
 func (t *Table) Add(now time.Time, link LinkID, name string) bool {
 	p := t.peer(now, name)
 	if p.state == PeerIsDead {
@@ -199,8 +204,8 @@ func (t *Table) lose(now time.Time, p *peer, cause Ended) {
 	}
 }
 
-// Route takes an envelope that has arrived: it learns what the envelope says of its sender, and says where the frame
-// in it belongs. Handle the events before the frame.
+// Route takes an envelope that has arrived: it learns what the envelope says of its sender, and
+// says where the frame in it belongs. Handle the events before the frame.
 func (t *Table) Route(now time.Time, e *Envelope) (Routed, []Event) {
 	routed := t.route(now, e)
 	return routed, t.take()
@@ -232,9 +237,10 @@ func (t *Table) route(now time.Time, e *Envelope) Routed {
 
 // heard notes a sign of life. It returns false for one of an incarnation that is over.
 //
-// Incarnations have no order. A late envelope of one that was never heard before looks like a restart, and replaces
-// the incarnation that is alive. That one was wrongly declared dead: it is accepted again when the other has been
-// silent for so long that the peer is dead, and it has spoken since.
+// Incarnations have no order. A late envelope of one that was never heard before looks like a
+// restart, and replaces the incarnation that is alive. That one was wrongly declared dead: it is
+// accepted again when the other has been silent for so long that the peer is dead, and it has
+// spoken since.
 func (t *Table) heard(now time.Time, p *peer, id Incarnation) bool {
 	if e := p.replaced(id); e != nil {
 		goesOn := e.spoke.After(p.heard)
@@ -278,8 +284,8 @@ func (t *Table) routeFrame(now time.Time, p *peer, f *Frame) Routed {
 	return Routed{}
 }
 
-// refuse answers a frame of an unknown link with a Reset. It asks for no answer itself, and never answers an Ack or a
-// Reset, so that two pods cannot go on about a link that neither has.
+// refuse answers a frame of an unknown link with a Reset. It asks for no answer itself, and never
+// answers an Ack or a Reset, so that two pods cannot go on about a link that neither has.
 func (t *Table) refuse(now time.Time, p *peer, link LinkID, f *Frame) {
 	_, probe := f.Body.(*Frame_Probe)
 	if f.Seq == 0 && !probe {
@@ -316,8 +322,8 @@ func (t *Table) Tick(now time.Time) []Event {
 	return t.take()
 }
 
-// awoke restarts the wait for all peers when this process did not run for a while: no peer was asked in that time, so
-// none has failed to answer.
+// awoke restarts the wait for all peers when this process did not run for a while: no peer was
+// asked in that time, so none has failed to answer.
 func (t *Table) awoke(now time.Time) {
 	if !t.lastTick.IsZero() && now.Sub(t.lastTick) > 2*HeartbeatEvery {
 		for _, p := range t.peers {

@@ -17,7 +17,9 @@ import (
 
 // Authority signs certificates of peers.
 type Authority struct {
-	Lifetime time.Duration // of what it signs from now on
+	// Of what it signs from now on.
+	Lifetime time.Duration
+	Uses     []x509.ExtKeyUsage
 
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -45,7 +47,10 @@ func New() (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{lifetime, cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	return &Authority{
+		Lifetime: lifetime, Uses: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		cert: cert, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	}, nil
 }
 
 func serial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
@@ -64,7 +69,7 @@ func (a *Authority) Sign(dir, name string, trusted ...*Authority) (Files, error)
 	template := &x509.Certificate{
 		SerialNumber: serial(), DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(a.Lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: a.Uses,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
