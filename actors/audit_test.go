@@ -22,7 +22,8 @@ import (
 // TestEveryEndIsAccountedOnce: in the metrics and in the audit log, also when
 // something in the server fails.
 func TestEveryEndIsAccountedOnce(t *testing.T) {
-	for _, how := range []string{"exit", "start failed", "process panic", "session panic", "session panic, overtaken", "close", "close, overtaken", "kept, session panic", "kept, close", "kept, process panic", "kept, gone"} {
+	for _, how := range []string{"exit", "start failed", "process panic", "session panic", "session panic, overtaken",
+		"close", "close, overtaken", "kept, session panic", "kept, close", "kept, process panic", "kept, gone"} {
 		t.Run(how, func(t *testing.T) {
 			panics := ""
 			probe := func(kind string, msg any) {
@@ -89,7 +90,8 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 					t.Fatalf("%d audit records", len(records))
 				}
 				r := records[0]
-				if r.Subject != "alice" || r.Session == "" || r.Execution != "x" || len(r.Argv) != 1 || r.Cwd != "/" || r.Completed.Reason != reason {
+				if r.Subject != "alice" || r.Session == "" || r.Execution != "x" || len(r.Argv) != 1 || r.Cwd != "/" ||
+					r.Completed.Reason != reason {
 					t.Errorf("audit record %+v, %+v", r, r.Completed)
 				}
 				total := 0.0
@@ -108,15 +110,16 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 	}
 }
 
-// TestOwnEndsKeepTheirReason: an end that the process actor has not heard of when its session fails is what it was, unless
+// TestOwnEndsKeepTheirReason: an end that the process actor has not seen when its session fails is what it was, unless
 // the session's kill was it.
 func TestOwnEndsKeepTheirReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		events []proc.Event
 		reason wire.Reason
 	}{
-		"crash":               {[]proc.Event{proc.Exited{Signal: syscall.SIGSEGV}}, wire.ReasonSignaled},
-		"memory, at exit":     {[]proc.Event{proc.Exited{Signal: syscall.SIGKILL, OutOfMemory: true}}, wire.ReasonOutOfMemory},
+		"crash": {[]proc.Event{proc.Exited{Signal: syscall.SIGSEGV}}, wire.ReasonSignaled},
+		"memory, at exit": {[]proc.Event{proc.Exited{Signal: syscall.SIGKILL, OutOfMemory: true}},
+			wire.ReasonOutOfMemory},
 		"memory, at death":    {[]proc.Event{proc.Dead{OutOfMemory: true}}, wire.ReasonOutOfMemory},
 		"runner":              {[]proc.Event{proc.Dead{RunnerLost: true}}, wire.ReasonRunnerLost},
 		"start":               {[]proc.Event{proc.StartFailed{Err: &proc.StartError{}}}, wire.ReasonStartFailed},
@@ -200,7 +203,8 @@ func TestPanicsAreLoggedWithSessionAndExecution(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			for line := range strings.Lines(out.String()) {
-				if strings.Contains(line, "actor panicked") && strings.Contains(line, fmt.Sprintf(want, find[wire.Connected](c).SessionID)) {
+				if strings.Contains(line, "actor panicked") &&
+					strings.Contains(line, fmt.Sprintf(want, find[wire.Connected](c).SessionID)) {
 					return
 				}
 			}

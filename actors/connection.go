@@ -169,7 +169,8 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 	}
 	params, ok := msg.params.(*wire.ResumeParams)
 	if !ok {
-		c.sink.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest, "this connection re-attaches to session %s: send resume first", c.req.SessionID))
+		c.sink.Reply(msg.id, nil, wire.Errorf(wire.CodeInvalidRequest,
+			"this connection re-attaches to session %s: send resume first", c.req.SessionID))
 		return
 	}
 	c.attaching, c.resuming = true, msg.id
@@ -230,7 +231,8 @@ func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
 		return
 	}
 	c.closed = true
-	c.engine.system.Root.Send(c.session, connectionClosed{conn: c.self, cause: cause, delivered: delivered, missed: c.missed})
+	c.engine.system.Root.Send(c.session,
+		connectionClosed{conn: c.self, cause: cause, delivered: delivered, missed: c.missed})
 }
 
 // cleanup runs when the actor stops, by a panic too: the socket does not outlive it,

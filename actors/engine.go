@@ -92,7 +92,8 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod, incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
+		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod,
+		incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
 		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
 	}
 	if e.refused == nil {

@@ -175,7 +175,7 @@ func TestSlotIsHeldUntilTheTreeIsDead(t *testing.T) {
 	}
 }
 
-func TestIdleDetachedSessionGivesWay(t *testing.T) {
+func TestIdleDetachedSessionIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(func(tr *fakeTree) {
 			if tr.spec.Argv[2] == "sleep" {
@@ -186,7 +186,8 @@ func TestIdleDetachedSessionGivesWay(t *testing.T) {
 			tr.print("out\n")
 			tr.exit(0)
 		}), func(c *Config) { c.Limits.MaxSessions = 3 }, nil)
-		busy, unread, idle := connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{})
+		busy, unread := connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{})
+		idle := connect(h.Engine, ConnectRequest{})
 		unread.mute = true
 		busy.execute("1", wire.ExecuteParams{Command: "sleep"})
 		unread.execute("1", wire.ExecuteParams{})
@@ -206,7 +207,7 @@ func TestIdleDetachedSessionGivesWay(t *testing.T) {
 			}
 		}
 		if got != 1 {
-			t.Errorf("%d newcomers were let in, want 1: only one session was idle and read", got)
+			t.Errorf("%d clients were let in, want 1: only one session was idle and read", got)
 		}
 		back := connect(h.Engine, ConnectRequest{SessionID: idleHello.SessionID})
 		back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: idleHello.ResumeToken})
@@ -384,7 +385,8 @@ func checkAfterPanic(t *testing.T, h *harness, c, bystander *testClient, what st
 func TestDrainLetsCommandsFinish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(running), nil, nil)
-		short, long, idle := connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{})
+		short, long := connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{})
+		idle := connect(h.Engine, ConnectRequest{})
 		short.execute("1", wire.ExecuteParams{ExecutionID: "short"})
 		long.execute("1", wire.ExecuteParams{ExecutionID: "long"})
 		synctest.Wait()
@@ -412,7 +414,8 @@ func TestDrainLetsCommandsFinish(t *testing.T) {
 		h.runner.tree("short").print("done\n")
 		h.runner.tree("short").exit(0)
 		synctest.Wait()
-		if done := find[wire.Completed](short); done == nil || done.Reason != wire.ReasonExited || short.text("short") != "done\n" {
+		if done := find[wire.Completed](short); done == nil || done.Reason != wire.ReasonExited ||
+			short.text("short") != "done\n" {
 			t.Errorf("short command: %+v", done)
 		}
 		<-drained

@@ -8,8 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestEvictionOrder: the session that has been without a client for longest gives way first, one
-// for each newcomer, whatever the order in which they were opened.
+// TestEvictionOrder: the session that has been without a client for longest is evicted first, one
+// for each client that waits, whatever the order in which they were opened.
 func TestEvictionOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(running), func(c *Config) { c.Limits.MaxSessions = 3 }, nil)
@@ -30,14 +30,14 @@ func TestEvictionOrder(t *testing.T) {
 			clients[i].hangUp(wire.CauseClientGone)
 			time.Sleep(time.Second)
 		}
-		var newcomers []*testClient
+		var late []*testClient
 		for _, i := range order[:2] {
 			c := connect(h.Engine, ConnectRequest{})
 			synctest.Wait()
 			if find[wire.Connected](c) == nil {
 				t.Fatal("no session gave way")
 			}
-			newcomers = append(newcomers, c)
+			late = append(late, c)
 			if r := resume(clients[i]).reply("r"); r == nil || r.err == nil || r.err.Code != wire.CodeNoSession {
 				t.Errorf("session %d, whose turn it was, is still there: %+v", i, r)
 			}
@@ -50,9 +50,9 @@ func TestEvictionOrder(t *testing.T) {
 		refused := connect(h.Engine, ConnectRequest{})
 		synctest.Wait()
 		if cause, ended := refused.hasEnded(); !ended || cause != wire.CauseSessionLimit || h.Stats().Sessions != 3 {
-			t.Errorf("a newcomer beyond the limit: ended %v by %s, %d sessions", ended, cause, h.Stats().Sessions)
+			t.Errorf("a client beyond the limit: ended %v by %s, %d sessions", ended, cause, h.Stats().Sessions)
 		}
-		h.stop(t, append(newcomers, back)...)
+		h.stop(t, append(late, back)...)
 	})
 }
 

@@ -91,7 +91,8 @@ func (e *Engine) remove(x *execution) {
 // killed describes the end of an execution that has no process actor to do so.
 func (x *execution) killed(reason wire.Reason) *wire.Completed {
 	c := &wire.Completed{
-		ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command, ExitCode: -9, Signal: "SIGKILL", Reason: reason,
+		ExecutionID: x.id, Status: wire.StatusFailed, PID: x.command, PGID: x.command,
+		ExitCode: -9, Signal: "SIGKILL", Reason: reason,
 	}
 	if reason == wire.ReasonInternal {
 		c.Error = failedInside()

@@ -43,7 +43,7 @@ func TestInputThatTheCommandReadIsAnsweredSo(t *testing.T) {
 		tree.exit(0)
 		synctest.Wait()
 		if r := c.reply("3"); r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable {
-			t.Errorf("input that nobody will read: %+v", r)
+			t.Errorf("input that will not be read: %+v", r)
 		}
 		if find[wire.Completed](c) != nil {
 			t.Error("completed before the input that was read was answered")

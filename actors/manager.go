@@ -72,13 +72,15 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
 		ctx.Send(msg.conn, placeElsewhere{})
 	case m.draining:
-		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining, "the server is stopping and opens no new sessions: connect again to reach another")
+		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining,
+			"the server is stopping and opens no new sessions: connect again to reach another")
 	case len(ctx.Children()) < m.engine.limits.MaxSessions:
 		m.spawn(ctx, msg)
 	default:
 		victim, pid := m.oldestEvictable(ctx)
 		if pid == nil || msg.proxyPod != "" && m.engine.cluster.hasRoomElsewhere(msg.proxyPod) {
-			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit, "all sessions of this server are in use: try again later")
+			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit,
+				"all sessions of this server are in use: try again later")
 			return
 		}
 		delete(m.evictable, victim)
@@ -151,7 +153,8 @@ func (m *manager) find(ctx actor.Context, msg findSession) {
 
 // refuseAttach gives the one answer for a session that does not exist and for a wrong token.
 func refuseAttach(ctx actor.Context, msg attach) {
-	ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeNoSession, "no such session, or the token is not its token")})
+	ctx.Send(msg.conn, reply{id: msg.id,
+		err: wire.Errorf(wire.CodeNoSession, "no such session, or the token is not its token")})
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
@@ -189,7 +192,8 @@ func (m *manager) survive(ctx actor.Context, msg any) {
 	case openSession:
 		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "the server failed while it opened a session")
 	case findSession:
-		ctx.Send(msg.attach.conn, reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
+		ctx.Send(msg.attach.conn,
+			reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
 		ctx.Send(msg.attach.conn, disconnect{cause: wire.CauseInternal})
 	case evictRefused, drain, drainDeadline, *actor.Terminated:
 		m.handle(ctx)

@@ -68,17 +68,21 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	m.resumed = counter("sessions_resumed_total", "Connections that took a session up again.")
 	m.ended = vec("sessions_ended_total", "Sessions ended, by cause.", "cause", sessionEnds()...)
 	m.started = counter("executions_started_total", "Commands that began to run.")
-	m.notStarted = vec("executions_refused_total", "Requests to execute that were refused before anything ran, by reason.", "reason",
+	m.notStarted = vec("executions_refused_total",
+		"Requests to execute that were refused before anything ran, by reason.", "reason",
 		refusedLimit, refusedNotAllowed, refusedDraining, refusedEnding)
 	m.executions = vec("executions_ended_total", "Executions ended, by reason.", "reason", reasons...)
 	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.",
 		prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
 	m.startSeconds = histogram("execution_start_seconds", "From the request to the running command.", fast)
-	m.firstOutput = histogram("execution_first_output_seconds", "From the request to the command's first byte of output.", fast)
-	m.cancelToDead = histogram("execution_cancel_seconds", "From the decision to end an execution to the death of its last process.", fast)
+	m.firstOutput = histogram("execution_first_output_seconds", "From the request to the command's first byte of output.",
+		fast)
+	m.cancelToDead = histogram("execution_cancel_seconds",
+		"From the decision to end an execution to the death of its last process.", fast)
 	m.duration = histogram("execution_duration_seconds", "From the running command to its end.", slow)
 	m.survivors = counter("execution_survivors_total", "Processes that outlived their command and were killed.")
-	m.panics = vec("actor_panics_total", "Panics recovered in actors, by kind of actor.", "actor", "manager", "session", "process", "connection", "reaper")
+	m.panics = vec("actor_panics_total", "Panics recovered in actors, by kind of actor.", "actor", "manager", "session",
+		"process", "connection", "reaper")
 	m.gauges(e)
 	if r != nil {
 		r.MustRegister(m.all...)
@@ -101,13 +105,16 @@ func (m *metrics) gauges(e *Engine) {
 	}
 	gauge("sessions", "Session slots in use.", func() float64 { return float64(e.sessions.Load()) })
 	gauge("sessions_max", "Session slots.", func() float64 { return float64(e.limits.MaxSessions) })
-	gauge("sessions_detached", "Sessions without a connection, kept for the resume window.", func() float64 { return float64(e.detached.Load()) })
+	gauge("sessions_detached", "Sessions without a connection, kept for the resume window.",
+		func() float64 { return float64(e.detached.Load()) })
 	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.Load()) })
 	gauge("ready", "1 while new sessions and commands are accepted.", truth(e.Ready))
 	gauge("draining", "1 while the server is draining.", truth(e.draining.Load))
-	gauge("drain_deadline_timestamp_seconds", "When the drain cancels what still runs, in seconds since the epoch; 0 while the server is not draining.", func() float64 {
-		return float64(e.drainDeadline.Load()) / 1e9
-	})
+	gauge("drain_deadline_timestamp_seconds",
+		"When the drain cancels what still runs, in seconds since the epoch; 0 while the server is not draining.",
+		func() float64 {
+			return float64(e.drainDeadline.Load()) / 1e9
+		})
 }
 
 func (m *metrics) unregister() {

@@ -74,16 +74,18 @@ func TestRefusedExecutionsAreCountedByReason(t *testing.T) {
 		expect(t, reg, map[string]float64{
 			"executions_refused_total{execution_limit}": 2, "executions_refused_total{not_allowed}": 1,
 			"executions_refused_total{draining}": 1, "executions_refused_total{session_ending}": 0,
-			"executions_started_total": 1, "executions": 1, "ready": 0, "draining": 1, "drain_deadline_timestamp_seconds": deadline,
+			"executions_started_total": 1, "executions": 1, "ready": 0, "draining": 1,
+			"drain_deadline_timestamp_seconds": deadline,
 		})
 		h.runner.tree("x").exit(0)
 		<-drained
-		expect(t, reg, map[string]float64{"executions": 0, "executions_ended_total{exited}": 1, "sessions_ended_total{draining}": 1})
+		expect(t, reg, map[string]float64{"executions": 0, "executions_ended_total{exited}": 1,
+			"sessions_ended_total{draining}": 1})
 		h.stop(t, c)
 	})
 }
 
-// TestRefusedSessionsAreReported to who asked to hear of them, by the metric's reasons.
+// TestRefusedSessionsAreReported to Config.Refused, by the metric's reasons.
 func TestRefusedSessionsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var causes []wire.Cause // written by the manager's goroutine only
@@ -113,7 +115,7 @@ func TestRefusedSessionsAreReported(t *testing.T) {
 	})
 }
 
-// TestDetachedSessionsAreCounted: they hold slots that nobody uses.
+// TestDetachedSessionsAreCounted: they hold slots that no client uses.
 func TestDetachedSessionsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
@@ -133,7 +135,8 @@ func TestDetachedSessionsAreCounted(t *testing.T) {
 			c.conn.Request(wire.ID(fmt.Sprint(i)), &wire.ResumeParams{ResumeToken: hellos[0].ResumeToken})
 			clients = append(clients, c)
 			synctest.Wait()
-			c.conn.Request(wire.ID("again"), &wire.ResumeParams{ResumeToken: hellos[0].ResumeToken}) // back to an offset: no new connection
+			c.conn.Request(wire.ID("again"),
+				&wire.ResumeParams{ResumeToken: hellos[0].ResumeToken}) // back to an offset: no new connection
 		}
 		synctest.Wait()
 		expect(t, reg, map[string]float64{"sessions": 3, "sessions_detached": 2, "sessions_resumed_total": 2})

@@ -61,7 +61,8 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 func (e *Engine) argv(p *wire.ExecuteParams) ([]string, *wire.Error) {
 	if len(p.Argv) == 0 {
 		if e.allow != nil {
-			return nil, wire.Errorf(wire.CodeNotAllowed, "this server runs only the programs on its allow-list, so shell strings are refused: send argv")
+			return nil, wire.Errorf(wire.CodeNotAllowed,
+				"this server runs only the programs on its allow-list, so shell strings are refused: send argv")
 		}
 		return []string{"/bin/sh", "-c", p.Command}, nil
 	}

@@ -50,7 +50,8 @@ type process struct {
 }
 
 func newProcess(e *Engine, session *actor.PID, x *execution) *process {
-	return &process{engine: e, session: session, x: x, plan: x.plan, state: wire.StateStarting, timers: map[any]*time.Timer{}}
+	return &process{engine: e, session: session, x: x, plan: x.plan, state: wire.StateStarting,
+		timers: map[any]*time.Timer{}}
 }
 
 func (p *process) receive(ctx actor.Context) {
@@ -302,7 +303,8 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 
 // onDrop runs in a reader goroutine, once, when output begins to be lost.
 func (p *process) onDrop(reason transcript.DropReason, offset int64) any {
-	code, text := wire.WarnTranscriptWrite, "the server cannot keep more output ("+reason.String()+"): lines are dropped from here on"
+	code := wire.WarnTranscriptWrite
+	text := "the server cannot keep more output (" + reason.String() + "): lines are dropped from here on"
 	if reason == transcript.DropLimit {
 		code, text = wire.WarnOutputLimit, "the output limit is reached: lines are dropped from here on"
 	} else {

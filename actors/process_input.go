@@ -31,7 +31,8 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 	case in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)
 	case len(in.queue) >= maxInputs || in.bytes+int64(len(msg.data)) > p.engine.limits.MaxMessage:
-		err = wire.Errorf(wire.CodeInputUnavailable, "the command has not read %d bytes of earlier input: wait for input to be answered", in.bytes)
+		err = wire.Errorf(wire.CodeInputUnavailable,
+			"the command has not read %d bytes of earlier input: wait for input to be answered", in.bytes)
 		err.Data = &wire.ErrorData{Limit: "max-message", Value: float64(p.engine.limits.MaxMessage), RetryAfterSeconds: 1}
 	}
 	if err != nil {
@@ -68,7 +69,8 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in.queue = in.queue[1:]
 	in.bytes -= int64(len(done.data))
 	if msg.err != nil {
-		ctx.Send(done.conn, reply{id: done.id, err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin")})
+		ctx.Send(done.conn, reply{id: done.id,
+			err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin")})
 		p.closeInput(ctx)
 		return
 	}
@@ -98,6 +100,7 @@ func (p *process) closeInput(ctx actor.Context) {
 		waiting = waiting[1:]
 	}
 	for _, msg := range waiting {
-		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)})
+		ctx.Send(msg.conn, reply{id: msg.id,
+			err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)})
 	}
 }

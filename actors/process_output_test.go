@@ -27,8 +27,8 @@ func (p *latePipe) Read(b []byte) (int, error) {
 	return p.fakePipe.Read(b)
 }
 
-// TestLateReaderBreaksNoLine: what a line begins with is delivered as a prompt when the command pauses, not when this process does. It
-// would stay when the rest of its line is over the limit.
+// TestLateReaderBreaksNoLine: what a line begins with is delivered as a prompt when the command
+// pauses, not when this process does. It would stay when the rest of its line is over the limit.
 func TestLateReaderBreaksNoLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFakeRunner(running)

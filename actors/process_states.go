@@ -60,8 +60,8 @@ var processTable = [...]map[wire.State]wire.State{
 		wire.StateRunning: wire.StateCanceling, wire.StatePaused: wire.StateCanceling, wire.StateKept: wire.StateCanceling,
 	},
 	killBegun: {
-		wire.StateStarting: wire.StateCanceling, wire.StateRunning: wire.StateCanceling, wire.StatePaused: wire.StateCanceling,
-		wire.StateExiting: wire.StateCanceling, wire.StateKept: wire.StateCanceling,
+		wire.StateStarting: wire.StateCanceling, wire.StateRunning: wire.StateCanceling,
+		wire.StatePaused: wire.StateCanceling, wire.StateExiting: wire.StateCanceling, wire.StateKept: wire.StateCanceling,
 	},
 	allReported: {
 		wire.StateStarting: wire.StateExited, wire.StateRunning: wire.StateExited, wire.StatePaused: wire.StateExited,

@@ -10,7 +10,7 @@ import (
 )
 
 // TestPauseBesideTheExitDoesNotFreezeWhatIsKept: a survivor that stands still
-// could be resumed by nobody, since what is kept refuses RESUME.
+// could not be resumed, since what is kept refuses RESUME.
 func TestPauseBesideTheExitDoesNotFreezeWhatIsKept(t *testing.T) {
 	for _, paused := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestPauseBesideTheExitDoesNotFreezeWhatIsKept(t *testing.T) {
 				t.Error("not completed")
 			}
 			if !tree.saw("resume") {
-				t.Errorf("survivors stand still for ever: %v", tree.calls)
+				t.Errorf("survivors stay stopped forever: %v", tree.calls)
 			}
 			h.stop(t, c)
 		})

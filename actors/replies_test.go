@@ -107,7 +107,8 @@ func TestRequestsBehindARefusedResumeAreAnswered(t *testing.T) {
 		hello := find[wire.Connected](c)
 		back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
 		resume := func(id string, after int64) {
-			back.conn.Request(wire.ID(id), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": after}})
+			back.conn.Request(wire.ID(id),
+				&wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": after}})
 		}
 		resume("1", 99)
 		back.conn.Request(wire.ID("2"), &wire.StatusParams{})

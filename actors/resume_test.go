@@ -18,7 +18,8 @@ import (
 // have to forget too, or they grow with every command and miss the next of that name.
 func TestReusedExecutionIDIsFollowedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, newFakeRunner(func(tr *fakeTree) { tr.run(); tr.print("x\n"); tr.exit(0) }), func(c *Config) { c.Limits.KeepFinished = 1 }, nil)
+		h := newHarness(t, newFakeRunner(func(tr *fakeTree) { tr.run(); tr.print("x\n"); tr.exit(0) }),
+			func(c *Config) { c.Limits.KeepFinished = 1 }, nil)
 		c := connect(h.Engine, ConnectRequest{})
 		for i, id := range []string{"a", "b", "a"} {
 			c.execute(fmt.Sprint(i), wire.ExecuteParams{ExecutionID: id})
@@ -116,7 +117,7 @@ func TestSessionWithUnreadEndIsNotGivenAway(t *testing.T) {
 				newcomer := connect(h.Engine, ConnectRequest{})
 				synctest.Wait()
 				if find[wire.Connected](newcomer) != nil {
-					t.Error("the session gave way with an end that nobody has read")
+					t.Error("the session was evicted with an end that no client has read")
 				}
 				h.stop(t, newcomer)
 			})

@@ -218,8 +218,9 @@ func (s *session) started(ctx actor.Context) {
 		ctx.Watch(c.pid)
 		ctx.Send(c.pid, attached{session: s.self})
 		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: &wire.Connected{
-			SessionID: s.id, Version: wire.Version, Capabilities: []string{"execute", "control", "stream", "input", "signal", "resume"},
-			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
+			SessionID: s.id, Version: wire.Version,
+			Capabilities: []string{"execute", "control", "stream", "input", "signal", "resume"},
+			ResumeToken:  token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})
 	}
 	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())

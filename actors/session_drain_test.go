@@ -10,7 +10,7 @@ import (
 )
 
 // TestDrainOfADetachedSession: a session without a client ends with the drain's
-// beginning when there is nothing to read in it. With an end that nobody has read
+// beginning when there is nothing to read in it. With an end that no client has read
 // it waits for its client, until the resume window or the drain has passed.
 func TestDrainOfADetachedSession(t *testing.T) {
 	const away = 20 * time.Second // from the client's leaving to the drain
@@ -84,8 +84,9 @@ func TestDrainOfADetachedSession(t *testing.T) {
 	}
 }
 
-// TestEndThatDidNotArrive: the socket of a client breaks while a drain ends its session, in which nothing runs any more. The client comes back
-// for the end of its command, whatever the server knows of the socket by then.
+// TestEndThatDidNotArrive: the socket of a client breaks while a drain ends its session, in
+// which nothing runs any more. The client comes back for the end of its command, whatever the
+// server knows of the socket by then.
 func TestEndThatDidNotArrive(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -122,14 +123,15 @@ func TestEndThatDidNotArrive(t *testing.T) {
 				h.runner.tree("x").exit(0)
 				synctest.Wait()
 				if _, ended := c.hasEnded(); !ended || tc.sent != (count[wire.Completed](c) == 1) {
-					t.Fatal("no goodbye was said, or the end is not where it should be")
+					t.Fatal("the client was not told to go, or the end is not where it should be")
 				}
 				if tc.gone {
 					known()
 				}
 				time.Sleep(tc.late)
 				back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
-				back.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 0}})
+				back.conn.Request(wire.ID("r"),
+					&wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 0}})
 				synctest.Wait()
 				if r := back.reply("r"); r == nil || r.err != nil || count[wire.Completed](back) != 1 {
 					t.Errorf("resume was answered with %+v", r)

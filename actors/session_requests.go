@@ -37,7 +37,8 @@ func (s *session) request(ctx actor.Context, msg request) {
 		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
 		s.cancel(ctx, eventClientDone, wire.ReasonSessionClosed, wire.CauseClientDone)
 	default:
-		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
+		ctx.Send(msg.conn, reply{id: msg.id,
+			err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
 	}
 }
 
@@ -62,8 +63,10 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		return
 	}
 	if s.live >= s.engine.limits.MaxExecutions {
-		err := wire.Errorf(wire.CodeExecutionLimit, "the session runs %d executions, which is its limit: wait for one to complete", s.live)
-		err.Data = &wire.ErrorData{Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions), RetryAfterSeconds: 1}
+		err := wire.Errorf(wire.CodeExecutionLimit,
+			"the session runs %d executions, which is its limit: wait for one to complete", s.live)
+		err.Data = &wire.ErrorData{Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions),
+			RetryAfterSeconds: 1}
 		refuse(refusedLimit, err)
 		return
 	}
@@ -186,7 +189,8 @@ func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
 func (s *session) checkOffsets(executions map[string]int64) *wire.Error {
 	for id, after := range executions {
 		if x := s.executions[id]; x != nil && (after < 0 || after > x.transcript.End()) {
-			return wire.Errorf(wire.CodeInvalidParams, "executions[%q]: offset %d is not between 0 and %d, the end of its output", id, after, x.transcript.End())
+			return wire.Errorf(wire.CodeInvalidParams,
+				"executions[%q]: offset %d is not between 0 and %d, the end of its output", id, after, x.transcript.End())
 		}
 	}
 	return nil

@@ -48,45 +48,45 @@ func TestSessionInEveryPhase(t *testing.T) {
 }
 
 // sessionCells has a line for each state and event: the phase that follows, and what is sent. c1
-// is the connection that the session began with, c2 another one.
+// is the connection that the session began with, c2 another one. bye is disconnect with its cause.
 const sessionCells = `
 running:
-    attach          serving   c2 answered, c2 attached, c2 follows, not evictable
-    attach_again    serving   c1 answered, c1 follows, not evictable
+    attach          serving   c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving   c1 answered, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     ending    cancel(session_closed)
-    close           ending    c1 answered, c1 process.canceled, cancel(session_closed)
+    close           ending    c1 answered, c1 canceled, cancel(session_closed)
     last_end        serving
     expired         serving
     expired_before  serving
     idle            serving
     evict           serving   evict refused
-    drain           serving   c1 server.draining
-    deadline        ending    c1 process.canceled, cancel(drain)
+    drain           serving   c1 draining
+    deadline        ending    c1 canceled, cancel(drain)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 disconnect(internal), stop
+    failure         stopped   c1 bye(internal), stop
 completed:
-    attach          serving   c2 answered, c2 attached, c2 follows, not evictable
-    attach_again    serving   c1 answered, c1 follows, not evictable
+    attach          serving   c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving   c1 answered, c1 follows, in use
     lost_unread     serving
     lost_read       serving   evictable
     client_done     stopped   stop
-    close           closing   c1 answered, c1 disconnect(session_ended)
+    close           closing   c1 answered, c1 bye(session_ended)
     last_end        serving
     expired         serving
     expired_before  serving
-    idle            closing   c1 disconnect(session_ended)
+    idle            closing   c1 bye(session_ended)
     evict           serving   evict refused
-    drain           drained   c1 disconnect(draining), c1 server.draining
-    deadline        closing   c1 disconnect(draining)
+    drain           drained   c1 bye(draining), c1 draining
+    deadline        closing   c1 bye(draining)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 disconnect(internal), stop
+    failure         stopped   c1 bye(internal), stop
 detached_running:
-    attach          serving   c2 answered, c2 attached, c2 follows, not evictable
-    attach_again    serving   c1 answered, c1 attached, c1 follows, not evictable
+    attach          serving   c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     serving
@@ -102,8 +102,8 @@ detached_running:
     timeout_before  serving
     failure         stopped   stop
 detached_unread:
-    attach          serving   c2 answered, c2 attached, c2 follows, not evictable
-    attach_again    serving   c1 answered, c1 attached, c1 follows, not evictable
+    attach          serving   c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     serving
@@ -119,8 +119,8 @@ detached_unread:
     timeout_before  serving
     failure         stopped   stop
 detached_read:
-    attach          serving   c2 answered, c2 attached, c2 follows, not evictable
-    attach_again    serving   c1 answered, c1 attached, c1 follows, not evictable
+    attach          serving   c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     serving
@@ -136,42 +136,42 @@ detached_read:
     timeout_before  serving
     failure         stopped   stop
 ephemeral:
-    attach          serving   c2 disconnect(no_session), c2 refused -32006
-    attach_again    serving   c1 answered, c1 follows, not evictable
+    attach          serving   c2 bye(no_session), c2 refused -32006
+    attach_again    serving   c1 answered, c1 follows, in use
     lost_unread     stopped   stop
     lost_read       stopped   stop
     client_done     stopped   stop
-    close           closing   c1 answered, c1 disconnect(session_ended)
+    close           closing   c1 answered, c1 bye(session_ended)
     last_end        serving
     expired         serving
     expired_before  serving
-    idle            closing   c1 disconnect(session_ended)
+    idle            closing   c1 bye(session_ended)
     evict           serving   evict refused
-    drain           closing   c1 disconnect(draining), c1 server.draining
-    deadline        closing   c1 disconnect(draining)
+    drain           closing   c1 bye(draining), c1 draining
+    deadline        closing   c1 bye(draining)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 disconnect(internal), stop
+    failure         stopped   c1 bye(internal), stop
 draining:
-    attach          serving   c2 answered, c2 attached, c2 follows, c2 server.draining, not evictable
-    attach_again    serving   c1 answered, c1 follows, c1 server.draining, not evictable
+    attach          serving   c2 answered, c2 attached, c2 draining, c2 follows, in use
+    attach_again    serving   c1 answered, c1 draining, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     ending    cancel(session_closed)
-    close           ending    c1 answered, c1 process.canceled, cancel(session_closed)
-    last_end        drained   c1 disconnect(draining)
+    close           ending    c1 answered, c1 canceled, cancel(session_closed)
+    last_end        drained   c1 bye(draining)
     expired         serving
     expired_before  serving
     idle            serving
     evict           serving   evict refused
-    drain           serving   c1 server.draining
-    deadline        ending    c1 process.canceled, cancel(drain)
+    drain           serving   c1 draining
+    deadline        ending    c1 canceled, cancel(drain)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 disconnect(internal), stop
+    failure         stopped   c1 bye(internal), stop
 detached_draining:
-    attach          drained   c2 answered, c2 attached, c2 disconnect(draining), c2 follows, c2 server.draining, not evictable
-    attach_again    drained   c1 answered, c1 attached, c1 disconnect(draining), c1 follows, c1 server.draining, not evictable
+    attach          drained   c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
+    attach_again    drained   c1 answered, c1 attached, c1 bye(draining), c1 draining, c1 follows, in use
     lost_unread     serving
     lost_read       serving
     client_done     serving
@@ -187,25 +187,25 @@ detached_draining:
     timeout_before  serving
     failure         stopped   stop
 ending:
-    attach          ending    c2 disconnect(no_session), c2 refused -32006
-    attach_again    ending    c1 disconnect(no_session), c1 refused -32006
+    attach          ending    c2 bye(no_session), c2 refused -32006
+    attach_again    ending    c1 bye(no_session), c1 refused -32006
     lost_unread     ending
     lost_read       ending
     client_done     ending
     close           ending    c1 answered
-    last_end        closing   c1 disconnect(session_ended)
+    last_end        closing   c1 bye(session_ended)
     expired         ending
     expired_before  ending
     idle            ending
     evict           ending
-    drain           ending    c1 server.draining
+    drain           ending    c1 draining
     deadline        ending
     timeout         ending
     timeout_before  ending
     failure         stopped   stop
 drained:
-    attach          drained   c1 disconnect(draining), c2 answered, c2 attached, c2 disconnect(draining), c2 follows, c2 server.draining, not evictable
-    attach_again    drained   c1 answered, c1 disconnect(draining), c1 follows, c1 server.draining, not evictable
+    attach          drained   c1 bye(draining), c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
+    attach_again    drained   c1 answered, c1 bye(draining), c1 draining, c1 follows, in use
     lost_unread     serving
     lost_read       lingering
     client_done     stopped   stop
@@ -215,14 +215,14 @@ drained:
     expired_before  drained
     idle            drained
     evict           drained   evict refused
-    drain           drained   c1 server.draining
+    drain           drained   c1 draining
     deadline        closing
     timeout         stopped   stop
     timeout_before  drained
     failure         stopped   stop
 drained_long_ago:
-    attach          drained   c1 disconnect(draining), c2 answered, c2 attached, c2 disconnect(draining), c2 follows, c2 server.draining, not evictable
-    attach_again    drained   c1 answered, c1 disconnect(draining), c1 follows, c1 server.draining, not evictable
+    attach          drained   c1 bye(draining), c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
+    attach_again    drained   c1 answered, c1 bye(draining), c1 draining, c1 follows, in use
     lost_unread     serving
     lost_read       stopped   stop
     client_done     stopped   stop
@@ -232,14 +232,14 @@ drained_long_ago:
     expired_before  drained
     idle            drained
     evict           drained   evict refused
-    drain           drained   c1 server.draining
+    drain           drained   c1 draining
     deadline        closing
     timeout         stopped   stop
     timeout_before  drained
     failure         stopped   stop
 lingering:
-    attach          drained   c2 answered, c2 attached, c2 disconnect(draining), c2 follows, c2 server.draining, not evictable
-    attach_again    drained   c1 answered, c1 attached, c1 disconnect(draining), c1 follows, c1 server.draining, not evictable
+    attach          drained   c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
+    attach_again    drained   c1 answered, c1 attached, c1 bye(draining), c1 draining, c1 follows, in use
     lost_unread     lingering
     lost_read       lingering
     client_done     lingering
@@ -255,8 +255,8 @@ lingering:
     timeout_before  lingering
     failure         stopped   stop
 closing:
-    attach          closing   c2 disconnect(no_session), c2 refused -32006
-    attach_again    closing   c1 disconnect(no_session), c1 refused -32006
+    attach          closing   c2 bye(no_session), c2 refused -32006
+    attach_again    closing   c1 bye(no_session), c1 refused -32006
     lost_unread     stopped   stop
     lost_read       stopped   stop
     client_done     stopped   stop
@@ -266,7 +266,7 @@ closing:
     expired_before  closing
     idle            closing
     evict           closing
-    drain           closing   c1 server.draining
+    drain           closing   c1 draining
     deadline        closing
     timeout         stopped   stop
     timeout_before  closing
@@ -374,7 +374,10 @@ func newSessionBench(t *testing.T) *sessionBench {
 	b := &sessionBench{t: t, conns: map[string]*actor.PID{}}
 	b.h = newHarness(t, newFakeRunner(func(tree *fakeTree) { tree.run() }), nil, b.probe)
 	for _, name := range []string{"c1", "c2"} {
-		b.conns[name] = b.h.system.Root.Spawn(actor.PropsFromFunc(func(ctx actor.Context) { b.toConnection(name, ctx.Message()) }))
+		b.conns[name] = b.h.system.Root.Spawn(actor.PropsFromFunc(func(ctx actor.Context) {
+			b.toConnection(name,
+				ctx.Message())
+		}))
 	}
 	b.s = newSession(b.h.Engine, "pod-0.s", openSession{subject: "alice", conn: b.conns["c1"]})
 	b.pid = b.h.system.Root.Spawn(b.h.props("session", func(ctx actor.Context) {
@@ -431,11 +434,12 @@ func (b *sessionBench) toConnection(name string, msg any) {
 		if c, ok := m.params.(*wire.Connected); ok {
 			b.token = c.ResumeToken
 		}
-		b.note("%s %s", name, m.method)
+		_, method, _ := strings.Cut(m.method, ".")
+		b.note("%s %s", name, method)
 	case follow:
 		b.note("%s follows", name)
 	case disconnect:
-		b.note("%s disconnect(%s)", name, m.cause)
+		b.note("%s bye(%s)", name, m.cause)
 	}
 }
 
@@ -443,7 +447,7 @@ func (b *sessionBench) probe(kind string, msg any) {
 	switch m := msg.(type) {
 	case sessionEvictable:
 		if m.since.IsZero() {
-			b.note("not evictable")
+			b.note("in use")
 		} else {
 			b.note("evictable")
 		}
@@ -499,7 +503,8 @@ func (b *sessionBench) closed(cause wire.Cause, unread bool) {
 }
 
 func (b *sessionBench) attach(name string) {
-	b.tell(attach{conn: b.conns[name], id: wire.ID("2"), subject: "alice", params: wire.ResumeParams{ResumeToken: b.token}})
+	b.tell(attach{conn: b.conns[name], id: wire.ID("2"), subject: "alice",
+		params: wire.ResumeParams{ResumeToken: b.token}})
 	synctest.Wait()
 }
 

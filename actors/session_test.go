@@ -34,7 +34,8 @@ func TestCommandRunsFromRequestToCompletion(t *testing.T) {
 			t.Errorf("order on the wire: %v, want %v", order, want)
 		}
 		done := find[wire.Completed](c)
-		if done == nil || done.ExitCode != 3 || done.Reason != wire.ReasonExited || done.OutputBytes != 6 || c.text("x") != "hello\n" {
+		if done == nil || done.ExitCode != 3 || done.Reason != wire.ReasonExited || done.OutputBytes != 6 ||
+			c.text("x") != "hello\n" {
 			t.Errorf("completed %+v, output %q", done, c.text("x"))
 		}
 		h.stop(t, c)
@@ -147,12 +148,18 @@ func TestControlInEveryState(t *testing.T) {
 		reach func(*testClient, *fakeTree)
 		want  map[string]string // control type → status, or "refused"
 	}{
-		{"starting", func(*testClient, *fakeTree) {}, map[string]string{"PAUSE": "none", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"running", func(_ *testClient, tr *fakeTree) { tr.run() }, map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"paused", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "PAUSE", "x") }, map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"canceling", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "CANCEL", "x") }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
-		{"exiting", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
-		{"exited", func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) }, map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
+		{"starting", func(*testClient, *fakeTree) {},
+			map[string]string{"PAUSE": "none", "RESUME": "resumed", "CANCEL": "canceled"}},
+		{"running", func(_ *testClient, tr *fakeTree) { tr.run() },
+			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
+		{"paused", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "PAUSE", "x") },
+			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
+		{"canceling", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "CANCEL", "x") },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
+		{"exiting", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
+		{"exited", func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
 	}
 	for _, st := range states {
 		for typ, want := range st.want {
@@ -212,7 +219,8 @@ func TestControlOfUnknownExecutionIsAnError(t *testing.T) {
 		c.execute("4", wire.ExecuteParams{ExecutionID: "b"})
 		c.control("5", "CANCEL", "") // two run
 		synctest.Wait()
-		for id, code := range map[string]wire.Code{"1": wire.CodeNoProcess, "2": wire.CodeNoProcess, "5": wire.CodeInvalidParams} {
+		for id, code := range map[string]wire.Code{"1": wire.CodeNoProcess, "2": wire.CodeNoProcess,
+			"5": wire.CodeInvalidParams} {
 			if r := c.reply(id); r == nil || r.err == nil || r.err.Code != code {
 				t.Errorf("request %s: %+v, want code %d", id, r, code)
 			}
@@ -281,7 +289,8 @@ func TestNinthExecutionIsRefused(t *testing.T) {
 
 func TestFinishedExecutionsAreForgottenInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, newFakeRunner(func(tr *fakeTree) { tr.run(); tr.print("x\n"); tr.exit(0) }), func(c *Config) { c.Limits.KeepFinished = 3 }, nil)
+		h := newHarness(t, newFakeRunner(func(tr *fakeTree) { tr.run(); tr.print("x\n"); tr.exit(0) }),
+			func(c *Config) { c.Limits.KeepFinished = 3 }, nil)
 		c := connect(h.Engine, ConnectRequest{})
 		for i := range 10 {
 			c.execute(fmt.Sprint(i), wire.ExecuteParams{ExecutionID: fmt.Sprint("x", i)})
@@ -317,7 +326,8 @@ func TestResumeReplaysFromTheOffset(t *testing.T) {
 
 		again := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
 		again.execute("e", wire.ExecuteParams{}) // too early
-		again.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 4, "y": 0}})
+		again.conn.Request(wire.ID("r"),
+			&wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 4, "y": 0}})
 		synctest.Wait()
 		if r := again.reply("e"); r == nil || r.err == nil || r.err.Code != wire.CodeInvalidRequest {
 			t.Errorf("execute before resume: %+v", r)
@@ -361,7 +371,8 @@ func TestResumeIsRefusedWithOneAnswer(t *testing.T) {
 		bad := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
 		c.execute("1", wire.ExecuteParams{ExecutionID: "x"})
 		synctest.Wait()
-		bad.conn.Request(wire.ID("r"), &wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 99}})
+		bad.conn.Request(wire.ID("r"),
+			&wire.ResumeParams{ResumeToken: hello.ResumeToken, Executions: map[string]int64{"x": 99}})
 		synctest.Wait()
 		if r := bad.reply("r"); r == nil || r.err == nil || r.err.Code != wire.CodeInvalidParams {
 			t.Errorf("offset past the end: %+v", r)

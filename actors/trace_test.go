@@ -67,7 +67,8 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		var r *recorder
 		h := newHarness(t, newFakeRunner(nil), func(c *Config) { r = newRecorder(c) }, nil)
 		c := connect(h.Engine, ConnectRequest{})
-		c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: []string{"secret", "argument"}, OutputLimit: 4, Traceparent: parentSpan})
+		c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: []string{"secret", "argument"}, OutputLimit: 4,
+			Traceparent: parentSpan})
 		synctest.Wait()
 		began := time.Now()
 		time.Sleep(3 * time.Millisecond)
@@ -89,7 +90,8 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		h.stop(t, c)
 
 		root, start, cancel := r.span(t, "execution"), r.span(t, "start"), r.span(t, "cancel")
-		if p := root.Parent(); p.TraceID().String() != parentSpan[3:35] || p.SpanID().String() != parentSpan[36:52] || !p.IsRemote() {
+		if p := root.Parent(); p.TraceID().String() != parentSpan[3:35] || p.SpanID().String() != parentSpan[36:52] ||
+			!p.IsRemote() {
 			t.Errorf("parent %v", p)
 		}
 		for _, s := range []sdktrace.ReadOnlySpan{start, cancel} {
@@ -97,19 +99,23 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 				t.Errorf("%s is not a child of execution", s.Name())
 			}
 		}
-		if !root.StartTime().Equal(began) || !start.StartTime().Equal(began) || start.EndTime().Sub(began) != 3*time.Millisecond {
+		if !root.StartTime().Equal(began) || !start.StartTime().Equal(began) ||
+			start.EndTime().Sub(began) != 3*time.Millisecond {
 			t.Errorf("start from %v to %v, asked for at %v", start.StartTime(), start.EndTime(), began)
 		}
 		if d := cancel.EndTime().Sub(cancel.StartTime()); d != 2*time.Second || root.EndTime().Before(cancel.EndTime()) {
 			t.Errorf("cancel took %v, the execution ended %v after it", d, root.EndTime().Sub(cancel.EndTime()))
 		}
-		if got, want := events(root), []string{"first_output", "output_dropped", "paused", "resumed", "exited"}; !slices.Equal(got, want) {
+		if got, want := events(root), []string{"first_output", "output_dropped", "paused", "resumed",
+			"exited"}; !slices.Equal(got, want) {
 			t.Errorf("events %v, want %v", got, want)
 		}
 		hello := find[wire.Connected](c)
 		for key, want := range map[attribute.Key]any{
-			attrSession: hello.SessionID, attrExecution: "x", attrSubject: "alice", attrReason: "canceled", attrExitCode: int64(-15),
-			attrPID: int64(4242), attrBytes: int64(4), attrDropped: int64(14), attrLines: int64(1), attrTruncated: int64(0), attrSurvivors: int64(2),
+			attrSession: hello.SessionID, attrExecution: "x", attrSubject: "alice", attrReason: "canceled",
+			attrExitCode: int64(-15),
+			attrPID:      int64(4242), attrBytes: int64(4), attrDropped: int64(14), attrLines: int64(1), attrTruncated: int64(0),
+			attrSurvivors: int64(2),
 		} {
 			if got := attr(root, key); got != want {
 				t.Errorf("%s is %v, want %v", key, got, want)
@@ -118,13 +124,14 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		if len(root.Attributes()) != 11 {
 			t.Errorf("attributes %v", root.Attributes()) // nothing of the client's slips in
 		}
-		if attr(cancel, attrReason) != "canceled" || root.Status().Code != codes.Unset || cancel.Status().Code != codes.Unset {
+		if attr(cancel, attrReason) != "canceled" || root.Status().Code != codes.Unset ||
+			cancel.Status().Code != codes.Unset {
 			t.Errorf("cancel for %v, status %v and %v", attr(cancel, attrReason), root.Status(), cancel.Status())
 		}
 	})
 }
 
-// TestTraceOfFailures: an end that is nobody's wish is an error, and every span ends with its execution.
+// TestTraceOfFailures: an end that no client asked for is an error, and every span ends with its execution.
 func TestTraceOfFailures(t *testing.T) {
 	for reason, fail := range map[wire.Reason]func(h *harness, tree *fakeTree, panics *string, c *testClient){
 		wire.ReasonStartFailed: func(_ *harness, tree *fakeTree, _ *string, _ *testClient) {
@@ -164,7 +171,8 @@ func TestTraceOfFailures(t *testing.T) {
 				synctest.Wait()
 				h.stop(t, c)
 				root := r.span(t, "execution")
-				if attr(root, attrReason) != string(reason) || root.Status().Code != codes.Error || root.Status().Description != string(reason) {
+				if attr(root, attrReason) != string(reason) || root.Status().Code != codes.Error ||
+					root.Status().Description != string(reason) {
 					t.Errorf("reason %v, status %v", attr(root, attrReason), root.Status())
 				}
 				if root.Parent().IsValid() {

@@ -17,7 +17,7 @@ import (
 //	       actors.TestCeilingIsExact (200 rounds, panics), actors.TestCeilingNeverExceededWhileSessionsTurnOver
 //	2  a slot comes back with the end of the processes
 //	       TestPromise02SlotFollowsTheProcesses, TestPromise02IdleSessionsGiveTheirSlotBack
-//	       actors.TestSlotIsHeldUntilTheTreeIsDead, actors.TestIdleDetachedSessionGivesWay, actors.TestDetachedSessionExpires
+//	       actors.TestSlotIsHeldUntilTheTreeIsDead, actors.TestIdleDetachedSessionIsEvicted, actors.TestDetachedSessionExpires
 //	3  stream timeout
 //	       TestPromise03StreamTimeoutKeepsPartialOutput
 //	       actors.TestSilentCommandEndsAtStreamTimeout (300 s), actors.TestOutputHoldsTheStreamTimeoutOff, actors.TestPausedCommandDoesNotTimeOut

@@ -46,7 +46,7 @@ inline tell(m) { mail!m }
 /* The runner, the init and the command. Every way of dying ends in EvDead, once. */
 active proctype Tree()
 {
-  if :: fragile = true :: skip fi;              /* otherwise nobody is lost */
+  if :: fragile = true :: skip fi;              /* otherwise no runner or init is lost */
   if
   :: true -> leaderAlive = true; tell(EvStarted)
   :: true -> tell(EvStartFailed); goto dead
