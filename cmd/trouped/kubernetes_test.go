@@ -162,8 +162,8 @@ func TestClusterDecidesWhoMayConnect(t *testing.T) {
 		{"no token", "", "a bearer token is required", 401, knows},
 		{"a bad token", "bad", "the bearer token is not valid", 401, knows},
 		{"no permission", "good:nobody", "nobody may not create sessions.troupe.dev in the namespace tests", 403, knows},
-		{"API server down", "good:ann", "authentication is not available", 503, unavailable},
-		{"trouped may not ask", "good:ann", "authentication is not available", 503, forbidden},
+		{"API server down", "good:ann", "authentication is unavailable", 503, unavailable},
+		{"trouped may not ask", "good:ann", "authentication is unavailable", 503, forbidden},
 	} {
 		cluster.become(x.answer)
 		if _, code, body := dial(x.token); code != x.code || !strings.Contains(body, x.want) {
