@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// split says which part of an append may be taken alone when the limit leaves no room for all of it.
+// split says which part of a chunk may be stored alone when the limit leaves no room for all of it.
 type split uint8
 
 const (
@@ -19,7 +19,7 @@ const (
 	splitBytes              // Any number of bytes.
 )
 
-// chunk is what one append carries: the payload is held, then body, then marker, without copying any of them.
+// chunk is the payload of one append: held, then body, then marker, without copying them.
 type chunk struct {
 	stream Stream
 	split  split
@@ -30,7 +30,7 @@ type chunk struct {
 
 func (c chunk) size() int { return len(c.held) + len(c.body) + len(c.marker) }
 
-// fit cuts c down to what may be taken of it in room bytes.
+// fit returns the part of c that may be stored in room bytes.
 func (c chunk) fit(room int64) chunk {
 	if int64(c.size()) <= room {
 		return c
@@ -55,8 +55,8 @@ func (c chunk) fit(room int64) chunk {
 	return c
 }
 
-// append adds c as one record and returns how many of its bytes were taken: fewer than all means that dropping
-// has begun. What is left out is the caller's to count.
+// append adds c as one record and returns how many of its bytes it stored. Fewer than all means that
+// dropping has begun; the caller counts the rest.
 func (t *Transcript) append(c chunk) int {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -113,7 +113,7 @@ func (t *Transcript) startDropping(reason DropReason, woken []*Cursor) []*Cursor
 	return t.addMark(v, woken)
 }
 
-// writeRecord puts a record at the end of the file. When it returns a reason, nothing of it is there.
+// writeRecord appends a record to the file. When it returns a reason, no part of the record is stored.
 func (t *Transcript) writeRecord(c chunk) DropReason {
 	size := headerSize + int64(c.size())
 	if reason := t.store.reserve(t, size); reason != 0 {
@@ -128,12 +128,12 @@ func (t *Transcript) writeRecord(c chunk) DropReason {
 	putHeader(t.header[:], c.stream, len(c.marker) > 0, c.size())
 	t.parts = [4][]byte{t.header[:], c.held, c.body, c.marker}
 	written, err := t.writeParts()
-	t.parts, t.unsent = [4][]byte{}, [4][]byte{} // Or the caller's buffer would stay referenced.
+	t.parts, t.unsent = [4][]byte{}, [4][]byte{} // Otherwise the caller's buffer stays referenced.
 	if err == nil {
 		return 0
 	}
-	// A short write left part of the record behind: take it back, or it would use up disk that the budget
-	// does not know of.
+	// A short write left part of the record in the file. Truncate it, or it would use disk space that the
+	// budget does not count.
 	if written > 0 && t.file.Truncate(t.fileEnd) != nil {
 		size -= int64(written)
 	}
@@ -159,7 +159,8 @@ func (t *Transcript) create() error {
 	return nil
 }
 
-// writeParts writes t.parts after the last record; a short write goes on until it is complete or fails.
+// writeParts writes t.parts after the last record. It continues a short write until it is complete or
+// fails.
 func (t *Transcript) writeParts() (int, error) {
 	size := 0
 	for _, p := range t.parts {
@@ -184,7 +185,7 @@ func (t *Transcript) writeParts() (int, error) {
 	}
 }
 
-// skipParts appends to dst what is left of parts after their first n bytes.
+// skipParts appends to dst the parts without their first n bytes.
 func skipParts(dst, parts [][]byte, n int) [][]byte {
 	for _, p := range parts {
 		k := min(n, len(p))
@@ -198,6 +199,6 @@ func skipParts(dst, parts [][]byte, n int) [][]byte {
 
 func (t *Transcript) writeFailed(err error) DropReason {
 	t.store.writeFailures.Add(1)
-	t.log().Warn("transcript cannot be written, output is dropped from here on", slog.Any("err", err))
+	t.log().Warn("cannot write transcript, dropping output from here on", slog.Any("err", err))
 	return DropWrite
 }

@@ -5,11 +5,11 @@ import (
 	"os"
 )
 
-// reserve takes n bytes of the budget for t, evicting the oldest sealed transcripts as far as needed. It answers
-// with the reason to drop when that does not make enough room; then nothing was evicted in vain.
+// reserve takes n bytes of the budget for t and evicts the oldest sealed transcripts as needed. If evicting
+// all of them would not make enough room, it evicts none and returns the reason to drop.
 //
-// Files are removed under mu: a second appender that came in between would find neither the bytes freed nor a
-// transcript to evict, and drop for ever what there was room for.
+// It removes files under mu: a second appender in between would find neither the bytes freed nor a
+// transcript to evict, and would drop forever although there is room.
 func (s *Store) reserve(t *Transcript, n int64) DropReason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -31,7 +31,7 @@ func (s *Store) reserve(t *Transcript, n int64) DropReason {
 	return 0
 }
 
-// release gives back what reserve took for a write that failed.
+// release undoes reserve after a failed write.
 func (s *Store) release(t *Transcript, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,9 +57,9 @@ func (s *Store) evict(t *Transcript) {
 	t.mu.Unlock()
 	freed := t.disk
 	err := s.free(t)
-	closeFile(file) // Without it, a reader's handle would keep the bytes on disk.
+	closeFile(file) // Otherwise an open descriptor keeps the bytes on disk: unlink(2).
 	if err != nil {
-		t.log().Warn("evicted transcript cannot be removed", slog.Any("err", err))
+		t.log().Warn("cannot remove evicted transcript", slog.Any("err", err))
 		return
 	}
 	s.evicted++
@@ -67,7 +67,7 @@ func (s *Store) evict(t *Transcript) {
 	t.log().Debug("transcript evicted", slog.Int64("bytes", freed))
 }
 
-// forget removes t's file and ends the store's knowledge of t.
+// forget removes t and its file from the store.
 func (s *Store) forget(t *Transcript) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,8 +75,8 @@ func (s *Store) forget(t *Transcript) error {
 	return s.free(t)
 }
 
-// free removes t's file and returns its bytes to the budget; if the file will not go, its bytes stay counted.
-// Called with mu held.
+// free removes t's file and returns its bytes to the budget. If the file cannot be removed, its bytes stay
+// counted. Called with mu held.
 func (s *Store) free(t *Transcript) error {
 	if t.place != nil {
 		s.oldest.Remove(t.place)

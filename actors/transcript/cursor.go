@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Piece is what one Cursor.Next found: bytes, or a gap, or a mark.
+// Piece is the result of one Cursor.Next: bytes, a gap or a mark.
 type Piece struct {
 	Stream Stream
 	// Data is a part of the buffer given to Next: the next bytes of one stream.
 	Data []byte
-	// Truncated says that Data is (a part of) one line that was cut, its marker included.
+	// Truncated means that Data is (part of) one truncated line, its marker included.
 	Truncated bool
 	// Gap, if not 0, is the number of bytes missing here, because they were evicted or removed or could not
 	// be read. Data is nil.
@@ -102,7 +102,7 @@ func (c *Cursor) Close() {
 	}
 }
 
-// letGo says that the cursor no longer needs the file. Called with t.mu held.
+// letGo records that the cursor no longer needs the file. Called with t.mu held.
 func (c *Cursor) letGo() {
 	if c.reading {
 		c.reading = false
@@ -196,8 +196,8 @@ func (c *Cursor) reach(bound int64) view {
 	return v
 }
 
-// reopen opens a file that was closed meanwhile. Someone may have put something else in its place: a pipe must not
-// keep us waiting for its writer, nor a link lead elsewhere.
+// reopen opens a file again that was closed in the meantime. Another process may have replaced it: O_NONBLOCK
+// keeps a named pipe from blocking and O_NOFOLLOW refuses a symbolic link (open(2)).
 func reopen(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -225,11 +225,11 @@ func (c *Cursor) gap() Piece {
 // failed is gap for a file that cannot be read. Called with t.mu held.
 func (c *Cursor) failed(err error) Piece {
 	c.t.store.readFailures.Add(1)
-	c.t.log().Warn("transcript cannot be read, its readers get a gap", slog.Any("err", err))
+	c.t.log().Warn("cannot read transcript, its readers get a gap", slog.Any("err", err))
 	return c.gap()
 }
 
-// unreadable explains a failed read: the file was evicted or removed meanwhile, or there is trouble.
+// unreadable returns the gap after a failed read: the file was evicted or removed, or an I/O error occurred.
 func (c *Cursor) unreadable(err error) Piece {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()

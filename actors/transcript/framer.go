@@ -58,8 +58,8 @@ func (t *Transcript) Writer(stream Stream, cfg WriterConfig) *Writer {
 	return &Writer{t: t, stream: stream, cfg: cfg}
 }
 
-// Write takes all of p and keeps none of it. It never waits for a reader, and fails only after Close, with
-// ErrClosed: bytes that cannot be stored are dropped, counted, and reported through OnDrop.
+// Write consumes all of p and does not retain it. It never waits for a reader and fails only after Close,
+// with ErrClosed. Bytes that cannot be stored are dropped, counted and reported through OnDrop.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.closed {
 		return 0, ErrClosed
@@ -116,7 +116,7 @@ func (w *Writer) flushable() int {
 	return n
 }
 
-// deliverHeld delivers the first n bytes of what is held, though it is not a whole line.
+// deliverHeld delivers the first n held bytes, although they are not a whole line.
 func (w *Writer) deliverHeld(n int) {
 	if n == 0 {
 		return
@@ -139,8 +139,8 @@ func (w *Writer) hold(p []byte) {
 	w.held = append(w.held[:0], p...)
 }
 
-// frame delivers the whole lines at the front of p, and deals with what stops there: a line that is too long or
-// not complete. It returns what is left of p.
+// frame delivers the whole lines at the front of p, then truncates a line that is too long or holds an
+// incomplete one. It returns the rest of p.
 func (w *Writer) frame(p []byte) []byte {
 	whole, tooLong := wholeLines(p, w.sent+len(w.held), w.cfg.MaxLine)
 	if whole > 0 {

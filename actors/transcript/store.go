@@ -29,7 +29,7 @@ type Config struct {
 	// Budget is the most bytes that all files of the store may have, record headers included. Required:
 	// without it a client could fill the disk of the node.
 	Budget int64
-	// Logger is told about failures and evictions. Nil: nobody is.
+	// Logger receives failures and evictions. Nil: discard.
 	Logger *slog.Logger
 }
 
@@ -150,7 +150,7 @@ func (s *Store) takeLock() error {
 	ours, err := f.Stat()
 	if found, e := os.Lstat(f.Name()); err != nil || e != nil || !os.SameFile(ours, found) {
 		closeFile(f)
-		return errors.New("is being given up by another process; try again")
+		return errors.New("is being released by another process; try again")
 	}
 	s.lock = f
 	return nil

@@ -17,8 +17,8 @@ type (
 	PongParams   struct{}
 )
 
-// MaxID is the most bytes that a request id may have. Ids are kept until they
-// are answered, so an unbounded one would be a way to hold the server's memory.
+// MaxID is the maximum length of a request id in bytes. The server keeps an id until it answers, so an
+// unbounded one would let a client fill its memory.
 const MaxID = 256
 
 // Request is a request of a client. Params points to the method's params type,
@@ -29,8 +29,7 @@ type Request struct {
 	Params any
 }
 
-// methods maps each method to a function that makes its params.
-// Decode, the error for an unknown method and the documentation's test use it.
+// methods maps each method to a constructor of its params.
 var methods = map[string]func() params{
 	MethodExecute: func() params { return &executeParams{} },
 	MethodControl: func() params { return &controlParams{} },
@@ -50,18 +49,18 @@ func Methods() []string {
 	}
 }
 
-// params is what a method's JSON is decoded into: its check returns the
-// exported params, or an error that names the member and what would be right.
+// params is the target into which the JSON of a method is decoded. check returns the exported params, or
+// an error that names the member and the valid values.
 type params interface {
 	check() (any, *Error)
 }
 
-// emptyParams ignores whatever members there are.
+// emptyParams ignores all members.
 type emptyParams[T any] struct{}
 
 func (*emptyParams[T]) check() (any, *Error) { return new(T), nil }
 
-// envelope is a JSON-RPC message of any kind. Raw members tell absent from null.
+// envelope is a JSON-RPC message of any kind. Raw members distinguish absent from null.
 type envelope struct {
 	JSONRPC json.RawMessage `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id"`
@@ -73,10 +72,10 @@ type envelope struct {
 
 // Decode reads one JSON-RPC 2.0 request (https://www.jsonrpc.org/specification).
 //
-// When it returns an error, the Request still has the id to answer with, and
-// the method if that could be read: an empty id says that nothing may be
-// answered, because the message is a notification. An id of null is a request
-// and is answered with null. Unknown members are ignored, in the envelope and in params.
+// When it returns an error, the Request still has the id to answer with and, if it could be read, the
+// method. An empty id means that the message is a notification, which must not be answered. An id of null
+// makes a request, whose answer has the id null. Decode ignores unknown members of the envelope and of
+// params.
 func Decode(frame []byte) (Request, *Error) {
 	req := Request{ID: NullID}
 	env, err := decodeEnvelope(frame)
@@ -127,11 +126,11 @@ func decodeParams(method string, raw json.RawMessage) (any, *Error) {
 	return p.check()
 }
 
-// decodeEnvelope parses the frame as far as members of an object.
+// decodeEnvelope parses the members of the frame's object.
 func decodeEnvelope(frame []byte) (envelope, *Error) {
 	var env envelope
-	// encoding/json would turn bytes that are not UTF-8 into U+FFFD, and a
-	// command with a replaced byte is another command.
+	// encoding/json replaces invalid UTF-8 by U+FFFD (https://pkg.go.dev/encoding/json#Unmarshal), and
+	// a command with a replaced byte is another command.
 	if !utf8.Valid(frame) {
 		return env, Errorf(CodeParse, "the frame is not UTF-8")
 	}
@@ -148,10 +147,10 @@ func decodeEnvelope(frame []byte) (envelope, *Error) {
 	return env, Errorf(CodeInvalidRequest, "a request is a JSON object")
 }
 
-// check reports what makes the envelope something else than a request.
+// check reports why the envelope is not a request.
 func (env *envelope) check() *Error {
 	if env.Result != nil || env.Error != nil {
-		return Errorf(CodeInvalidRequest, "this server sends no requests and takes no responses")
+		return Errorf(CodeInvalidRequest, "the message is a response, and this server sends no requests")
 	}
 	if string(env.JSONRPC) != `"2.0"` {
 		return Errorf(CodeInvalidRequest, `"jsonrpc" must be "2.0"`)
@@ -165,7 +164,7 @@ func (env *envelope) check() *Error {
 	return nil
 }
 
-// checkID accepts what JSON-RPC allows as an id, and returns it as it was sent. Absent is empty.
+// checkID accepts any id that JSON-RPC allows and returns it as it was sent, or empty if it is absent.
 func checkID(raw json.RawMessage) (ID, *Error) {
 	if raw == nil {
 		return nil, nil
@@ -180,7 +179,7 @@ func checkID(raw json.RawMessage) (ID, *Error) {
 	return ID(raw), nil
 }
 
-// typeError turns an error of encoding/json about a value's type into one for people.
+// typeError turns a type error of encoding/json into a message for people.
 func typeError(err error) *Error {
 	var mismatch *json.UnmarshalTypeError
 	if !errors.As(err, &mismatch) {
@@ -193,7 +192,7 @@ func typeError(err error) *Error {
 	return Errorf(CodeInvalidParams, "%s must be %s, not %s", field, describe(mismatch.Type), describeValue(mismatch.Value))
 }
 
-// describeValue puts an article to what encoding/json says of a value.
+// describeValue adds an article to encoding/json's description of a value.
 func describeValue(v string) string {
 	switch kind, literal, _ := strings.Cut(v, " "); {
 	case kind == "bool":
@@ -210,7 +209,7 @@ func describeValue(v string) string {
 	}
 }
 
-// describe says in words which JSON value a Go type takes.
+// describe names the JSON value that a Go type accepts.
 func describe(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Pointer:

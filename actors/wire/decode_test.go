@@ -36,7 +36,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no method, no id", `{"jsonrpc":"2.0"}`, CodeInvalidRequest, "null", "missing"},
 		{"method number", `{"jsonrpc":"2.0","id":1,"method":5}`, CodeInvalidRequest, "1", "string"},
 		{"method null", `{"jsonrpc":"2.0","id":1,"method":null}`, CodeInvalidRequest, "1", "string"},
-		{"response", `{"jsonrpc":"2.0","id":1,"result":{}}`, CodeInvalidRequest, "null", "no responses"},
+		{"response", `{"jsonrpc":"2.0","id":1,"result":{}}`, CodeInvalidRequest, "null", "is a response"},
 		{"unknown method", `{"jsonrpc":"2.0","id":1,"method":"hook_status"}`, CodeMethodNotFound, "1", `unknown method "hook_status": use one of execute, control,`},
 		{"unknown notification", `{"jsonrpc":"2.0","method":"x"}`, CodeMethodNotFound, none, "unknown"},
 		{"params array", `{"jsonrpc":"2.0","id":1,"method":"status","params":[]}`, CodeInvalidParams, "1", "by name only"},

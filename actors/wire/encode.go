@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// MaxOutputMessage is the most bytes that a process.output message takes on
-// the wire, framing excluded. Small enough that executions sharing a
-// connection take turns often, large enough that the cost per message vanishes.
+// MaxOutputMessage is the maximum size of a process.output message on the wire, framing excluded. It is
+// small enough that executions which share a connection take turns often, and large enough that the cost
+// per message is negligible.
 const MaxOutputMessage = 64 << 10
 
 // minOutputMessage leaves room for the envelope with the longest execution_id and a little payload.
 const minOutputMessage = 1 << 10
 
-// base64Quantum is the unit in which base64 payload is cut, so that only the last message is padded.
+// base64Quantum is the unit at which base64 payload is cut, so that only the last message has padding.
 const base64Quantum = 3
 
 // AppendOutput appends one process.output message to dst and returns how much
@@ -69,8 +69,8 @@ func AppendOutput(dst []byte, o *Output, payload []byte, maxMessage int) (msg []
 // outputTailMax is the longest text that AppendOutput writes after data.
 const outputTailMax = len(`","encoding":"base64","truncated":false,"offset":-9223372036854775808,"gap":-9223372036854775808}}`)
 
-// cutAtNewline takes back what follows the last newline, if that is less than
-// half, so that lines travel whole: half a line looks odd in a client that prints pieces as they come.
+// cutAtNewline removes what follows the last newline if that is less than half, so that a client which
+// prints pieces as they arrive does not show partial lines.
 func cutAtNewline(dst, payload []byte, consumed int) (msg []byte, taken int) {
 	// In blocks, because IndexByte is vectorized and LastIndexByte is not.
 	const block = 1 << 10

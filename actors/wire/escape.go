@@ -6,15 +6,20 @@ import (
 	"unicode/utf8"
 )
 
-// Masks for looking at eight bytes of a string at a time (SWAR).
+// This escaper exists because encoding/json allocates and cannot stop at a size. Consider
+// encoding/json/jsontext instead once it is stable (https://go.dev/issue/71497): it is behind
+// GOEXPERIMENT=jsonv2 in Go 1.26.
+
+// Masks for testing eight bytes of a string at a time
+// (SWAR, https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord).
 const (
 	lowBits  = 0x0101010101010101
 	highBits = 0x8080808080808080
 )
 
-// specialBytes returns a word whose lowest set bit is in the first of the eight
-// bytes of w that cannot stand in a JSON string as it is or is not ASCII: a
-// control character, a quote, a backslash, a byte above 0x7f. Zero: none is.
+// specialBytes returns a word whose lowest set bit is in the first of the eight bytes of w that is not
+// ASCII or needs an escape in a JSON string: a control character, a quote, a backslash or a byte above
+// 0x7f. Zero means that there is none.
 //
 // For a byte x below 0x80, x-n has its high bit set exactly if x < n, and x^c
 // is zero exactly if x is c. A borrow out of a byte can make a later one look
@@ -26,7 +31,7 @@ func specialBytes(w uint64) uint64 {
 	return (control | quote | backslash | w) & highBits
 }
 
-// plainRun returns the length of the prefix of b that can stand in a JSON string as it is and is ASCII.
+// plainRun returns the length of the prefix of b that is ASCII and needs no escape in a JSON string.
 func plainRun(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
@@ -40,7 +45,7 @@ func plainRun(b []byte) int {
 	return i
 }
 
-// plainByte tells the bytes that can stand in a JSON string as they are.
+// plainByte marks the ASCII bytes that need no escape in a JSON string.
 var plainByte = func() (t [256]bool) {
 	for c := 0x20; c < utf8.RuneSelf; c++ {
 		t[c] = c != '"' && c != '\\'
@@ -56,8 +61,8 @@ const escapeMax = 6
 // replacement is U+FFFD in UTF-8.
 const replacement = "\uFFFD"
 
-// verbatimRun returns the length of the prefix of b that can stand in a JSON
-// string as it is: valid UTF-8 without control characters, quotes and backslashes.
+// verbatimRun returns the length of the prefix of b that needs no escape in a JSON string: valid UTF-8
+// without control characters, quotes and backslashes.
 func verbatimRun(b []byte) int {
 	i := 0
 	for {
@@ -75,8 +80,8 @@ func verbatimRun(b []byte) int {
 	}
 }
 
-// runeLen returns the length of the rune beyond ASCII that b starts with, or 0
-// if it is incomplete or not UTF-8. It is utf8.DecodeRune without the rune, for the common two and three bytes.
+// runeLen returns the length of the non-ASCII rune at the start of b, or 0 if it is incomplete or not
+// UTF-8. It avoids utf8.DecodeRune for the common lengths of two and three bytes.
 func runeLen(b []byte) int {
 	const continuation, mask = 0x80, 0xc0
 	switch c := b[0]; {
@@ -110,7 +115,7 @@ func appendEscaped(dst, src []byte, room int) (out []byte, consumed int) {
 		if i == len(src) || limit-len(dst) < escapeMax {
 			break
 		}
-		// The room is not what ended the run: this byte is.
+		// This byte ended the run, not the lack of room.
 		if src[i] < utf8.RuneSelf {
 			dst = appendEscapedByte(dst, src[i])
 		} else {

@@ -8,7 +8,7 @@ import (
 // NullID answers a message whose id could not be read.
 var NullID = ID("null")
 
-// MarshalJSON returns the id as it was sent; a message without one has none to show, so it becomes null.
+// MarshalJSON returns the id as it was sent, or null if there is none.
 func (id ID) MarshalJSON() ([]byte, error) {
 	if len(id) == 0 {
 		return []byte("null"), nil

@@ -22,7 +22,7 @@ type Message struct {
 // DecodeServerMessage decodes a frame that a server sent. Nothing in the
 // message shares memory with frame. The common shape of process.output takes a
 // fast path; every other frame is decoded by encoding/json, with the same result.
-// Those who read much output call DecodeOutput first.
+// Callers that read much output use DecodeOutput first.
 func DecodeServerMessage(frame []byte) (Message, error) {
 	if out, ok := parseOutput(frame); ok {
 		return Message{Method: MethodOutput, Output: out}, nil
@@ -88,9 +88,8 @@ var (
 )
 
 // DecodeOutput decodes process.output as servers write it, into a buffer of the
-// caller's: payload is the bytes of the piece, as Output.Bytes returns them, and
-// stands in buf if that is large enough. Output.Data is left empty. ok false says
-// nothing against the frame: DecodeServerMessage decides.
+// caller's: payload holds the bytes of the piece, as Output.Bytes returns them, in buf if that is large
+// enough. Output.Data stays empty. If ok is false the frame may still be valid: call DecodeServerMessage.
 func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
 	o, payload, raw, ok := parse(frame, buf[:0])
 	if !ok || o.Encoding != EncodingBase64 {

@@ -2,9 +2,8 @@ package wire
 
 import "strings"
 
-// Signals are the Linux signal names that a client may send, with SIG. STOP,
-// TSTP, TTIN, TTOU and CONT are left out: they would stop or continue the
-// command behind the back of PAUSE and RESUME, which hold the timers.
+// signals are the Linux signals that a client may send. STOP, TSTP, TTIN, TTOU and CONT are missing because
+// they would bypass PAUSE and RESUME, which also stop and start the timers.
 var signals = map[string]bool{
 	"SIGHUP": true, "SIGINT": true, "SIGQUIT": true, "SIGILL": true, "SIGTRAP": true, "SIGABRT": true,
 	"SIGBUS": true, "SIGFPE": true, "SIGKILL": true, "SIGUSR1": true, "SIGSEGV": true, "SIGUSR2": true,
@@ -13,12 +12,12 @@ var signals = map[string]bool{
 	"SIGPWR": true, "SIGSYS": true,
 }
 
-// jobControl are the signals that control takes the place of.
+// jobControl are the signals that control replaces.
 var jobControl = map[string]bool{"SIGSTOP": true, "SIGTSTP": true, "SIGTTIN": true, "SIGTTOU": true, "SIGCONT": true}
 
 type signalParams struct{ SignalParams }
 
-// check also gives the signal its full name, so that what follows compares one spelling.
+// check also normalizes the name, so that later code compares one spelling.
 func (p *signalParams) check() (any, *Error) {
 	if err := needExecutionID(p.ExecutionID); err != nil {
 		return nil, err

@@ -1,10 +1,3 @@
-// Package wire is the vocabulary of troupe's WebSocket protocol: JSON-RPC 2.0
-// requests, results and notifications, the closed sets of error codes and end
-// reasons, and the codec between them and bytes. docs/protocol.md shows every
-// message; a test keeps that page, the OpenRPC document and these types alike.
-//
-// The package is a leaf: it imports the standard library only, so that the
-// server, the client package and other programs share it.
 package wire
 
 import "encoding/json"
@@ -159,7 +152,7 @@ type InputParams struct {
 	Encoding    Encoding `json:"encoding,omitempty"` // of Data; default utf-8
 	EOF         bool     `json:"eof,omitempty"`      // close stdin after Data
 
-	decoded []byte // Data, once validation has decoded base64
+	decoded []byte // Data, once validation has decoded the base64
 }
 
 // SignalParams sends a signal, by name with or without SIG, to the process
@@ -199,7 +192,7 @@ const (
 	StateExited    State = "exited"    // dead, reaped, reported
 )
 
-// ExecutionStatus is what status and resume tell of one execution.
+// ExecutionStatus describes one execution in the results of status and resume.
 type ExecutionStatus struct {
 	State     State      `json:"state"`
 	PID       int        `json:"pid,omitempty"`
@@ -278,7 +271,7 @@ const (
 	WarnTranscriptWrite = "transcript_write" // the data directory failed or its budget is spent, lines are dropped from here on
 )
 
-// Warning says that something was lost, at the time it begins to be lost.
+// Warning reports a loss of output at the moment it begins.
 type Warning struct {
 	ExecutionID string `json:"execution_id"`
 	Code        string `json:"code"`
@@ -294,15 +287,14 @@ type ControlEvent struct {
 	PGID        int    `json:"pgid"`
 }
 
-// Survivors are processes that outlived the command. They were killed, or,
-// with on_exit keep, they live on.
+// Survivors are processes that outlived the command. They were killed or, with on_exit keep, still run.
 type Survivors struct {
-	Kept     bool     `json:"kept"` // they live on
+	Kept     bool     `json:"kept"` // they still run
 	Count    int      `json:"count"`
 	Commands []string `json:"commands"` // command names (comm), at most 32
 }
 
-// Usage is what an execution's tree used, of the processes that were reaped.
+// Usage is the resource usage of an execution's reaped processes.
 type Usage struct {
 	UserSeconds   float64 `json:"user_seconds"`
 	SystemSeconds float64 `json:"system_seconds"`
@@ -330,13 +322,13 @@ type Completed struct {
 	Usage          *Usage     `json:"usage,omitempty"`
 }
 
-// ProcessError reports that an execution could not go on as asked.
+// ProcessError reports that an execution could not continue as requested.
 type ProcessError struct {
 	ExecutionID string `json:"execution_id,omitempty"`
 	Error       *Error `json:"error"`
 }
 
-// Draining tells that the server is stopping. Running executions may finish until the deadline.
+// Draining announces that the server is stopping. Running executions may finish until the deadline.
 type Draining struct {
 	DeadlineSeconds float64 `json:"deadline_seconds"`
 }

@@ -68,7 +68,7 @@ func (p *executeParams) checkID(out *ExecuteParams) *Error {
 	return checkExecutionID(*p.ExecutionID)
 }
 
-// checkExecutionID accepts what is safe as a file name, a log field and a URL segment alike.
+// checkExecutionID accepts ids that are safe as a file name, a log field and a URL segment.
 func checkExecutionID(id string) *Error {
 	ok := id != "" && len(id) <= MaxExecutionID && id != "." && id != ".."
 	for i := 0; ok && i < len(id); i++ {
@@ -94,7 +94,8 @@ func (*executeParams) checkEnv(out *ExecuteParams) *Error {
 }
 
 func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
-	// JSON has no infinities and no NaN, and numbers beyond float64 do not decode: what arrives is finite.
+	// These numbers are finite: JSON has no infinities and no NaN, and encoding/json refuses numbers
+	// beyond the range of float64.
 	if p.Timeout != nil {
 		if *p.Timeout <= 0 {
 			return Errorf(CodeInvalidParams, "timeout must be a number of seconds greater than 0; leave it out for the server's")

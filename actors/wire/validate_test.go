@@ -134,7 +134,7 @@ func TestResponsesAreNotRequests(t *testing.T) {
 	for _, member := range []string{`"result":{}`, `"error":{}`, `"error":null`, `"result":1,"error":{}`} {
 		for _, method := range []string{"", `,"method":"status"`} {
 			req, err := Decode([]byte(`{"jsonrpc":"2.0","id":7,` + member + method + `}`))
-			if err == nil || err.Code != CodeInvalidRequest || !strings.Contains(err.Message, "takes no responses") ||
+			if err == nil || err.Code != CodeInvalidRequest || !strings.Contains(err.Message, "is a response") ||
 				string(req.ID) != "null" {
 				t.Errorf("%s%s: %+v, %v", member, method, req, err)
 			}
