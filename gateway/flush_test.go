@@ -67,6 +67,38 @@ func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 	}
 }
 
+// shortConn is a network connection that breaks after some bytes.
+type shortConn struct {
+	net.Conn
+	left int
+}
+
+func (c *shortConn) Write(p []byte) (int, error) {
+	if c.left < len(p) {
+		return 0, errors.New("broken")
+	}
+	c.left -= len(p)
+	return c.Conn.Write(p)
+}
+
+// TestDeliveredIsWhatMessagesCarried: a message takes less than was pulled for it. What it left over has
+// not been delivered, or a client that resumes would miss it.
+func TestDeliveredIsWhatMessagesCarried(t *testing.T) {
+	f := start(t, nil)
+	out := newOutputs(t).create("x")
+	out.write(strings.Repeat("x", 3*pullSize))
+	c, e := f.connect(t)
+	conn := e.client.(*socket).conn
+	conn.mu.Lock()
+	conn.Conn = &shortConn{conn.Conn, wire.MaxOutputMessage + wire.MaxOutputMessage/2}
+	conn.mu.Unlock()
+	e.client.Follow(out.feed(0))
+	received := c.recv().Output.Offset
+	if end := e.end(t); received == 0 || end.delivered["x"] != received {
+		t.Errorf("delivered %v, the client has %d", end.delivered, received)
+	}
+}
+
 // TestCompletedWithSurvivorsIsRead: the output of what is kept goes on, but its end has been read,
 // so the client need not come back.
 func TestCompletedWithSurvivorsIsRead(t *testing.T) {
