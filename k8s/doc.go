@@ -6,16 +6,16 @@
 //
 // # What is used of client-go
 //
-// The package uses rest.RESTClient with the types of three API groups, but neither the clientset,
-// which makes trouped 14 MB larger, nor the informer.
+// The package uses rest.RESTClient with the types of three API groups. The clientset would link the
+// types and decoders of all groups.
 //
 // Membership uses client-go's typed list and watch without the Reflector below every informer,
 // because the Reflector of v0.37 hides what Membership needs. ListAndWatchWithContext returns nil
-// when a watch fails, and the reason goes to klog only; it retries a refused or throttled watch
-// inside, so nobody notices an outage; it takes 403 for an outage; it offers no way to ask for a
-// new list, which Lookup does; its watches last 5 minutes at least; and it ends before its list
-// request does (https://github.com/kubernetes/client-go/blob/v0.37.2/tools/cache/reflector.go).
-// What is left of it is a switch over three types of event.
+// when a watch fails, and the reason goes to klog only. It retries a refused or throttled watch by
+// itself, so its caller does not notice the outage. It treats 403 like any failure. It offers no
+// way to ask for a new list, which Lookup needs. Its watches last at least 5 minutes. It may return
+// before its list request has ended. All that is left to use is a switch over three types of event.
+// See https://github.com/kubernetes/client-go/blob/v0.37.2/tools/cache/reflector.go.
 //
 // Memory was not the reason. For a trouped at rest that follows 3 pods:
 //
