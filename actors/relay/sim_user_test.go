@@ -112,7 +112,7 @@ func (u *user) cut(s *socket, cause wire.Cause) {
 	})
 }
 
-// lostOwner begins anew: there is no session any more.
+// lostOwner starts again: the session no longer exists.
 func (u *user) lostOwner(s *socket) {
 	u.w.logf("%s knows that its session %q is lost", u.name, u.session)
 	s.dead = true

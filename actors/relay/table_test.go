@@ -242,7 +242,7 @@ func TestLeavingTheDirectoryIsNotDeath(t *testing.T) {
 	}
 	a.pass(2 * tombstoneTTL)
 	if len(a.peers) > 0 {
-		t.Error("a peer that nobody asks for is remembered for ever")
+		t.Error("a peer that nobody asks for is remembered forever")
 	}
 }
 
