@@ -11,9 +11,9 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 )
 
-// serveWebSocket authenticates a client and upgrades its request to a socket. The handler returns once
-// the socket's own goroutines run, which frees what net/http keeps for a request (headers, buffers, a
-// grown stack).
+// serveWebSocket authenticates a client and upgrades its request to a socket. The handler returns
+// once the socket's own goroutines run, which frees what net/http keeps for a request (headers,
+// buffers, a grown stack).
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWithConnection bool) {
 	subject, status, err := g.authenticate(r)
 	if err != nil {
@@ -51,7 +51,8 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 }
 
 // maxTraceparent bounds what a connection keeps of the header for its whole life. Version 00 has 55
-// bytes; later versions may be longer (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
+// bytes; later versions may be longer
+// (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
 const maxTraceparent = 256
 
 // traceparent returns the W3C Trace Context of the handshake, or "". The engine validates it.

@@ -13,9 +13,9 @@ type AdminConfig struct {
 	Pprof   bool         // serve /debug/pprof/; false: 404
 }
 
-// AdminHandler serves /metrics, /healthz, /readyz and, if enabled, /debug/pprof/, for a listener that
-// clients cannot reach. /healthz reports only that the process answers: a draining server is alive and
-// must not be restarted.
+// AdminHandler serves /metrics, /healthz, /readyz and, if enabled, /debug/pprof/, for a listener
+// that clients cannot reach. /healthz reports only that the process answers: a draining server is
+// alive and must not be restarted.
 //
 // pprof is off by default because in a pod the commands share the server's network and reach this
 // listener, and a heap profile shows what the server holds. Its cmdline is always left out, because

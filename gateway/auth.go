@@ -21,15 +21,16 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (subject string, err error)
 }
 
-// NoAuth accepts every client as the subject "anonymous". Anyone who reaches the server can run commands.
+// NoAuth accepts every client as the subject "anonymous". Anyone who reaches the server can run
+// commands.
 type NoAuth struct{}
 
 // Authenticate implements Authenticator.
 func (NoAuth) Authenticate(context.Context, string) (string, error) { return "anonymous", nil }
 
-// bearerPrefix begins a subprotocol that carries a token in base64url without padding, for browsers:
-// their WebSocket API cannot set headers (https://websockets.spec.whatwg.org/#the-websocket-interface).
-// Kubernetes does the same
+// bearerPrefix begins a subprotocol that carries a token in base64url without padding, for
+// browsers: their WebSocket API cannot set headers
+// (https://websockets.spec.whatwg.org/#the-websocket-interface). Kubernetes does the same
 // (https://pkg.go.dev/k8s.io/apiserver/pkg/authentication/request/websocket).
 const bearerPrefix = "base64url.bearer.authorization.troupe.dev."
 
@@ -60,8 +61,8 @@ func bearerToken(r *http.Request) (string, error) {
 	}
 	if token != "" && !offered {
 		// The server must select one of the offered protocols, or a browser fails the connection
-		// (https://websockets.spec.whatwg.org/#feedback-from-the-protocol). It cannot select the one
-		// that carries the token: proxies may write the selected protocol to their access logs.
+		// (https://websockets.spec.whatwg.org/#feedback-from-the-protocol). It cannot select the
+		// one that carries the token: proxies may write the selected protocol to their access logs.
 		return "", errBearerAlone
 	}
 	return token, nil
@@ -99,9 +100,9 @@ func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err
 // checkOrigin refuses a browser unless its page comes from the requested host or from an allowed
 // origin. Other clients send no Origin header.
 //
-// open means that there is no authentication. The host must then be an IP address or localhost. With
-// DNS rebinding, a page of evil.example makes that name resolve to 127.0.0.1, so that its origin and
-// the requested host agree.
+// open means that there is no authentication. The host must then be an IP address or localhost.
+// With DNS rebinding, a page of evil.example makes that name resolve to 127.0.0.1, so that its
+// origin and the requested host agree.
 func checkOrigin(r *http.Request, allowed []string, open bool) error {
 	origin := r.Header.Get("Origin")
 	if origin == "" {

@@ -157,7 +157,8 @@ func TestAuthenticatorErrors(t *testing.T) {
 	}
 }
 
-// Without authentication a page of evil.example, whose name an attacker points at 127.0.0.1, must not run commands.
+// Without authentication a page of evil.example, whose name an attacker points at 127.0.0.1, must
+// not run commands.
 func TestDNSRebindingIsRefusedWithoutAuthentication(t *testing.T) {
 	dial := func(f *fixture, origin, host string) int {
 		_, h := f.dial(t, "/ws", &websocket.DialOptions{Host: host, HTTPHeader: http.Header{"Origin": {origin}}})

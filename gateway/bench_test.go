@@ -16,7 +16,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// BenchmarkOutput is the path of output from a transcript to the socket: 10 MiB in lines of 80 bytes.
+// BenchmarkOutput is the path of output from a transcript to the socket: 10 MiB in lines of 80
+// bytes.
 func BenchmarkOutput(b *testing.B) {
 	f := start(b, nil)
 	outs := newOutputs(b)
@@ -27,7 +28,8 @@ func BenchmarkOutput(b *testing.B) {
 	e := f.accepted(b)
 	last := make(chan struct{})
 	go func() {
-		// A raw socket, so that the benchmark measures the server and not a client. Completed ends each run.
+		// A raw socket, so that the benchmark measures the server and not a client. Completed ends
+		// each run.
 		buf := make([]byte, 256<<10)
 		kept := 0
 		for {
@@ -51,7 +53,8 @@ func BenchmarkOutput(b *testing.B) {
 	}
 }
 
-// BenchmarkRawFrames is the same bytes through the library alone: the most that BenchmarkOutput could reach.
+// BenchmarkRawFrames is the same bytes through the library alone: the most that BenchmarkOutput
+// could reach.
 func BenchmarkRawFrames(b *testing.B) {
 	conns := make(chan *websocket.Conn, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,8 +79,8 @@ func BenchmarkRawFrames(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnections reports the memory of one connection that has had a request answered and is idle, the
-// library's share and the test client's socket included.
+// BenchmarkIdleConnections reports the memory of one connection that has had a request answered and
+// is idle, the library's share and the test client's socket included.
 func BenchmarkIdleConnections(b *testing.B) {
 	const n = 2000
 	f := start(b, nil)
@@ -99,7 +102,8 @@ func BenchmarkIdleConnections(b *testing.B) {
 	}
 }
 
-// askOnce sends one request over a raw socket and reads its answer. The mask is zero, so nothing needs masking.
+// askOnce sends one request over a raw socket and reads its answer. The mask is zero, so nothing
+// needs masking.
 func askOnce(b *testing.B, conn net.Conn) {
 	b.Helper()
 	const text = `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"command":"true","env":{"A":"1"}}}`

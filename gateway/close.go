@@ -16,8 +16,8 @@ const (
 	deadCloseTimeout = 100 * time.Millisecond
 )
 
-// closeReasons are sent with the close codes. A reason has at most 123 bytes: a control frame holds 125,
-// two of them for the code (https://www.rfc-editor.org/rfc/rfc6455#section-5.5).
+// closeReasons are sent with the close codes. A reason has at most 123 bytes: a control frame holds
+// 125, two of them for the code (https://www.rfc-editor.org/rfc/rfc6455#section-5.5).
 var closeReasons = map[wire.Cause]string{
 	wire.CauseClientDone:   "bye",
 	wire.CauseClientGone:   "the connection broke",
@@ -103,8 +103,8 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	s.conn.abort()
 }
 
-// unfollow closes the cursors. It maps each followed execution whose completion was not written to the
-// last offset written.
+// unfollow closes the cursors. It maps each followed execution whose completion was not written to
+// the last offset written.
 func (s *socket) unfollow() map[string]int64 {
 	delivered := make(map[string]int64)
 	for _, f := range s.following {

@@ -1,9 +1,9 @@
 // Package gateway is the network side of trouped: HTTP, authentication, WebSockets and JSON-RPC. A
-// socket has one reader and one writer goroutine. The reader passes requests to the engine in order.
-// Only the writer sends; it pulls output from transcripts at the client's pace.
+// socket has one reader and one writer goroutine. The reader passes requests to the engine in
+// order. Only the writer sends; it pulls output from transcripts at the client's pace.
 //
-// The life of a socket: accept.go, read.go, inflight.go (bounds on requests), send.go (what the engine
-// sends), write.go, follow.go (output), ping.go, close.go.
+// The life of a socket: accept.go, read.go, inflight.go (bounds on requests), send.go (what the
+// engine sends), write.go, follow.go (output), ping.go, close.go.
 //
 // # Glossary
 //

@@ -74,7 +74,8 @@ func TestHowAClientLeaves(t *testing.T) {
 	}
 }
 
-// 1000 means done also when the server is busy sending, where its writer finds the closed socket first.
+// 1000 means done also when the server is busy sending, where its writer finds the closed socket
+// first.
 func TestClientDoneWhileOutputFlows(t *testing.T) {
 	f := start(t, nil)
 	outs := newOutputs(t)
@@ -89,7 +90,8 @@ func TestClientDoneWhileOutputFlows(t *testing.T) {
 			c.recv()
 			_ = c.ws.Close(websocket.StatusNormalClosure, "")
 		} else {
-			// Closes in order and leaves at once, with output unread: the server's writes are reset.
+			// Closes in order and leaves at once, with output unread: the server's writes are
+			// reset.
 			conn := f.rawClient(t, "")
 			e = f.accepted(t)
 			e.client.Follow(out.feed(0))

@@ -81,8 +81,8 @@ func (c *shortConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestDeliveredIsWhatMessagesCarried: a message takes less than was pulled for it. What it left over has
-// not been delivered, or a client that resumes would miss it.
+// TestDeliveredIsWhatMessagesCarried: a message takes less than was pulled for it. What it left
+// over has not been delivered, or a client that resumes would miss it.
 func TestDeliveredIsWhatMessagesCarried(t *testing.T) {
 	f := start(t, nil)
 	out := newOutputs(t).create("x")

@@ -71,7 +71,8 @@ func (s *socket) follow(feed actors.Feed) error {
 	return nil
 }
 
-// nextFollower returns the next follower, in round-robin order, that may have something to send, or nil.
+// nextFollower returns the next follower, in round-robin order, that may have something to send, or
+// nil.
 func (s *socket) nextFollower() *follower {
 	for i := range s.following {
 		at := (s.rrIndex + i) % len(s.following)

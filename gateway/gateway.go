@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Subprotocol is troupe's WebSocket subprotocol. Clients need to offer it only together with a bearer
-// token in the Sec-WebSocket-Protocol header.
+// Subprotocol is troupe's WebSocket subprotocol. Clients need to offer it only together with a
+// bearer token in the Sec-WebSocket-Protocol header.
 const Subprotocol = "troupe.v1"
 
 // Config configures a Gateway.
@@ -24,8 +24,9 @@ type Config struct {
 	Engine Engine        // required
 	Auth   Authenticator // required; NoAuth{} to accept every client
 
-	// AllowedOrigins are patterns (path.Match) of browser origins that may connect in addition to the
-	// requested host: "app.example.com", or with a scheme "https://*.example.com". Empty: same host only.
+	// AllowedOrigins are patterns (path.Match) of browser origins that may connect in addition to
+	// the requested host: "app.example.com", or with a scheme "https://*.example.com". Empty: same
+	// host only.
 	AllowedOrigins []string
 
 	Version        string        // of the server, shown by /health; empty: "devel"
@@ -38,9 +39,10 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported
 }
 
-// Defaults of Config. The ping interval is below the 60 s of silence after which nginx closes a proxied
-// connection (proxy_read_timeout, https://nginx.org/en/docs/http/websocket.html) and an AWS load
-// balancer an idle one by default (https://docs.aws.amazon.com/elasticloadbalancing/, idle timeout).
+// Defaults of Config. The ping interval is below the 60 s of silence after which nginx closes a
+// proxied connection (proxy_read_timeout, https://nginx.org/en/docs/http/websocket.html) and an AWS
+// load balancer an idle one by default (https://docs.aws.amazon.com/elasticloadbalancing/, idle
+// timeout).
 const (
 	defaultMaxMessage     = 1 << 20
 	defaultMaxConnections = 1 << 14
@@ -105,8 +107,8 @@ func setDefault[T comparable](field *T, value T) {
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, false) })
-	// Not the Model Context Protocol: cc-executor's clients connect to this path and expect the session
-	// to end with the connection.
+	// Not the Model Context Protocol: cc-executor's clients connect to this path and expect the
+	// session to end with the connection.
 	mux.HandleFunc("GET /ws/mcp", func(w http.ResponseWriter, r *http.Request) { g.serveWebSocket(w, r, true) })
 	mux.HandleFunc("GET /health", g.serveHealth)
 	return mux

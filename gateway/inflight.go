@@ -6,12 +6,12 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// This file bounds the requests in flight: the reader counts each one in, the writer counts it out once
-// its answer is written, and the reader stops while there are too many.
+// This file bounds the requests in flight: the reader counts each one in, the writer counts it out
+// once its answer is written, and the reader stops while there are too many.
 
-// admit counts a request in flight and returns the number by which the engine knows it. The client's own
-// id does not identify it: a client may use one twice, and a notification has none but must be counted
-// until it is handled.
+// admit counts a request in flight and returns the number by which the engine knows it. The
+// client's own id does not identify it: a client may use one twice, and a notification has none but
+// must be counted until it is handled.
 func (s *socket) admit(r request) wire.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +41,8 @@ func (s *socket) requestDone(size int) {
 	s.capacity.Signal()
 }
 
-// awaitCapacity blocks the reader while too much is in flight. It returns false when the connection ends.
+// awaitCapacity blocks the reader while too much is in flight. It returns false when the connection
+// ends.
 func (s *socket) awaitCapacity() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

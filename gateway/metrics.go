@@ -31,8 +31,8 @@ const (
 	codeOK        = "0"       // answered with a result
 )
 
-// metrics are the gateway's. All label values come from closed sets, and every series exists from the
-// start, so that rate() does not miss the first event
+// metrics are the gateway's. All label values come from closed sets, and every series exists from
+// the start, so that rate() does not miss the first event
 // (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics).
 type metrics struct {
 	connections      prometheus.Gauge
@@ -48,19 +48,21 @@ type metrics struct {
 	gapBytes         prometheus.Counter
 }
 
-// outcomes lists the error codes of each method, in addition to those of malformed requests, which all
-// methods share. docs/openrpc.json lists the same.
+// outcomes lists the error codes of each method, in addition to those of malformed requests, which
+// all methods share. docs/openrpc.json lists the same.
 var outcomes = map[string][]wire.Code{
 	wire.MethodExecute: {
 		wire.CodeInternal, wire.CodeNotAllowed, wire.CodeExecutionLimit, wire.CodeNoSession, wire.CodeSessionLost,
 		wire.CodeDraining, wire.CodeStartFailed,
 	},
 	wire.MethodControl: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
-	wire.MethodInput:   {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost, wire.CodeInputUnavailable},
-	wire.MethodSignal:  {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
-	wire.MethodStatus:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
-	wire.MethodResume:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
-	wire.MethodClose:   {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodInput: {
+		wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost, wire.CodeInputUnavailable,
+	},
+	wire.MethodSignal: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodStatus: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodResume: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodClose:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -71,17 +73,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "troupe_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		connections:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "troupe_connections", Help: "WebSocket connections that are open."}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "troupe_connections", Help: "WebSocket connections that are open.",
+		}),
 		closed:           vec("connections_closed_total", "WebSocket connections that have ended, by cause.", "cause"),
 		messagesReceived: counter("messages_received_total", "WebSocket messages received."),
 		messagesSent:     counter("messages_sent_total", "WebSocket messages sent."),
 		bytesReceived:    counter("received_bytes_total", "Bytes received on WebSocket connections, framing included."),
 		bytesSent:        counter("sent_bytes_total", "Bytes sent on WebSocket connections, framing included."),
-		requests:         vec("requests_total", "Requests answered, by method and JSON-RPC error code; 0 is success.", "method", "code"),
-		authFailures:     vec("auth_failures_total", "Connections refused by authentication, by kind.", "kind"),
-		refused:          vec("connections_refused_total", "Connections refused after authentication, by reason.", "reason"),
-		gaps:             counter("output_gaps_total", "Gaps reported to clients in place of output that was evicted or could not be read."),
-		gapBytes:         counter("output_gap_bytes_total", "Bytes of output that these gaps stand for."),
+		requests: vec("requests_total",
+			"Requests answered, by method and JSON-RPC error code; 0 is success.", "method", "code"),
+		authFailures: vec("auth_failures_total", "Connections refused by authentication, by kind.", "kind"),
+		refused:      vec("connections_refused_total", "Connections refused after authentication, by reason.", "reason"),
+		gaps: counter("output_gaps_total",
+			"Gaps reported to clients in place of output that was evicted or could not be read."),
+		gapBytes: counter("output_gap_bytes_total", "Bytes of output that these gaps stand for."),
 	}
 	for _, cause := range wire.Causes() {
 		m.closed.WithLabelValues(string(cause))

@@ -91,7 +91,8 @@ func TestMetricsAreCleanAndCounted(t *testing.T) {
 	}
 }
 
-// TestEveryAnswerHasItsSeries: a rate over a series that appears with its first event misses that event.
+// TestEveryAnswerHasItsSeries: a rate over a series that appears with its first event misses that
+// event.
 func TestEveryAnswerHasItsSeries(t *testing.T) {
 	b, err := os.ReadFile("../docs/openrpc.json")
 	if err != nil {

@@ -19,8 +19,8 @@ const (
 	corkLimit = 16 << 10
 )
 
-// netConn is the network connection below a WebSocket. It bounds every write, records when the client
-// last sent something, and joins the writes of one round into one system call.
+// netConn is the network connection below a WebSocket. It bounds every write, records when the
+// client last sent something, and joins the writes of one round into one system call.
 type netConn struct {
 	net.Conn
 	metrics *metrics
@@ -65,8 +65,9 @@ func (s *netConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send writes what was collected and p within the timeout. It uses one writev because the bufio.Writer
-// above passes on a message in two writes: its filled buffer, then the rest. Called with mu held.
+// send writes what was collected and p within the timeout. It uses one writev because the
+// bufio.Writer above passes on a message in two writes: its filled buffer, then the rest. Called
+// with mu held.
 func (s *netConn) send(p []byte) error {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
@@ -113,9 +114,9 @@ func (s *netConn) idle() {
 	s.mu.Unlock()
 }
 
-// Close writes what was collected and closes the connection. coder/websocket (v1.8) calls it when the
-// client closes, and when it could not write a control frame (a pong or a close) within 5 s, which counts
-// as a write timeout.
+// Close writes what was collected and closes the connection. coder/websocket (v1.8) calls it when
+// the client closes, and when it could not write a control frame (a pong or a close) within 5 s,
+// which counts as a write timeout.
 func (s *netConn) Close() error {
 	if s.writing.Load() {
 		s.aborted.Store(true)

@@ -7,9 +7,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// tick runs in the writer once per ping interval. It ends a connection whose client has sent nothing for
-// two intervals and pings it otherwise. Any byte counts, because a client that is uploading answers pings
-// late.
+// tick runs in the writer once per ping interval. It ends a connection whose client has sent
+// nothing for two intervals and pings it otherwise. Any byte counts, because a client that is
+// uploading answers pings late.
 func (s *socket) tick(timer *time.Timer) {
 	interval := s.g.cfg.PingInterval
 	timer.Reset(interval)
@@ -28,9 +28,9 @@ func (s *socket) tick(timer *time.Timer) {
 		}
 	}
 	s.sent = 0
-	// Ping of coder/websocket waits for the pong (https://pkg.go.dev/github.com/coder/websocket#Conn.Ping),
-	// so it needs its own goroutine. That lives for a round trip, or until the connection to a dead
-	// client ends.
+	// Ping of coder/websocket waits for the pong
+	// (https://pkg.go.dev/github.com/coder/websocket#Conn.Ping), so it needs its own goroutine.
+	// That lives for a round trip, or until the connection to a dead client ends.
 	s.pings.Add(1)
 	go func() {
 		defer s.pings.Done()

@@ -109,7 +109,8 @@ func TestRequestsArriveInOrderWithTheirParams(t *testing.T) {
 	}
 }
 
-// The order on the wire, as the README of the protocol promises it: answer, started, output, completed.
+// The order on the wire, as the README of the protocol promises it: answer, started, output,
+// completed.
 func TestOrderOfAnExecution(t *testing.T) {
 	f := start(t, nil)
 	outs := newOutputs(t)
@@ -210,7 +211,8 @@ func TestTraceparentOfTheHandshake(t *testing.T) {
 	}
 }
 
-// receive collects the output of one execution up to its completion, checking that pieces are contiguous.
+// receive collects the output of one execution up to its completion, checking that pieces are
+// contiguous.
 func (c *client) receive(id string, encoding wire.Encoding) []byte {
 	c.t.Helper()
 	var all []byte

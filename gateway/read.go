@@ -13,8 +13,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// smallMessage bounds the size of pooled read buffers. Larger ones are left to the garbage collector:
-// otherwise rare large messages would keep large buffers in memory.
+// smallMessage bounds the size of pooled read buffers. Larger ones are left to the garbage
+// collector: otherwise rare large messages would keep large buffers in memory.
 const smallMessage = 64 << 10
 
 var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -61,8 +61,8 @@ func (s *socket) readCause(err error) wire.Cause {
 	return wire.CauseClientGone
 }
 
-// readMessage reads one message and handles it. It takes a buffer only once a message has begun, so that
-// an idle connection holds none.
+// readMessage reads one message and handles it. It takes a buffer only once a message has begun, so
+// that an idle connection holds none.
 func (s *socket) readMessage(typ websocket.MessageType, r io.Reader) error {
 	buf, ok := readBuffers.Get().(*[]byte)
 	if !ok {

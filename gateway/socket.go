@@ -22,8 +22,8 @@ const (
 	maxPendingNotifications = 256
 )
 
-// socket is one WebSocket. Its reader goroutine is in read.go; its writer goroutine (write.go) also ends
-// the connection (close.go).
+// socket is one WebSocket. Its reader goroutine is in read.go; its writer goroutine (write.go) also
+// ends the connection (close.go).
 type socket struct {
 	g       *Gateway
 	log     *slog.Logger

@@ -18,17 +18,18 @@ import (
 const (
 	// minToken refuses guessable tokens: 16 bytes of base64 hold 96 bits.
 	minToken = 16
-	// maxTokenFile is far above the size of any real file. A larger one is a mistake, such as a device.
+	// maxTokenFile is far above the size of any real file. A larger one is a mistake, such as a
+	// device.
 	maxTokenFile = 1 << 20
 	// tokenFileCheck is the minimum interval between two checks of the file, which a connecting
 	// client triggers.
 	tokenFileCheck = time.Second
 )
 
-// TokenFile authenticates clients by a file of "subject token" lines. It ignores empty lines and lines
-// that begin with #. A subject may have several tokens, so that they can be rotated. A changed file
-// takes effect for the next client; if it is invalid, the error is logged and the previous tokens stay
-// valid.
+// TokenFile authenticates clients by a file of "subject token" lines. It ignores empty lines and
+// lines that begin with #. A subject may have several tokens, so that they can be rotated. A
+// changed file takes effect for the next client; if it is invalid, the error is logged and the
+// previous tokens stay valid.
 type TokenFile struct {
 	path string
 	log  *slog.Logger
@@ -44,8 +45,8 @@ type tokenEntry struct {
 	subject string
 }
 
-// fileVersion identifies one version of the file. The kubelet updates a Secret volume by replacing a
-// symbolic link, so that a new version is another file
+// fileVersion identifies one version of the file. The kubelet updates a Secret volume by replacing
+// a symbolic link, so that a new version is another file
 // (https://pkg.go.dev/k8s.io/kubernetes/pkg/volume/util#AtomicWriter).
 type fileVersion struct {
 	info os.FileInfo
@@ -88,7 +89,8 @@ func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error
 	return subject, nil
 }
 
-// current returns the entries. It checks the file first, unless it has done so within tokenFileCheck.
+// current returns the entries. It checks the file first, unless it has done so within
+// tokenFileCheck.
 func (f *TokenFile) current() []tokenEntry {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,7 +158,8 @@ func parseTokens(content []byte) ([]tokenEntry, error) {
 			return nil, fmt.Errorf("line %d has %d words, want two: subject token", n, len(fields))
 		}
 		if len(fields[1]) < minToken {
-			return nil, fmt.Errorf("line %d: the token has fewer than %d bytes; make one with: openssl rand -base64 32", n, minToken)
+			return nil, fmt.Errorf(
+				"line %d: the token has fewer than %d bytes; make one with: openssl rand -base64 32", n, minToken)
 		}
 		if first := lines[fields[1]]; first != 0 {
 			return nil, fmt.Errorf("line %d repeats the token of line %d", n, first)

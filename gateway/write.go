@@ -77,8 +77,8 @@ func (s *socket) leaving() bool {
 	return !s.flushDeadline.IsZero()
 }
 
-// round sends what is queued and then one message of output; the executions take turns. Everything goes
-// out in as few packets as possible. It returns false if there was nothing to send.
+// round sends what is queued and then one message of output; the executions take turns. Everything
+// goes out in as few packets as possible. It returns false if there was nothing to send.
 func (s *socket) round() (worked bool, err error) {
 	items := s.take()
 	var f *follower
@@ -111,8 +111,8 @@ func (s *socket) round() (worked bool, err error) {
 	return true, nil
 }
 
-// commit accounts for a round that was written. A round that failed counts as not sent, although part of
-// it may have arrived.
+// commit accounts for a round that was written. A round that failed counts as not sent, although
+// part of it may have arrived.
 func (s *socket) commit(items []item, f *follower) {
 	if f != nil {
 		f.commit()
@@ -148,7 +148,8 @@ func (s *socket) send(it *item) error {
 		if !it.answer {
 			return nil
 		}
-		out, err = wire.AppendResponse(s.buffer(), it.id, nil, wire.Errorf(wire.CodeInternal, "the answer could not be encoded"))
+		out, err = wire.AppendResponse(s.buffer(), it.id, nil,
+			wire.Errorf(wire.CodeInternal, "the answer could not be encoded"))
 		if err != nil {
 			return err
 		}
@@ -201,6 +202,6 @@ func (s *socket) writeCause() wire.Cause {
 	return wire.CauseClientGone
 }
 
-// readerTimeout is how long the writer waits, after a write has failed, for the reader to fail as well. The
-// reader does so at once unless it waits for capacity.
+// readerTimeout is how long the writer waits, after a write has failed, for the reader to fail as
+// well. The reader does so at once unless it waits for capacity.
 const readerTimeout = time.Second

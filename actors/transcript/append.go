@@ -55,8 +55,8 @@ func (c chunk) fit(room int64) chunk {
 	return c
 }
 
-// append adds c as one record and returns how many of its bytes it stored. Fewer than all means that
-// dropping has begun; the caller counts the rest.
+// append adds c as one record and returns how many of its bytes it stored. Fewer than all means
+// that dropping has begun; the caller counts the rest.
 func (t *Transcript) append(c chunk) int {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -113,7 +113,8 @@ func (t *Transcript) startDropping(reason DropReason, woken []*Cursor) []*Cursor
 	return t.addMark(v, woken)
 }
 
-// writeRecord appends a record to the file. When it returns a reason, no part of the record is stored.
+// writeRecord appends a record to the file. When it returns a reason, no part of the record is
+// stored.
 func (t *Transcript) writeRecord(c chunk) DropReason {
 	size := headerSize + int64(c.size())
 	if reason := t.store.reserve(t, size); reason != 0 {
@@ -132,8 +133,8 @@ func (t *Transcript) writeRecord(c chunk) DropReason {
 	if err == nil {
 		return 0
 	}
-	// A short write left part of the record in the file. Truncate it, or it would use disk space that the
-	// budget does not count.
+	// A short write left part of the record in the file. Truncate it, or it would use disk space
+	// that the budget does not count.
 	if written > 0 && t.file.Truncate(t.fileEnd) != nil {
 		size -= int64(written)
 	}
@@ -159,8 +160,8 @@ func (t *Transcript) create() error {
 	return nil
 }
 
-// writeParts writes t.parts after the last record. It continues a short write until it is complete or
-// fails.
+// writeParts writes t.parts after the last record. It continues a short write until it is complete
+// or fails.
 func (t *Transcript) writeParts() (int, error) {
 	size := 0
 	for _, p := range t.parts {

@@ -11,7 +11,8 @@ import (
 
 var benchLines = bytes.Repeat(append(bytes.Repeat([]byte("x"), 79), '\n'), 1000)
 
-// benchTotal is written to one file before the next is begun, so that all of it stays in the page cache.
+// benchTotal is written to one file before the next is begun, so that all of it stays in the page
+// cache.
 const benchTotal = 10 << 20
 
 // BenchmarkAppend writes 80-byte lines, beside the same bytes written to a plain file.
@@ -89,8 +90,8 @@ func BenchmarkDropped(b *testing.B) {
 	}
 }
 
-// BenchmarkRead reads 10 MiB with a 64 KiB buffer, beside plain ReadAt of the same file. record is the length of the
-// records; alternating ones change the stream each time.
+// BenchmarkRead reads 10 MiB with a 64 KiB buffer, beside plain ReadAt of the same file. record is
+// the length of the records; alternating ones change the stream each time.
 func BenchmarkRead(b *testing.B) {
 	for _, tc := range []struct {
 		record    int

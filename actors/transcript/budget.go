@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// reserve takes n bytes of the budget for t and evicts the oldest sealed transcripts as needed. If evicting
-// all of them would not make enough room, it evicts none and returns the reason to drop.
+// reserve takes n bytes of the budget for t and evicts the oldest sealed transcripts as needed. If
+// evicting all of them would not make enough room, it evicts none and returns the reason to drop.
 //
 // It removes files under mu: a second appender in between would find neither the bytes freed nor a
 // transcript to evict, and would drop forever although there is room.
@@ -75,8 +75,8 @@ func (s *Store) forget(t *Transcript) error {
 	return s.free(t)
 }
 
-// free removes t's file and returns its bytes to the budget. If the file cannot be removed, its bytes stay
-// counted. Called with mu held.
+// free removes t's file and returns its bytes to the budget. If the file cannot be removed, its
+// bytes stay counted. Called with mu held.
 func (s *Store) free(t *Transcript) error {
 	if t.place != nil {
 		s.oldest.Remove(t.place)

@@ -163,7 +163,8 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// Evicted between the decision to read and the read: a gap, not a failing disk that an SRE is told to look at.
+// Evicted between the decision to read and the read: a gap, not a failing disk that an SRE is told
+// to look at.
 func TestEvictionDuringARead(t *testing.T) {
 	s := openStore(t, 300)
 	old := sealedWith(t, s, "old", fill(200))
@@ -187,8 +188,9 @@ func TestEvictionDuringARead(t *testing.T) {
 	}
 }
 
-// Writers that force evictions, readers in the middle of what is evicted, Remove and Seal at any time: readers see
-// the right bytes or a gap of the right size, and the disk never holds more than the budget.
+// Writers that force evictions, readers in the middle of what is evicted, Remove and Seal at any
+// time: readers see the right bytes or a gap of the right size, and the disk never holds more than
+// the budget.
 func TestEvictionUnderReaders(t *testing.T) {
 	const budget = 256 << 10
 	s := openStore(t, budget)

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// script appends random records of both streams with marks between them, and returns what must be read back.
+// script appends random records of both streams with marks between them, and returns what must be
+// read back.
 func script(t testing.TB, tr *Transcript, rng *rand.Rand, n int) []run {
 	t.Helper()
 	var want []run
@@ -183,7 +184,8 @@ func TestCursorRefusesOffsetsThatDoNotExist(t *testing.T) {
 	}
 }
 
-// notify: once for each ErrWait, for bytes, marks, Seal and Remove; not without one, not after Close.
+// notify: once for each ErrWait, for bytes, marks, Seal and Remove; not without one, not after
+// Close.
 func TestNotifyComesOncePerWait(t *testing.T) {
 	s := openStore(t, 1<<30)
 	buf := make([]byte, 100)

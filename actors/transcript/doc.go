@@ -1,16 +1,18 @@
 // Package transcript keeps the output of executions: bounded, on disk, addressed by byte offset.
 //
-// A [Writer] frames what a command prints into lines and appends them to a [Transcript]; any number of
-// [Cursor]s read it at their own pace. A reader that is slow or gone costs nothing but the file. All
-// transcripts of a [Store] share a budget of bytes on disk; the oldest finished ones are evicted.
+// A [Writer] frames what a command prints into lines and appends them to a [Transcript]; any number
+// of [Cursor]s read it at their own pace. A reader that is slow or gone costs nothing but the file.
+// All transcripts of a [Store] share a budget of bytes on disk; the oldest finished ones are
+// evicted.
 //
-// Glossary: payload is what the command wrote. A chunk is the payload of one append: bytes that the writer
-// held, then the body of the current write. A record is a chunk in the file, behind a header. A [Piece] is
-// what a cursor returns: payload of one stream, from one record or several.
+// Glossary: payload is what the command wrote. A chunk is the payload of one append: bytes that the
+// writer held, then the body of the current write. A record is a chunk in the file, behind a
+// header. A [Piece] is what a cursor returns: payload of one stream, from one record or several.
 //
 // # Accounting
 //
-// Nothing is lost without being counted. Once both writers are closed, the bytes that the command wrote are
+// Nothing is lost without being counted. Once both writers are closed, the bytes that the command
+// wrote are
 //
 //	OutputBytes − 12·TruncatedLines + TruncatedBytes + DroppedBytes
 //
@@ -18,7 +20,7 @@
 //
 // # Memory
 //
-// A transcript costs about 500 bytes, 16 bytes for every 64 KiB of its file, and its marks: about 3 KiB for 10 MiB
-// of output (TestMemoryOfATranscript). A writer in line mode holds at most one line (MaxLine bytes), a cursor 400
-// bytes. Payload stays in the page cache.
+// A transcript costs about 500 bytes, 16 bytes for every 64 KiB of its file, and its marks: about 3
+// KiB for 10 MiB of output (TestMemoryOfATranscript). A writer in line mode holds at most one line
+// (MaxLine bytes), a cursor 400 bytes. Payload stays in the page cache.
 package transcript

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperEnv makes the test binary run as a process of its own, for limits that cannot be set on a part of one.
+// helperEnv makes the test binary run as a process of its own, for limits that cannot be set on a
+// part of one.
 const helperEnv = "TRANSCRIPT_TEST_HELPER"
 
 // failing makes the store's n-th write from now on fail with err after short bytes.
@@ -30,7 +31,8 @@ func failing(s *Store, n, short int, err error) {
 	}
 }
 
-// The disk fails under one write: nothing of it is visible, nothing of it stays on disk, all that follows is counted.
+// The disk fails under one write: nothing of it is visible, nothing of it stays on disk, all that
+// follows is counted.
 func TestFailedWriteLeavesNothing(t *testing.T) {
 	for name, tc := range map[string]struct {
 		short int
@@ -122,7 +124,8 @@ func runHelper(dir string) int {
 	return 0
 }
 
-// untilDiskFull writes 100-byte lines in pieces of 1,000 to a directory that has room for the bytes given.
+// untilDiskFull writes 100-byte lines in pieces of 1,000 to a directory that has room for the bytes
+// given.
 func untilDiskFull(dir string, room int64) (err error) {
 	s, err := Open(Config{Dir: dir, Budget: 1 << 30})
 	if err != nil {
@@ -222,7 +225,8 @@ func TestDirectoryGone(t *testing.T) {
 	}
 }
 
-// In embedded mode commands run as the same user and can write to the file. That must cost them their own output only.
+// In embedded mode commands run as the same user and can write to the file. That must cost them
+// their own output only.
 func TestTamperedFileGivesAGap(t *testing.T) {
 	for name, tamper := range map[string]func(path string) error{
 		"cut":        func(p string) error { return os.Truncate(p, 1) },

@@ -23,20 +23,22 @@ var newline = []byte{'\n'}
 type WriterConfig struct {
 	// Lines applies the line rule; see Writer. False: bytes pass as they come.
 	Lines bool
-	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most 256 MiB.
+	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most
+	// 256 MiB.
 	MaxLine int
-	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of what would be delivered,
-	// until more comes or Close. False: such bytes are delivered as they come.
+	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of what would be
+	// delivered, until more comes or Close. False: such bytes are delivered as they come.
 	WholeRunes bool
 }
 
-// Writer frames one stream of a transcript. It is used by one goroutine; the two writers of a transcript may run
-// at the same time. It holds at most one line.
+// Writer frames one stream of a transcript. It is used by one goroutine; the two writers of a
+// transcript may run at the same time. It holds at most one line.
 //
-// In line mode a line of at most MaxLine bytes is delivered whole, when its newline has come. Of a longer one, at
-// most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as it is known to be longer; the rest
-// up to and including its newline is skipped. Bytes at the limit that begin a rune which does not fit are left
-// out; where the bytes are not UTF-8, the cut is at the limit. What Flush delivered counts as part of its line.
+// In line mode a line of at most MaxLine bytes is delivered whole, when its newline has come. Of a
+// longer one, at most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as it
+// is known to be longer; the rest up to and including its newline is skipped. Bytes at the limit
+// that begin a rune which does not fit are left out; where the bytes are not UTF-8, the cut is at
+// the limit. What Flush delivered counts as part of its line.
 type Writer struct {
 	t      *Transcript
 	stream Stream
@@ -58,8 +60,9 @@ func (t *Transcript) Writer(stream Stream, cfg WriterConfig) *Writer {
 	return &Writer{t: t, stream: stream, cfg: cfg}
 }
 
-// Write consumes all of p and does not retain it. It never waits for a reader and fails only after Close,
-// with ErrClosed. Bytes that cannot be stored are dropped, counted and reported through OnDrop.
+// Write consumes all of p and does not retain it. It never waits for a reader and fails only after
+// Close, with ErrClosed. Bytes that cannot be stored are dropped, counted and reported through
+// OnDrop.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.closed {
 		return 0, ErrClosed
@@ -95,8 +98,8 @@ func (w *Writer) Pending() bool {
 	return !w.dropping() && w.flushable() > 0
 }
 
-// Flush delivers what is held: a partial line, such as a prompt. How long to wait for the rest of the line is up to
-// the caller.
+// Flush delivers what is held: a partial line, such as a prompt. How long to wait for the rest of
+// the line is up to the caller.
 func (w *Writer) Flush() {
 	w.deliverHeld(w.flushable())
 }
@@ -139,8 +142,8 @@ func (w *Writer) hold(p []byte) {
 	w.held = append(w.held[:0], p...)
 }
 
-// frame delivers the whole lines at the front of p, then truncates a line that is too long or holds an
-// incomplete one. It returns the rest of p.
+// frame delivers the whole lines at the front of p, then truncates a line that is too long or holds
+// an incomplete one. It returns the rest of p.
 func (w *Writer) frame(p []byte) []byte {
 	whole, tooLong := wholeLines(p, w.sent+len(w.held), w.cfg.MaxLine)
 	if whole > 0 {
@@ -163,11 +166,13 @@ func (w *Writer) frame(p []byte) []byte {
 	return nil
 }
 
-// wholeLines returns the length of the longest prefix of p that consists of whole lines none of which is longer than
-// limit; the first has begun with have bytes before p. tooLong says that the line after them exceeds limit.
+// wholeLines returns the length of the longest prefix of p that consists of whole lines none of
+// which is longer than limit; the first has begun with have bytes before p. tooLong says that the
+// line after them exceeds limit.
 //
-// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. So it is enough to
-// find the last one in each such window: for usual lines that looks at a hundred bytes in 8 KiB.
+// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. So
+// it is enough to find the last one in each such window: for usual lines that looks at a hundred
+// bytes in 8 KiB.
 func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
 	for {
 		window := p[n:]
@@ -264,8 +269,9 @@ func (w *Writer) drop(p []byte) {
 	w.t.count(Counts{DroppedLines: int64(lines), DroppedBytes: int64(len(p))})
 }
 
-// partialRune returns the length of the incomplete rune at the end of a followed by b: the bytes, at most 3, that
-// begin a rune but do not complete it. Bytes that cannot be UTF-8 are not incomplete.
+// partialRune returns the length of the incomplete rune at the end of a followed by b: the bytes,
+// at most 3, that begin a rune but do not complete it. Bytes that cannot be UTF-8 are not
+// incomplete.
 func partialRune(a, b []byte) int {
 	var last [utf8.UTFMax - 1]byte
 	tail := last[:0]

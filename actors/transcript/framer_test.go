@@ -239,7 +239,8 @@ func randomCuts(rng *rand.Rand, n int) []int {
 	}
 }
 
-// A prompt is delivered by Flush; the line's length goes on counting, so that it cannot grow without bound.
+// A prompt is delivered by Flush; the line's length goes on counting, so that it cannot grow
+// without bound.
 func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 	s := openStore(t, 1<<30)
 	tr := s.Create("t", 1<<20)
@@ -268,7 +269,8 @@ func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 	balance(t, tr, 9+10+10+3)
 }
 
-// Otherwise a client that decodes each piece would show U+FFFD for a rune that arrives in two writes.
+// Otherwise a client that decodes each piece would show U+FFFD for a rune that arrives in two
+// writes.
 func TestFlushHoldsBackAnIncompleteRune(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, lines := range []bool{true, false} {

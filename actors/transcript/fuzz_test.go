@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzFramer writes text to both streams in pieces that script chooses, and compares with the reference.
+// FuzzFramer writes text to both streams in pieces that script chooses, and compares with the
+// reference.
 func FuzzFramer(f *testing.F) {
 	f.Add(byte(0), byte(8), uint16(1000), []byte{0, 9, 18, 255}, []byte("line\na line that is too long\n\nand €uro and 𝄞 "))
 	f.Add(byte(3), byte(1), uint16(20), []byte{8, 9, 6, 7}, []byte("ab\ncd\n\xff\xe2\x82"))
@@ -49,8 +50,8 @@ func FuzzFramer(f *testing.F) {
 	})
 }
 
-// FuzzCursor appends records of both streams that script chooses, with marks between them, and reads them from an
-// offset with a buffer of any size, before and after Seal.
+// FuzzCursor appends records of both streams that script chooses, with marks between them, and
+// reads them from an offset with a buffer of any size, before and after Seal.
 func FuzzCursor(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8}, uint32(3), uint16(5))
 	f.Add([]byte{255, 255, 0, 254, 6, 255, 251, 247}, uint32(70_000), uint16(60_000))

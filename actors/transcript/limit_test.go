@@ -45,7 +45,8 @@ func TestWhatFitsExactlyIsKept(t *testing.T) {
 	balance(t, tr, 16)
 }
 
-// Once a line is dropped everything after it is, on both streams: output with holes would be misread.
+// Once a line is dropped everything after it is, on both streams: output with holes would be
+// misread.
 func TestNothingFollowsADroppedLine(t *testing.T) {
 	for _, tc := range []struct {
 		name    string

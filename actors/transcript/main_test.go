@@ -60,7 +60,8 @@ func join(runs []run, r run) []run {
 	return append(runs, r)
 }
 
-// readFrom reads t from an offset until ErrWait or io.EOF, which it returns, checking every piece's offset.
+// readFrom reads t from an offset until ErrWait or io.EOF, which it returns, checking every piece's
+// offset.
 func readFrom(t testing.TB, tr *Transcript, after int64, size int) ([]run, error) {
 	t.Helper()
 	c, err := tr.Cursor(after, nil)

@@ -2,10 +2,11 @@ package transcript
 
 import "io"
 
-// fill reads payload into buf from the cursor's place on, up to v.bound. An error means that nothing was read.
+// fill reads payload into buf from the cursor's place on, up to v.bound. An error means that
+// nothing was read.
 //
-// It reads file bytes straight into buf, several records at a time, and closes up the headers between them: one
-// system call for a buffer full of short records.
+// It reads file bytes straight into buf, several records at a time, and closes up the headers
+// between them: one system call for a buffer full of short records.
 func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 	if !c.located {
 		if err := c.locate(v, buf); err != nil {
@@ -45,8 +46,8 @@ func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 	return Piece{Stream: kind.stream, Data: buf[:n:n], Truncated: kind.truncated, Offset: c.offset}, nil
 }
 
-// adapt keeps the read-ahead near the length of the runs of one stream. With a fixed one, a command that writes
-// single bytes to alternating streams would make every one of them cost a 64 KiB read.
+// adapt keeps the read-ahead near the length of the runs of one stream. With a fixed one, a command
+// that writes single bytes to alternating streams would make every one of them cost a 64 KiB read.
 func (c *Cursor) adapt(n int64, cutShort bool) {
 	if cutShort {
 		c.ahead = max(minAhead, min(2*n, maxAhead))
@@ -61,7 +62,8 @@ func (c *Cursor) readHeader(v view) error {
 	return c.enter(v, parseHeader(c.word[:]))
 }
 
-// enter moves behind a header. The file may have been tampered with, so nothing in it is believed unchecked.
+// enter moves behind a header. The file may have been tampered with, so nothing in it is believed
+// unchecked.
 func (c *Cursor) enter(v view, h header) error {
 	if h.length == 0 || c.pos+headerSize+h.length > v.fileEnd {
 		return errCorrupt
@@ -71,8 +73,9 @@ func (c *Cursor) enter(v view, h header) error {
 	return nil
 }
 
-// readBlock fills block with file bytes from c.pos, moves the payload that merges with kind to its front, and
-// returns its length, at least 1. c is left in the record that does not merge, or where the block ended.
+// readBlock fills block with file bytes from c.pos, moves the payload that merges with kind to its
+// front, and returns its length, at least 1. c is left in the record that does not merge, or where
+// the block ended.
 func (c *Cursor) readBlock(v view, block []byte, kind header) (int64, error) {
 	if len(block) == 0 {
 		return 0, errCorrupt

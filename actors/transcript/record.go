@@ -15,11 +15,12 @@ const (
 	maxRecord  = 1<<30 - 1
 )
 
-// indexEvery is the distance in file bytes between two entries of a transcript's index. Counting file
-// bytes, not payload, bounds what a search reads even where records hold one byte each.
+// indexEvery is the distance in file bytes between two entries of a transcript's index. Counting
+// file bytes, not payload, bounds what a search reads even where records hold one byte each.
 const indexEvery = 64 << 10
 
-// indexEntry says that the payload byte at offset is the first of the record whose header is at pos.
+// indexEntry says that the payload byte at offset is the first of the record whose header is at
+// pos.
 type indexEntry struct {
 	offset, pos int64
 }
@@ -43,7 +44,8 @@ func parseHeader(b []byte) header {
 	return header{stream: Stream(v & 1), truncated: v&2 != 0, length: int64(v >> 2)}
 }
 
-// mergesWith reports whether bytes of both records may share a piece. A truncated line stands alone.
+// mergesWith reports whether bytes of both records may share a piece. A truncated line stands
+// alone.
 func (h header) mergesWith(next header) bool {
 	return h.stream == next.stream && !h.truncated && !next.truncated
 }

@@ -2,8 +2,8 @@ package transcript
 
 import "unicode/utf8"
 
-// reference says what a transcript must hold. It is written for being obvious: one byte at a time, nothing shared
-// with the real thing.
+// reference says what a transcript must hold. It is written for being obvious: one byte at a time,
+// nothing shared with the real thing.
 type reference struct {
 	limit    int64
 	runs     []run
@@ -140,8 +140,8 @@ func (r *reference) drop(s Stream, p []byte) {
 	}
 }
 
-// startsRune returns how many bytes at the end of p begin a rune without completing it, by trying whether any
-// bytes complete them.
+// startsRune returns how many bytes at the end of p begin a rune without completing it, by trying
+// whether any bytes complete them.
 func startsRune(p []byte) int {
 	for n := 1; n <= 3 && n <= len(p); n++ {
 		tail := p[len(p)-n:]

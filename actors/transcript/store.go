@@ -23,11 +23,12 @@ const (
 
 // Config says where transcripts live.
 type Config struct {
-	// Dir holds the files. Created with mode 0700 when missing (its parent must exist); the mode of one that
-	// exists is left alone. Transcripts that an earlier process left in it are removed. Required.
+	// Dir holds the files. Created with mode 0700 when missing (its parent must exist); the mode of
+	// one that exists is left alone. Transcripts that an earlier process left in it are removed.
+	// Required.
 	Dir string
-	// Budget is the most bytes that all files of the store may have, record headers included. Required:
-	// without it a client could fill the disk of the node.
+	// Budget is the most bytes that all files of the store may have, record headers included.
+	// Required: without it a client could fill the disk of the node.
 	Budget int64
 	// Logger receives failures and evictions. Nil: discard.
 	Logger *slog.Logger
@@ -44,8 +45,8 @@ type Stats struct {
 	WriteFailures int64 // Transcripts that lost output because they could not be written.
 	ReadFailures  int64 // Times that a cursor had to report a gap because a file could not be read.
 
-	// What the writers of all transcripts were given since Open, as it comes: an execution that prints for an hour
-	// shows in them for an hour.
+	// What the writers of all transcripts were given since Open, as it comes: an execution that
+	// prints for an hour shows in them for an hour.
 	OutputBytes    int64 // Kept, markers of truncated lines included.
 	TruncatedLines int64
 	DroppedLines   [DropClosed + 1]int64 // By DropReason.
@@ -87,7 +88,8 @@ func Open(cfg Config) (*Store, error) {
 		return nil, errors.New("transcript: Config.Dir is empty; name a directory for the output of executions")
 	}
 	if cfg.Budget <= 0 {
-		return nil, fmt.Errorf("transcript: Config.Budget is %d; give the bytes of disk that transcripts may use, such as 2147483648", cfg.Budget)
+		return nil, fmt.Errorf(
+			"transcript: Config.Budget is %d; give the bytes of disk that transcripts may use, such as 2147483648", cfg.Budget)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -111,7 +113,8 @@ func (s *Store) prepare() error {
 	case err == nil:
 		s.created = true
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("its parent %s does not exist; create that, or name a directory below an existing one", filepath.Dir(s.dir))
+		return fmt.Errorf(
+			"its parent %s does not exist; create that, or name a directory below an existing one", filepath.Dir(s.dir))
 	case !errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("cannot create it (%w); name a directory that this user (uid %d) may create", err, os.Getuid())
 	}
@@ -132,12 +135,13 @@ func (s *Store) prepare() error {
 	return s.removeLeftovers()
 }
 
-// takeLock proves that the directory is writable and ours alone: two processes in one directory would take each
-// other's files for leftovers.
+// takeLock proves that the directory is writable and ours alone: two processes in one directory
+// would take each other's files for leftovers.
 func (s *Store) takeLock() error {
 	f, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("cannot write to it (%w); make it writable for this user (uid %d) or name another", err, os.Getuid())
+		return fmt.Errorf(
+			"cannot write to it (%w); make it writable for this user (uid %d) or name another", err, os.Getuid())
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		closeFile(f)
@@ -146,7 +150,8 @@ func (s *Store) takeLock() error {
 		}
 		return fmt.Errorf("cannot lock %s: %w", lockName, err)
 	}
-	// A process that closes its store removes the file: what we locked may be no longer what others will find.
+	// A process that closes its store removes the file: what we locked may be no longer what others
+	// will find.
 	ours, err := f.Stat()
 	if found, e := os.Lstat(f.Name()); err != nil || e != nil || !os.SameFile(ours, found) {
 		closeFile(f)
@@ -156,8 +161,9 @@ func (s *Store) takeLock() error {
 	return nil
 }
 
-// restore makes the directory again if it was removed, as by a cleaner of temporary files: what was being written is
-// lost to later readers, but what comes need not be. It reports whether the directory is there and ours.
+// restore makes the directory again if it was removed, as by a cleaner of temporary files: what was
+// being written is lost to later readers, but what comes need not be. It reports whether the
+// directory is there and ours.
 func (s *Store) restore() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,8 +183,8 @@ func (s *Store) restore() bool {
 	return true
 }
 
-// removeLeftovers removes what an earlier process did not live to remove, and nothing else: the directory may be
-// one that is used for more than this.
+// removeLeftovers removes what an earlier process did not live to remove, and nothing else: the
+// directory may be one that is used for more than this.
 func (s *Store) removeLeftovers() error {
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -193,9 +199,9 @@ func (s *Store) removeLeftovers() error {
 	return nil
 }
 
-// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is for the log:
-// the session's, a slash and the execution's.
-// There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
+// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is
+// for the log: the session's, a slash and the execution's. There is no I/O before the first byte,
+// so a silent command leaves no file. Remove it when done.
 func (s *Store) Create(name string, limit int64) *Transcript {
 	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
 	t := &Transcript{store: s, name: name, limit: limit, path: filepath.Join(s.dir, file)}
@@ -234,8 +240,8 @@ func (s *Store) Stats() Stats {
 	return stats
 }
 
-// Close removes every transcript, and the directory if Open created it and nothing else is in it. Readers see a
-// gap, writers drop. Idempotent.
+// Close removes every transcript, and the directory if Open created it and nothing else is in it.
+// Readers see a gap, writers drop. Idempotent.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {

@@ -35,8 +35,8 @@ const (
 	DropWrite
 	// DropBudget: the store's budget is used up and there was nothing left to evict.
 	DropBudget
-	// DropClosed: the transcript was sealed or removed, or its store closed, before its writers were done.
-	// OnDrop is not called for it: readers see the end.
+	// DropClosed: the transcript was sealed or removed, or its store closed, before its writers
+	// were done. OnDrop is not called for it: readers see the end.
 	DropClosed
 )
 
@@ -57,35 +57,38 @@ func (r DropReason) String() string {
 	return "none"
 }
 
-// Counts accounts for every byte that the writers of a transcript were given; the package comment has the
-// identity. It is exact once the writers are closed: before, they may hold a partial line that is nowhere yet.
+// Counts accounts for every byte that the writers of a transcript were given; the package comment
+// has the identity. It is exact once the writers are closed: before, they may hold a partial line
+// that is nowhere yet.
 type Counts struct {
-	// OutputBytes is the payload held for cursors, markers of truncated lines included. Equal to End.
+	// OutputBytes is the payload held for cursors, markers of truncated lines included. Equal to
+	// End.
 	OutputBytes int64
-	// DroppedLines counts the lines of which at least one byte was dropped; an unterminated last one counts.
+	// DroppedLines counts the lines of which at least one byte was dropped; an unterminated last
+	// one counts.
 	DroppedLines int64
 	// DroppedBytes counts the bytes that were dropped, newlines included.
 	DroppedBytes int64
 	// TruncatedLines counts the lines that end with the marker in the transcript.
 	TruncatedLines int64
-	// TruncatedBytes counts the bytes of truncated lines that the marker stands for, the newline that ended
-	// the line included where there was one.
+	// TruncatedBytes counts the bytes of truncated lines that the marker stands for, the newline
+	// that ended the line included where there was one.
 	TruncatedBytes int64
 }
 
 // Transcript is the output of one execution, both streams in order of arrival. Create makes one.
 // All methods may be called at any time from any goroutine, with the exceptions that OnDrop names.
 //
-// Locks are taken in the order writeMu, Store.mu, mu (of another, sealed transcript). No callback but
-// OnDrop's runs under any of them.
+// Locks are taken in the order writeMu, Store.mu, mu (of another, sealed transcript). No callback
+// but OnDrop's runs under any of them.
 type Transcript struct {
 	store *Store
 	name  string // For the log. Chosen by clients, so never part of a path.
 	path  string
 	limit int64
 
-	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes it, so a
-	// slow disk does not keep readers from what is already there.
+	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes
+	// it, so a slow disk does not keep readers from what is already there.
 	writeMu sync.Mutex
 	fd      int // Of file, while unsealed.
 	onDrop  func(DropReason, int64) any
@@ -96,8 +99,8 @@ type Transcript struct {
 	// dropping is the DropReason once nothing more is taken. Set under writeMu, read anywhere.
 	dropping atomic.Uint32
 
-	// Read state, guarded by mu. While unsealed, file, end and fileEnd change only under writeMu as well,
-	// so that an appender may read them without mu.
+	// Read state, guarded by mu. While unsealed, file, end and fileEnd change only under writeMu as
+	// well, so that an appender may read them without mu.
 	mu      sync.Mutex
 	file    *os.File // nil before the first byte, and after Seal while no cursor is in the middle of it.
 	end     int64    // Payload bytes.
@@ -121,18 +124,19 @@ type mark struct {
 	value  any
 }
 
-// OnDrop sets the function that is told, once, that the transcript stops taking bytes at offset. What it
-// returns becomes a mark there, unless nil. It must be set before the first Write, and runs on a writer's
-// goroutine with the transcript locked: it must neither block nor call back into the transcript.
+// OnDrop sets the function that is told, once, that the transcript stops taking bytes at offset.
+// What it returns becomes a mark there, unless nil. It must be set before the first Write, and runs
+// on a writer's goroutine with the transcript locked: it must neither block nor call back into the
+// transcript.
 func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	t.onDrop = f
 }
 
-// Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays readable
-// when the bytes around it are gone. v is kept as long as the transcript. A nil v, and a mark after Seal or
-// Remove, which a cursor may have ended before, are ignored.
+// Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays
+// readable when the bytes around it are gone. v is kept as long as the transcript. A nil v, and a
+// mark after Seal or Remove, which a cursor may have ended before, are ignored.
 func (t *Transcript) Mark(v any) {
 	var local [8]*Cursor
 	t.mu.Lock()
@@ -141,9 +145,9 @@ func (t *Transcript) Mark(v any) {
 	wake(woken)
 }
 
-// Seal says that nothing more will come: cursors get io.EOF after the last byte and mark, and the transcript
-// may be evicted. The file is closed as soon as no cursor is in the middle of it. Close the writers first:
-// what they are given later is dropped. Idempotent.
+// Seal says that nothing more will come: cursors get io.EOF after the last byte and mark, and the
+// transcript may be evicted. The file is closed as soon as no cursor is in the middle of it. Close
+// the writers first: what they are given later is dropped. Idempotent.
 func (t *Transcript) Seal() {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -158,8 +162,9 @@ func (t *Transcript) Seal() {
 	wake(woken)
 }
 
-// Remove deletes the file and seals the transcript, so that no reader waits for more. Later reads see a gap to
-// the end, then the marks, then io.EOF. Idempotent; the error names the file that is left.
+// Remove deletes the file and seals the transcript, so that no reader waits for more. Later reads
+// see a gap to the end, then the marks, then io.EOF. Idempotent; the error names the file that is
+// left.
 func (t *Transcript) Remove() error {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -179,15 +184,16 @@ func (t *Transcript) Remove() error {
 	return nil
 }
 
-// lose makes the bytes unreadable and returns the handle to close, if there is one. Called with mu held.
+// lose makes the bytes unreadable and returns the handle to close, if there is one. Called with mu
+// held.
 func (t *Transcript) lose() *os.File {
 	file := t.file
 	t.lost, t.file, t.index = true, nil, nil
 	return file
 }
 
-// closeUnused closes the handle of a sealed transcript that no cursor is reading: a session keeps 100
-// finished executions, which must not hold as many descriptors. Called with mu held.
+// closeUnused closes the handle of a sealed transcript that no cursor is reading: a session keeps
+// 100 finished executions, which must not hold as many descriptors. Called with mu held.
 func (t *Transcript) closeUnused() {
 	if t.sealed && t.readers == 0 {
 		closeFile(t.file)

@@ -1,7 +1,7 @@
 package wire
 
-// Cause is the reason why a connection ended. The set is closed. Each cause has a WebSocket close code, is
-// logged by name and counted.
+// Cause is the reason why a connection ended. The set is closed. Each cause has a WebSocket close
+// code, is logged by name and counted.
 type Cause string
 
 const (

@@ -17,8 +17,8 @@ type (
 	PongParams   struct{}
 )
 
-// MaxID is the maximum length of a request id in bytes. The server keeps an id until it answers, so an
-// unbounded one would let a client fill its memory.
+// MaxID is the maximum length of a request id in bytes. The server keeps an id until it answers, so
+// an unbounded one would let a client fill its memory.
 const MaxID = 256
 
 // Request is a request of a client. Params points to the method's params type,
@@ -49,8 +49,8 @@ func Methods() []string {
 	}
 }
 
-// params is the target into which the JSON of a method is decoded. check returns the exported params, or
-// an error that names the member and the valid values.
+// params is the target into which the JSON of a method is decoded. check returns the exported
+// params, or an error that names the member and the valid values.
 type params interface {
 	check() (any, *Error)
 }
@@ -72,10 +72,10 @@ type envelope struct {
 
 // Decode reads one JSON-RPC 2.0 request (https://www.jsonrpc.org/specification).
 //
-// When it returns an error, the Request still has the id to answer with and, if it could be read, the
-// method. An empty id means that the message is a notification, which must not be answered. An id of null
-// makes a request, whose answer has the id null. Decode ignores unknown members of the envelope and of
-// params.
+// When it returns an error, the Request still has the id to answer with and, if it could be read,
+// the method. An empty id means that the message is a notification, which must not be answered. An
+// id of null makes a request, whose answer has the id null. Decode ignores unknown members of the
+// envelope and of params.
 func Decode(frame []byte) (Request, *Error) {
 	req := Request{ID: NullID}
 	env, err := decodeEnvelope(frame)
@@ -112,7 +112,8 @@ func DecodeParams(method string, raw json.RawMessage) (any, *Error) {
 func decodeParams(method string, raw json.RawMessage) (any, *Error) {
 	newParams, ok := methods[method]
 	if !ok {
-		return nil, Errorf(CodeMethodNotFound, "unknown method %s: use one of %s", quote(method), strings.Join(Methods(), ", "))
+		return nil, Errorf(CodeMethodNotFound,
+			"unknown method %s: use one of %s", quote(method), strings.Join(Methods(), ", "))
 	}
 	p := newParams()
 	if raw != nil && string(raw) != "null" {
@@ -129,8 +130,8 @@ func decodeParams(method string, raw json.RawMessage) (any, *Error) {
 // decodeEnvelope parses the members of the frame's object.
 func decodeEnvelope(frame []byte) (envelope, *Error) {
 	var env envelope
-	// encoding/json replaces invalid UTF-8 by U+FFFD (https://pkg.go.dev/encoding/json#Unmarshal), and
-	// a command with a replaced byte is another command.
+	// encoding/json replaces invalid UTF-8 by U+FFFD (https://pkg.go.dev/encoding/json#Unmarshal),
+	// and a command with a replaced byte is another command.
 	if !utf8.Valid(frame) {
 		return env, Errorf(CodeParse, "the frame is not UTF-8")
 	}
@@ -164,7 +165,8 @@ func (env *envelope) check() *Error {
 	return nil
 }
 
-// checkID accepts any id that JSON-RPC allows and returns it as it was sent, or empty if it is absent.
+// checkID accepts any id that JSON-RPC allows and returns it as it was sent, or empty if it is
+// absent.
 func checkID(raw json.RawMessage) (ID, *Error) {
 	if raw == nil {
 		return nil, nil
@@ -189,7 +191,8 @@ func typeError(err error) *Error {
 	for _, embedded := range []string{"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.", "ResumeParams."} {
 		field = strings.TrimPrefix(field, embedded)
 	}
-	return Errorf(CodeInvalidParams, "%s must be %s, not %s", field, describe(mismatch.Type), describeValue(mismatch.Value))
+	return Errorf(CodeInvalidParams,
+		"%s must be %s, not %s", field, describe(mismatch.Type), describeValue(mismatch.Value))
 }
 
 // describeValue adds an article to encoding/json's description of a value.

@@ -197,7 +197,8 @@ func TestDecodeParams(t *testing.T) {
 	}
 }
 
-// A params type that shared memory with the frame would change under the engine when the reader reuses its buffer.
+// A params type that shared memory with the frame would change under the engine when the reader
+// reuses its buffer.
 func TestDecodeCopies(t *testing.T) {
 	frame := []byte(`{"jsonrpc":"2.0","id":"abc","method":"input","params":{"execution_id":"a","data":"hello"}}`)
 	req, err := Decode(frame)
@@ -243,7 +244,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// The reader validates base64 and the session uses it: decoding up to 1 MiB twice would double the cost of stdin.
+// The reader validates base64 and the session uses it: decoding up to 1 MiB twice would double the
+// cost of stdin.
 func TestInputIsDecodedOnce(t *testing.T) {
 	got, werr := DecodeParams(MethodInput, []byte(`{"execution_id":"a","data":"eQo=","encoding":"base64"}`))
 	if werr != nil {

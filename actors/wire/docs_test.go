@@ -46,7 +46,8 @@ func TestProtocolPageShowsEveryGoldenMessage(t *testing.T) {
 	}
 }
 
-// errorCodes reads the error codes from errors.go, so that a new one cannot be forgotten in the documentation.
+// errorCodes reads the error codes from errors.go, so that a new one cannot be forgotten in the
+// documentation.
 func errorCodes(t *testing.T) []Code {
 	t.Helper()
 	source, err := os.ReadFile("errors.go")
@@ -108,7 +109,8 @@ type openRPC struct {
 	} `json:"components"`
 }
 
-// openRPCTypes are the params and results of each method. Decode's own params are checked against them too.
+// openRPCTypes are the params and results of each method. Decode's own params are checked against
+// them too.
 var openRPCTypes = map[string]struct{ params, result any }{
 	MethodExecute: {ExecuteParams{}, ExecuteResult{}},
 	MethodControl: {ControlParams{}, ControlResult{}},

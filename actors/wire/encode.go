@@ -7,15 +7,16 @@ import (
 	"strconv"
 )
 
-// MaxOutputMessage is the maximum size of a process.output message on the wire, framing excluded. It is
-// small enough that executions which share a connection take turns often, and large enough that the cost
-// per message is negligible.
+// MaxOutputMessage is the maximum size of a process.output message on the wire, framing excluded.
+// It is small enough that executions which share a connection take turns often, and large enough
+// that the cost per message is negligible.
 const MaxOutputMessage = 64 << 10
 
 // minOutputMessage leaves room for the envelope with the longest execution_id and a little payload.
 const minOutputMessage = 1 << 10
 
-// base64Quantum is the unit at which base64 payload is cut, so that only the last message has padding.
+// base64Quantum is the unit at which base64 payload is cut, so that only the last message has
+// padding.
 const base64Quantum = 3
 
 // AppendOutput appends one process.output message to dst and returns how much
@@ -69,8 +70,8 @@ func AppendOutput(dst []byte, o *Output, payload []byte, maxMessage int) (msg []
 // outputTailMax is the longest text that AppendOutput writes after data.
 const outputTailMax = len(`","encoding":"base64","truncated":false,"offset":-9223372036854775808,"gap":-9223372036854775808}}`)
 
-// cutAtNewline removes what follows the last newline if that is less than half, so that a client which
-// prints pieces as they arrive does not show partial lines.
+// cutAtNewline removes what follows the last newline if that is less than half, so that a client
+// which prints pieces as they arrive does not show partial lines.
 func cutAtNewline(dst, payload []byte, consumed int) (msg []byte, taken int) {
 	// In blocks, because IndexByte is vectorized and LastIndexByte is not.
 	const block = 1 << 10
@@ -85,7 +86,8 @@ func cutAtNewline(dst, payload []byte, consumed int) (msg []byte, taken int) {
 	return dst, consumed
 }
 
-// AppendResponse appends the answer to the request with the given id: err if it is set, else result.
+// AppendResponse appends the answer to the request with the given id: err if it is set, else
+// result.
 func AppendResponse(dst []byte, id ID, result any, err *Error) ([]byte, error) {
 	if len(id) == 0 {
 		id = NullID
@@ -113,7 +115,8 @@ func AppendNotification(dst []byte, method string, params any) ([]byte, error) {
 	return appendJSON(dst, params)
 }
 
-// AppendRequest appends a request of a client, or a notification if id is empty. Nil params are left out.
+// AppendRequest appends a request of a client, or a notification if id is empty. Nil params are
+// left out.
 func AppendRequest(dst []byte, id ID, method string, params any) ([]byte, error) {
 	dst = append(dst, `{"jsonrpc":"2.0","method":`...)
 	dst = AppendString(dst, method)

@@ -17,9 +17,9 @@ const (
 	highBits = 0x8080808080808080
 )
 
-// specialBytes returns a word whose lowest set bit is in the first of the eight bytes of w that is not
-// ASCII or needs an escape in a JSON string: a control character, a quote, a backslash or a byte above
-// 0x7f. Zero means that there is none.
+// specialBytes returns a word whose lowest set bit is in the first of the eight bytes of w that is
+// not ASCII or needs an escape in a JSON string: a control character, a quote, a backslash or a
+// byte above 0x7f. Zero means that there is none.
 //
 // For a byte x below 0x80, x-n has its high bit set exactly if x < n, and x^c
 // is zero exactly if x is c. A borrow out of a byte can make a later one look
@@ -31,7 +31,8 @@ func specialBytes(w uint64) uint64 {
 	return (control | quote | backslash | w) & highBits
 }
 
-// plainRun returns the length of the prefix of b that is ASCII and needs no escape in a JSON string.
+// plainRun returns the length of the prefix of b that is ASCII and needs no escape in a JSON
+// string.
 func plainRun(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
@@ -61,8 +62,8 @@ const escapeMax = 6
 // replacement is U+FFFD in UTF-8.
 const replacement = "\uFFFD"
 
-// verbatimRun returns the length of the prefix of b that needs no escape in a JSON string: valid UTF-8
-// without control characters, quotes and backslashes.
+// verbatimRun returns the length of the prefix of b that needs no escape in a JSON string: valid
+// UTF-8 without control characters, quotes and backslashes.
 func verbatimRun(b []byte) int {
 	i := 0
 	for {
@@ -80,8 +81,8 @@ func verbatimRun(b []byte) int {
 	}
 }
 
-// runeLen returns the length of the non-ASCII rune at the start of b, or 0 if it is incomplete or not
-// UTF-8. It avoids utf8.DecodeRune for the common lengths of two and three bytes.
+// runeLen returns the length of the non-ASCII rune at the start of b, or 0 if it is incomplete or
+// not UTF-8. It avoids utf8.DecodeRune for the common lengths of two and three bytes.
 func runeLen(b []byte) int {
 	const continuation, mask = 0x80, 0xc0
 	switch c := b[0]; {

@@ -87,9 +87,9 @@ var (
 	outputMaxDigits = 18 // any number of so many digits fits an int64
 )
 
-// DecodeOutput decodes process.output as servers write it, into a buffer of the
-// caller's: payload holds the bytes of the piece, as Output.Bytes returns them, in buf if that is large
-// enough. Output.Data stays empty. If ok is false the frame may still be valid: call DecodeServerMessage.
+// DecodeOutput decodes process.output as servers write it, into a buffer of the caller's: payload
+// holds the bytes of the piece, as Output.Bytes returns them, in buf if that is large enough.
+// Output.Data stays empty. If ok is false the frame may still be valid: call DecodeServerMessage.
 func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
 	o, payload, raw, ok := parse(frame, buf[:0])
 	if !ok || o.Encoding != EncodingBase64 {

@@ -2,8 +2,8 @@ package wire
 
 import "strings"
 
-// signals are the Linux signals that a client may send. STOP, TSTP, TTIN, TTOU and CONT are missing because
-// they would bypass PAUSE and RESUME, which also stop and start the timers.
+// signals are the Linux signals that a client may send. STOP, TSTP, TTIN, TTOU and CONT are missing
+// because they would bypass PAUSE and RESUME, which also stop and start the timers.
 var signals = map[string]bool{
 	"SIGHUP": true, "SIGINT": true, "SIGQUIT": true, "SIGILL": true, "SIGTRAP": true, "SIGABRT": true,
 	"SIGBUS": true, "SIGFPE": true, "SIGKILL": true, "SIGUSR1": true, "SIGSEGV": true, "SIGUSR2": true,
@@ -30,7 +30,8 @@ func (p *signalParams) check() (any, *Error) {
 	case jobControl[name]:
 		return nil, Errorf(CodeInvalidParams, "signal %s is refused: use control with PAUSE or RESUME", name)
 	case !signals[name]:
-		return nil, Errorf(CodeInvalidParams, `unknown signal %s: use a Linux signal name such as "INT" or "SIGINT"`, quote(p.Signal))
+		return nil, Errorf(CodeInvalidParams,
+			`unknown signal %s: use a Linux signal name such as "INT" or "SIGINT"`, quote(p.Signal))
 	}
 	p.Signal = name
 	return &p.SignalParams, nil

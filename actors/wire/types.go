@@ -287,7 +287,8 @@ type ControlEvent struct {
 	PGID        int    `json:"pgid"`
 }
 
-// Survivors are processes that outlived the command. They were killed or, with on_exit keep, still run.
+// Survivors are processes that outlived the command. They were killed or, with on_exit keep, still
+// run.
 type Survivors struct {
 	Kept     bool     `json:"kept"` // they still run
 	Count    int      `json:"count"`
@@ -301,8 +302,8 @@ type Usage struct {
 	MaxRSSBytes   int64   `json:"max_rss_bytes"` // of the largest single process
 }
 
-// Completed is the last notification of an execution (with on_exit keep, output
-// of survivors may follow it). It is sent exactly once on each connection that follows the execution.
+// Completed is the last notification of an execution (with on_exit keep, output of survivors may
+// follow it). It is sent exactly once on each connection that follows the execution.
 type Completed struct {
 	ExecutionID    string     `json:"execution_id"`
 	Status         string     `json:"status"` // completed, failed or canceled

@@ -27,7 +27,8 @@ func appendUnescaped(dst, b []byte) (out, rest []byte, ok bool) {
 	return dst, nil, false
 }
 
-// unescapeByte decodes what follows a backslash, if that is one ASCII character, and returns its length.
+// unescapeByte decodes what follows a backslash, if that is one ASCII character, and returns its
+// length.
 func unescapeByte(b []byte) (c byte, n int) {
 	switch b[0] {
 	case 'n':

@@ -76,7 +76,8 @@ func checkExecutionID(id string) *Error {
 		ok = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
 	}
 	if !ok {
-		return Errorf(CodeInvalidParams, "execution_id %s must have 1 to %d characters of A-Z a-z 0-9 . _ - and not be . or ..", quote(id), MaxExecutionID)
+		return Errorf(CodeInvalidParams,
+			"execution_id %s must have 1 to %d characters of A-Z a-z 0-9 . _ - and not be . or ..", quote(id), MaxExecutionID)
 	}
 	return nil
 }
@@ -94,8 +95,8 @@ func (*executeParams) checkEnv(out *ExecuteParams) *Error {
 }
 
 func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
-	// These numbers are finite: JSON has no infinities and no NaN, and encoding/json refuses numbers
-	// beyond the range of float64.
+	// These numbers are finite: JSON has no infinities and no NaN, and encoding/json refuses
+	// numbers beyond the range of float64.
 	if p.Timeout != nil {
 		if *p.Timeout <= 0 {
 			return Errorf(CodeInvalidParams, "timeout must be a number of seconds greater than 0; leave it out for the server's")
@@ -104,13 +105,15 @@ func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
 	}
 	if p.MaxDuration != nil {
 		if *p.MaxDuration <= 0 {
-			return Errorf(CodeInvalidParams, "max_duration must be a number of seconds greater than 0; leave it out for the server's")
+			return Errorf(CodeInvalidParams,
+				"max_duration must be a number of seconds greater than 0; leave it out for the server's")
 		}
 		out.MaxDuration = *p.MaxDuration
 	}
 	if p.OutputLimit != nil {
 		if *p.OutputLimit <= 0 {
-			return Errorf(CodeInvalidParams, "output_limit must be a number of bytes greater than 0; leave it out for the server's")
+			return Errorf(CodeInvalidParams,
+				"output_limit must be a number of bytes greater than 0; leave it out for the server's")
 		}
 		out.OutputLimit = *p.OutputLimit
 	}
