@@ -22,8 +22,10 @@ import (
 // TestEveryEndIsAccountedOnce: in the metrics and in the audit log, also when
 // something in the server fails.
 func TestEveryEndIsAccountedOnce(t *testing.T) {
-	for _, how := range []string{"exit", "start failed", "process panic", "session panic", "session panic, overtaken",
-		"close", "close, overtaken", "kept, session panic", "kept, close", "kept, process panic", "kept, gone"} {
+	for _, how := range []string{
+		"exit", "start failed", "process panic", "session panic", "session panic, overtaken",
+		"close", "close, overtaken", "kept, session panic", "kept, close", "kept, process panic", "kept, gone",
+	} {
 		t.Run(how, func(t *testing.T) {
 			panics := ""
 			probe := func(kind string, msg any) {
@@ -110,16 +112,18 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 	}
 }
 
-// TestOwnEndsKeepTheirReason: an end that the process actor has not seen when its session fails is what it was, unless
-// the session's kill was it.
+// TestOwnEndsKeepTheirReason: an end that the process actor has not seen when its session fails is
+// what it was, unless the session's kill was it.
 func TestOwnEndsKeepTheirReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		events []proc.Event
 		reason wire.Reason
 	}{
 		"crash": {[]proc.Event{proc.Exited{Signal: syscall.SIGSEGV}}, wire.ReasonSignaled},
-		"memory, at exit": {[]proc.Event{proc.Exited{Signal: syscall.SIGKILL, OutOfMemory: true}},
-			wire.ReasonOutOfMemory},
+		"memory, at exit": {
+			[]proc.Event{proc.Exited{Signal: syscall.SIGKILL, OutOfMemory: true}},
+			wire.ReasonOutOfMemory,
+		},
 		"memory, at death":    {[]proc.Event{proc.Dead{OutOfMemory: true}}, wire.ReasonOutOfMemory},
 		"runner":              {[]proc.Event{proc.Dead{RunnerLost: true}}, wire.ReasonRunnerLost},
 		"start":               {[]proc.Event{proc.StartFailed{Err: &proc.StartError{}}}, wire.ReasonStartFailed},

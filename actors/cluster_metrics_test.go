@@ -36,7 +36,8 @@ func TestCertificateExpiryIsTold(t *testing.T) {
 	ca.Lifetime = 3 * time.Hour
 	security := load(t, sign(t, ca, dir, peers.CertName))
 	reg := prometheus.NewRegistry()
-	newClusterMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld), func() (int, int) { return 0, 0 })
+	newClusterMetrics(&metrics{registerer: reg}, new(relay.Counters), security, new(linksHeld),
+		func() (int, int) { return 0, 0 })
 	for _, c := range []struct {
 		name           string
 		change         func()
@@ -59,8 +60,10 @@ func TestCertificateExpiryIsTold(t *testing.T) {
 			got[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
 		}
 		left := got["troupe_peer_certificate_expiry_timestamp_seconds"] - float64(time.Now().Unix())
-		if d := left - c.left.Seconds(); d < -60 || d > 60 || got["troupe_peer_certificate_lifetime_seconds"] != c.lifetime.Seconds() {
-			t.Errorf("%s: %v s left of %v s, want %v of %v", c.name, left, got["troupe_peer_certificate_lifetime_seconds"], c.left, c.lifetime)
+		if d := left - c.left.Seconds(); d < -60 || d > 60 ||
+			got["troupe_peer_certificate_lifetime_seconds"] != c.lifetime.Seconds() {
+			t.Errorf("%s: %v s left of %v s, want %v of %v", c.name, left, got["troupe_peer_certificate_lifetime_seconds"],
+				c.left, c.lifetime)
 		}
 	}
 }

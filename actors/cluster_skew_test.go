@@ -179,7 +179,8 @@ func record(t *testing.T) {
 	client.late.Store(true)
 	old.mu.Lock()
 	old.proxy = relay.NewProxy(time.Now(), relay.ProxyConfig{
-		Link: relay.LinkID(oldIncarnation), Open: relay.OpenParams{Subject: "alice", Remote: "192.0.2.1:1"}, Sink: client, Send: old.say, Wake: func() {},
+		Link: relay.LinkID(oldIncarnation), Open: relay.OpenParams{Subject: "alice", Remote: "192.0.2.1:1"}, Sink: client,
+		Send: old.say, Wake: func() {},
 	})
 	old.mu.Unlock()
 	client.settled(t)

@@ -79,7 +79,8 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	}
 	last := connect(s.pods[2].Engine, ConnectRequest{})
 	last.settled(t)
-	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full", func() bool { return !s.pods[1].cluster.hasRoomElsewhere("pod-0") })
+	eventually(t, 5*time.Second, "pod-1 knows that pod-2 is full",
+		func() bool { return !s.pods[1].cluster.hasRoomElsewhere("pod-0") })
 	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
 	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
 		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
@@ -126,10 +127,14 @@ func TestResumeOnAnotherPod(t *testing.T) {
 	first.hangUp(wire.CauseClientGone)
 
 	second := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
-	second.conn.Request(wire.ID("7"), &wire.ResumeParams{ResumeToken: connected.ResumeToken, Executions: map[string]int64{"x": 4}})
+	second.conn.Request(wire.ID("7"), &wire.ResumeParams{
+		ResumeToken: connected.ResumeToken,
+		Executions:  map[string]int64{"x": 4},
+	})
 	if r := second.answered(t, "7"); r.err != nil {
 		t.Fatalf("resume: %v", r.err)
-	} else if res, ok := r.result.(*wire.ResumeResult); !ok || res.SessionID != connected.SessionID || res.Executions["x"].Offset != 4 {
+	} else if res, ok := r.result.(*wire.ResumeResult); !ok || res.SessionID != connected.SessionID ||
+		res.Executions["x"].Offset != 4 {
 		t.Fatalf("resume answered %#v", r.result)
 	}
 	tree.print("two\n")
@@ -227,7 +232,8 @@ func TestOwnerLost(t *testing.T) {
 	if r := late.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeSessionLost {
 		t.Errorf("a client that came later was told %+v", r)
 	}
-	unknown := connect(s.pods[1].Engine, ConnectRequest{SessionID: "pod-9" + strings.TrimPrefix(connected.SessionID, "pod-0")})
+	unknown := connect(s.pods[1].Engine, ConnectRequest{SessionID: "pod-9" + strings.TrimPrefix(connected.SessionID,
+		"pod-0")})
 	unknown.conn.Request(wire.ID("1"), resume)
 	if r := unknown.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeSessionLost {
 		t.Errorf("a session of a pod that there is not was answered %+v", r)
@@ -349,7 +355,8 @@ func TestPodFlaps(t *testing.T) {
 	s.dir.set(peers.Unresolved)
 	retry := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
-	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil ||
+		r.err.Data.RetryAfterSeconds == 0 {
 		t.Errorf("resume while nobody knows where the owner is: %+v", r)
 	}
 	eventually(t, 5*time.Second, "the end of the connection", func() bool { _, ended := retry.hasEnded(); return ended })
@@ -397,7 +404,6 @@ func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 
 // deafEnd is a link's end that is not ready to hear of anything.
 type deafEnd struct {
-	linkEnd
 	peer  string
 	heard int
 }

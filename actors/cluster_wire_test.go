@@ -96,14 +96,20 @@ func TestGarbageIsSurvived(t *testing.T) {
 	link := relay.NewLinkID()
 	counted := func() uint64 { return s.pods[0].cluster.counters.Violations.Load() }
 	for name, e := range map[string]*relay.Envelope{
-		"nothing":                   {},
-		"no version":                {From: "old", Incarnation: oldIncarnation[:]},
-		"no name":                   {Version: 1, Incarnation: oldIncarnation[:]},
-		"a long name":               {Version: 1, From: strings.Repeat("x", 254), Incarnation: oldIncarnation[:]},
-		"this pod's name":           {Version: 1, From: "pod-0", Incarnation: oldIncarnation[:]},
-		"a short incarnation":       {Version: 1, From: "old", Incarnation: oldIncarnation[:15]},
-		"a short link":              frame(&relay.Frame{Link: link[:15], Seq: 1, Body: &relay.Frame_Open{Open: &relay.Open{}}}),
-		"a first frame that is not": frame(&relay.Frame{Link: link[:], Seq: 1, Ack: 7, Body: &relay.Frame_Open{Open: &relay.Open{}}}),
+		"nothing":             {},
+		"no version":          {From: "old", Incarnation: oldIncarnation[:]},
+		"no name":             {Version: 1, Incarnation: oldIncarnation[:]},
+		"a long name":         {Version: 1, From: strings.Repeat("x", 254), Incarnation: oldIncarnation[:]},
+		"this pod's name":     {Version: 1, From: "pod-0", Incarnation: oldIncarnation[:]},
+		"a short incarnation": {Version: 1, From: "old", Incarnation: oldIncarnation[:15]},
+		"a short link": frame(&relay.Frame{
+			Link: link[:15], Seq: 1,
+			Body: &relay.Frame_Open{Open: &relay.Open{}},
+		}),
+		"a first frame that is not": frame(&relay.Frame{
+			Link: link[:], Seq: 1, Ack: 7,
+			Body: &relay.Frame_Open{Open: &relay.Open{}},
+		}),
 	} {
 		before := counted()
 		bad.transport.Send("pod-0", e)
@@ -161,7 +167,8 @@ func TestPeerThatHangsAtHandshakeIsGivenUp(t *testing.T) {
 	}
 	remote := connect(s.pods[0].Engine, ConnectRequest{SessionID: "hung." + s.pods[0].incarnation.String()})
 	remote.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: "x"})
-	if r := remote.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+	if r := remote.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil ||
+		r.err.Data.RetryAfterSeconds == 0 {
 		t.Errorf("answered %+v", r)
 	}
 	closed := make(chan struct{})

@@ -32,7 +32,8 @@ type Config struct {
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
 	Tracer        trace.Tracer          // records the life of each execution; nil: no traces
 
-	// Audit is called once for each execution, at its end, from its actor. It must not block. nil: none.
+	// Audit is called once for each execution, at its end, from its actor. It must not block. nil:
+	// none.
 	Audit func(AuditRecord)
 	// Refused is called for each session that was not opened, after its client was told. Its causes
 	// are the reasons of troupe_sessions_refused_total. It must not block. nil: none.
@@ -121,8 +122,8 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e.dispatch = newDispatcher()
 	e.system = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
-		// Late messages to actors that have stopped are normal. protoactor counts them with a
-		// goroutine that lives for this interval (actor/throttler.go in v0.0.0-20240822202345-3c0e61ca19c9).
+		// Late messages to actors that have stopped are normal. protoactor counts them with a goroutine
+		// that lives for this interval (actor/throttler.go in v0.0.0-20240822202345-3c0e61ca19c9).
 		actor.WithDeadLetterThrottleInterval(time.Millisecond),
 		actor.WithDeadLetterRequestLogging(false))
 	m := e.newManager()
@@ -189,7 +190,8 @@ func (e *Engine) Close() {
 	})
 }
 
-// after sends msg to pid after d. Actors stop their timers, and ignore a message that comes too late.
+// after sends msg to pid after d. Actors stop their timers, and ignore a message that comes too
+// late.
 func (e *Engine) after(d time.Duration, pid *actor.PID, msg any) *time.Timer {
 	return time.AfterFunc(d, func() { e.system.Root.Send(pid, msg) })
 }

@@ -153,8 +153,10 @@ func (m *manager) find(ctx actor.Context, msg findSession) {
 
 // refuseAttach gives the one answer for a session that does not exist and for a wrong token.
 func refuseAttach(ctx actor.Context, msg attach) {
-	ctx.Send(msg.conn, reply{id: msg.id,
-		err: wire.Errorf(wire.CodeNoSession, "no such session, or the token is not its token")})
+	ctx.Send(msg.conn, reply{
+		id:  msg.id,
+		err: wire.Errorf(wire.CodeNoSession, "no such session, or the token is not its token"),
+	})
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
@@ -186,7 +188,8 @@ func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 	m.serveWaiting(ctx)
 }
 
-// survive answers or repeats a message at which the manager panicked, so that no client waits in vain.
+// survive answers or repeats a message at which the manager panicked, so that no client waits in
+// vain.
 func (m *manager) survive(ctx actor.Context, msg any) {
 	switch msg := msg.(type) {
 	case openSession:

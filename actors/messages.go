@@ -44,7 +44,8 @@ type (
 	}
 	// follow: session → connection. Output of an execution, from an offset on.
 	follow struct{ feed Feed }
-	// disconnect: session, manager → connection. Close the socket once it has been sent what is queued.
+	// disconnect: session, manager → connection. Close the socket once it has been sent what is
+	// queued.
 	disconnect struct{ cause wire.Cause }
 	// attached: session → connection. Requests go to this session from now on.
 	attached struct{ session *actor.PID }
@@ -140,13 +141,15 @@ type (
 		execution string
 		pid       int
 	}
-	// executionPaused, executionResumed, executionCanceling: process → session. Told to all connections.
+	// executionPaused, executionResumed, executionCanceling: process → session. Told to all
+	// connections.
 	executionPaused    struct{ execution string }
 	executionResumed   struct{ execution string }
 	executionCanceling struct{ execution string }
 	// executionExiting: process → session. The command has exited, its end is near.
 	executionExiting struct{ execution string }
-	// executionCompleted: process → session. The end is in the transcript. With kept, survivors live on.
+	// executionCompleted: process → session. The end is in the transcript. With kept, survivors live
+	// on.
 	executionCompleted struct {
 		execution string
 		completed *wire.Completed
@@ -191,7 +194,8 @@ type (
 	outputSeen struct{}
 	// droppingBegan: reader goroutine → process, once.
 	droppingBegan struct{ code string }
-	// inputWritten: writer goroutine → process. The first request of the queue is in the pipe, or failed.
+	// inputWritten: writer goroutine → process. The first request of the queue is in the pipe, or
+	// failed.
 	inputWritten struct{ err error }
 	// silenceCheck, deadlineCheck, graceOver, survivorGraceOver, pipesOverdue: process's timers →
 	// process. A time of Limits or of the request may have passed.
@@ -202,17 +206,21 @@ type (
 	pipesOverdue      struct{}
 )
 
-// linkEvent is something that happens to a link to another pod, at either end: one of the following.
+// linkEvent is something that happens to a link to another pod, at either end: one of the
+// following.
 type linkEvent interface{ linkEvent() }
 
 type (
 	// linkFrame: transport → link. A frame of the link has arrived.
 	linkFrame struct{ frame *relay.Frame }
-	// linkPeerLost: cluster → link. The peer is dead, has restarted or does not exist: the link has ended.
+	// linkPeerLost: cluster → link. The peer is dead, has restarted or does not exist: the link has
+	// ended.
 	linkPeerLost struct{ cause relay.Ended }
-	// linkReconnected: transport → link. The connection to the peer is a new one, so frames may be lost.
+	// linkReconnected: transport → link. The connection to the peer is a new one, so frames may be
+	// lost.
 	linkReconnected struct{}
-	// linkWoken: gateway's writer → proxy, when it has read output; transcript → origin, when there is more.
+	// linkWoken: gateway's writer → proxy, when it has read output; transcript → origin, when there is
+	// more.
 	linkWoken struct{}
 	// linkDue: timer → link. The proxy or origin has something to do.
 	linkDue struct{}

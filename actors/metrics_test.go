@@ -12,7 +12,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// gather returns counters, gauges and the counts of histograms by name, with the label's value in braces.
+// gather returns counters, gauges and the counts of histograms by name, with the label's value in
+// braces.
 func gather(t *testing.T, r *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := r.Gather()
@@ -79,8 +80,10 @@ func TestRefusedExecutionsAreCountedByReason(t *testing.T) {
 		})
 		h.runner.tree("x").exit(0)
 		<-drained
-		expect(t, reg, map[string]float64{"executions": 0, "executions_ended_total{exited}": 1,
-			"sessions_ended_total{draining}": 1})
+		expect(t, reg, map[string]float64{
+			"executions": 0, "executions_ended_total{exited}": 1,
+			"sessions_ended_total{draining}": 1,
+		})
 		h.stop(t, c)
 	})
 }

@@ -50,8 +50,10 @@ type process struct {
 }
 
 func newProcess(e *Engine, session *actor.PID, x *execution) *process {
-	return &process{engine: e, session: session, x: x, plan: x.plan, state: wire.StateStarting,
-		timers: map[any]*time.Timer{}}
+	return &process{
+		engine: e, session: session, x: x, plan: x.plan, state: wire.StateStarting,
+		timers: map[any]*time.Timer{},
+	}
 }
 
 func (p *process) receive(ctx actor.Context) {

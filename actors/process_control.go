@@ -29,8 +29,10 @@ func (p *process) control(ctx actor.Context, msg controlExecution) {
 		p.answer(ctx, msg, "canceled")
 		p.cancel(ctx, wire.ReasonCanceled, false)
 	default:
-		ctx.Send(msg.conn, reply{id: msg.id,
-			err: wire.Errorf(wire.CodeInvalidParams, "unknown control type %q: use PAUSE, RESUME or CANCEL", msg.typ)})
+		ctx.Send(msg.conn, reply{
+			id:  msg.id,
+			err: wire.Errorf(wire.CodeInvalidParams, "unknown control type %q: use PAUSE, RESUME or CANCEL", msg.typ),
+		})
 	}
 }
 
@@ -106,8 +108,10 @@ func (p *process) refuse(ctx actor.Context, msg controlExecution) {
 	if p.exited != nil || p.dead != nil {
 		what = "has exited"
 	}
-	ctx.Send(msg.conn, reply{id: msg.id,
-		err: wire.Errorf(wire.CodeNoProcess, "execution %s %s: it cannot be paused or resumed", p.x.id, what)})
+	ctx.Send(msg.conn, reply{
+		id:  msg.id,
+		err: wire.Errorf(wire.CodeNoProcess, "execution %s %s: it cannot be paused or resumed", p.x.id, what),
+	})
 }
 
 // answerWaiting refuses the PAUSE requests that the end has overtaken.
@@ -132,8 +136,10 @@ func (p *process) signal(ctx actor.Context, msg signalExecution) {
 	case sig == unix.SIGKILL:
 		p.cancel(ctx, wire.ReasonCanceled, true)
 	case p.started.IsZero() || p.exited != nil:
-		ctx.Send(msg.conn, reply{id: msg.id,
-			err: wire.Errorf(wire.CodeNoProcess, "the command of execution %s is not running", p.x.id)})
+		ctx.Send(msg.conn, reply{
+			id:  msg.id,
+			err: wire.Errorf(wire.CodeNoProcess, "the command of execution %s is not running", p.x.id),
+		})
 		return
 	default:
 		p.x.tree.Signal(sig)

@@ -69,8 +69,10 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in.queue = in.queue[1:]
 	in.bytes -= int64(len(done.data))
 	if msg.err != nil {
-		ctx.Send(done.conn, reply{id: done.id,
-			err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin")})
+		ctx.Send(done.conn, reply{
+			id:  done.id,
+			err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin"),
+		})
 		p.closeInput(ctx)
 		return
 	}
@@ -100,7 +102,9 @@ func (p *process) closeInput(ctx actor.Context) {
 		waiting = waiting[1:]
 	}
 	for _, msg := range waiting {
-		ctx.Send(msg.conn, reply{id: msg.id,
-			err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)})
+		ctx.Send(msg.conn, reply{
+			id:  msg.id,
+			err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id),
+		})
 	}
 }

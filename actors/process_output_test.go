@@ -9,7 +9,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// latePipe has one Read fail as if its goroutine had not run since before the deadline: there is something to read.
+// latePipe has one Read fail as if its goroutine had not run since before the deadline: there is
+// something to read.
 type latePipe struct {
 	fakePipe
 	reads int

@@ -55,8 +55,10 @@ func (s *session) stateChanged(ctx actor.Context, id string, state wire.State, m
 		return
 	}
 	for _, c := range s.conns {
-		ctx.Send(c.pid, notify{method: method,
-			params: &wire.ControlEvent{ExecutionID: id, Status: status, PID: x.command, PGID: x.command}})
+		ctx.Send(c.pid, notify{
+			method: method,
+			params: &wire.ControlEvent{ExecutionID: id, Status: status, PID: x.command, PGID: x.command},
+		})
 	}
 }
 

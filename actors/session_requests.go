@@ -37,8 +37,10 @@ func (s *session) request(ctx actor.Context, msg request) {
 		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
 		s.cancel(ctx, eventClientDone, wire.ReasonSessionClosed, wire.CauseClientDone)
 	default:
-		ctx.Send(msg.conn, reply{id: msg.id,
-			err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p)})
+		ctx.Send(msg.conn, reply{
+			id:  msg.id,
+			err: wire.Errorf(wire.CodeMethodNotFound, "the engine does not know requests of type %T", p),
+		})
 	}
 }
 
@@ -65,8 +67,10 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 	if s.live >= s.engine.limits.MaxExecutions {
 		err := wire.Errorf(wire.CodeExecutionLimit,
 			"the session runs %d executions, which is its limit: wait for one to complete", s.live)
-		err.Data = &wire.ErrorData{Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions),
-			RetryAfterSeconds: 1}
+		err.Data = &wire.ErrorData{
+			Limit: "max-executions", Value: float64(s.engine.limits.MaxExecutions),
+			RetryAfterSeconds: 1,
+		}
 		refuse(refusedLimit, err)
 		return
 	}

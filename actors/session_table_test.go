@@ -503,8 +503,10 @@ func (b *sessionBench) closed(cause wire.Cause, unread bool) {
 }
 
 func (b *sessionBench) attach(name string) {
-	b.tell(attach{conn: b.conns[name], id: wire.ID("2"), subject: "alice",
-		params: wire.ResumeParams{ResumeToken: b.token}})
+	b.tell(attach{
+		conn: b.conns[name], id: wire.ID("2"), subject: "alice",
+		params: wire.ResumeParams{ResumeToken: b.token},
+	})
 	synctest.Wait()
 }
 

@@ -148,18 +148,30 @@ func TestControlInEveryState(t *testing.T) {
 		reach func(*testClient, *fakeTree)
 		want  map[string]string // control type → status, or "refused"
 	}{
-		{"starting", func(*testClient, *fakeTree) {},
-			map[string]string{"PAUSE": "none", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"running", func(_ *testClient, tr *fakeTree) { tr.run() },
-			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"paused", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "PAUSE", "x") },
-			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"}},
-		{"canceling", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "CANCEL", "x") },
-			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
-		{"exiting", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) },
-			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
-		{"exited", func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) },
-			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"}},
+		{
+			"starting", func(*testClient, *fakeTree) {},
+			map[string]string{"PAUSE": "none", "RESUME": "resumed", "CANCEL": "canceled"},
+		},
+		{
+			"running", func(_ *testClient, tr *fakeTree) { tr.run() },
+			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"},
+		},
+		{
+			"paused", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "PAUSE", "x") },
+			map[string]string{"PAUSE": "paused", "RESUME": "resumed", "CANCEL": "canceled"},
+		},
+		{
+			"canceling", func(c *testClient, tr *fakeTree) { tr.run(); c.control("p", "CANCEL", "x") },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"},
+		},
+		{
+			"exiting", func(_ *testClient, tr *fakeTree) { tr.run(); tr.emit(proc.Exited{}) },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"},
+		},
+		{
+			"exited", func(_ *testClient, tr *fakeTree) { tr.run(); tr.exit(0) },
+			map[string]string{"PAUSE": "refused", "RESUME": "refused", "CANCEL": "canceled"},
+		},
 	}
 	for _, st := range states {
 		for typ, want := range st.want {
@@ -219,8 +231,10 @@ func TestControlOfUnknownExecutionIsAnError(t *testing.T) {
 		c.execute("4", wire.ExecuteParams{ExecutionID: "b"})
 		c.control("5", "CANCEL", "") // two run
 		synctest.Wait()
-		for id, code := range map[string]wire.Code{"1": wire.CodeNoProcess, "2": wire.CodeNoProcess,
-			"5": wire.CodeInvalidParams} {
+		for id, code := range map[string]wire.Code{
+			"1": wire.CodeNoProcess, "2": wire.CodeNoProcess,
+			"5": wire.CodeInvalidParams,
+		} {
 			if r := c.reply(id); r == nil || r.err == nil || r.err.Code != code {
 				t.Errorf("request %s: %+v, want code %d", id, r, code)
 			}

@@ -67,8 +67,10 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		var r *recorder
 		h := newHarness(t, newFakeRunner(nil), func(c *Config) { r = newRecorder(c) }, nil)
 		c := connect(h.Engine, ConnectRequest{})
-		c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: []string{"secret", "argument"}, OutputLimit: 4,
-			Traceparent: parentSpan})
+		c.execute("1", wire.ExecuteParams{
+			ExecutionID: "x", Argv: []string{"secret", "argument"}, OutputLimit: 4,
+			Traceparent: parentSpan,
+		})
 		synctest.Wait()
 		began := time.Now()
 		time.Sleep(3 * time.Millisecond)
@@ -106,8 +108,10 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 		if d := cancel.EndTime().Sub(cancel.StartTime()); d != 2*time.Second || root.EndTime().Before(cancel.EndTime()) {
 			t.Errorf("cancel took %v, the execution ended %v after it", d, root.EndTime().Sub(cancel.EndTime()))
 		}
-		if got, want := events(root), []string{"first_output", "output_dropped", "paused", "resumed",
-			"exited"}; !slices.Equal(got, want) {
+		if got, want := events(root), []string{
+			"first_output", "output_dropped", "paused", "resumed",
+			"exited",
+		}; !slices.Equal(got, want) {
 			t.Errorf("events %v, want %v", got, want)
 		}
 		hello := find[wire.Connected](c)
@@ -131,7 +135,8 @@ func TestTraceOfACanceledExecution(t *testing.T) {
 	})
 }
 
-// TestTraceOfFailures: an end that no client asked for is an error, and every span ends with its execution.
+// TestTraceOfFailures: an end that no client asked for is an error, and every span ends with its
+// execution.
 func TestTraceOfFailures(t *testing.T) {
 	for reason, fail := range map[wire.Reason]func(h *harness, tree *fakeTree, panics *string, c *testClient){
 		wire.ReasonStartFailed: func(_ *harness, tree *fakeTree, _ *string, _ *testClient) {
@@ -186,7 +191,8 @@ func TestTraceOfFailures(t *testing.T) {
 	}
 }
 
-// TestTraceIsSafeFromTwoActors: a session that fails tells of the end while the process actor still works.
+// TestTraceIsSafeFromTwoActors: a session that fails tells of the end while the process actor still
+// works.
 func TestTraceIsSafeFromTwoActors(t *testing.T) {
 	r := newRecorder(&Config{})
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(r))

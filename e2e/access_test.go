@@ -60,7 +60,8 @@ func TestWrongTokenIsRefused(t *testing.T) {
 func account(t *testing.T, namespace, name string) {
 	t.Helper()
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := suite.kube.CoreV1().ServiceAccounts(namespace).Create(t.Context(), sa, metav1.CreateOptions{}); err != nil {
+	if _, err := suite.kube.CoreV1().ServiceAccounts(namespace).Create(t.Context(), sa,
+		metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -69,8 +70,12 @@ func account(t *testing.T, namespace, name string) {
 func accountToken(t *testing.T, namespace, name, audience string) string {
 	t.Helper()
 	seconds := int64(600)
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: &seconds}}
-	answer, err := suite.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name, request, metav1.CreateOptions{})
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences:         []string{audience},
+		ExpirationSeconds: &seconds,
+	}}
+	answer, err := suite.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name, request,
+		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +121,8 @@ auth:
 
 	r.refusedWith(t, "", http.StatusUnauthorized)
 	r.refusedWith(t, "not-a-token", http.StatusUnauthorized)
-	r.refusedWith(t, accountToken(t, r.namespace, "allowed", "https://kubernetes.default.svc.cluster.local"), http.StatusUnauthorized)
+	r.refusedWith(t, accountToken(t, r.namespace, "allowed", "https://kubernetes.default.svc.cluster.local"),
+		http.StatusUnauthorized)
 	r.refusedWith(t, accountToken(t, r.namespace, "denied", audience), http.StatusForbidden)
 	r.refusedWith(t, accountToken(t, foreign, "allowed", audience), http.StatusForbidden)
 
@@ -221,7 +227,8 @@ func TestCommandsFindNoCredentials(t *testing.T) {
 			}
 		}
 	}
-	if out := shell(t, c, "ls -A /var/run/secrets /run/secrets /etc/troupe 2>/dev/null || true"); strings.TrimSpace(out) != "" {
+	if out := shell(t, c,
+		"ls -A /var/run/secrets /run/secrets /etc/troupe 2>/dev/null || true"); strings.TrimSpace(out) != "" {
 		t.Errorf("there are secrets to be seen: %q", out)
 	}
 	if suite.shared.token != "" {
@@ -231,13 +238,15 @@ func TestCommandsFindNoCredentials(t *testing.T) {
 			t.Errorf("the token is in %q", out)
 		}
 	}
-	if out := shell(t, c, `for d in /proc/[0-9]*; do [ "$(cat $d/comm 2>/dev/null)" = trouped ] && echo $d; done; true`); out != "" {
+	if out := shell(t, c,
+		`for d in /proc/[0-9]*; do [ "$(cat $d/comm 2>/dev/null)" = trouped ] && echo $d; done; true`); out != "" {
 		t.Errorf("commands see the server's processes: %q", out)
 	}
 	if out := shell(t, c, "id -u"); strings.TrimSpace(out) == "0" {
 		t.Error("commands run as root")
 	}
-	if out := shell(t, c, "touch /etc/x 2>/dev/null && echo writable; touch /workspace/x /tmp/x && echo fine"); out != "fine\n" {
+	if out := shell(t, c,
+		"touch /etc/x 2>/dev/null && echo writable; touch /workspace/x /tmp/x && echo fine"); out != "fine\n" {
 		t.Errorf("the root filesystem is writable, or the workspace is not: %q", out)
 	}
 }

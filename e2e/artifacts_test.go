@@ -61,7 +61,8 @@ func collectLogs(ctx context.Context, dir string, pod *corev1.Pod) {
 }
 
 func podLog(ctx context.Context, pod *corev1.Pod, container string, previous bool) (string, error) {
-	stream, err := suite.kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: container, Previous: previous}).Stream(ctx)
+	stream, err := suite.kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name,
+		&corev1.PodLogOptions{Container: container, Previous: previous}).Stream(ctx)
 	if err != nil {
 		return "", err
 	}

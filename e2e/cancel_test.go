@@ -67,7 +67,8 @@ func TestCancelLeavesNothingOnTheNode(t *testing.T) {
 	if done.Reason != wire.ReasonCanceled || done.Status != wire.StatusCanceled {
 		t.Errorf("the end is %s with status %s, want canceled", done.Reason, done.Status)
 	}
-	t.Logf("CANCEL answered after %s, tree dead after %s with a grace of %gs", answered.Round(time.Millisecond), time.Since(asked).Round(time.Millisecond), c.Limits().CancelGrace)
+	t.Logf("CANCEL answered after %s, tree dead after %s with a grace of %gs", answered.Round(time.Millisecond),
+		time.Since(asked).Round(time.Millisecond), c.Limits().CancelGrace)
 	if out := shell(t, c, "echo next"); out != "next\n" {
 		t.Errorf("the session's next command printed %q", out)
 	}

@@ -52,7 +52,8 @@ func TestHundredSessionsAndNotOneMore(t *testing.T) {
 
 	accepted, refused := r.storm(t, clients)
 	if len(accepted) != ceiling || len(refused) != clients-ceiling {
-		t.Fatalf("%d accepted and %d refused of %d, want %d and %d", len(accepted), len(refused), clients, ceiling, clients-ceiling)
+		t.Fatalf("%d accepted and %d refused of %d, want %d and %d", len(accepted), len(refused), clients, ceiling,
+			clients-ceiling)
 	}
 	for _, err := range refused {
 		if err := isRefusal(err); err != nil {
@@ -82,7 +83,8 @@ func TestHundredSessionsAndNotOneMore(t *testing.T) {
 	r.works(t)
 }
 
-// storm opens n sessions at once and returns those that were accepted, and how the others were refused.
+// storm opens n sessions at once and returns those that were accepted, and how the others were
+// refused.
 func (r *release) storm(t *testing.T, n int) (accepted []*raw, refused []error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -125,7 +127,8 @@ func (r *release) attempt(ctx context.Context, dial dialer) attempt {
 	return attempt{err: errors.Join(errors.New("no session"), err)}
 }
 
-// isRefusal checks that a client at the ceiling was told -32001, when to come back, and closed with 1013.
+// isRefusal checks that a client at the ceiling was told -32001, when to come back, and closed with
+// 1013.
 func isRefusal(err error) error {
 	var refusal *wire.Error
 	if !errors.As(err, &refusal) || refusal.Code != wire.CodeSessionLimit {

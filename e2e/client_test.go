@@ -186,14 +186,16 @@ func (n *notices) String() string {
 	defer n.mu.Unlock()
 	var b strings.Builder
 	for i := range n.all {
-		fmt.Fprintf(&b, "%s %s attempt %d delay %s: %v\n", n.at[i].Format("15:04:05.000"), n.all[i].Kind, n.all[i].Attempt, n.all[i].Delay, n.all[i].Err)
+		fmt.Fprintf(&b, "%s %s attempt %d delay %s: %v\n", n.at[i].Format("15:04:05.000"), n.all[i].Kind, n.all[i].Attempt,
+			n.all[i].Delay, n.all[i].Err)
 	}
 	return b.String()
 }
 
 // get asks for a page of the release through the ingress.
 func (r *release) get(ctx context.Context, path string) (status int, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http"+strings.TrimSuffix(strings.TrimPrefix(r.url(), "ws"), "/ws")+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http"+strings.TrimSuffix(strings.TrimPrefix(r.url(),
+		"ws"), "/ws")+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

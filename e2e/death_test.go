@@ -91,7 +91,8 @@ func (v *victim) isTold(t *testing.T, killed time.Time) {
 	if noticed > noticeBound {
 		t.Errorf("the client knew of the loss after %s, want at most %s\n%s", noticed, noticeBound, v.seen.String())
 	}
-	t.Logf("loss noticed after %s, the command's end explained after %s (%s), the session's after %s, %s", noticed.Round(time.Millisecond),
+	t.Logf("loss noticed after %s, the command's end explained after %s (%s), the session's after %s, %s",
+		noticed.Round(time.Millisecond),
 		explained.Round(time.Millisecond), compact(done), time.Since(killed).Round(time.Millisecond), how)
 }
 

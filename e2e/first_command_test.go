@@ -43,7 +43,10 @@ func (r *release) runsNotes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), commandBound)
 	defer cancel()
 	cmd := suite.command(ctx, "/bin/sh", "-eu", "-c", script)
-	path := strings.Join([]string{filepath.Dir(suite.troupe), filepath.Dir(suite.kubectl), filepath.Dir(suite.helm), "/usr/bin", "/bin"}, ":")
+	path := strings.Join([]string{
+		filepath.Dir(suite.troupe), filepath.Dir(suite.kubectl), filepath.Dir(suite.helm),
+		"/usr/bin", "/bin",
+	}, ":")
 	cmd.Env = append(cmd.Env, "PATH="+path, "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -77,7 +80,8 @@ func firstCommand(notes string) string {
 func (r *release) streams(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), commandBound)
 	defer cancel()
-	cmd := r.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c", `echo first; read answer; echo "second $answer"; echo err >&2; exit 7`)
+	cmd := r.cli(ctx, t, "exec", "--stdin", "--", "sh", "-c",
+		`echo first; read answer; echo "second $answer"; echo err >&2; exit 7`)
 	stdin, stdout := pipes(t, cmd)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -155,7 +159,8 @@ func (r *release) endsQuietly(t *testing.T) {
 func (r *release) cli(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := suite.command(ctx, suite.troupe, args...)
-	cmd.Env = append(cmd.Env, "TROUPE_SERVER="+r.url(), "TROUPE_TOKEN="+r.token, "TROUPE_STATE_DIR="+t.TempDir(), "TROUPE_WAIT="+time.Minute.String())
+	cmd.Env = append(cmd.Env, "TROUPE_SERVER="+r.url(), "TROUPE_TOKEN="+r.token, "TROUPE_STATE_DIR="+t.TempDir(),
+		"TROUPE_WAIT="+time.Minute.String())
 	return cmd
 }
 

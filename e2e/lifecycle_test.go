@@ -130,7 +130,9 @@ func (r *release) leftovers(ctx context.Context) ([]string, error) {
 // always are the objects that Kubernetes itself puts into every namespace.
 var always = []string{"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
 
-func (r *release) ofKind(ctx context.Context, of dynamic.NamespaceableResourceInterface, kind metav1.APIResource) ([]string, error) {
+func (r *release) ofKind(ctx context.Context, of dynamic.NamespaceableResourceInterface,
+	kind metav1.APIResource,
+) ([]string, error) {
 	var resource dynamic.ResourceInterface = of
 	options := metav1.ListOptions{LabelSelector: r.selector()}
 	if kind.Namespaced {

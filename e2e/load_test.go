@@ -127,9 +127,11 @@ func (l *load) execution(ctx context.Context, c *troupe.Client, number, steps in
 	tag := fmt.Sprintf("%d-%08x", number, rand.Uint32())
 	lines := 200 + rand.IntN(800)
 	e, err := c.Execute(ctx, wire.ExecuteParams{
-		Command: fmt.Sprintf(`i=0; while [ $i -lt %d ]; do seq -f "%s $i %%g" %d; i=$((i+1)); sleep 0.25; done`, steps, tag, lines),
+		Command: fmt.Sprintf(`i=0; while [ $i -lt %d ]; do seq -f "%s $i %%g" %d; i=$((i+1)); sleep 0.25; done`, steps, tag,
+			lines),
 	})
-	if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionEnded) || errors.Is(err, troupe.ErrSessionLost) {
+	if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionEnded) ||
+		errors.Is(err, troupe.ErrSessionLost) {
 		return fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	if err != nil {

@@ -57,7 +57,8 @@ func run(m *testing.M) int {
 	}
 	finish := sync.OnceValue(suite.finish)
 	go interrupted(finish)
-	testenv.Setup(step("connect", suite.connect), step("remove what an earlier run left", suite.clear), step("install the shared release", suite.installShared))
+	testenv.Setup(step("connect", suite.connect), step("remove what an earlier run left", suite.clear),
+		step("install the shared release", suite.installShared))
 	code := testenv.Run(m)
 	if code != 0 {
 		suite.failed.Store(true)
@@ -66,7 +67,8 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e: at the end:", err)
 		code = 1
 	}
-	fmt.Printf("e2e: %s from the cluster's start or use to its end\n", time.Since(suite.began(began)).Round(100*time.Millisecond))
+	fmt.Printf("e2e: %s from the cluster's start or use to its end\n",
+		time.Since(suite.began(began)).Round(100*time.Millisecond))
 	return code
 }
 

@@ -20,8 +20,9 @@ import (
 	"github.com/troupe-dev/troupe/e2e/observability"
 )
 
-// TestDashboardShowsThePods asks for every panel and every query of the runbooks, those about containers included, while a
-// Prometheus scrapes a pod at work and the kubelet below it. What only a fault brings about is provoked in e2e/observability.
+// TestDashboardShowsThePods asks for every panel and every query of the runbooks, those about
+// containers included, while a Prometheus scrapes a pod at work and the kubelet below it. What only
+// a fault brings about is provoked in e2e/observability.
 func TestDashboardShowsThePods(t *testing.T) {
 	needPrometheus(t)
 	t.Parallel()
@@ -71,7 +72,10 @@ func needPrometheus(t *testing.T) {
 // startPrometheus starts one that runs until the test is over.
 func startPrometheus(t *testing.T, scrape string) *observability.Prometheus {
 	t.Helper()
-	prom, err := observability.StartPrometheus(t.Context(), observability.PrometheusConfig{Dir: t.TempDir(), Scrape: scrape})
+	prom, err := observability.StartPrometheus(t.Context(), observability.PrometheusConfig{
+		Dir:    t.TempDir(),
+		Scrape: scrape,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +129,9 @@ func drainWithCommand(ctx context.Context, t *testing.T, r *release, pod *corev1
 	}
 }
 
-// scrapeConfig has the pod and the kubelet of its node scraped through the API server, with the rights of the tests: what
-// works on every cluster. The labels of the pod are those that a PodMonitor adds.
+// scrapeConfig has the pod and the kubelet of its node scraped through the API server, with the
+// rights of the tests: what works on every cluster. The labels of the pod are those that a
+// PodMonitor adds.
 func scrapeConfig(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
 	server, err := url.Parse(suite.rest.Host)
@@ -146,7 +151,8 @@ func scrapeConfig(t *testing.T, pod *corev1.Pod) string {
 	tls := suite.rest.TLSClientConfig
 	var access strings.Builder
 	fmt.Fprintf(&access, "  scheme: %s\n  tls_config: {ca_file: %q, cert_file: %q, key_file: %q, insecure_skip_verify: %v}\n", server.Scheme,
-		file("ca", tls.CAFile, tls.CAData), file("cert", tls.CertFile, tls.CertData), file("key", tls.KeyFile, tls.KeyData), tls.Insecure)
+		file("ca", tls.CAFile, tls.CAData), file("cert", tls.CertFile, tls.CertData), file("key", tls.KeyFile, tls.KeyData),
+		tls.Insecure)
 	if token := suite.rest.BearerToken; token != "" {
 		fmt.Fprintf(&access, "  authorization: {credentials_file: %q}\n", file("token", "", []byte(token)))
 	}

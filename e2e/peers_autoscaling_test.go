@@ -16,7 +16,8 @@ import (
 // adapterRule is a rule of prometheus-adapter.
 type adapterRule struct{ SeriesQuery, MetricsQuery string }
 
-// readAdapterRule takes the rule from the chart's README, where those who set up autoscaling take it.
+// readAdapterRule takes the rule from the chart's README, where those who set up autoscaling take
+// it.
 func readAdapterRule(t *testing.T) adapterRule {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(suite.chart, "README.md"))
@@ -41,7 +42,8 @@ func (a adapterRule) query(pods []corev1.Pod) string {
 		names = append(names, pods[i].Name)
 	}
 	return strings.NewReplacer("<<.Series>>", "troupe_sessions", "<<.GroupBy>>", "pod",
-		"<<.LabelMatchers>>", fmt.Sprintf(`namespace="%s",pod=~"%s"`, pods[0].Namespace, strings.Join(names, "|"))).Replace(a.MetricsQuery)
+		"<<.LabelMatchers>>", fmt.Sprintf(`namespace="%s",pod=~"%s"`, pods[0].Namespace,
+			strings.Join(names, "|"))).Replace(a.MetricsQuery)
 }
 
 // autoscalerSeesEachPod asks a real Prometheus, which scrapes the pods, what the

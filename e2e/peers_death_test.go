@@ -68,7 +68,8 @@ func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 	_, err := f.e.Wait(ctx)
 	told := time.Since(gone)
 	if !errors.Is(err, troupe.ErrSessionLost) || told > lossBound {
-		t.Errorf("through %s: %v after %s, want %v within %s\n%s", f.pod.Name, err, told, troupe.ErrSessionLost, lossBound, f.seen.String())
+		t.Errorf("through %s: %v after %s, want %v within %s\n%s", f.pod.Name, err, told, troupe.ErrSessionLost, lossBound,
+			f.seen.String())
 		t.Logf("%s says\n%s", f.pod.Name, kubectl(t, "logs", "-n", r.namespace, f.pod.Name, "-c", "server", "--since=30s"))
 	}
 	began := time.Now()
@@ -77,9 +78,11 @@ func (f *follower) isTold(t *testing.T, r *release, gone time.Time) {
 		_ = again.Close()
 	}
 	if wire.CodeOf(err) != wire.CodeSessionLost || time.Since(began) > lossBound/2 {
-		t.Errorf("a resume through %s is answered with %v after %s, want %d at once", f.pod.Name, err, time.Since(began), wire.CodeSessionLost)
+		t.Errorf("a resume through %s is answered with %v after %s, want %d at once", f.pod.Name, err, time.Since(began),
+			wire.CodeSessionLost)
 	}
-	t.Logf("through %s: told after %s, at the return after %s", f.pod.Name, told.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	t.Logf("through %s: told after %s, at the return after %s", f.pod.Name, told.Round(time.Millisecond),
+		time.Since(began).Round(time.Millisecond))
 }
 
 // slowPodIsNotDead stops the owner's server for 2 s. Protects from: sessions that
@@ -130,7 +133,8 @@ func deletedPodIsToldOf(t *testing.T, r *release) {
 	pods := r.readyPods(t, replicas)
 	followers := r.follow(t, &pods[0], others(pods, pods[0].Name))
 	server := containerProcess(t, &pods[0], "/trouped", "--config")
-	kubectl(t, "delete", "pod", pods[0].Name, "--namespace", pods[0].Namespace, "--grace-period=0", "--force", "--wait=false")
+	kubectl(t, "delete", "pod", pods[0].Name, "--namespace", pods[0].Namespace, "--grace-period=0", "--force",
+		"--wait=false")
 	gone := time.Now()
 	server.kill(t) // the kubelet gives it a moment even so
 	for _, f := range followers {

@@ -45,7 +45,10 @@ func (ro *roamers) session(ctx context.Context, number int) error {
 	var cut cutter
 	var draining, running atomic.Bool
 	opt := ro.r.options()
-	opt.HTTPClient, opt.Backoff = httpClient(cut.dial), troupe.Backoff{Initial: 20 * time.Millisecond, Max: 200 * time.Millisecond}
+	opt.HTTPClient, opt.Backoff = httpClient(cut.dial), troupe.Backoff{
+		Initial: 20 * time.Millisecond,
+		Max:     200 * time.Millisecond,
+	}
 	opt.OnNotice = func(n troupe.Notice) {
 		switch {
 		case n.Kind == troupe.NoticeResumed:
@@ -99,7 +102,8 @@ func rolloutOfManyLosesNothing(t *testing.T, r *release) {
 		eventually(t, time.Minute, "the load runs", l.finishedOn(before[i].Name, 3))
 	}
 	began := time.Now()
-	if err := r.upgrade(t.Context(), fmt.Sprintf("replicaCount: %d\npodAnnotations: {e2e.troupe.dev/rollout: %q}", replicas, began.String())); err != nil {
+	if err := r.upgrade(t.Context(), fmt.Sprintf("replicaCount: %d\npodAnnotations: {e2e.troupe.dev/rollout: %q}",
+		replicas, began.String())); err != nil {
 		t.Error(err)
 	}
 	for i := range before {
@@ -145,12 +149,14 @@ func scaleInTakesTheIdlest(t *testing.T, r *release) {
 	}
 	eventually(t, annotationBound, "the sessions are counted", sessionsAnnotated(idlest, 1))
 
-	scale, err := suite.kube.AppsV1().Deployments(r.namespace).GetScale(t.Context(), idlest.Labels["app.kubernetes.io/instance"]+"-troupe", metav1.GetOptions{})
+	scale, err := suite.kube.AppsV1().Deployments(r.namespace).GetScale(t.Context(),
+		idlest.Labels["app.kubernetes.io/instance"]+"-troupe", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	scale.Spec.Replicas = replicas - 1
-	if _, err := suite.kube.AppsV1().Deployments(r.namespace).UpdateScale(t.Context(), scale.Name, scale, metav1.UpdateOptions{}); err != nil {
+	if _, err := suite.kube.AppsV1().Deployments(r.namespace).UpdateScale(t.Context(), scale.Name, scale,
+		metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "a pod begins to go", func(ctx context.Context) error {

@@ -224,7 +224,8 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 	var cut cutter
 	var seen notices
 	opt := r.options()
-	opt.HTTPClient, opt.OnNotice, opt.Backoff = httpClient(cut.dial), seen.note, troupe.Backoff{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond}
+	opt.HTTPClient, opt.OnNotice, opt.Backoff = httpClient(cut.dial), seen.note,
+		troupe.Backoff{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond}
 	c := r.dialWith(t, opt)
 	got := &counter{Hash: sha256.New()}
 	seed := rand.Uint64() //nolint:gosec // a place to cut
@@ -240,7 +241,8 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 		t.Fatalf("seed %d: after %d of %d bytes: %v\n%s", seed, got.n, size, err, seen.String())
 	}
 	if done.Reason != wire.ReasonExited || done.OutputBytes != size || got.n != size || !bytes.Equal(got.Sum(nil), want) {
-		t.Errorf("seed %d: %d bytes came of %d; the hash is right: %t; the end is %s", seed, got.n, size, bytes.Equal(got.Sum(nil), want), compact(done))
+		t.Errorf("seed %d: %d bytes came of %d; the hash is right: %t; the end is %s", seed, got.n, size,
+			bytes.Equal(got.Sum(nil), want), compact(done))
 	}
 	resumed := seen.count(troupe.NoticeResumed)
 	if resumed < cuts*9/10 { // two cuts may fall into one connection's handshake
@@ -251,7 +253,8 @@ func cutsLoseNoByte(t *testing.T, r *release) {
 	if relayed < float64(size)/10 { // two of three attempts lead to a foreign pod
 		t.Errorf("%.0f bytes went from pod to pod: little was proved", relayed)
 	}
-	t.Logf("%d resumes in %s, %.1f of %.1f MiB through foreign pods", resumed, took.Round(time.Millisecond), relayed/(1<<20), float64(size)/(1<<20))
+	t.Logf("%d resumes in %s, %.1f of %.1f MiB through foreign pods", resumed, took.Round(time.Millisecond),
+		relayed/(1<<20), float64(size)/(1<<20))
 }
 
 // commandsAreNotPeers lets a command, which shares its pod's network, try the
@@ -330,7 +333,8 @@ func (r *release) fill(t *testing.T, pods []corev1.Pod, through func(i int) *cor
 			continue
 		}
 		var refusal *wire.Error
-		if !errors.As(a.err, &refusal) || refusal.Code != wire.CodeSessionLimit || closeCode(a.err) != wire.CauseSessionLimit.Code() {
+		if !errors.As(a.err, &refusal) || refusal.Code != wire.CodeSessionLimit ||
+			closeCode(a.err) != wire.CauseSessionLimit.Code() {
 			t.Errorf("refused with %v, want %d and close code 1013", a.err, wire.CodeSessionLimit)
 		}
 	}

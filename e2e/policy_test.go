@@ -84,7 +84,8 @@ func TestRestrictedPodSecurityIsEnforced(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "forbidden", Namespace: r.namespace},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "root", Image: suite.runnerImage}}},
 	}
-	_, err := suite.kube.CoreV1().Pods(r.namespace).Create(t.Context(), forbidden, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := suite.kube.CoreV1().Pods(r.namespace).Create(t.Context(), forbidden,
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil || !strings.Contains(err.Error(), "PodSecurity") {
 		t.Errorf("a pod that may be root is refused with %v, want a violation of PodSecurity", err)
 	}

@@ -126,7 +126,8 @@ func TestLostConnectionsLoseNoByte(t *testing.T) {
 func killIngress(t *testing.T) {
 	namespace, selector, _ := strings.Cut(suite.ingressPods, "/")
 	now := int64(0)
-	err := suite.kube.CoreV1().Pods(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: selector})
+	err := suite.kube.CoreV1().Pods(namespace).DeleteCollection(t.Context(),
+		metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		t.Errorf("killing the ingress controller: %v", err)
 	}

@@ -112,7 +112,10 @@ func createNamespace(ctx context.Context, name string) error {
 
 // upgrade installs or upgrades the release and waits until it is ready.
 func (r *release) upgrade(ctx context.Context, values ...string) error {
-	args := []string{"upgrade", "--install", r.name, suite.chart, "--namespace", r.namespace, "--wait", "--timeout", installBound.String()}
+	args := []string{
+		"upgrade", "--install", r.name, suite.chart, "--namespace", r.namespace, "--wait", "--timeout",
+		installBound.String(),
+	}
 	for _, doc := range append([]string{commonValues(r.host)}, values...) {
 		f, err := os.CreateTemp("", "troupe-e2e-values-*.yaml")
 		if err != nil {
@@ -219,7 +222,8 @@ func restarts(ctx context.Context, pod *corev1.Pod, container string) (int32, er
 func eventOn(t *testing.T, pod *corev1.Pod, reason string) {
 	t.Helper()
 	eventually(t, 30*time.Second, "event "+reason+" on "+pod.Name, func(ctx context.Context) error {
-		events, err := suite.kube.CoreV1().Events(pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod.Name})
+		events, err := suite.kube.CoreV1().Events(pod.Namespace).List(ctx,
+			metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod.Name})
 		if err != nil {
 			return err
 		}
@@ -256,7 +260,8 @@ func (r *release) remove(ctx context.Context) error {
 	_, err := r.helm(ctx, "uninstall", r.name, "--ignore-not-found")
 	// The pods need not drain any more.
 	zero := int64(0)
-	_ = suite.kube.CoreV1().Pods(r.namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{})
+	_ = suite.kube.CoreV1().Pods(r.namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero},
+		metav1.ListOptions{})
 	nsErr := suite.kube.CoreV1().Namespaces().Delete(ctx, r.namespace, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(nsErr) {
 		nsErr = nil

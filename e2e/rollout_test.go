@@ -27,7 +27,8 @@ func TestRolloutUnderLoadLosesNothing(t *testing.T) {
 	l := startLoad(t, r, loadClients, loadOneShots)
 	eventually(t, time.Minute, "the load runs", l.finishedOn(before.Name, 2*loadClients))
 	began := time.Now()
-	if err := r.upgrade(t.Context(), fmt.Sprintf("podAnnotations: {e2e.troupe.dev/rollout: %q}", began.String())); err != nil {
+	if err := r.upgrade(t.Context(), fmt.Sprintf("podAnnotations: {e2e.troupe.dev/rollout: %q}",
+		began.String())); err != nil {
 		t.Error(err)
 	}
 	gone(t, before)

@@ -18,7 +18,8 @@ import (
 // question is held back because its line is not complete.
 func TestPromptComesBeforeItsNewline(t *testing.T) {
 	c := suite.shared.dial(t)
-	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: `printf 'name? '; read name; echo "hello $name"; read end`, Stdin: true})
+	e, err := c.Execute(t.Context(),
+		wire.ExecuteParams{Command: `printf 'name? '; read name; echo "hello $name"; read end`, Stdin: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,14 +43,16 @@ func TestPromptComesBeforeItsNewline(t *testing.T) {
 func TestMegabyteLineIsCutAndMarked(t *testing.T) {
 	const size, mark = 1_000_000, "[TRUNCATED]\n"
 	c := suite.shared.dial(t)
-	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x; echo; echo after", size)})
+	e, err := c.Execute(t.Context(),
+		wire.ExecuteParams{Command: fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x; echo; echo after", size)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := nextOutput(t, e)
 	kept := strings.TrimSuffix(string(line.Data), mark)
 	if !line.Truncated || !strings.HasSuffix(string(line.Data), mark) || strings.Trim(kept, "x") != "" {
-		t.Fatalf("a line of %d bytes came as %d, truncated %t, ending in %q", size, len(line.Data), line.Truncated, tail(string(line.Data)))
+		t.Fatalf("a line of %d bytes came as %d, truncated %t, ending in %q", size, len(line.Data), line.Truncated,
+			tail(string(line.Data)))
 	}
 	if limit := c.Limits().MaxLine; len(kept) > limit || len(kept) < limit-len(mark) {
 		t.Errorf("%d bytes of the line were kept, the limit is %d", len(kept), limit)

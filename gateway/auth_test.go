@@ -37,7 +37,8 @@ func (f failing) Authenticate(context.Context, string) (string, error) { return 
 
 func TestAuthentication(t *testing.T) {
 	logs := &logLines{}
-	auth, err := NewTokenFile(tokenFile(t, "# people\n\nalice "+goodToken+"\n  bob\tanother-token-of-bob \n"), logs.logger())
+	auth, err := NewTokenFile(tokenFile(t, "# people\n\nalice "+goodToken+"\n  bob\tanother-token-of-bob \n"),
+		logs.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,10 @@ func TestAuthentication(t *testing.T) {
 		{"header", header("Authorization", bearer), 101, "alice", ""},
 		{"scheme in any case", header("Authorization", "bearer another-token-of-bob"), 101, "bob", ""},
 		{"subprotocol", header("Sec-WebSocket-Protocol", "troupe.v1, "+bearerProtocol(goodToken)), 101, "alice", ""},
-		{"subprotocol, other order", header("Sec-WebSocket-Protocol", bearerProtocol(goodToken)+",troupe.v1"), 101, "alice", ""},
+		{
+			"subprotocol, other order", header("Sec-WebSocket-Protocol", bearerProtocol(goodToken)+",troupe.v1"), 101, "alice",
+			"",
+		},
 		{"missing", header(), 401, "", authMissing},
 		{"wrong", header("Authorization", "Bearer wrong-token-wrong-token"), 401, "", authInvalid},
 		{"prefix of a token", header("Authorization", bearer[:len(bearer)-1]), 401, "", authInvalid},
@@ -71,7 +75,8 @@ func TestAuthentication(t *testing.T) {
 		{"no token in the header", header("Authorization", "Bearer "), 401, "", authMalformed},
 		{"token alone", header("Sec-WebSocket-Protocol", bearerProtocol(goodToken)), 401, "", authMalformed},
 		{"not base64url", header("Sec-WebSocket-Protocol", "troupe.v1, "+bearerPrefix+"!"), 401, "", authMalformed},
-		{"wrong in the subprotocol", header("Sec-WebSocket-Protocol", "troupe.v1, "+bearerProtocol("wrong-token-wrong-token")), 401, "", authInvalid},
+		{"wrong in the subprotocol", header("Sec-WebSocket-Protocol",
+			"troupe.v1, "+bearerProtocol("wrong-token-wrong-token")), 401, "", authInvalid},
 		{"own origin", header("Authorization", bearer, "Origin", strings.Replace(f.url, "ws", "http", 1)), 101, "alice", ""},
 		{"allowed origin", header("Authorization", bearer, "Origin", "http://APP.example.com"), 101, "alice", ""},
 		{"allowed origin with scheme", header("Authorization", bearer, "Origin", "https://x.example.org"), 101, "alice", ""},

@@ -241,7 +241,8 @@ func TestPipeliningIsPushedBack(t *testing.T) {
 	const total = 3 * maxInFlight
 	go func() {
 		for range total {
-			if c.ws.Write(context.Background(), websocket.MessageText, []byte(`{"jsonrpc":"2.0","id":1,"method":"status"}`)) != nil {
+			if c.ws.Write(context.Background(), websocket.MessageText,
+				[]byte(`{"jsonrpc":"2.0","id":1,"method":"status"}`)) != nil {
 				return
 			}
 		}

@@ -284,7 +284,10 @@ func (o *output) write(s string) { _, _ = o.stdout.Write([]byte(s)) }
 // complete ends the output as the engine does.
 func (o *output) complete() {
 	o.stdout.Close()
-	o.Mark(&wire.Completed{ExecutionID: o.id, Status: wire.StatusCompleted, Reason: wire.ReasonExited, OutputBytes: o.End()})
+	o.Mark(&wire.Completed{
+		ExecutionID: o.id, Status: wire.StatusCompleted, Reason: wire.ReasonExited,
+		OutputBytes: o.End(),
+	})
 	o.Seal()
 }
 

@@ -31,7 +31,8 @@ func TestHealth(t *testing.T) {
 	f.engine.mu.Lock()
 	f.engine.stats.Draining = true
 	f.engine.mu.Unlock()
-	if status, body := get(t, f.server.URL+"/health"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"status":"draining"`) {
+	if status, body := get(t, f.server.URL+"/health"); status != http.StatusServiceUnavailable ||
+		!strings.Contains(body, `"status":"draining"`) {
 		t.Errorf("draining: %d %s", status, body)
 	}
 	if status, _ := get(t, f.server.URL+"/"); status != http.StatusNotFound {

@@ -50,7 +50,8 @@ func TestMetricsAreCleanAndCounted(t *testing.T) {
 		c.recv()
 	}
 	m := f.gateway.metrics
-	if value(m.connections) != 1 || value(m.messagesReceived) != 5 || value(m.messagesSent) != 5 || value(m.bytesSent) < 100 || value(m.bytesReceived) < 100 {
+	if value(m.connections) != 1 || value(m.messagesReceived) != 5 || value(m.messagesSent) != 5 ||
+		value(m.bytesSent) < 100 || value(m.bytesReceived) < 100 {
 		t.Errorf("connections %v, messages %v in %v out, bytes %v in %v out", value(m.connections),
 			value(m.messagesReceived), value(m.messagesSent), value(m.bytesReceived), value(m.bytesSent))
 	}

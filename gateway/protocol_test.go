@@ -53,10 +53,12 @@ func TestBadFramesAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
 			t.Errorf("%s: got id %s, error %v, want id %s, code %d", bad.frame, m.ID, m.Err, bad.id, bad.code)
 		}
 	}
-	if err := c.ws.Write(context.Background(), websocket.MessageBinary, []byte(`{"jsonrpc":"2.0","id":1,"method":"status"}`)); err != nil {
+	if err := c.ws.Write(context.Background(), websocket.MessageBinary,
+		[]byte(`{"jsonrpc":"2.0","id":1,"method":"status"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if m := c.recv(); m.Err == nil || m.Err.Code != wire.CodeInvalidRequest || !strings.Contains(m.Err.Message, "send text frames") {
+	if m := c.recv(); m.Err == nil || m.Err.Code != wire.CodeInvalidRequest ||
+		!strings.Contains(m.Err.Message, "send text frames") {
 		t.Errorf("a binary frame: %v", m.Err)
 	}
 	c.send(`{"jsonrpc":"2.0","id":9,"method":"status"}`)
@@ -193,7 +195,8 @@ func TestGapsMarksAndStreamsKeepTheirPlace(t *testing.T) {
 // TestTraceparentOfTheHandshake holds for executions that name no span of their own.
 func TestTraceparentOfTheHandshake(t *testing.T) {
 	f := start(t, nil)
-	const ours, own = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	const ours, own = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 	for header, want := range map[string]string{ours: ours, "": "", strings.Repeat("0", maxTraceparent+1): ""} {
 		ws, h := f.dial(t, "/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Traceparent": {header}}})
 		if ws == nil {
@@ -386,7 +389,11 @@ func TestAnswersOvertakeOutput(t *testing.T) {
 func TestFeedThatCannotBeOpenedIsReported(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connect(t)
-	e.client.Follow(actors.Feed{ExecutionID: "x", Open: func(func()) (actors.Cursor, error) { return nil, transcript.ErrOffset }})
+	e.client.Follow(actors.Feed{ExecutionID: "x", Open: func(func()) (actors.Cursor,
+		error,
+	) {
+		return nil, transcript.ErrOffset
+	}})
 	if m := c.recv(); m.Method != wire.MethodError || !strings.Contains(string(m.Params), `"execution_id":"x"`) {
 		t.Fatalf("got %+v %s", m, m.Params)
 	}
@@ -400,7 +407,8 @@ func TestConnectRequestSaysWhoAndWhere(t *testing.T) {
 	}{{"/ws", "", false}, {"/ws/mcp", "", true}, {"/ws?session=pod-0.abc", "pod-0.abc", false}} {
 		f.dial(t, c.path, nil)
 		r := f.accepted(t).req
-		if r.SessionID != c.session || r.EndsWithConnection != c.ends || r.Subject != "anonymous" || !strings.HasPrefix(r.Remote, "127.0.0.1:") {
+		if r.SessionID != c.session || r.EndsWithConnection != c.ends || r.Subject != "anonymous" ||
+			!strings.HasPrefix(r.Remote, "127.0.0.1:") {
 			t.Errorf("%s: %+v", c.path, r)
 		}
 	}

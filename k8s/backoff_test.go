@@ -53,7 +53,8 @@ func TestBackoffDelays(t *testing.T) {
 		{"forbidden", []error{failure(403), failure(403)}, 0, seconds(3600, 3600)},
 		{"forbidden for a while", []error{failure(403), failure(403), failure(403)}, 15 * time.Second, seconds(2, 4, 3600)},
 		{
-			"forbidden, but not in a row", []error{failure(403), failure(403), network, failure(403), failure(403)},
+			"forbidden, but not in a row",
+			[]error{failure(403), failure(403), network, failure(403), failure(403)},
 			15 * time.Second, seconds(2, 4, 8, 16, 20),
 		},
 		{"told when", []error{retryAfter(30)}, 0, seconds(30)},

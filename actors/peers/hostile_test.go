@@ -48,7 +48,10 @@ func TestPeersAreAuthenticated(t *testing.T) {
 		"another authority": {certified(t, sign(t, other, CertName)), RefusedCertificate},
 		"another name":      {certified(t, sign(t, ca, "database")), RefusedCertificate},
 		"another use":       {certified(t, servers), RefusedCertificate},
-		"TLS 1.2":           {credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}), RefusedHandshake},
+		"TLS 1.2": {
+			credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}),
+			RefusedHandshake,
+		},
 	} {
 		before := counted(c.reason)
 		if _, err := dialPod(t, p.addr, c.creds); err == nil {
@@ -80,7 +83,9 @@ func TestPeersAreAuthenticated(t *testing.T) {
 }
 
 // serve runs a gRPC server that handles every method with f, and counts the calls.
-func serve(t testing.TB, creds credentials.TransportCredentials, f func(grpc.ServerStream) error) (addr string, calls *atomic.Int64) {
+func serve(t testing.TB, creds credentials.TransportCredentials, f func(grpc.ServerStream) error) (addr string,
+	calls *atomic.Int64,
+) {
 	t.Helper()
 	calls = new(atomic.Int64)
 	options := []grpc.ServerOption{
@@ -130,14 +135,16 @@ func TestGarbageIsSurvived(t *testing.T) {
 	tag := protowire.AppendTag(nil, batchEnvelopes, protowire.BytesType)
 	malformed := p.cfg.Metrics.Malformed
 	for name, m := range map[string][]byte{
-		"noise in an envelope":           batch(noise),
-		"noise for a batch":              append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, noise...),
-		"an envelope cut short":          batch(good[:len(good)-1]),
-		"an envelope that is too large":  batch(large),
-		"a batch cut short":              batch(good)[:len(good)],
-		"a length beyond the end":        protowire.AppendVarint(bytes.Clone(tag), 1<<20),
-		"a length of 2^63":               protowire.AppendVarint(bytes.Clone(tag), 1<<63),
-		"a length that does not end":     append(bytes.Clone(tag), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+		"noise in an envelope": batch(noise),
+		"noise for a batch": append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+			noise...),
+		"an envelope cut short":         batch(good[:len(good)-1]),
+		"an envelope that is too large": batch(large),
+		"a batch cut short":             batch(good)[:len(good)],
+		"a length beyond the end":       protowire.AppendVarint(bytes.Clone(tag), 1<<20),
+		"a length of 2^63":              protowire.AppendVarint(bytes.Clone(tag), 1<<63),
+		"a length that does not end": append(bytes.Clone(tag), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+			0xff),
 		"member number 0":                {0x02, 0x00},
 		"a group that does not end":      protowire.AppendTag(nil, 9, protowire.StartGroupType),
 		"an end of a group not begun":    protowire.AppendTag(nil, 9, protowire.EndGroupType),
@@ -155,7 +162,7 @@ func TestGarbageIsSurvived(t *testing.T) {
 		if err := stream.SendMsg(batch(envelope("next"))); err != nil {
 			t.Errorf("%s: the stream has ended: %v", name, err)
 		}
-		for p.receives(t).GetFrom() != "next" { //nolint:revive // what was good in the batch
+		for p.receives(t).GetFrom() != "next" { // skip what was good in the batch
 		}
 	}
 
@@ -341,7 +348,8 @@ func TestReleaseBefore02Dials(t *testing.T) {
 // TestReleaseBefore02IsDialled: a pod of release 0.1 does not serve Peers. It is tried again with a
 // pause that grows to a second, is logged once, never counts as connected, and has no queue.
 func TestReleaseBefore02IsDialled(t *testing.T) {
-	addr, calls := serve(t, nil, func(grpc.ServerStream) error { return status.Error(codes.Unimplemented, "unknown service") })
+	addr, calls := serve(t, nil,
+		func(grpc.ServerStream) error { return status.Error(codes.Unimplemented, "unknown service") })
 	var logged bytes.Buffer
 	p := startPod(t, "pod-0", func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
 	began := time.Now()

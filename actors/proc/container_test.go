@@ -75,8 +75,8 @@ func startContainer(t testing.TB, socket string, in ...string) *container {
 
 func (c *container) pid() int { return c.cmd.Process.Pid }
 
-// kill ends the container as a kubelet does after the grace period. Its pid may be another process's by
-// now, which os.Process knows.
+// kill ends the container as a kubelet does after the grace period. Its pid may be another
+// process's by now, which os.Process knows.
 func (c *container) kill() {
 	c.cmd.Process.Kill()
 	await(c.t, c.end, "end of the container")

@@ -161,7 +161,8 @@ func TestStartFailures(t *testing.T) {
 		{"no such file", Spec{Argv: []string{"/no/such"}}, syscall.ENOENT, 127, "/no/such: No such file or directory"},
 		{"not executable", Spec{Argv: []string{plain}}, syscall.EACCES, 126, "Permission denied"},
 		{
-			"not executable in PATH", Spec{Argv: []string{"plain"}, Env: []string{"PATH=" + dir}},
+			"not executable in PATH",
+			Spec{Argv: []string{"plain"}, Env: []string{"PATH=" + dir}},
 			syscall.EACCES, 126, "Permission denied",
 		},
 		{"a directory", Spec{Argv: []string{dir}}, syscall.EACCES, 126, "Is a directory"},
@@ -170,7 +171,8 @@ func TestStartFailures(t *testing.T) {
 		{"no directory", Spec{Argv: []string{"true"}, Dir: "/no/such"}, syscall.ENOTDIR, 126, "/no/such: No such directory"},
 		{"directory is a file", Spec{Argv: []string{"true"}, Dir: plain}, syscall.ENOTDIR, 126, "Not a directory"},
 		{
-			"too long", Spec{Argv: []string{"true", strings.Repeat("x", 200<<10)}},
+			"too long",
+			Spec{Argv: []string{"true", strings.Repeat("x", 200<<10)}},
 			syscall.E2BIG, 126, "Argument list too long",
 		},
 	} {

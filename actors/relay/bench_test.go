@@ -44,7 +44,10 @@ func BenchmarkRelayMixedLines(b *testing.B)  { benchmarkRelay(b, 80, true, true)
 func BenchmarkEnvelope(b *testing.B) {
 	t := NewTable(Self{Pod: "pod", Incarnation: NewIncarnation()}, TableConfig{})
 	link := NewLinkID()
-	e := t.Wrap(&Frame{Link: link[:], Seq: 7, Ack: 3, Body: &Frame_Output{&Output{Feed: 1, Pieces: []*Piece{{Offset: 1 << 20, Data: make([]byte, 32<<10)}}}}})
+	e := t.Wrap(&Frame{Link: link[:], Seq: 7, Ack: 3, Body: &Frame_Output{&Output{
+		Feed:   1,
+		Pieces: []*Piece{{Offset: 1 << 20, Data: make([]byte, 32<<10)}},
+	}}})
 	b.SetBytes(32 << 10)
 	b.ReportAllocs()
 	var buf []byte

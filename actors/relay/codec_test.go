@@ -24,9 +24,11 @@ func equalJSON(t *testing.T, a, b any) bool {
 // TestEveryMethodTravels: a method that wire gains must be given to the codec as well.
 func TestEveryMethodTravels(t *testing.T) {
 	valid := map[string]any{
-		wire.MethodExecute: &wire.ExecuteParams{Command: "c"}, wire.MethodControl: &wire.ControlParams{Type: wire.ControlCancel},
-		wire.MethodInput: &wire.InputParams{ExecutionID: "x", Data: "d"}, wire.MethodSignal: &wire.SignalParams{ExecutionID: "x", Signal: "SIGTERM"},
-		wire.MethodStatus: &wire.StatusParams{}, wire.MethodResume: &wire.ResumeParams{ResumeToken: "t"},
+		wire.MethodExecute: &wire.ExecuteParams{Command: "c"},
+		wire.MethodControl: &wire.ControlParams{Type: wire.ControlCancel},
+		wire.MethodInput:   &wire.InputParams{ExecutionID: "x", Data: "d"},
+		wire.MethodSignal:  &wire.SignalParams{ExecutionID: "x", Signal: "SIGTERM"},
+		wire.MethodStatus:  &wire.StatusParams{}, wire.MethodResume: &wire.ResumeParams{ResumeToken: "t"},
 		wire.MethodClose: &wire.CloseParams{}, wire.MethodPong: &wire.PongParams{},
 	}
 	for _, method := range wire.Methods() {
@@ -55,7 +57,10 @@ func TestAnswersTravel(t *testing.T) {
 	if raw, ok := got.(json.RawMessage); err != nil || !ok || string(raw) != "{}" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	want := &wire.Error{Code: wire.CodeSessionLimit, Message: "full", Data: &wire.ErrorData{Limit: "max-sessions", Value: 100, RetryAfterSeconds: 5}}
+	want := &wire.Error{
+		Code: wire.CodeSessionLimit, Message: "full",
+		Data: &wire.ErrorData{Limit: "max-sessions", Value: 100, RetryAfterSeconds: 5},
+	}
 	if got, err = decodeReply(encodeReply(nil, nil, want)); got != nil || !reflect.DeepEqual(err, want) {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -64,7 +69,10 @@ func TestAnswersTravel(t *testing.T) {
 func TestMarksTravel(t *testing.T) {
 	for _, want := range []any{
 		&wire.Warning{ExecutionID: "x", Code: wire.WarnOutputLimit, Offset: 7},
-		&wire.Completed{ExecutionID: "x", Reason: wire.ReasonSignaled, ExitCode: -15, Survivors: &wire.Survivors{Count: 1, Commands: []string{"sleep"}}},
+		&wire.Completed{
+			ExecutionID: "x", Reason: wire.ReasonSignaled, ExitCode: -15,
+			Survivors: &wire.Survivors{Count: 1, Commands: []string{"sleep"}},
+		},
 	} {
 		p := new(Piece)
 		p.Warning, p.Completed = encodeMark(want)

@@ -15,14 +15,20 @@ func FuzzEnvelope(f *testing.F) {
 	link := LinkID{1}
 	incarnation := Incarnation{2}
 	for _, body := range []isFrame_Body{
-		&Frame_Open{&Open{Subject: []byte("s"), Window: 1 << 20, First: &Request{Id: []byte("1"), Method: "resume", Params: []byte(`{"resume_token":"t"}`)}}},
+		&Frame_Open{&Open{Subject: []byte("s"), Window: 1 << 20, First: &Request{
+			Id: []byte("1"), Method: "resume",
+			Params: []byte(`{"resume_token":"t"}`),
+		}}},
 		&Frame_Request{&Request{Id: []byte("2"), Method: "status", Params: []byte("{}")}},
 		&Frame_Credit{&Credit{Limit: 1 << 40}},
 		&Frame_End{&End{Cause: "client_gone", Delivered: map[string]int64{"x": 4}, DeliveredKnown: true}},
 		&Frame_Reply{&Reply{Id: []byte("1"), Result: []byte("{}"), Resumed: true}},
 		&Frame_Notify{&Notify{Method: "connected", Params: []byte("{}")}},
 		&Frame_Follow{&Follow{Feed: 1, Execution: "x"}},
-		&Frame_Output{&Output{Feed: 1, Pieces: []*Piece{{Offset: 3, Data: []byte("abc")}, {Offset: 3, Completed: []byte("{}")}}, Eof: true}},
+		&Frame_Output{&Output{Feed: 1, Pieces: []*Piece{
+			{Offset: 3, Data: []byte("abc")},
+			{Offset: 3, Completed: []byte("{}")},
+		}, Eof: true}},
 		&Frame_Disconnect{&Disconnect{Cause: "draining"}},
 		&Frame_Fragment{&Fragment{Data: []byte{0x92, 0x01, 0x00}, Last: true}},
 		&Frame_Acknowledge{&Ack{Gap: true, Probe: 1, Next: 9}},
@@ -44,7 +50,10 @@ func FuzzEnvelope(f *testing.F) {
 		table.Add(now, link, "peer")
 		send := func(*Frame) {}
 		client := &recorder{}
-		proxy := NewProxy(now, ProxyConfig{Link: link, Sink: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16})
+		proxy := NewProxy(now, ProxyConfig{
+			Link: link, Sink: client, Send: send, Wake: func() {}, Window: fixed(tinyWindow),
+			MaxControl: 1 << 16,
+		})
 		origin := NewOrigin(now, OriginConfig{
 			Link: link, Send: send, Wake: func() {}, Window: fixed(tinyWindow), MaxControl: 1 << 16,
 			Connect: func(OpenParams) {}, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},

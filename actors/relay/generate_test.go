@@ -14,7 +14,8 @@ func TestGeneratedCodeIsCurrent(t *testing.T) {
 		t.Skip("protoc is not installed: apt-get install protobuf-compiler")
 	}
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "protoc", "--plugin=protoc-gen-go=protoc-gen-go.sh", "--go_out="+dir, "--go_opt=paths=source_relative", "relay.proto")
+	cmd := exec.CommandContext(t.Context(), "protoc", "--plugin=protoc-gen-go=protoc-gen-go.sh", "--go_out="+dir,
+		"--go_opt=paths=source_relative", "relay.proto")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("protoc: %v\n%s", err, out)
 	}

@@ -27,17 +27,23 @@ func TestProxyEndsAtWhatNoOriginSends(t *testing.T) {
 		return &Frame_Follow{&Follow{Feed: feed, Execution: "x", Offset: offset}}
 	}
 	for name, bodies := range map[string][]isFrame_Body{
-		"output of no feed":            {output(9, &Piece{Offset: 1, Data: []byte("x")})},
-		"a feed announced twice":       {follow(9, 0), follow(9, 0)},
-		"feed 0":                       {follow(0, 0)},
-		"a feed before the beginning":  {follow(9, -1)},
-		"a piece after a hole":         {follow(9, 0), output(9, &Piece{Offset: 2, Data: []byte("x")})},
-		"a piece that came before":     {follow(9, 5), output(9, &Piece{Offset: 5, Data: []byte("x")})},
-		"a gap that goes back":         {follow(9, 5), output(9, &Piece{Offset: 4, Gap: -1})},
-		"a piece of two kinds":         {follow(9, 0), output(9, &Piece{Offset: 2, Gap: 1, Data: []byte("x")})},
-		"a mark that is not JSON":      {follow(9, 0), output(9, &Piece{Warning: []byte("{")})},
-		"more than the credit":         {follow(9, 0), output(9, &Piece{Offset: LeastWindow + markSlack, Data: make([]byte, LeastWindow+markSlack)})},
-		"a fragment within a fragment": {&Frame_Fragment{&Fragment{Last: true, Data: marshal(t, &Frame{Body: &Frame_Fragment{&Fragment{}}})}}},
+		"output of no feed":           {output(9, &Piece{Offset: 1, Data: []byte("x")})},
+		"a feed announced twice":      {follow(9, 0), follow(9, 0)},
+		"feed 0":                      {follow(0, 0)},
+		"a feed before the beginning": {follow(9, -1)},
+		"a piece after a hole":        {follow(9, 0), output(9, &Piece{Offset: 2, Data: []byte("x")})},
+		"a piece that came before":    {follow(9, 5), output(9, &Piece{Offset: 5, Data: []byte("x")})},
+		"a gap that goes back":        {follow(9, 5), output(9, &Piece{Offset: 4, Gap: -1})},
+		"a piece of two kinds":        {follow(9, 0), output(9, &Piece{Offset: 2, Gap: 1, Data: []byte("x")})},
+		"a mark that is not JSON":     {follow(9, 0), output(9, &Piece{Warning: []byte("{")})},
+		"more than the credit": {follow(9, 0), output(9, &Piece{
+			Offset: LeastWindow + markSlack,
+			Data:   make([]byte, LeastWindow+markSlack),
+		})},
+		"a fragment within a fragment": {&Frame_Fragment{&Fragment{
+			Last: true,
+			Data: marshal(t, &Frame{Body: &Frame_Fragment{&Fragment{}}}),
+		}}},
 		"a fragment that is no frame":  {&Frame_Fragment{&Fragment{Last: true, Data: []byte("\xff")}}},
 		"another frame amid fragments": {&Frame_Fragment{&Fragment{Data: []byte("x")}}, follow(9, 0)},
 		"fragments that have no end":   fragments(DefaultMaxControl/MaxEnvelope + 2),
@@ -127,7 +133,8 @@ func TestOriginEndsAtWhatNoProxySends(t *testing.T) {
 		connects := 0
 		o := NewOrigin(simStart, OriginConfig{
 			Send: func(*Frame) {}, Wake: func() {},
-			Connect: func(OpenParams) { connects++ }, Request: func(wire.ID, any) {}, Closed: func(wire.Cause, map[string]int64) {},
+			Connect: func(OpenParams) { connects++ }, Request: func(wire.ID, any) {},
+			Closed: func(wire.Cause, map[string]int64) {},
 		})
 		for _, body := range bodies {
 			o.Receive(simStart, o.link.following(body))

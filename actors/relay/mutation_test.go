@@ -13,33 +13,72 @@ import (
 // mutations break the protocol, one at a time: in a file, this text becomes that.
 var mutations = []struct{ name, file, old, new string }{
 	{"duplicates are taken again", "link.go", "case f.Seq <= l.received:", "case f.Seq < l.received:"},
-	{"duplicates are not acknowledged", "link.go", "l.counters.Duplicates.Add(1)\n\t\tl.owe(now, 0)", "l.counters.Duplicates.Add(1)"},
+	{
+		"duplicates are not acknowledged", "link.go", "l.counters.Duplicates.Add(1)\n\t\tl.owe(now, 0)",
+		"l.counters.Duplicates.Add(1)",
+	},
 	{"gaps are not seen", "link.go", "case f.Seq > l.received+1:", "case false:"},
-	{"nothing is acknowledged by itself", "link.go", "func (l *link) postAck() {", "func (l *link) postAck() { l.ackDue = time.Time{}; return;"},
-	{"nothing is sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 1; seq < l.gone; seq++ {"},
-	{"the first of what is missing is not sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {", "for seq := l.gone + 2; seq <= l.out; seq++ {"},
-	{"one frame too many is forgotten", "link.go", "\tl.gone = ack\n", "\tl.gone = min(ack+1, l.out)\n\tn = int(min(uint64(n)+1, uint64(len(l.unacked))))\n"},
+	{
+		"nothing is acknowledged by itself", "link.go", "func (l *link) postAck() {",
+		"func (l *link) postAck() { l.ackDue = time.Time{}; return;",
+	},
+	{
+		"nothing is sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {",
+		"for seq := l.gone + 1; seq < l.gone; seq++ {",
+	},
+	{
+		"the first of what is missing is not sent again", "resend.go", "for seq := l.gone + 1; seq <= l.out; seq++ {",
+		"for seq := l.gone + 2; seq <= l.out; seq++ {",
+	},
+	{
+		"one frame too many is forgotten", "link.go", "\tl.gone = ack\n",
+		"\tl.gone = min(ack+1, l.out)\n\tn = int(min(uint64(n)+1, uint64(len(l.unacked))))\n",
+	},
 	{"idle links are not asked about", "resend.go", "return due.Add(keepAlive)", "return due.Add(1000 * time.Hour)"},
 	{"nothing is asked", "resend.go", "return l.armed.Add(l.retry)", "return l.armed.Add(1000 * time.Hour)"},
 	{"requests overtake the opening", "link.go", "(!l.first || l.out == 0)", "true"},
 	{"the end does not stop what comes", "link.go", "l.frozen, l.parts = true, nil", "l.parts = nil"},
-	{"more credit than the window", "proxy.go", "limit := g.window.done.Load() + window;", "limit := g.window.done.Load() + 2*window;"},
+	{
+		"more credit than the window", "proxy.go", "limit := g.window.done.Load() + window;",
+		"limit := g.window.done.Load() + 2*window;",
+	},
 	{"credit is off by one for each frame", "pump.go", "h.sent += uint64(used)", "h.sent += uint64(used) - 1"},
 	{"credit is not heeded", "pump.go", "allowed := int64(h.limit - h.sent)", "allowed := int64(h.limit-h.sent) + 1<<20"},
 	{"what is closed unread is not given back", "feed.go", "f.window.release(held)", "_ = held"},
 	{"a replaced feed goes on", "origin.go", "\t\t\th.drop(i)\n\t\t\tbreak", "\t\t\t_ = i\n\t\t\tbreak"},
-	{"feeds that were not heard of count as read", "origin.go", "for _, f := range h.unseen {", "for _, f := range h.unseen[:0] {"},
-	{"feeds that the client did not take count as read", "proxy.go", "for _, m := range g.missed {", "for _, m := range g.missed[:0] {"},
+	{
+		"feeds that were not heard of count as read", "origin.go", "for _, f := range h.unseen {",
+		"for _, f := range h.unseen[:0] {",
+	},
+	{
+		"feeds that the client did not take count as read", "proxy.go", "for _, m := range g.missed {",
+		"for _, m := range g.missed[:0] {",
+	},
 	{"disconnect overtakes output", "pump.go", "full && now.Before(h.leaveBy)", "false"},
 	{"the client is not told what is lost", "proxy.go", "if len(g.outstanding) == 0 {", "if false {"},
-	{"a piece is read again", "feed.go", "if p.Data = p.Data[c:]; len(p.Data) == 0 {", "if p.Data = p.Data[c:]; len(p.Data) <= 1 {"},
+	{
+		"a piece is read again", "feed.go", "if p.Data = p.Data[c:]; len(p.Data) == 0 {",
+		"if p.Data = p.Data[c:]; len(p.Data) <= 1 {",
+	},
 	{"memory is used again", "pump.go", "own := append([]byte(nil), h.buf...)", "own := h.buf"},
-	{"ended links open again", "tombstone.go", "_, ok := s.lastReset[link]\n\treturn ok", "_, ok := s.lastReset[link]\n\treturn ok && false"},
+	{
+		"ended links open again", "tombstone.go", "_, ok := s.lastReset[link]\n\treturn ok",
+		"_, ok := s.lastReset[link]\n\treturn ok && false",
+	},
 	{"restarts are not seen", "table.go", "if restarted {", "if restarted && false {"},
-	{"late envelopes of an earlier incarnation count", "table.go", "if !goesOn || p.state != PeerIsDead {", "if false && !goesOn {"},
-	{"who was wrongly declared dead stays so", "table.go", "if !goesOn || p.state != PeerIsDead {", "if true || !goesOn {"},
+	{
+		"late envelopes of an earlier incarnation count", "table.go", "if !goesOn || p.state != PeerIsDead {",
+		"if false && !goesOn {",
+	},
+	{
+		"who was wrongly declared dead stays so", "table.go", "if !goesOn || p.state != PeerIsDead {",
+		"if true || !goesOn {",
+	},
 	{"the dead keep their links", "table.go", "t.lose(now, p, EndedPeerDead)", ""},
-	{"the sleeper takes the others for dead", "table.go", "\t\t\tp.asked = now\n\t\t}\n\t}\n\tt.lastTick", "\t\t\t_ = p\n\t\t}\n\t}\n\tt.lastTick"},
+	{
+		"the sleeper takes the others for dead", "table.go", "\t\t\tp.asked = now\n\t\t}\n\t}\n\tt.lastTick",
+		"\t\t\t_ = p\n\t\t}\n\t}\n\tt.lastTick",
+	},
 	{"silent peers are not asked", "table.go", "ask := p.asks() && !now.Before(p.askDue())", "ask := false"},
 	{"unknown links are not refused", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe || true {"},
 	{"a Reset answers a Reset", "table.go", "if f.Seq == 0 && !probe {", "if f.Seq == 0 && !probe && false {"},
@@ -95,7 +134,8 @@ func TestMutations(t *testing.T) {
 			if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlayFile, "-timeout", "5m", "-skip", "Mutations|Generated|Stalled", ".")
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlayFile, "-timeout", "5m", "-skip",
+				"Mutations|Generated|Stalled", ".")
 			cmd.Env = append(os.Environ(), "TROUPE_SEEDS="+seeds)
 			out, err := cmd.CombinedOutput()
 			if strings.Contains(string(out), "[build failed]") {

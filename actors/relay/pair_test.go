@@ -77,7 +77,10 @@ func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 		},
 	})
 	p.proxy = NewProxy(p.now, ProxyConfig{
-		Link: link, Window: proxy, Sink: p.client, Open: OpenParams{Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"), Resume: &wire.ResumeParams{ResumeToken: "t"}},
+		Link: link, Window: proxy, Sink: p.client, Open: OpenParams{
+			Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"),
+			Resume: &wire.ResumeParams{ResumeToken: "t"},
+		},
 		Send: func(f *Frame) { p.toOrigin = append(p.toOrigin, f) }, Wake: func() {},
 	})
 	return p
@@ -150,7 +153,10 @@ func TestOpeningAndRequestsTravelWhole(t *testing.T) {
 	p := newPair(t, 0)
 	p.codec = true
 	params := []any{
-		&wire.ExecuteParams{Argv: []string{"a", ""}, Env: map[string]string{"A": "ä\n"}, Timeout: 0.1, Stdin: true, Framing: wire.FramingRaw},
+		&wire.ExecuteParams{
+			Argv: []string{"a", ""}, Env: map[string]string{"A": "ä\n"}, Timeout: 0.1, Stdin: true,
+			Framing: wire.FramingRaw,
+		},
 		&wire.ExecuteParams{Command: strings.Repeat("long ", 40_000)},
 		&wire.ControlParams{Type: wire.ControlPause, ExecutionID: "x"},
 		&wire.InputParams{ExecutionID: "x", EOF: true},
@@ -163,7 +169,8 @@ func TestOpeningAndRequestsTravelWhole(t *testing.T) {
 		p.proxy.Request(p.now, wire.ID("7"), r)
 	}
 	p.settle()
-	if p.opening.Subject != "s" || p.opening.Session != "pod.1" || p.opening.Resume == nil || string(p.opening.ResumeID) != "1" {
+	if p.opening.Subject != "s" || p.opening.Session != "pod.1" || p.opening.Resume == nil ||
+		string(p.opening.ResumeID) != "1" {
 		t.Errorf("opened with %+v", p.opening)
 	}
 	if len(p.requests) != len(params)+1 {
@@ -195,9 +202,11 @@ func TestUnknownBodiesAreTolerated(t *testing.T) {
 	f.Link, f.Seq = p.origin.link.id[:], p.origin.link.received+1
 	p.origin.Receive(p.now, f)
 	if p.origin.Done() || p.origin.link.received != f.Seq || p.origin.cfg.Counters.Unknown.Load() != 1 {
-		t.Errorf("an unknown body: done %v, received %d, counted %d", p.origin.Done(), p.origin.link.received, p.origin.cfg.Counters.Unknown.Load())
+		t.Errorf("an unknown body: done %v, received %d, counted %d", p.origin.Done(), p.origin.link.received,
+			p.origin.cfg.Counters.Unknown.Load())
 	}
-	p.origin.Receive(p.now, &Frame{Link: f.Link, Seq: f.Seq + 1, Ack: 0, Body: &Frame_Reply{&Reply{}}}) // of the other direction
+	// of the other direction
+	p.origin.Receive(p.now, &Frame{Link: f.Link, Seq: f.Seq + 1, Ack: 0, Body: &Frame_Reply{&Reply{}}})
 	if p.origin.Done() || p.origin.cfg.Counters.Unknown.Load() != 2 {
 		t.Error("a body of the other direction is not ignored")
 	}
@@ -219,10 +228,18 @@ func TestFeedsThatWereNotTakenAreMissed(t *testing.T) {
 	p := newPair(t, 0)
 	p.settle()
 	p.client.deny = true
-	p.origin.Follow(p.now, Feed{ExecutionID: "denied", Open: func(func()) (Cursor, error) { return &stream{offset: 3, end: 3}, nil }})
+	p.origin.Follow(p.now, Feed{ExecutionID: "denied", Open: func(func()) (Cursor,
+		error,
+	) {
+		return &stream{offset: 3, end: 3}, nil
+	}})
 	p.settle()
 	p.deaf = true
-	p.origin.Follow(p.now, Feed{ExecutionID: "unheard", Open: func(func()) (Cursor, error) { return &stream{offset: 5, end: 5}, nil }})
+	p.origin.Follow(p.now, Feed{ExecutionID: "unheard", Open: func(func()) (Cursor,
+		error,
+	) {
+		return &stream{offset: 5, end: 5}, nil
+	}})
 	p.proxy.Closed(p.now, wire.CauseClientGone, map[string]int64{"other": 9})
 	p.settle()
 	if len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone || len(p.delivered) != 3 ||
@@ -241,7 +258,8 @@ func TestOverflowEndsTheLink(t *testing.T) {
 		p.origin.Reply(p.now, nil, strings.Repeat("x", 1<<20), nil)
 		most = max(most, p.origin.link.control)
 	}
-	if p.origin.Ended() != EndedOverflow || most > DefaultMaxControl || len(p.closed) != 1 || p.closed[0] != wire.CauseSlowConsumer {
+	if p.origin.Ended() != EndedOverflow || most > DefaultMaxControl || len(p.closed) != 1 ||
+		p.closed[0] != wire.CauseSlowConsumer {
 		t.Errorf("ended %q with at most %d bytes, told %v", p.origin.Ended(), most, p.closed)
 	}
 	p.deaf = false
@@ -275,7 +293,8 @@ func TestDisconnectHasPatience(t *testing.T) {
 		p.proxy.Tick(p.now)
 		p.settle()
 	}
-	if waited := p.now.Sub(told); waited != endTimeout || p.origin.Ended() != EndedSilent || len(p.closed) != 1 || p.closed[0] != wire.CauseClientGone {
+	if waited := p.now.Sub(told); waited != endTimeout || p.origin.Ended() != EndedSilent || len(p.closed) != 1 ||
+		p.closed[0] != wire.CauseClientGone {
 		t.Errorf("after %v the link ended as %q, and the owner was told %v", waited, p.origin.Ended(), p.closed)
 	}
 	if !p.proxy.Done() {

@@ -34,8 +34,8 @@ func random16() (b [16]byte) {
 }
 
 // Sink is the socket of a connection, or stands for one: the gateway implements it, and so does an
-// Origin, whose socket is on another pod. Package actors uses it under the same name. Its methods are called in order.
-// They must not block, and they must be safe after the socket has closed.
+// Origin, whose socket is on another pod. Package actors uses it under the same name. Its methods
+// are called in order. They must not block, and they must be safe after the socket has closed.
 type Sink interface {
 	// Reply answers the request with that id. An empty id answers no particular request, and travels
 	// as null.

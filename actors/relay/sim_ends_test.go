@@ -37,7 +37,8 @@ func (g *simProxy) checkEnded() {
 	switch why := g.proxy.Ended(); {
 	case why == EndedPeerDead:
 		w.checkMayBeDead(p, g.owner)
-	case why == EndedPeerRestarted && g.owner.up && g.owner.incarnation == g.incarnation && !w.now.Before(p.misled[g.owner.index]):
+	case why == EndedPeerRestarted && g.owner.up && g.owner.incarnation == g.incarnation &&
+		!w.now.Before(p.misled[g.owner.index]):
 		w.failf("%s takes %s for restarted", p.name, g.owner.name)
 	case why == EndedReset && g.owner.life == g.life && w.ends[g.id] == "":
 		w.failf("a proxy was reset, and its origin did not end")
@@ -48,18 +49,22 @@ func (g *simProxy) checkEnded() {
 
 func (p *simPod) newProxy(owner *simPod, s *socket, o OpenParams) *simProxy {
 	w := p.w
-	g := &simProxy{pod: p, owner: owner, id: w.random16(), sock: s, life: owner.life, incarnation: p.table.Peer(owner.name).Incarnation}
+	g := &simProxy{
+		pod: p, owner: owner, id: w.random16(), sock: s, life: owner.life,
+		incarnation: p.table.Peer(owner.name).Incarnation,
+	}
 	if !p.table.Add(w.now, g.id, owner.name) {
 		w.checkMayBeDead(p, owner)
 		return nil
 	}
 	p.proxies[g.id] = g
 	g.proxy = NewProxy(w.now, ProxyConfig{
-		Link: g.id, Open: o, Sink: s, Window: func() int { return w.share(len(p.proxies)) }, MaxControl: w.maxControl, Counters: &w.counters,
-		Send:    func(f *Frame) { p.sends(owner, p.table.Wrap(f)) },
-		Wake:    func() { p.after(w.upTo(100*time.Microsecond), func() { g.call(func() { g.proxy.Wake(w.now) }) }) },
-		Opened:  s.opened,
-		Refused: func(err *wire.Error, cause wire.Cause) { s.refused(g, err, cause) },
+		Link: g.id, Open: o, Sink: s, Window: func() int { return w.share(len(p.proxies)) }, MaxControl: w.maxControl,
+		Counters: &w.counters,
+		Send:     func(f *Frame) { p.sends(owner, p.table.Wrap(f)) },
+		Wake:     func() { p.after(w.upTo(100*time.Microsecond), func() { g.call(func() { g.proxy.Wake(w.now) }) }) },
+		Opened:   s.opened,
+		Refused:  func(err *wire.Error, cause wire.Cause) { s.refused(g, err, cause) },
 	})
 	g.proxy.link.maxBody = w.maxBody
 	g.settle()
@@ -184,7 +189,8 @@ func (h *simOrigin) settle() {
 	if over := int64(h.origin.sent - h.origin.limit); over > 1000 {
 		w.failf("an origin sent %d more than it may", over)
 	}
-	if g := h.peer.proxies[h.id]; g != nil && h.origin.link.gone == h.origin.link.last && !g.proxy.link.frozen && g.proxy.came != h.origin.sent {
+	if g := h.peer.proxies[h.id]; g != nil && h.origin.link.gone == h.origin.link.last && !g.proxy.link.frozen &&
+		g.proxy.came != h.origin.sent {
 		w.failf("an origin has sent %d, and its proxy got %d", h.origin.sent, g.proxy.came)
 	}
 	if h.origin.link.control > w.maxControl {

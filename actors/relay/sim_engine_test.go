@@ -85,7 +85,10 @@ func (c *simConn) open() {
 		p.after(p.w.upTo(10*time.Second), c.drain)
 	}
 	c.origin.call(func() {
-		c.origin.origin.Notify(p.w.now, wire.MethodConnected, &wire.Connected{SessionID: s.id, ResumeToken: "token of " + s.id, Pod: p.name})
+		c.origin.origin.Notify(p.w.now, wire.MethodConnected, &wire.Connected{
+			SessionID:   s.id,
+			ResumeToken: "token of " + s.id, Pod: p.name,
+		})
 	})
 }
 
@@ -136,7 +139,10 @@ func (c *simConn) handle(id wire.ID, params any) {
 			}
 		})
 	case *wire.StatusParams:
-		c.reply(id, &wire.StatusResult{SessionID: c.session.id, Pod: p.name, CreatedAt: strings.Repeat("x", w.rng.IntN(3000))}, nil)
+		c.reply(id, &wire.StatusResult{
+			SessionID: c.session.id, Pod: p.name,
+			CreatedAt: strings.Repeat("x", w.rng.IntN(3000)),
+		}, nil)
 	case *wire.CloseParams:
 		c.reply(id, struct{}{}, nil)
 		c.session.end()
@@ -190,9 +196,12 @@ func (c *simConn) follow(x *simExec, after int64) {
 	delete(c.missed, x.id)
 	taken := false
 	c.origin.call(func() {
-		taken = c.origin.origin.Follow(c.pod.w.now, Feed{ExecutionID: x.id, Encoding: wire.EncodingBase64, Open: func(notify func()) (Cursor, error) {
-			return x.cursor(after, notify), nil
-		}})
+		taken = c.origin.origin.Follow(c.pod.w.now, Feed{
+			ExecutionID: x.id, Encoding: wire.EncodingBase64,
+			Open: func(notify func()) (Cursor, error) {
+				return x.cursor(after, notify), nil
+			},
+		})
 	})
 	if !taken {
 		c.missed[x.id] = true
@@ -387,7 +396,8 @@ func (c *simCursor) Next(buf []byte) (transcript.Piece, error) {
 			buf[j] = byteAt(x.id, c.offset+j)
 		}
 		c.offset += n
-		return transcript.Piece{Stream: x.runs[i].stream, Truncated: x.runs[i].truncated, Data: buf[:n], Offset: c.offset}, nil
+		return transcript.Piece{Stream: x.runs[i].stream, Truncated: x.runs[i].truncated, Data: buf[:n], Offset: c.offset},
+			nil
 	case x.sealed:
 		return transcript.Piece{}, io.EOF
 	}

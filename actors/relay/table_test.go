@@ -435,7 +435,8 @@ func TestEnvelopesAreChecked(t *testing.T) {
 	} {
 		a, e := newTableAt("b"), good()
 		change(e)
-		if r := a.route(e); r.Verdict != Ignore || a.cfg.Counters.Violations.Load() != 1 || a.Peer("b").State != PeerIsUnknown {
+		if r := a.route(e); r.Verdict != Ignore || a.cfg.Counters.Violations.Load() != 1 ||
+			a.Peer("b").State != PeerIsUnknown {
 			t.Errorf("%s: verdict %d, %d violations", name, r.Verdict, a.cfg.Counters.Violations.Load())
 		}
 	}

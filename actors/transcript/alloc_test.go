@@ -88,7 +88,8 @@ func TestMemoryOfATranscript(t *testing.T) {
 	each := (heap() - before) / int64(len(all))
 	t.Logf("%d bytes of heap for each sealed transcript of 10 MiB", each)
 	index := int64(cap(all[0].index)) * int64(unsafe.Sizeof(indexEntry{}))
-	t.Logf("of a transcript %d bytes, of a cursor %d, of an index %d", unsafe.Sizeof(Transcript{}), unsafe.Sizeof(Cursor{}), index)
+	t.Logf("of a transcript %d bytes, of a cursor %d, of an index %d", unsafe.Sizeof(Transcript{}),
+		unsafe.Sizeof(Cursor{}), index)
 	if each > 4<<10 || index > 3<<10 {
 		t.Errorf("%d bytes of heap for each transcript of 10 MiB, %d of index", each, index)
 	}

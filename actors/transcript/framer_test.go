@@ -10,7 +10,9 @@ import (
 )
 
 // frameWith writes input, cut at the places given and flushed there if asked, to a transcript.
-func frameWith(t testing.TB, s *Store, cfg WriterConfig, limit int64, input []byte, cuts []int, flush bool) *Transcript {
+func frameWith(t testing.TB, s *Store, cfg WriterConfig, limit int64, input []byte, cuts []int,
+	flush bool,
+) *Transcript {
 	t.Helper()
 	tr := s.Create("test", limit)
 	w := tr.Writer(Stdout, cfg)

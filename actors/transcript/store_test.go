@@ -26,13 +26,16 @@ func TestOpenSaysWhatWouldBeRight(t *testing.T) {
 		cfg  Config
 		want []string
 	}{
-		"no dir":         {Config{Budget: 1}, []string{"Dir is empty", "name a directory"}},
-		"no budget":      {Config{Dir: base}, []string{"Budget is 0", "2147483648"}},
-		"a file":         {Config{Dir: file, Budget: 1}, []string{file, "not a directory"}},
-		"below a file":   {Config{Dir: filepath.Join(file, "x"), Budget: 1}, []string{file, "name a directory"}},
-		"missing parent": {Config{Dir: filepath.Join(base, "a", "b"), Budget: 1}, []string{filepath.Join(base, "a") + " does not exist"}},
-		"in use":         {Config{Dir: filepath.Join(base, "held"), Budget: 1}, []string{"in use by another process"}},
-		"not writable":   {Config{Dir: "/proc/self", Budget: 1}, []string{"/proc/self", "cannot write", "make it writable"}},
+		"no dir":       {Config{Budget: 1}, []string{"Dir is empty", "name a directory"}},
+		"no budget":    {Config{Dir: base}, []string{"Budget is 0", "2147483648"}},
+		"a file":       {Config{Dir: file, Budget: 1}, []string{file, "not a directory"}},
+		"below a file": {Config{Dir: filepath.Join(file, "x"), Budget: 1}, []string{file, "name a directory"}},
+		"missing parent": {
+			Config{Dir: filepath.Join(base, "a", "b"), Budget: 1},
+			[]string{filepath.Join(base, "a") + " does not exist"},
+		},
+		"in use":       {Config{Dir: filepath.Join(base, "held"), Budget: 1}, []string{"in use by another process"}},
+		"not writable": {Config{Dir: "/proc/self", Budget: 1}, []string{"/proc/self", "cannot write", "make it writable"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Open(tc.cfg)
@@ -170,7 +173,8 @@ func TestStoreCountsOutputAsItComes(t *testing.T) {
 	wantLines := [DropClosed + 1]int64{DropLimit: 2, DropWrite: 2, DropBudget: 1, DropClosed: 1}
 	wantBytes := [DropClosed + 1]int64{DropLimit: 8, DropWrite: 4, DropBudget: 300, DropClosed: 5}
 	if got.DroppedLines != wantLines || got.DroppedBytes != wantBytes {
-		t.Errorf("dropped lines %v and bytes %v by reason, want %v and %v", got.DroppedLines, got.DroppedBytes, wantLines, wantBytes)
+		t.Errorf("dropped lines %v and bytes %v by reason, want %v and %v", got.DroppedLines, got.DroppedBytes, wantLines,
+			wantBytes)
 	}
 	if want := int64(10 + len("1234[TRUNCATED]\n")); got.OutputBytes != want || got.TruncatedLines != 1 {
 		t.Errorf("%d bytes and %d truncated lines, want %d and 1", got.OutputBytes, got.TruncatedLines, want)
@@ -180,7 +184,10 @@ func TestStoreCountsOutputAsItComes(t *testing.T) {
 // Who reads the log looks for a session or an execution, by the keys that all of it uses.
 func TestLogNamesSessionAndExecution(t *testing.T) {
 	var out bytes.Buffer
-	s, err := Open(Config{Dir: filepath.Join(t.TempDir(), "t"), Budget: 1000, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	s, err := Open(Config{
+		Dir: filepath.Join(t.TempDir(), "t"), Budget: 1000,
+		Logger: slog.New(slog.NewTextHandler(&out, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

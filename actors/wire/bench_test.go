@@ -38,7 +38,8 @@ func BenchmarkAppendOutputShort(b *testing.B) { benchmarkAppendOutput(b, []byte(
 
 func BenchmarkDecodeOutputLines80(b *testing.B) {
 	payload := bytes.Repeat([]byte(strings.Repeat("x", 79)+"\n"), 1024)
-	msg, n := AppendOutput(nil, &Output{ExecutionID: "3f2a9c51d0e84b7a", Type: Stdout, Offset: 1 << 20}, payload, MaxOutputMessage)
+	msg, n := AppendOutput(nil, &Output{ExecutionID: "3f2a9c51d0e84b7a", Type: Stdout, Offset: 1 << 20}, payload,
+		MaxOutputMessage)
 	b.SetBytes(int64(n))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -49,7 +50,8 @@ func BenchmarkDecodeOutputLines80(b *testing.B) {
 }
 
 func BenchmarkDecodeOutputShort(b *testing.B) {
-	msg, n := AppendOutput(nil, &Output{ExecutionID: "3f2a9c51d0e84b7a", Type: Stdout, Offset: 6}, []byte("hello\n"), MaxOutputMessage)
+	msg, n := AppendOutput(nil, &Output{ExecutionID: "3f2a9c51d0e84b7a", Type: Stdout, Offset: 6}, []byte("hello\n"),
+		MaxOutputMessage)
 	b.SetBytes(int64(n))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -5,8 +5,9 @@ package wire
 type Cause string
 
 const (
-	CauseClientDone   Cause = "client_done"   // the client closed with 1000: its session ends
-	CauseClientGone   Cause = "client_gone"   // the client closed otherwise, or the network failed: its session is kept for the resume window
+	CauseClientDone Cause = "client_done" // the client closed with 1000: its session ends
+	// the client closed otherwise, or the network failed: its session is kept for the resume window
+	CauseClientGone   Cause = "client_gone"
 	CausePingTimeout  Cause = "ping_timeout"  // no pong for two ping intervals
 	CauseWriteTimeout Cause = "write_timeout" // one write took longer than the write timeout
 	CauseSlowConsumer Cause = "slow_consumer" // the client left too many notifications unread

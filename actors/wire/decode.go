@@ -188,7 +188,10 @@ func typeError(err error) *Error {
 		return Errorf(CodeInvalidParams, "params: %v", err)
 	}
 	field := mismatch.Field
-	for _, embedded := range []string{"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.", "ResumeParams."} {
+	for _, embedded := range []string{
+		"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.",
+		"ResumeParams.",
+	} {
 		field = strings.TrimPrefix(field, embedded)
 	}
 	return Errorf(CodeInvalidParams,

@@ -19,10 +19,19 @@ func TestDecodeRefuses(t *testing.T) {
 		{"empty frame", ``, CodeParse, "null", "not JSON"},
 		{"cut", `{"jsonrpc":"2.0"`, CodeParse, "null", "at byte 16"},
 		{"trailing", `{} {}`, CodeParse, "null", "not JSON"},
-		{"not UTF-8", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"execute\",\"params\":{\"command\":\"\xff\"}}", CodeParse, "null", "UTF-8"},
+		{
+			"not UTF-8", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"execute\",\"params\":{\"command\":\"\xff\"}}", CodeParse,
+			"null", "UTF-8",
+		},
 		{"deep", deep, CodeParse, "null", "depth"},
-		{"deep in params", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"x":` + deep + `}}`, CodeParse, "null", "depth"},
-		{"batch", ` [{"jsonrpc":"2.0","id":1,"method":"status"}]`, CodeInvalidRequest, "null", "batches are not supported; send one request per frame"},
+		{
+			"deep in params", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"x":` + deep + `}}`, CodeParse, "null",
+			"depth",
+		},
+		{
+			"batch", ` [{"jsonrpc":"2.0","id":1,"method":"status"}]`, CodeInvalidRequest, "null",
+			"batches are not supported; send one request per frame",
+		},
 		{"null", `null`, CodeInvalidRequest, "null", "object"},
 		{"number", `7`, CodeInvalidRequest, "null", "object"},
 		{"no version", `{"id":1,"method":"status"}`, CodeInvalidRequest, "1", `"jsonrpc" must be "2.0"`},
@@ -31,13 +40,19 @@ func TestDecodeRefuses(t *testing.T) {
 		{"id bool", `{"jsonrpc":"2.0","id":true,"method":"status"}`, CodeInvalidRequest, "null", `"id" must be`},
 		{"id object", `{"jsonrpc":"2.0","id":{},"method":"status"}`, CodeInvalidRequest, "null", `"id" must be`},
 		{"id array", `{"jsonrpc":"2.0","id":[1],"method":"status"}`, CodeInvalidRequest, "null", `"id" must be`},
-		{"id long", `{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 300) + `","method":"status"}`, CodeInvalidRequest, "null", "256 bytes"},
+		{
+			"id long", `{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 300) + `","method":"status"}`, CodeInvalidRequest, "null",
+			"256 bytes",
+		},
 		{"no method", `{"jsonrpc":"2.0","id":1}`, CodeInvalidRequest, "1", "missing"},
 		{"no method, no id", `{"jsonrpc":"2.0"}`, CodeInvalidRequest, "null", "missing"},
 		{"method number", `{"jsonrpc":"2.0","id":1,"method":5}`, CodeInvalidRequest, "1", "string"},
 		{"method null", `{"jsonrpc":"2.0","id":1,"method":null}`, CodeInvalidRequest, "1", "string"},
 		{"response", `{"jsonrpc":"2.0","id":1,"result":{}}`, CodeInvalidRequest, "null", "is a response"},
-		{"unknown method", `{"jsonrpc":"2.0","id":1,"method":"hook_status"}`, CodeMethodNotFound, "1", `unknown method "hook_status": use one of execute, control,`},
+		{
+			"unknown method", `{"jsonrpc":"2.0","id":1,"method":"hook_status"}`, CodeMethodNotFound, "1",
+			`unknown method "hook_status": use one of execute, control,`,
+		},
 		{"unknown notification", `{"jsonrpc":"2.0","method":"x"}`, CodeMethodNotFound, none, "unknown"},
 		{"params array", `{"jsonrpc":"2.0","id":1,"method":"status","params":[]}`, CodeInvalidParams, "1", "by name only"},
 		{"params string", `{"jsonrpc":"2.0","id":1,"method":"status","params":"x"}`, CodeInvalidParams, "1", "object"},
@@ -101,7 +116,10 @@ func TestDecodeRefusesParams(t *testing.T) {
 		{"execute", `{"command":"x","max_duration":-0.0}`, "max_duration must be"},
 		{"execute", `{"command":"x","output_limit":0}`, "output_limit must be"},
 		{"execute", `{"command":"x","output_limit":1.5}`, "output_limit must be an integer, not 1.5"},
-		{"execute", `{"command":"x","output_limit":` + strings.Repeat("9", 5000) + `}`, "output_limit must be an integer, not 9999"},
+		{
+			"execute", `{"command":"x","output_limit":` + strings.Repeat("9", 5000) + `}`,
+			"output_limit must be an integer, not 9999",
+		},
 		{"execute", `{"command":"x","framing":"cbor"}`, `unknown framing "cbor": use lines or raw`},
 		{"execute", `{"command":"x","encoding":"latin1"}`, "use utf-8 or base64"},
 		{"execute", `{"command":"x","on_exit":"x"}`, "use kill or keep"},
@@ -134,7 +152,8 @@ func TestDecodeRefusesParams(t *testing.T) {
 		}
 		t.Run(c.method+" "+c.params[:min(60, len(c.params))], func(t *testing.T) {
 			refuses(t, frame+"}", CodeInvalidParams, `"q"`, c.message)
-			if _, err := DecodeParams(c.method, []byte(c.params)); c.params != "" && (err == nil || err.Code != CodeInvalidParams) {
+			if _, err := DecodeParams(c.method, []byte(c.params)); c.params != "" &&
+				(err == nil || err.Code != CodeInvalidParams) {
 				t.Errorf("DecodeParams: %v", err)
 			}
 		})
@@ -147,18 +166,43 @@ func TestDecodeAccepts(t *testing.T) {
 		want        Request
 	}{
 		{
-			"cc-executor puts an id into params", `{"jsonrpc":"2.0","method":"execute","params":{"command":"ls","id":"x","timeout":30},"id":1}`,
+			"cc-executor puts an id into params",
+			`{"jsonrpc":"2.0","method":"execute","params":{"command":"ls","id":"x","timeout":30},"id":1}`,
 			Request{ID("1"), MethodExecute, &ExecuteParams{Command: "ls", Timeout: 30}},
 		},
-		{"null timeout is none", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"command":"ls","timeout":null}}`, Request{ID("1"), MethodExecute, &ExecuteParams{Command: "ls"}}},
-		{"fractional id", `{"jsonrpc":"2.0","id":1.50,"method":"status"}`, Request{ID("1.50"), MethodStatus, &StatusParams{}}},
-		{"escaped id", `{"jsonrpc":"2.0","id":"\u0041\n","method":"status","params":null}`, Request{ID(`"\u0041\n"`), MethodStatus, &StatusParams{}}},
-		{"null id is a request", `{"jsonrpc":"2.0","id":null,"method":"close","params":{}}`, Request{NullID, MethodClose, &CloseParams{}}},
+		{
+			"null timeout is none", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"command":"ls","timeout":null}}`,
+			Request{ID("1"), MethodExecute, &ExecuteParams{Command: "ls"}},
+		},
+		{
+			"fractional id", `{"jsonrpc":"2.0","id":1.50,"method":"status"}`,
+			Request{ID("1.50"), MethodStatus, &StatusParams{}},
+		},
+		{
+			"escaped id", `{"jsonrpc":"2.0","id":"\u0041\n","method":"status","params":null}`,
+			Request{ID(`"\u0041\n"`), MethodStatus, &StatusParams{}},
+		},
+		{
+			"null id is a request", `{"jsonrpc":"2.0","id":null,"method":"close","params":{}}`,
+			Request{NullID, MethodClose, &CloseParams{}},
+		},
 		{"notification", `{"jsonrpc":"2.0","method":"pong","params":{"t":1}}`, Request{nil, MethodPong, &PongParams{}}},
-		{"short signal", `{"jsonrpc":"2.0","id":1,"method":"signal","params":{"execution_id":"a","signal":"INT"}}`, Request{ID("1"), MethodSignal, &SignalParams{"a", "SIGINT"}}},
-		{"eof only", `{"jsonrpc":"2.0","id":1,"method":"input","params":{"execution_id":"a","eof":true}}`, Request{ID("1"), MethodInput, &InputParams{ExecutionID: "a", EOF: true}}},
-		{"unknown members", `{"jsonrpc":"2.0","id":1,"method":"control","params":{"type":"CANCEL","x":[1]},"extra":{}}`, Request{ID("1"), MethodControl, &ControlParams{Type: ControlCancel}}},
-		{"empty args", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"argv":["a",""],"env":{"A":""}}}`, Request{ID("1"), MethodExecute, &ExecuteParams{Argv: []string{"a", ""}, Env: map[string]string{"A": ""}}}},
+		{
+			"short signal", `{"jsonrpc":"2.0","id":1,"method":"signal","params":{"execution_id":"a","signal":"INT"}}`,
+			Request{ID("1"), MethodSignal, &SignalParams{"a", "SIGINT"}},
+		},
+		{
+			"eof only", `{"jsonrpc":"2.0","id":1,"method":"input","params":{"execution_id":"a","eof":true}}`,
+			Request{ID("1"), MethodInput, &InputParams{ExecutionID: "a", EOF: true}},
+		},
+		{
+			"unknown members", `{"jsonrpc":"2.0","id":1,"method":"control","params":{"type":"CANCEL","x":[1]},"extra":{}}`,
+			Request{ID("1"), MethodControl, &ControlParams{Type: ControlCancel}},
+		},
+		{
+			"empty args", `{"jsonrpc":"2.0","id":1,"method":"execute","params":{"argv":["a",""],"env":{"A":""}}}`,
+			Request{ID("1"), MethodExecute, &ExecuteParams{Argv: []string{"a", ""}, Env: map[string]string{"A": ""}}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Decode([]byte(c.frame))
@@ -238,7 +282,8 @@ func FuzzDecode(f *testing.F) {
 		if werr != nil {
 			t.Fatalf("refused its own encoding %s: %v", again, werr)
 		}
-		if third, err := AppendRequest(nil, second.ID, second.Method, second.Params); err != nil || string(third) != string(again) {
+		if third, err := AppendRequest(nil, second.ID, second.Method, second.Params); err != nil ||
+			string(third) != string(again) {
 			t.Fatalf("%s became %s (%v)", again, third, err)
 		}
 	})

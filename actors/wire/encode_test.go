@@ -80,7 +80,8 @@ func TestAppendOutputKeepsEveryByte(t *testing.T) {
 					got = append(got, b...)
 					last := i == len(messages)-1
 					if env.Params.Truncated != last || (env.Params.Gap == 7) != (i == 0) {
-						t.Fatalf("%s: message %d of %d: truncated %v, gap %d", name, i, len(messages), env.Params.Truncated, env.Params.Gap)
+						t.Fatalf("%s: message %d of %d: truncated %v, gap %d", name, i, len(messages), env.Params.Truncated,
+							env.Params.Gap)
 					}
 					if enc == EncodingBase64 {
 						if at += int64(len(b)); env.Params.Offset != at {
@@ -123,7 +124,10 @@ func TestAppendOutputCutsAfterNewlines(t *testing.T) {
 func TestFastPathTakesTheEncodersMessages(t *testing.T) {
 	for name, payload := range payloads() {
 		for _, enc := range []Encoding{"", EncodingBase64} {
-			for _, msg := range drainOutput(t, Output{ExecutionID: "a.b-c_1", Type: Stdout, Encoding: enc, Offset: 1 << 40, Gap: 3}, payload, MaxOutputMessage) {
+			for _, msg := range drainOutput(t, Output{
+				ExecutionID: "a.b-c_1", Type: Stdout, Encoding: enc, Offset: 1 << 40,
+				Gap: 3,
+			}, payload, MaxOutputMessage) {
 				fast, ok := parseOutput(msg)
 				if !ok {
 					t.Fatalf("%s: the fast path refused %.200q", name, msg)

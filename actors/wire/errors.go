@@ -38,7 +38,7 @@ type ErrorData struct {
 	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes
 	Value             float64 `json:"value,omitempty"`               // its value
 	RetryAfterSeconds float64 `json:"retry_after_seconds,omitempty"` // 0: trying again will not help
-	ExitCode          int     `json:"exit_code,omitempty"`           // of a command that did not start: 127 not found, 126 not executable
+	ExitCode          int     `json:"exit_code,omitempty"`           // a shell's: 127 not found, 126 not executable
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Code) }

@@ -20,8 +20,12 @@ var (
 		OutputBytes: 6, ExecutionTime: 0.012, Usage: &Usage{UserSeconds: 0.001, SystemSeconds: 0.002, MaxRSSBytes: 1572864},
 	}
 	goldenTimeout = Completed{
-		ExecutionID: "build-2", Status: StatusFailed, PID: 4250, PGID: 4250, ExitCode: -15, Signal: "SIGTERM", Reason: ReasonStreamTimeout,
-		Error:        &Error{Code: CodeStreamTimeout, Message: "no output for 300 s", Data: &ErrorData{Limit: "stream-timeout", Value: 300}},
+		ExecutionID: "build-2", Status: StatusFailed, PID: 4250, PGID: 4250, ExitCode: -15, Signal: "SIGTERM",
+		Reason: ReasonStreamTimeout,
+		Error: &Error{
+			Code: CodeStreamTimeout, Message: "no output for 300 s",
+			Data: &ErrorData{Limit: "stream-timeout", Value: 300},
+		},
 		DroppedLines: 3, DroppedBytes: 120, TruncatedLines: 1, TruncatedBytes: 4096, OutputBytes: 10485760,
 		Survivors: &Survivors{Count: 2, Commands: []string{"sleep", "python3"}}, ExecutionTime: 301.5,
 		Usage: &Usage{UserSeconds: 1.25, SystemSeconds: 0.5, MaxRSSBytes: 52428800},
@@ -33,13 +37,20 @@ var goldenRequests = map[string]Request{
 	"client.execute.command": {ID: ID("1"), Method: MethodExecute, Params: &ExecuteParams{Command: "echo hello"}},
 	"client.execute.argv": {ID: ID(`"b"`), Method: MethodExecute, Params: &ExecuteParams{
 		Argv: []string{"make", "-j4"}, ExecutionID: "build-1", Cwd: "/src", Env: map[string]string{"CI": "1"}, Stdin: true,
-		Timeout: 60, MaxDuration: 600, OutputLimit: 1048576, OnOutputLimit: LimitCancel, OnExit: ExitKeep, Framing: FramingRaw, Encoding: EncodingBase64,
+		Timeout: 60, MaxDuration: 600, OutputLimit: 1048576, OnOutputLimit: LimitCancel, OnExit: ExitKeep,
+		Framing: FramingRaw, Encoding: EncodingBase64,
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}},
-	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{Type: ControlPause, ExecutionID: "build-1"}},
-	"client.input":   {ID: ID("3"), Method: MethodInput, Params: &InputParams{ExecutionID: "build-1", Data: "eQo=", Encoding: EncodingBase64, EOF: true, decoded: []byte("y\n")}},
-	"client.signal":  {ID: ID("4"), Method: MethodSignal, Params: &SignalParams{ExecutionID: "build-1", Signal: "SIGINT"}},
-	"client.status":  {ID: ID("5"), Method: MethodStatus, Params: &StatusParams{}},
+	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{
+		Type:        ControlPause,
+		ExecutionID: "build-1",
+	}},
+	"client.input": {ID: ID("3"), Method: MethodInput, Params: &InputParams{
+		ExecutionID: "build-1", Data: "eQo=",
+		Encoding: EncodingBase64, EOF: true, decoded: []byte("y\n"),
+	}},
+	"client.signal": {ID: ID("4"), Method: MethodSignal, Params: &SignalParams{ExecutionID: "build-1", Signal: "SIGINT"}},
+	"client.status": {ID: ID("5"), Method: MethodStatus, Params: &StatusParams{}},
 	"client.resume": {ID: ID("6"), Method: MethodResume, Params: &ResumeParams{
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Executions: map[string]int64{"build-1": 6},
 	}},
@@ -56,23 +67,43 @@ type answer struct {
 
 // goldenAnswers are the responses of the server, by file.
 var goldenAnswers = map[string]answer{
-	"server.result.execute": {id: ID("1"), result: &ExecuteResult{Status: "started", ExecutionID: "build-1", PID: 4242, PGID: 4242}},
-	"server.result.attach":  {id: ID(`"b"`), result: &ExecuteResult{Status: "started", ExecutionID: "build-1", PID: 4242, PGID: 4242, Attached: true}},
+	"server.result.execute": {id: ID("1"), result: &ExecuteResult{
+		Status: "started", ExecutionID: "build-1", PID: 4242,
+		PGID: 4242,
+	}},
+	"server.result.attach": {id: ID(`"b"`), result: &ExecuteResult{
+		Status: "started", ExecutionID: "build-1", PID: 4242,
+		PGID: 4242, Attached: true,
+	}},
 	"server.result.control": {id: ID("2"), result: &ControlResult{Status: "paused", ExecutionID: "build-1"}},
 	"server.result.empty":   {id: ID("3"), result: struct{}{}},
 	"server.result.status": {id: ID("5"), result: &StatusResult{
 		SessionID: "troupe-0.5f2c", Pod: "troupe-0", CreatedAt: "2026-01-02T15:04:05Z", Limits: goldenLimits,
-		Executions: map[string]ExecutionStatus{"build-3": {State: StateRunning, PID: 4260, PGID: 4260, Offset: 512, StartedAt: "2026-01-02T15:04:06Z"}},
+		Executions: map[string]ExecutionStatus{"build-3": {
+			State: StateRunning, PID: 4260, PGID: 4260, Offset: 512,
+			StartedAt: "2026-01-02T15:04:06Z",
+		}},
 	}},
 	"server.result.resume": {id: ID("6"), result: &ResumeResult{
 		SessionID: "troupe-0.5f2c", Limits: goldenLimits, Unknown: []string{"build-0"},
-		Executions: map[string]ExecutionStatus{"build-1": {State: StateExited, PID: 4242, PGID: 4242, Offset: 6, StartedAt: "2026-01-02T15:04:05Z", Completed: &goldenCompleted}},
+		Executions: map[string]ExecutionStatus{"build-1": {
+			State: StateExited, PID: 4242, PGID: 4242, Offset: 6,
+			StartedAt: "2026-01-02T15:04:05Z", Completed: &goldenCompleted,
+		}},
 	}},
-	"server.error.parse":   {err: Errorf(CodeParse, "the frame is not JSON: unexpected end of JSON input at byte 12")},
-	"server.error.method":  {id: ID("8"), err: Errorf(CodeMethodNotFound, `unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, pong`)},
-	"server.error.params":  {id: ID("9"), err: Errorf(CodeInvalidParams, `unknown control type "STOP": use PAUSE, RESUME or CANCEL`)},
-	"server.error.start":   {id: ID("10"), err: &Error{Code: CodeStartFailed, Message: "nosuch: command not found", Data: &ErrorData{ExitCode: 127}}},
-	"server.error.session": {err: &Error{Code: CodeSessionLimit, Message: "all 100 sessions are in use", Data: &ErrorData{Limit: "max-sessions", Value: 100, RetryAfterSeconds: 5}}},
+	"server.error.parse": {err: Errorf(CodeParse, "the frame is not JSON: unexpected end of JSON input at byte 12")},
+	"server.error.method": {id: ID("8"), err: Errorf(CodeMethodNotFound,
+		`unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, pong`)},
+	"server.error.params": {id: ID("9"), err: Errorf(CodeInvalidParams,
+		`unknown control type "STOP": use PAUSE, RESUME or CANCEL`)},
+	"server.error.start": {id: ID("10"), err: &Error{
+		Code: CodeStartFailed, Message: "nosuch: command not found",
+		Data: &ErrorData{ExitCode: 127},
+	}},
+	"server.error.session": {err: &Error{
+		Code: CodeSessionLimit, Message: "all 100 sessions are in use",
+		Data: &ErrorData{Limit: "max-sessions", Value: 100, RetryAfterSeconds: 5},
+	}},
 }
 
 // goldenNotifications are the notifications of the server, by file.
@@ -81,22 +112,52 @@ var goldenNotifications = map[string]struct {
 	params any
 }{
 	"server.connected": {MethodConnected, &Connected{
-		SessionID: "troupe-0.5f2c", Version: Version, Capabilities: []string{"execute", "control", "stream", "input", "signal", "resume"},
+		SessionID: "troupe-0.5f2c", Version: Version, Capabilities: []string{
+			"execute", "control", "stream", "input",
+			"signal", "resume",
+		},
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Limits: goldenLimits, Pod: "troupe-0", Containment: "tree",
 	}},
-	"server.process.started":           {MethodStarted, &Started{ExecutionID: "build-1", Status: "started", PID: 4242, PGID: 4242}},
-	"server.process.output":            {MethodOutput, &Output{ExecutionID: "build-1", Type: Stdout, Data: "hello\n", Offset: 6}},
-	"server.process.output.base64":     {MethodOutput, &Output{ExecutionID: "build-1", Type: Stderr, Data: "/wA=", Encoding: EncodingBase64, Offset: 8, Gap: 0}},
-	"server.process.output.gap":        {MethodOutput, &Output{ExecutionID: "build-2", Type: Stdout, Data: "x[TRUNCATED]\n", Truncated: true, Offset: 8205, Gap: 8192}},
-	"server.process.warning":           {MethodWarning, &Warning{ExecutionID: "build-2", Code: WarnOutputLimit, Message: "output limit of 10485760 bytes reached: further lines are dropped", Offset: 10485760}},
-	"server.process.paused":            {MethodPaused, &ControlEvent{ExecutionID: "build-1", Status: "paused", PID: 4242, PGID: 4242}},
-	"server.process.resumed":           {MethodResumed, &ControlEvent{ExecutionID: "build-1", Status: "resumed", PID: 4242, PGID: 4242}},
-	"server.process.canceled":          {MethodCanceled, &ControlEvent{ExecutionID: "build-1", Status: "canceled", PID: 4242, PGID: 4242}},
+	"server.process.started": {MethodStarted, &Started{
+		ExecutionID: "build-1", Status: "started", PID: 4242,
+		PGID: 4242,
+	}},
+	"server.process.output": {MethodOutput, &Output{
+		ExecutionID: "build-1", Type: Stdout, Data: "hello\n",
+		Offset: 6,
+	}},
+	"server.process.output.base64": {MethodOutput, &Output{
+		ExecutionID: "build-1", Type: Stderr, Data: "/wA=",
+		Encoding: EncodingBase64, Offset: 8, Gap: 0,
+	}},
+	"server.process.output.gap": {MethodOutput, &Output{
+		ExecutionID: "build-2", Type: Stdout,
+		Data: "x[TRUNCATED]\n", Truncated: true, Offset: 8205, Gap: 8192,
+	}},
+	"server.process.warning": {MethodWarning, &Warning{
+		ExecutionID: "build-2", Code: WarnOutputLimit,
+		Message: "output limit of 10485760 bytes reached: further lines are dropped", Offset: 10485760,
+	}},
+	"server.process.paused": {MethodPaused, &ControlEvent{
+		ExecutionID: "build-1", Status: "paused", PID: 4242,
+		PGID: 4242,
+	}},
+	"server.process.resumed": {MethodResumed, &ControlEvent{
+		ExecutionID: "build-1", Status: "resumed", PID: 4242,
+		PGID: 4242,
+	}},
+	"server.process.canceled": {MethodCanceled, &ControlEvent{
+		ExecutionID: "build-1", Status: "canceled",
+		PID: 4242, PGID: 4242,
+	}},
 	"server.process.completed":         {MethodCompleted, &goldenCompleted},
 	"server.process.completed.timeout": {MethodCompleted, &goldenTimeout},
-	"server.process.error":             {MethodError, &ProcessError{ExecutionID: "build-1", Error: Errorf(CodeInternal, "the output could not be read")}},
-	"server.ping":                      {MethodPing, nil},
-	"server.draining":                  {MethodDraining, &Draining{DeadlineSeconds: 300}},
+	"server.process.error": {MethodError, &ProcessError{
+		ExecutionID: "build-1",
+		Error:       Errorf(CodeInternal, "the output could not be read"),
+	}},
+	"server.ping":     {MethodPing, nil},
+	"server.draining": {MethodDraining, &Draining{DeadlineSeconds: 300}},
 }
 
 // encodeGolden writes every golden message as the product does.

@@ -11,7 +11,9 @@ import (
 // Message is what a server sends, as its client sees it: an answer (ID and
 // Result or Err) or a notification (Method and Params).
 type Message struct {
-	ID     ID              // of the request that this answers; "null" for an error that belongs to none; empty for a notification
+	// ID is that of the request that this answers; "null" for an error that belongs to no
+	// request; empty for a notification.
+	ID     ID
 	Result json.RawMessage // of an answer
 	Err    *Error          // of an answer
 	Method string          // of a notification
@@ -55,7 +57,7 @@ func decodeServerMessage(frame []byte) (Message, error) {
 	case m.Method != "":
 		return Message{Method: m.Method, Params: m.Params}, nil
 	case m.Error != nil || m.Result != nil:
-		return Message{ID: ID(m.ID), Result: m.Result, Err: m.Error}, nil //nolint:nilerr // the server's error is what was decoded
+		return Message{ID: ID(m.ID), Result: m.Result, Err: m.Error}, nil
 	}
 	return Message{}, errors.New("wire: a server message that is neither an answer nor a notification")
 }

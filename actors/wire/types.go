@@ -83,10 +83,12 @@ const (
 	ReasonOutputLimit   Reason = "output_limit"   // the limit was reached and on_output_limit is cancel
 	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
 	ReasonDrain         Reason = "drain"          // the server stopped before the command did
-	ReasonOutOfMemory   Reason = "out_of_memory"  // its tree exceeded max-memory, or the kernel killed the command because its container had no memory left
-	ReasonRunnerLost    Reason = "runner_lost"    // the runner died, and the tree with it
-	ReasonStartFailed   Reason = "start_failed"   // the command could not be started
-	ReasonInternal      Reason = "internal"       // a defect in troupe; the log has the stack
+	// its tree exceeded max-memory, or the kernel killed the command because its container had no
+	// memory left
+	ReasonOutOfMemory Reason = "out_of_memory"
+	ReasonRunnerLost  Reason = "runner_lost"  // the runner died, and the tree with it
+	ReasonStartFailed Reason = "start_failed" // the command could not be started
+	ReasonInternal    Reason = "internal"     // a defect in troupe; the log has the stack
 )
 
 // Reasons lists every Reason, for metrics and documentation.
@@ -106,12 +108,14 @@ const (
 
 // ExecuteParams asks for one command to be run. Exactly one of Command and Argv is set.
 type ExecuteParams struct {
-	Command       string            `json:"command,omitempty"`         // run by /bin/sh -c
-	Argv          []string          `json:"argv,omitempty"`            // run without a shell; Argv[0] is looked up in PATH
-	ExecutionID   string            `json:"execution_id,omitempty"`    // chosen by the client to make execute idempotent; 1 to 128 bytes of [A-Za-z0-9._-]
-	Cwd           string            `json:"cwd,omitempty"`             // absolute, or relative to the session's working directory
+	Command string   `json:"command,omitempty"` // run by /bin/sh -c
+	Argv    []string `json:"argv,omitempty"`    // run without a shell; Argv[0] is looked up in PATH
+	// ExecutionID is chosen by the client to make execute idempotent: 1 to 128 bytes of
+	// [A-Za-z0-9._-]. Empty: the server chooses one.
+	ExecutionID   string            `json:"execution_id,omitempty"`
+	Cwd           string            `json:"cwd,omitempty"`             // absolute, or relative to the workdir
 	Env           map[string]string `json:"env,omitempty"`             // added to the configured environment
-	Stdin         bool              `json:"stdin,omitempty"`           // open a pipe for input; otherwise stdin is /dev/null
+	Stdin         bool              `json:"stdin,omitempty"`           // a pipe; otherwise /dev/null
 	Timeout       float64           `json:"timeout,omitempty"`         // stream timeout, seconds; at most the server's
 	MaxDuration   float64           `json:"max_duration,omitempty"`    // seconds of running time; at most the server's
 	OutputLimit   int64             `json:"output_limit,omitempty"`    // bytes; at most the server's
@@ -119,7 +123,7 @@ type ExecuteParams struct {
 	OnExit        OnExit            `json:"on_exit,omitempty"`         // default kill
 	Framing       Framing           `json:"framing,omitempty"`         // default lines
 	Encoding      Encoding          `json:"encoding,omitempty"`        // default utf-8
-	Traceparent   string            `json:"traceparent,omitempty"`     // W3C Trace Context of the client's span; malformed: ignored
+	Traceparent   string            `json:"traceparent,omitempty"`     // W3C Trace Context; malformed: ignored
 }
 
 // ExecuteResult answers execute. A repeated execution_id is answered with the
@@ -267,8 +271,9 @@ type Output struct {
 
 // Codes of Warning.
 const (
-	WarnOutputLimit     = "output_limit"     // the output limit was reached, lines are dropped from here on
-	WarnTranscriptWrite = "transcript_write" // the data directory failed or its budget is spent, lines are dropped from here on
+	WarnOutputLimit = "output_limit" // the output limit was reached, lines are dropped from here on
+	// the data directory failed or its budget is spent, lines are dropped from here on
+	WarnTranscriptWrite = "transcript_write"
 )
 
 // Warning reports a loss of output at the moment it begins.

@@ -21,7 +21,8 @@ type executeParams struct {
 
 func (p *executeParams) check() (any, *Error) {
 	out := p.ExecuteParams
-	for _, check := range []func(*ExecuteParams) *Error{p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices} {
+	checks := []func(*ExecuteParams) *Error{p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices}
+	for _, check := range checks {
 		if err := check(&out); err != nil {
 			return nil, err
 		}

@@ -126,7 +126,8 @@ func TestOutputFromBeforeAFetchIsSkipped(t *testing.T) {
 	defer s.cancel(nil)
 	e.phase = phaseSkipping
 	piece := func(offset int64, data string) error {
-		return e.receiveOutput(s, &wire.Output{Type: wire.Stdout, Offset: offset, Encoding: wire.EncodingBase64}, []byte(data))
+		return e.receiveOutput(s, &wire.Output{Type: wire.Stdout, Offset: offset, Encoding: wire.EncodingBase64},
+			[]byte(data))
 	}
 	if err := piece(500, "of before"); err != nil || len(e.queue) != 0 {
 		t.Errorf("ahead of offset: %v, %d queued", err, len(e.queue))

@@ -40,10 +40,22 @@ func TestUnansweredRequests(t *testing.T) {
 	}{
 		{"cancel", wire.MethodControl, func(_ *troupe.Client, e *troupe.Execution) error { return e.Cancel(ctx) }, true},
 		{"pause", wire.MethodControl, func(_ *troupe.Client, e *troupe.Execution) error { return e.Pause(ctx) }, true},
-		{"status", wire.MethodStatus, func(c *troupe.Client, _ *troupe.Execution) error { _, err := c.Status(ctx); return err }, true},
-		{"kill", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "SIGKILL") }, true},
-		{"signal", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "INT") }, false},
-		{"input", wire.MethodInput, func(_ *troupe.Client, e *troupe.Execution) error { _, err := e.Input(ctx, []byte("x")); return err }, false},
+		{
+			"status", wire.MethodStatus,
+			func(c *troupe.Client, _ *troupe.Execution) error { _, err := c.Status(ctx); return err }, true,
+		},
+		{
+			"kill", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "SIGKILL") },
+			true,
+		},
+		{
+			"signal", wire.MethodSignal, func(_ *troupe.Client, e *troupe.Execution) error { return e.Signal(ctx, "INT") },
+			false,
+		},
+		{
+			"input", wire.MethodInput,
+			func(_ *troupe.Client, e *troupe.Execution) error { _, err := e.Input(ctx, []byte("x")); return err }, false,
+		},
 		{"eof", wire.MethodInput, func(_ *troupe.Client, e *troupe.Execution) error { return e.CloseInput(ctx) }, true},
 		{"close", wire.MethodClose, func(c *troupe.Client, _ *troupe.Execution) error { return c.Close() }, true},
 	} {
@@ -105,7 +117,10 @@ func TestTooLargeRequestIsNotSent(t *testing.T) {
 }
 
 func TestDialRefusals(t *testing.T) {
-	full := &wire.Error{Code: wire.CodeSessionLimit, Message: "no session is free", Data: &wire.ErrorData{Limit: "max-sessions", Value: 100}}
+	full := &wire.Error{
+		Code: wire.CodeSessionLimit, Message: "no session is free",
+		Data: &wire.ErrorData{Limit: "max-sessions", Value: 100},
+	}
 	refuse := func(times int) *fakeServer {
 		s := &fakeServer{}
 		s.upgrade = func(n int, w http.ResponseWriter, r *http.Request) bool {

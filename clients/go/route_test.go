@@ -12,7 +12,8 @@ import (
 // without a socket: decoding, offsets, the buffer, Next.
 func BenchmarkRoute(b *testing.B) {
 	const piece, total = 64 << 10, 10 << 20
-	text := bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog, 0123456789 times over.\n"), piece/68+1)[:piece]
+	text := bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog, 0123456789 times over.\n"),
+		piece/68+1)[:piece]
 	for _, enc := range []wire.Encoding{wire.EncodingBase64, wire.EncodingUTF8} {
 		b.Run(string(enc), func(b *testing.B) {
 			var frames [][]byte

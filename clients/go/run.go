@@ -17,7 +17,9 @@ import (
 // Completed is valid too, and output is missing; what was dropped or cut for a
 // limit is counted in Completed. When ctx ends, or a writer fails, Run returns
 // and the command runs on.
-func (c *Client) Run(ctx context.Context, params wire.ExecuteParams, stdout, stderr io.Writer) (*wire.Completed, error) {
+func (c *Client) Run(ctx context.Context, params wire.ExecuteParams, stdout, stderr io.Writer) (*wire.Completed,
+	error,
+) {
 	if params.Framing == "" {
 		params.Framing = wire.FramingRaw
 	}

@@ -140,7 +140,10 @@ func (s *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.sessions++
 		s.mu.Unlock()
-		c.notify(wire.MethodConnected, wire.Connected{SessionID: fakeSession, Version: wire.Version, ResumeToken: fakeToken, Limits: s.limits, Pod: "pod-0"})
+		c.notify(wire.MethodConnected, wire.Connected{
+			SessionID: fakeSession, Version: wire.Version, ResumeToken: fakeToken,
+			Limits: s.limits, Pod: "pod-0",
+		})
 	}
 	c.read()
 	cancel()
@@ -184,7 +187,10 @@ func (c *fakeConn) serve(m fakeRequest) {
 		attached := s.started[p.ExecutionID]
 		s.started[p.ExecutionID] = true
 		s.mu.Unlock()
-		c.reply(m.ID, wire.ExecuteResult{Status: "started", ExecutionID: p.ExecutionID, PID: 42, PGID: 42, Attached: attached})
+		c.reply(m.ID, wire.ExecuteResult{
+			Status: "started", ExecutionID: p.ExecutionID, PID: 42, PGID: 42,
+			Attached: attached,
+		})
 		c.stream(p.ExecutionID, 0)
 	case wire.MethodResume:
 		c.resume(m)
@@ -284,7 +290,10 @@ func (c *fakeConn) stream(id string, offset int64) {
 			offset = next
 		}
 		if ctx.Err() == nil && !c.s.hang {
-			c.notify(wire.MethodCompleted, wire.Completed{ExecutionID: id, Status: wire.StatusCompleted, Reason: wire.ReasonExited, OutputBytes: end})
+			c.notify(wire.MethodCompleted, wire.Completed{
+				ExecutionID: id, Status: wire.StatusCompleted,
+				Reason: wire.ReasonExited, OutputBytes: end,
+			})
 		}
 	})
 }

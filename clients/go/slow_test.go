@@ -28,7 +28,8 @@ func TestUnreadExecutionIsParked(t *testing.T) {
 				t.Errorf("cancel behind unread output: %v", err)
 			}
 			var out bytes.Buffer
-			if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "y"}, &out, &out); err != nil || !bytes.Equal(out.Bytes(), script) {
+			if _, err := c.Run(t.Context(), wire.ExecuteParams{Command: "y"}, &out, &out); err != nil ||
+				!bytes.Equal(out.Bytes(), script) {
 				t.Errorf("the other execution: %d bytes, %v", out.Len(), err)
 			}
 			if _, err := unread.Wait(t.Context()); err != nil {

@@ -84,14 +84,17 @@ func TestStartIsRepeatedUntilASessionIsFree(t *testing.T) {
 		case n < 2: // one attempt without DialRetry, and the first with it
 			return []string{`{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"troupe: 100 sessions"}}`}
 		case m.Method == wire.MethodExecute:
-			return []string{greeting, `{"jsonrpc":"2.0","id":` + string(m.ID) + `,"result":{"status":"started","execution_id":"x"}}`}
+			return []string{greeting, `{"jsonrpc":"2.0","id":` + string(m.ID) +
+				`,"result":{"status":"started","execution_id":"x"}}`}
 		}
 		return []string{`{"jsonrpc":"2.0","id":` + string(m.ID) + `,"result":{}}`}
 	})
-	if _, _, err := troupe.Start(t.Context(), url+"?first", wire.ExecuteParams{Command: "true"}, troupe.Options{}); wire.CodeOf(err) != wire.CodeSessionLimit {
+	if _, _, err := troupe.Start(t.Context(), url+"?first", wire.ExecuteParams{Command: "true"},
+		troupe.Options{}); wire.CodeOf(err) != wire.CodeSessionLimit {
 		t.Fatalf("without DialRetry: %v", err)
 	}
-	c, _, err := troupe.Start(t.Context(), url, wire.ExecuteParams{Command: "true"}, troupe.Options{DialRetry: 10 * time.Second})
+	c, _, err := troupe.Start(t.Context(), url, wire.ExecuteParams{Command: "true"},
+		troupe.Options{DialRetry: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +144,8 @@ func TestStartOfATooLargeRequestIsNotRepeated(t *testing.T) {
 		}
 		return true
 	}}
-	_, _, err := troupe.Start(t.Context(), s.start(t), wire.ExecuteParams{Command: "true"}, troupe.Options{DialRetry: time.Minute})
+	_, _, err := troupe.Start(t.Context(), s.start(t), wire.ExecuteParams{Command: "true"},
+		troupe.Options{DialRetry: time.Minute})
 	if n := s.conns.Load(); !errors.Is(err, troupe.ErrTooLarge) || n != 1 {
 		t.Errorf("%v after %d connections, want ErrTooLarge after 1", err, n)
 	}

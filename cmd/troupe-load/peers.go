@@ -49,7 +49,8 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 	}
 	var addrs, list []string
 	for i := range 3 {
-		// A loopback address of its own: a free port of 127.0.0.1 could be given to some connection first.
+		// A loopback address of its own: a free port of 127.0.0.1 could be given to some connection
+		// first.
 		addr := fmt.Sprintf("127.%d.%d.%d:9400", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 		addrs = append(addrs, addr)
 		list = append(list, fmt.Sprintf("pod-%d=%s", i, addr))

@@ -146,7 +146,8 @@ func measureCancel(ctx context.Context, e *env) error {
 	return nil
 }
 
-// measureYes runs yes in 100 sessions, cancels one after the other, and looks at the server's memory.
+// measureYes runs yes in 100 sessions, cancels one after the other, and looks at the server's
+// memory.
 func measureYes(ctx context.Context, e *env) error {
 	s, err := e.start()
 	if err != nil {
@@ -233,7 +234,8 @@ func measureIdle(ctx context.Context, e *env) error {
 		return err
 	}
 	each := (after - before) / int64(n)
-	report(fmt.Sprintf("%d idle sessions: resident memory of trouped, each", n), fmt.Sprintf("%.1f KiB", float64(each)/1024),
+	report(fmt.Sprintf("%d idle sessions: resident memory of trouped, each", n),
+		fmt.Sprintf("%.1f KiB", float64(each)/1024),
 		"<= 32 KiB", each <= 32<<10)
 	return nil
 }

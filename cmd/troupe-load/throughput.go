@@ -86,7 +86,8 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rawServer serves the baseline: each connection gets the output of cat, in frames of what a read returned.
+// rawServer serves the baseline: each connection gets the output of cat, in frames of what a read
+// returned.
 func rawServer(file string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -134,7 +134,8 @@ func untilClosed(ctx context.Context, url string) error {
 	}
 }
 
-// connectTrue connects, sends execute without waiting for connected, and reads until process.completed.
+// connectTrue connects, sends execute without waiting for connected, and reads until
+// process.completed.
 func connectTrue(ctx context.Context, url string) error {
 	ws, response, err := websocket.Dial(ctx, url, nil)
 	if err != nil {

@@ -46,7 +46,8 @@ func (a *app) attachCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.Var(settings.Text(&f.resumeToken, "token"), "resume-token", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
+	fs.Var(settings.Text(&f.resumeToken, "token"), "resume-token",
+		"the session's resume token; prefer TROUPE_RESUME_TOKEN")
 	settings.Bool(fs, &f.fromStart, "from-start", "", "print all of the output again")
 	settings.Bool(fs, &f.json, "json", "", "print the server's notifications, one JSON object per line")
 	settings.FlagOnly(fs, "from-start")
@@ -169,7 +170,9 @@ func rangeArgs(low, high int) cobra.PositionalArgs {
 	}
 }
 
-func (a *app) completeSessions(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func (a *app) completeSessions(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion,
+	cobra.ShellCompDirective,
+) {
 	if len(args) > 0 || a.settings.load(cmd) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

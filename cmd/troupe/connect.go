@@ -145,7 +145,8 @@ func explain(url string, err error) error {
 	case errors.Is(err, troupe.ErrSessionEnded):
 		return say("the server has ended the session: it is stopping, or the session was closed or idle")
 	case errors.Is(err, troupe.ErrNoSession):
-		return say("no such session at %s, or the wrong resume token; a session ends when nobody is attached for its resume window", url)
+		return say("no such session at %s, or the wrong resume token; a session ends when no client is attached "+
+			"for its resume window", url)
 	case wire.CodeOf(err) == wire.CodeSessionLimit:
 		return say("%s has no session free (%s); try again later, or with --wait=1m", url, answer.Message)
 	case wire.CodeOf(err) == wire.CodeDraining:
@@ -157,7 +158,8 @@ func explain(url string, err error) error {
 	case errors.As(err, &dns):
 		return say("cannot reach %s: %v; name the server with --server or TROUPE_SERVER", url, dns)
 	case errors.As(err, &network) && network.Op == "dial":
-		return say("cannot reach %s: %v; start a server there with trouped, or name another with --server or TROUPE_SERVER", url, network)
+		return say("cannot reach %s: %v; start a server there with trouped, or name another with --server or TROUPE_SERVER",
+			url, network)
 	}
 	return err
 }

@@ -73,7 +73,10 @@ func (e *engine) Connect(req actors.ConnectRequest, client actors.Sink) gateway.
 		c.id = "pod." + strconv.Itoa(len(e.sessions))
 		c.s = &session{execs: make(map[string]*execution)}
 		e.sessions[c.id] = c.s
-		client.Notify(wire.MethodConnected, &wire.Connected{SessionID: c.id, ResumeToken: "token of " + c.id, Limits: wire.Limits{ResumeWindow: 300}})
+		client.Notify(wire.MethodConnected, &wire.Connected{
+			SessionID: c.id, ResumeToken: "token of " + c.id,
+			Limits: wire.Limits{ResumeWindow: 300},
+		})
 	}
 	return c
 }
@@ -165,7 +168,8 @@ func (c *engineConn) resume(id wire.ID, p *wire.ResumeParams) {
 		return
 	}
 	c.s = s
-	c.client.Reply(id, &wire.ResumeResult{SessionID: c.id, Executions: s.status(), Limits: wire.Limits{ResumeWindow: 300}}, nil)
+	c.client.Reply(id, &wire.ResumeResult{SessionID: c.id, Executions: s.status(), Limits: wire.Limits{ResumeWindow: 300}},
+		nil)
 	for xid, x := range s.all() {
 		if after, ok := p.Executions[xid]; ok || p.Executions == nil {
 			c.client.Follow(x.feed(after))
@@ -179,10 +183,16 @@ func (c *engineConn) resume(id wire.ID, p *wire.ResumeParams) {
 
 func (c *engineConn) execute(id wire.ID, p wire.ExecuteParams) {
 	if p.Argv[0] == "missing" {
-		c.client.Reply(id, nil, &wire.Error{Code: wire.CodeStartFailed, Message: "missing: command not found", Data: &wire.ErrorData{ExitCode: 127}})
+		c.client.Reply(id, nil, &wire.Error{
+			Code: wire.CodeStartFailed, Message: "missing: command not found",
+			Data: &wire.ErrorData{ExitCode: 127},
+		})
 		return
 	}
-	x := &execution{id: p.ExecutionID, params: p, kill: make(chan string, 4), input: make(chan wire.InputParams, 64), resumed: make(chan struct{}, 1)}
+	x := &execution{
+		id: p.ExecutionID, params: p, kill: make(chan string, 4), input: make(chan wire.InputParams, 64),
+		resumed: make(chan struct{}, 1),
+	}
 	c.s.mu.Lock()
 	c.s.execs[x.id] = x
 	c.s.mu.Unlock()
@@ -407,9 +417,14 @@ type result struct {
 
 // begin starts troupe; its result is whole once done is closed.
 func (f *fixture) begin(args ...string) *result {
-	r := &result{done: make(chan struct{}), stdout: &output{grew: make(chan struct{}, 1)}, stderr: &output{grew: make(chan struct{}, 1)}}
-	a := &app{stdin: strings.NewReader(f.stdin), stdinPiped: f.stdin != "", stdout: r.stdout, stderr: r.stderr,
-		signals: func() <-chan os.Signal { return f.signals }}
+	r := &result{
+		done: make(chan struct{}), stdout: &output{grew: make(chan struct{}, 1)},
+		stderr: &output{grew: make(chan struct{}, 1)},
+	}
+	a := &app{
+		stdin: strings.NewReader(f.stdin), stdinPiped: f.stdin != "", stdout: r.stdout, stderr: r.stderr,
+		signals: func() <-chan os.Signal { return f.signals },
+	}
 	args = append([]string{args[0], "--server", f.url, "--state-dir", f.state}, args[1:]...)
 	go func() {
 		defer close(r.done)

@@ -67,8 +67,10 @@ func (f *execFlags) define(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&f.executionID, "id"), "execution-id", "id of the execution; empty: random")
 	fs.VarP(settings.Text(&f.cwd, "directory"), "cwd", "C", "working directory on the server")
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; may be repeated")
-	fs.Var(settings.Duration(&f.timeout), "timeout", "end the command when it prints nothing for this long; 0: the server's limit")
-	fs.Var(settings.Duration(&f.maxDuration), "max-duration", "end the command when it has run for this long; 0: the server's limit")
+	fs.Var(settings.Duration(&f.timeout), "timeout",
+		"end the command when it prints nothing for this long; 0: the server's limit")
+	fs.Var(settings.Duration(&f.maxDuration), "max-duration",
+		"end the command when it has run for this long; 0: the server's limit")
 	fs.Var(settings.Bytes(&f.outputLimit), "output-limit", "bytes of output; 0: the server's limit")
 	fs.Var(settings.Choice(&f.onOutputLimit, wire.LimitDrop, wire.LimitCancel), "on-output-limit",
 		"what to do at the output limit: drop more output, or cancel the command")
@@ -164,7 +166,10 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
-	r := record{Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now().UTC(), keep: params.OnExit == wire.ExitKeep}
+	r := record{
+		Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now().UTC(),
+		keep: params.OnExit == wire.ExitKeep,
+	}
 	if err := st.save(r); err != nil {
 		if f.detach {
 			_ = c.Close()
@@ -188,7 +193,9 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 }
 
 // finish ends or leaves the session, and says how the command ended.
-func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, p *printer, done *wire.Completed, err error) error {
+func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, p *printer, done *wire.Completed,
+	err error,
+) error {
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil && r.keep && kept(ctx, c, r.Execution):
@@ -197,7 +204,8 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 		if err := st.save(r); err != nil {
 			a.notef("the session cannot be remembered: %v", err)
 		}
-		a.notef("processes of the command are kept for %s in session %s; end them with: troupe cancel --end %s", window, r.ID, r.ID)
+		a.notef("processes of the command are kept for %s in session %s; end them with: troupe cancel --end %s", window, r.ID,
+			r.ID)
 		return p.report(done)
 	case err != nil && errors.Is(cause, errHangup):
 		r.Session = c.Detach()
@@ -206,7 +214,10 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 	case err != nil && errors.Is(cause, errLeft):
 		r.Session = c.Detach()
 		_ = st.save(r)
-		return &exitError{exitCanceled, fmt.Errorf("left; if the command still runs, it ends with its session: troupe cancel --end %s", r.ID)}
+		return &exitError{
+			exitCanceled,
+			fmt.Errorf("left; if the command still runs, it ends with its session: troupe cancel --end %s", r.ID),
+		}
 	}
 	closeErr := c.Close()
 	if closeErr == nil {

@@ -41,7 +41,12 @@ func TestExecExitsAsTheCommandDid(t *testing.T) {
 		{"out of memory", []string{"ends", "out_of_memory", "-9"}, 137, "", "out_of_memory"},
 		{"runner lost", []string{"ends", "runner_lost", "-9"}, 125, "", "runner_lost"},
 		{"cancelled elsewhere", []string{"ends", "canceled", "0"}, 130, "", ""},
-		{"losses", []string{"lossy"}, 0, "", "incomplete: 100 bytes in 3 lines were dropped at the output limit, 2 lines were cut by 50 bytes\n"},
+		{
+			"losses",
+			[]string{"lossy"},
+			0, "",
+			"incomplete: 100 bytes in 3 lines were dropped at the output limit, 2 lines were cut by 50 bytes\n",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := f.run(append([]string{"exec", "--"}, tc.args...)...)
@@ -67,7 +72,8 @@ func TestRestartsAreToldInWords(t *testing.T) {
 	f := start(t, nil)
 	// The fake server's word of the drain may come after the command's end: then it is not passed on.
 	r := f.run("exec", "--", "drained")
-	if alarm := strings.TrimPrefix(r.stderr.String(), "troupe: the server is stopping, running commands have 5m0s\n"); r.code != 0 || alarm != "" {
+	if alarm := strings.TrimPrefix(r.stderr.String(),
+		"troupe: the server is stopping, running commands have 5m0s\n"); r.code != 0 || alarm != "" {
 		t.Errorf("drained: code %d, stderr %q", r.code, r.stderr)
 	}
 	if left, _ := (store{f.state + "/sessions"}).list(); len(left) != 0 {
@@ -75,7 +81,9 @@ func TestRestartsAreToldInWords(t *testing.T) {
 	}
 	r = f.run("exec", "--", "broken")
 	said, resumed, _ := strings.Cut(r.stderr.String(), "\n")
-	if r.code != 0 || r.stdout.String() != "whole\n" || said != "troupe: connection lost: the server is restarting; resuming" || !strings.HasPrefix(resumed, "troupe: resumed after ") {
+	if r.code != 0 || r.stdout.String() != "whole\n" ||
+		said != "troupe: connection lost: the server is restarting; resuming" ||
+		!strings.HasPrefix(resumed, "troupe: resumed after ") {
 		t.Errorf("lost: code %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
 	}
 }
@@ -102,7 +110,8 @@ func TestExecFlagsReachTheServer(t *testing.T) {
 	t.Setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	ff := execFlags{command: "true", onExit: "keep", lines: true, env: []string{"B=c=d"}}
 	p, err := ff.params(nil, false)
-	if err != nil || p.Framing != wire.FramingLines || p.Encoding != wire.EncodingUTF8 || p.OnExit != wire.ExitKeep || p.Env["B"] != "c=d" || p.Stdin || p.Traceparent != os.Getenv("TRACEPARENT") {
+	if err != nil || p.Framing != wire.FramingLines || p.Encoding != wire.EncodingUTF8 || p.OnExit != wire.ExitKeep ||
+		p.Env["B"] != "c=d" || p.Stdin || p.Traceparent != os.Getenv("TRACEPARENT") {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
@@ -162,7 +171,8 @@ func TestJSONPrintsNotifications(t *testing.T) {
 		Method string         `json:"method"`
 		Params wire.Completed `json:"params"`
 	}
-	if err := json.Unmarshal([]byte(lines[2]), &last); err != nil || last.Method != wire.MethodCompleted || last.Params.ExitCode != 3 {
+	if err := json.Unmarshal([]byte(lines[2]), &last); err != nil || last.Method != wire.MethodCompleted ||
+		last.Params.ExitCode != 3 {
 		t.Errorf("%s: %v", lines[2], err)
 	}
 	if !strings.Contains(lines[1], `"type":"stderr","data":"err"`) {
@@ -181,7 +191,8 @@ func TestDetachedSession(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("state file: %v, %v", info, err)
 	}
-	if r := f.run("sessions"); !strings.Contains(r.stdout.String(), "running") || !strings.Contains(r.stdout.String(), "hang CANCEL") {
+	if r := f.run("sessions"); !strings.Contains(r.stdout.String(), "running") ||
+		!strings.Contains(r.stdout.String(), "hang CANCEL") {
 		t.Errorf("sessions: %q, %q", r.stdout, r.stderr)
 	}
 
@@ -253,7 +264,8 @@ func TestRefusals(t *testing.T) {
 	t.Run("not reachable", func(t *testing.T) {
 		f := start(t, nil)
 		f.url = "127.0.0.1:1"
-		if r := f.run("exec", "true"); r.code != 125 || !strings.HasPrefix(r.stderr.String(), "troupe: cannot reach ws://127.0.0.1:1/ws:") {
+		if r := f.run("exec", "true"); r.code != 125 || !strings.HasPrefix(r.stderr.String(),
+			"troupe: cannot reach ws://127.0.0.1:1/ws:") {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 	})
@@ -267,11 +279,13 @@ func TestRefusals(t *testing.T) {
 	t.Run("token", func(t *testing.T) {
 		var _ gateway.Authenticator = oneToken{}
 		f := start(t, oneToken{})
-		if r := f.run("exec", "--", "print", "x"); r.code != 125 || !strings.Contains(r.stderr.String(), "(401 the bearer token is not valid): set TROUPE_TOKEN") {
+		if r := f.run("exec", "--", "print", "x"); r.code != 125 ||
+			!strings.Contains(r.stderr.String(), "(401 the bearer token is not valid): set TROUPE_TOKEN") {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 		t.Setenv("TROUPE_TOKEN", "foreign") // whoever reads this has to see what to grant
-		if r := f.run("exec", "--", "print", "x"); r.code != 125 || !strings.HasSuffix(r.stderr.String(), "sessions.troupe.dev in the namespace default)\n") {
+		if r := f.run("exec", "--", "print", "x"); r.code != 125 ||
+			!strings.HasSuffix(r.stderr.String(), "sessions.troupe.dev in the namespace default)\n") {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 		t.Setenv("TROUPE_TOKEN", "right")
@@ -281,7 +295,14 @@ func TestRefusals(t *testing.T) {
 	})
 	t.Run("usage", func(t *testing.T) {
 		f := start(t, nil)
-		for _, args := range [][]string{{"exec"}, {"exec", "-c", "x", "y"}, {"exec", "--bogus", "x"}, {"exec", "-i", "-n", "x"}, {"attach"}, {"attach", "../x"}} {
+		for _, args := range [][]string{
+			{"exec"},
+			{"exec", "-c", "x", "y"},
+			{"exec", "--bogus", "x"},
+			{"exec", "-i", "-n", "x"},
+			{"attach"},
+			{"attach", "../x"},
+		} {
 			r := f.run(args...)
 			if r.code != 125 || strings.Count(r.stderr.String(), "\n") != 1 || r.stdout.String() != "" {
 				t.Errorf("%v: code %d, %q, %q", args, r.code, r.stdout, r.stderr)

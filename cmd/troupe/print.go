@@ -75,7 +75,10 @@ func (p *printer) line(id string, ev troupe.Event) error {
 	method, params := "", any(nil)
 	switch ev := ev.(type) {
 	case *troupe.Output:
-		out := &wire.Output{ExecutionID: id, Type: ev.Stream, Data: string(ev.Data), Truncated: ev.Truncated, Offset: ev.Offset}
+		out := &wire.Output{
+			ExecutionID: id, Type: ev.Stream, Data: string(ev.Data), Truncated: ev.Truncated,
+			Offset: ev.Offset,
+		}
 		if p.encoding == wire.EncodingBase64 {
 			out.Data, out.Encoding = base64.StdEncoding.EncodeToString(ev.Data), p.encoding
 		}
@@ -106,7 +109,8 @@ func (p *printer) line(id string, ev troupe.Event) error {
 func (p *printer) losses(done *wire.Completed) string {
 	var parts []string
 	if done.DroppedBytes > 0 || done.DroppedLines > 0 {
-		parts = append(parts, fmt.Sprintf("%d bytes in %d lines were dropped at the output limit", done.DroppedBytes, done.DroppedLines))
+		parts = append(parts, fmt.Sprintf("%d bytes in %d lines were dropped at the output limit", done.DroppedBytes,
+			done.DroppedLines))
 	}
 	if done.TruncatedLines > 0 {
 		parts = append(parts, fmt.Sprintf("%d lines were cut by %d bytes", done.TruncatedLines, done.TruncatedBytes))

@@ -84,7 +84,8 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 	fmt.Fprintln(w, "SESSION\tEXECUTION\tSTATE\tBYTES\tAGE\tCOMMAND")
 	for _, row := range rows {
 		age := time.Since(row.Started).Round(time.Second)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", row.Session, row.Execution, row.State, row.Offset, age, oneLine(row.Command))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", row.Session, row.Execution, row.State, row.Offset, age,
+			oneLine(row.Command))
 	}
 	return w.Flush()
 }

@@ -146,7 +146,8 @@ func (s store) find(id string) (record, error) {
 	return record{}, fmt.Errorf("%d sessions begin with %q", len(found), id)
 }
 
-var errUnknownSession = errors.New("no such session is remembered here: see troupe sessions, or give --server and TROUPE_RESUME_TOKEN")
+var errUnknownSession = errors.New(
+	"no such session is remembered here: see troupe sessions, or give --server and TROUPE_RESUME_TOKEN")
 
 // session finds the record to attach to: remembered, or made of flags.
 func (a *app) session(id, resumeToken string) (record, store, error) {

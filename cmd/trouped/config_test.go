@@ -215,7 +215,8 @@ func TestConfigFileMistakes(t *testing.T) {
 			}
 		})
 	}
-	if _, err := parse("--config", "/nonexistent.yaml"); err == nil || !strings.Contains(err.Error(), "/nonexistent.yaml") {
+	if _, err := parse("--config", "/nonexistent.yaml"); err == nil ||
+		!strings.Contains(err.Error(), "/nonexistent.yaml") {
 		t.Errorf("missing file: %v", err)
 	}
 	if _, err := parse("--config", writeFile(t, "# nothing\n")); err != nil {
@@ -226,7 +227,8 @@ func TestConfigFileMistakes(t *testing.T) {
 // TestErrorNamesSource protects the operator who has a value in three places.
 func TestErrorNamesSource(t *testing.T) {
 	t.Setenv("TROUPE_STREAM_TIMEOUT", "soon")
-	if _, err := parse(); err == nil || !strings.HasPrefix(err.Error(), `TROUPE_STREAM_TIMEOUT: "soon" is not a duration`) {
+	if _, err := parse(); err == nil || !strings.HasPrefix(err.Error(),
+		`TROUPE_STREAM_TIMEOUT: "soon" is not a duration`) {
 		t.Errorf("environment: %v", err)
 	}
 	if _, err := parse("--stream-timeout", "5m"); err != nil {

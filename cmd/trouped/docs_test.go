@@ -90,8 +90,8 @@ func declares(t *testing.T, dir, function string) bool {
 	})
 }
 
-// TestReadmeQuotesTheFigures: the README repeats four rows of docs/performance.md. A figure that was measured again
-// must change in both.
+// TestReadmeQuotesTheFigures: the README repeats four rows of docs/performance.md. A figure that
+// was measured again must change in both.
 func TestReadmeQuotesTheFigures(t *testing.T) {
 	_, costs, _ := strings.Cut(page(t, "README.md"), "\n## What it costs\n")
 	costs, _, _ = strings.Cut(costs, "\n## ")
@@ -111,7 +111,8 @@ func TestReadmeQuotesTheFigures(t *testing.T) {
 	}
 }
 
-// TestPagesLinkToFilesThatExist protects a reader who follows a link of the README or the documentation.
+// TestPagesLinkToFilesThatExist protects a reader who follows a link of the README or the
+// documentation.
 func TestPagesLinkToFilesThatExist(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	pages := []string{"charts/troupe/README.md"}
@@ -154,10 +155,13 @@ func anchors(text string) []string {
 }
 
 // pagesWithPaths name files of the repository in backquotes.
-var pagesWithPaths = append([]string{"ARCHITECTURE.md", "CHANGELOG.md", "docs/images.md", "docs/observability.md", "docs/protocol.md"}, pagesWithTests...)
+var pagesWithPaths = append([]string{
+	"ARCHITECTURE.md", "CHANGELOG.md", "docs/images.md", "docs/observability.md",
+	"docs/protocol.md",
+}, pagesWithTests...)
 
-// TestPagesNameFilesThatExist: a page that names a file which was moved sends its reader to nothing. Where a page says
-// `function` in `file`, the file must declare it.
+// TestPagesNameFilesThatExist: a page that names a file which was moved sends its reader to
+// nothing. Where a page says `function` in `file`, the file must declare it.
 func TestPagesNameFilesThatExist(t *testing.T) {
 	path := regexp.MustCompile("`((?:actors|gateway|k8s|clients|cmd|charts|docs|e2e|\\.ci)/[A-Za-z0-9_./-]*)`")
 	within := regexp.MustCompile("((?:`[a-zA-Z.]+`, )*`[a-zA-Z.]+`) in `([a-z0-9_/]+\\.go)`")
@@ -179,7 +183,8 @@ func TestPagesNameFilesThatExist(t *testing.T) {
 	}
 }
 
-// isTest reports whether a path is a package followed by one of its tests or functions, as in actors/relay.WindowFor.
+// isTest reports whether a path is a package followed by one of its tests or functions, as in
+// actors/relay.WindowFor.
 func isTest(path string) bool {
 	dir, name, ok := strings.Cut(filepath.Base(path), ".")
 	info, err := os.Stat(filepath.Join("../..", filepath.Dir(path), dir))
@@ -195,7 +200,8 @@ func declaresFunction(source, function string) bool {
 	return regexp.MustCompile(`(?m)^func \(\w* ?\*?` + receiver + `\) ` + method + `\(`).MatchString(source)
 }
 
-// TestMapNamesEveryPackage: a package that the map of ARCHITECTURE.md lacks is one that a newcomer does not find.
+// TestMapNamesEveryPackage: a package that the map of ARCHITECTURE.md lacks is one that a newcomer
+// does not find.
 func TestMapNamesEveryPackage(t *testing.T) {
 	_, tree, _ := strings.Cut(page(t, "ARCHITECTURE.md"), "\n## Map\n")
 	tree, _, _ = strings.Cut(tree, "\n## ")

@@ -31,7 +31,8 @@ func TestFindRunner(t *testing.T) {
 	binary := filepath.Join(dir, "troupe-runner")
 	c := defaults()
 	t.Setenv("PATH", dir)
-	if _, err := c.findRunner(); err == nil || !strings.Contains(err.Error(), "--runner-binary") || !strings.Contains(err.Error(), "make build") {
+	if _, err := c.findRunner(); err == nil || !strings.Contains(err.Error(), "--runner-binary") ||
+		!strings.Contains(err.Error(), "make build") {
 		t.Errorf("none anywhere: %v", err)
 	}
 	if err := os.WriteFile(binary, []byte("#!/bin/sh\n"), 0o700); err != nil {
@@ -56,7 +57,8 @@ func TestWorkdirMustBeADirectory(t *testing.T) {
 	c := defaults()
 	for _, bad := range []string{"/nonexistent", "/dev/null"} {
 		c.workdir = bad
-		if _, err := c.commandDir(); err == nil || !strings.Contains(err.Error(), "--workdir") || !strings.Contains(err.Error(), bad) {
+		if _, err := c.commandDir(); err == nil || !strings.Contains(err.Error(), "--workdir") ||
+			!strings.Contains(err.Error(), bad) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

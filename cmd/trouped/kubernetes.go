@@ -34,8 +34,8 @@ const (
 	kubernetesOff  = "off"
 )
 
-// authCache is how long the API server's answer about a token is reused. A revoked token
-// is accepted for this long, on top of the 10 s for which the API server itself caches it
+// authCache is how long the API server's answer about a token is reused. A revoked token is
+// accepted for this long, on top of the 10 s for which the API server itself caches it
 // (https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubeapiserver/options/authentication.go#L167).
 const authCache = 10 * time.Second
 

@@ -69,7 +69,10 @@ func knows(w http.ResponseWriter, r *http.Request) {
 	switch spec, _ := object["spec"].(map[string]any); path.Base(r.URL.Path) {
 	case "tokenreviews":
 		name, ok := strings.CutPrefix(fmt.Sprint(spec["token"]), "good:")
-		object["status"] = map[string]any{"authenticated": ok, "audiences": spec["audiences"], "user": map[string]any{"username": name}}
+		object["status"] = map[string]any{
+			"authenticated": ok, "audiences": spec["audiences"],
+			"user": map[string]any{"username": name},
+		}
 	case "subjectaccessreviews":
 		object["status"] = map[string]any{"allowed": spec["user"] != "nobody"}
 	}
@@ -147,8 +150,10 @@ func TestClusterDecidesWhoMayConnect(t *testing.T) {
 		t.Fatalf("a good token: %d %s", code, body)
 	}
 	cluster.told("tokenreviews", `"audiences":["us"]`)
-	cluster.told("subjectaccessreviews", `"namespace":"tests"`, `"group":"troupe.dev"`, `"resource":"sessions"`, `"verb":"create"`)
-	if done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "true"}, io.Discard, io.Discard); err != nil || done.ExitCode != 0 {
+	cluster.told("subjectaccessreviews", `"namespace":"tests"`, `"group":"troupe.dev"`, `"resource":"sessions"`,
+		`"verb":"create"`)
+	if done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "true"}, io.Discard, io.Discard); err != nil ||
+		done.ExitCode != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if err := c.Close(); err != nil {
@@ -172,7 +177,8 @@ func TestClusterDecidesWhoMayConnect(t *testing.T) {
 	}
 	_, metrics := s.get(s.admin + "/metrics")
 	for _, line := range []string{
-		`troupe_kubernetes_failures_total{operation="tokenreview"} 2`, `troupe_kubernetes_request_seconds_count{operation="subjectaccessreview"} 2`,
+		`troupe_kubernetes_failures_total{operation="tokenreview"} 2`,
+		`troupe_kubernetes_request_seconds_count{operation="subjectaccessreview"} 2`,
 		`troupe_auth_failures_total{kind="unavailable"} 2`, `troupe_auth_failures_total{kind="forbidden"} 1`,
 	} {
 		if !strings.Contains(metrics, "\n"+line+"\n") {
@@ -304,7 +310,10 @@ func TestClusterIsMissing(t *testing.T) {
 		code    int
 		want    string
 	}{
-		{"variables", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "KUBERNETES_SERVICE_HOST=") }, exitUsage, "KUBERNETES_SERVICE_HOST"},
+		{
+			"variables", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "KUBERNETES_SERVICE_HOST=") }, exitUsage,
+			"KUBERNETES_SERVICE_HOST",
+		},
 		{"token", without("token"), exitUsage, "/token: no such file"},
 		{"authority", without("ca.crt"), exitUsage, "/ca.crt: no such file"},
 		{"namespace", without("namespace"), exitUsage, "needs --namespace"},
@@ -319,7 +328,8 @@ func TestClusterIsMissing(t *testing.T) {
 				t.Errorf("ended with %v, want exit status %d", err, c.code)
 			}
 			line := strings.TrimSuffix(string(out), "\n")
-			if !strings.HasPrefix(line, "trouped: --auth kubernetes") || !strings.Contains(line, c.want) || strings.Contains(line, "\n") {
+			if !strings.HasPrefix(line, "trouped: --auth kubernetes") || !strings.Contains(line, c.want) ||
+				strings.Contains(line, "\n") {
 				t.Errorf("output is %q, want one line with %q", out, c.want)
 			}
 			if _, err := os.Lstat(started); err == nil {

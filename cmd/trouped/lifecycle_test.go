@@ -259,20 +259,27 @@ func TestServesUntilSIGTERM(t *testing.T) {
 	s := launch(t, "--env", "GREETING=hello")
 	c := s.dial()
 	var out bytes.Buffer
-	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "echo $GREETING $TROUPED_TEST_MAIN; exit 3"}, &out, io.Discard)
+	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "echo $GREETING $TROUPED_TEST_MAIN; exit 3"}, &out,
+		io.Discard)
 	if err != nil || done.ExitCode != 3 || out.String() != "hello\n" {
 		t.Errorf("got %q, %+v, %v", out.String(), done, err)
 	}
 	if status, body := s.get(s.http + "/health"); status != 200 || !strings.Contains(body, `"active_sessions":1`) {
 		t.Errorf("/health: %d %s", status, body)
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/debug/pprof/": 404, "/debug/pprof/heap": 404} {
+	for path, want := range map[string]int{
+		"/healthz": 200, "/readyz": 200, "/debug/pprof/": 404,
+		"/debug/pprof/heap": 404,
+	} {
 		if status, body := s.get(s.admin + path); status != want {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 	_, metrics := s.get(s.admin + "/metrics")
-	for _, line := range []string{"troupe_runner_up 1", "troupe_sessions 1", "troupe_transcript_budget_bytes 2.147483648e+09", "troupe_build_info{", "go_goroutines"} {
+	for _, line := range []string{
+		"troupe_runner_up 1", "troupe_sessions 1",
+		"troupe_transcript_budget_bytes 2.147483648e+09", "troupe_build_info{", "go_goroutines",
+	} {
 		if !strings.Contains(metrics, "\n"+line) {
 			t.Errorf("/metrics lacks %s", line)
 		}
@@ -391,9 +398,11 @@ func TestTwoServersNeedTwoDataDirs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := trouped(t, "--listen", "127.0.0.1:0", "--admin-listen=", "--data-dir", s.data, "--runner-binary", binary).CombinedOutput()
+	out, err := trouped(t, "--listen", "127.0.0.1:0", "--admin-listen=", "--data-dir", s.data, "--runner-binary",
+		binary).CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitFailure || !strings.Contains(string(out), "in use by another process") {
+	if !errors.As(err, &exit) || exit.ExitCode() != exitFailure ||
+		!strings.Contains(string(out), "in use by another process") {
 		t.Errorf("got %v: %s", err, out)
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fixedEnv holds, as JSON, what a test changes of the configuration that is fixed for everyone else.
+// fixedEnv holds, as JSON, what a test changes of the configuration that is fixed for everyone
+// else.
 const fixedEnv = "TROUPED_TEST_FIXED"
 
 // fixed is what a test may change in the trouped that it starts.

@@ -60,16 +60,23 @@ func series(families map[string]*dto.MetricFamily) []string {
 	return all
 }
 
-// TestMetricsFollowTheConventions, and are all there before the first event: a rate over a series that
-// appears with its first event misses that event.
+// TestMetricsFollowTheConventions, and are all there before the first event: a rate over a series
+// that appears with its first event misses that event.
 func TestMetricsFollowTheConventions(t *testing.T) {
-	s := launch(t, "--max-sessions", "1", "--max-executions", "1", "--max-output", "10", "--allow-command", "/bin/echo,/bin/sleep")
+	s := launch(t, "--max-sessions", "1", "--max-executions", "1", "--max-output", "10", "--allow-command",
+		"/bin/echo,/bin/sleep")
 	before := series(s.families())
 	if len(before) < 150 {
 		t.Errorf("only %d series", len(before))
 	}
 	c := s.dial()
-	for _, argv := range [][]string{{"/bin/echo", "longer than ten bytes"}, {"/bin/echo"}, {"/bin/false"}, {"/bin/sleep", "1000"}, {"/bin/sleep", "1000"}} {
+	for _, argv := range [][]string{
+		{"/bin/echo", "longer than ten bytes"},
+		{"/bin/echo"},
+		{"/bin/false"},
+		{"/bin/sleep", "1000"},
+		{"/bin/sleep", "1000"},
+	} {
 		_, _ = c.Execute(t.Context(), wire.ExecuteParams{Argv: argv}) // some are refused
 	}
 	if other, err := troupe.Dial(t.Context(), s.ws, troupe.Options{}); err == nil {
@@ -100,7 +107,10 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 // TestMetricsHaveTheLimits: alerts compare with what is configured, not with the defaults.
 func TestMetricsHaveTheLimits(t *testing.T) {
 	got := launch(t, "--cancel-grace", "90s", "--drain-timeout", "1.5s").families()
-	for name, want := range map[string]float64{"troupe_limit_cancel_grace_seconds": 90, "troupe_limit_drain_timeout_seconds": 1.5} {
+	for name, want := range map[string]float64{
+		"troupe_limit_cancel_grace_seconds":  90,
+		"troupe_limit_drain_timeout_seconds": 1.5,
+	} {
 		if m := got[name].GetMetric(); len(m) != 1 || m[0].GetGauge().GetValue() != want {
 			t.Errorf("%s is %v, want %v", name, m, want)
 		}
@@ -174,7 +184,8 @@ func sameRows(t *testing.T, page string, documented, served map[string]string) {
 func TestLogLinesNameSessionAndExecution(t *testing.T) {
 	s := launch(t, "--log-level", "debug")
 	c := s.dial()
-	if _, err := c.Run(t.Context(), wire.ExecuteParams{ExecutionID: "x", Command: "echo hello"}, io.Discard, io.Discard); err != nil {
+	params := wire.ExecuteParams{ExecutionID: "x", Command: "echo hello"}
+	if _, err := c.Run(t.Context(), params, io.Discard, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	session := c.ID()

@@ -65,7 +65,8 @@ func TestPeerServiceOutOfOrder(t *testing.T) {
 			s := launchWith(t, cluster.in, append(peerServiceArgs(t), "--kubernetes", "off")...)
 			cluster.told("GET /apis/discovery.k8s.io/v1/namespaces/tests/endpointslices")
 			c := s.dial()
-			if done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "exit 4"}, io.Discard, io.Discard); err != nil || done.ExitCode != 4 {
+			if done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "exit 4"}, io.Discard, io.Discard); err != nil ||
+				done.ExitCode != 4 {
 				t.Errorf("a command ended with %+v, %v", done, err)
 			}
 			session := c.Detach()
@@ -76,7 +77,8 @@ func TestPeerServiceOutOfOrder(t *testing.T) {
 			}
 			began := time.Now()
 			_, err := troupe.Attach(t.Context(), s.ws, "troupe-9."+strings.Repeat("0", 32), "token", nil, troupe.Options{})
-			if refused := new(wire.Error); !errors.As(err, &refused) || refused.Code != wire.CodeInternal || refused.Data == nil ||
+			if refused := new(wire.Error); !errors.As(err, &refused) || refused.Code != wire.CodeInternal ||
+				refused.Data == nil ||
 				refused.Data.RetryAfterSeconds == 0 || time.Since(began) > 30*time.Second {
 				t.Errorf("somebody's session: %v after %v", err, time.Since(began))
 			}
@@ -105,20 +107,25 @@ func TestPeerServiceNeedsACluster(t *testing.T) {
 		prepare func(*exec.Cmd)
 		want    string
 	}{
-		"no cluster": {func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "KUBERNETES_SERVICE_HOST=") }, "KUBERNETES_SERVICE_HOST"},
+		"no cluster": {
+			func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "KUBERNETES_SERVICE_HOST=") },
+			"KUBERNETES_SERVICE_HOST",
+		},
 		"no account": {func(cmd *exec.Cmd) {
 			cluster.in(cmd)
 			cmd.Env = append(cmd.Env, "TROUPED_TEST_ACCOUNT=/nonexistent")
 		}, path.Join("/nonexistent", "token")},
 	} {
-		cmd := trouped(t, append(peerServiceArgs(t), "--listen", "127.0.0.1:0", "--admin-listen", "", "--data-dir", filepath.Join(t.TempDir(), "data"))...)
+		cmd := trouped(t, append(peerServiceArgs(t), "--listen", "127.0.0.1:0", "--admin-listen", "", "--data-dir",
+			filepath.Join(t.TempDir(), "data"))...)
 		c.prepare(cmd)
 		out, err := cmd.CombinedOutput()
 		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
 			t.Errorf("%s: ended with %v", name, err)
 		}
 		line := strings.TrimSuffix(string(out), "\n")
-		if !strings.HasPrefix(line, "trouped: --peer-service troupe-peers: ") || !strings.Contains(line, c.want) || strings.Contains(line, "\n") {
+		if !strings.HasPrefix(line, "trouped: --peer-service troupe-peers: ") || !strings.Contains(line, c.want) ||
+			strings.Contains(line, "\n") {
 			t.Errorf("%s: output is %q, want one line with %q", name, out, c.want)
 		}
 	}

@@ -28,7 +28,8 @@ func TestPromise08CompletedFollowsTheLastByte(t *testing.T) {
 			t.Fatalf("%d of %d bytes, %+v", len(r.text(wire.Stdout)), len(text), r.done)
 		}
 		r = c.run(wire.ExecuteParams{Command: "printf out; printf err >&2; kill -9 $$"})
-		if r.text(wire.Stdout) != "out" || r.text(wire.Stderr) != "err" || r.done.ExitCode != -9 || r.done.Signal != "SIGKILL" || r.done.Reason != wire.ReasonSignaled {
+		if r.text(wire.Stdout) != "out" || r.text(wire.Stderr) != "err" || r.done.ExitCode != -9 ||
+			r.done.Signal != "SIGKILL" || r.done.Reason != wire.ReasonSignaled {
 			t.Fatalf("%+v", r.done)
 		}
 	}
@@ -134,7 +135,8 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 				}
 			}
 			status, err := c.Status(ctx)
-			if err != nil || status.Executions[e.ID()].State != wire.StateKept || status.Executions[e.ID()].Offset < int64(later) {
+			if err != nil || status.Executions[e.ID()].State != wire.StateKept ||
+				status.Executions[e.ID()].Offset < int64(later) {
 				t.Errorf("%+v, %v", status, err)
 			}
 			late, err := troupe.Attach(ctx, s.ws, c.ID(), c.Connected().ResumeToken, nil, troupe.Options{})
@@ -143,7 +145,8 @@ func TestPromise08KeptSurvivors(t *testing.T) {
 			}
 			defer late.Detach()
 			first, err := late.Executions()[e.ID()].Next(ctx)
-			if out, ok := first.(*troupe.Output); !ok || !strings.HasPrefix(string(out.Data), "now\n") && !strings.HasPrefix(string(out.Data), "later\n") {
+			if out, ok := first.(*troupe.Output); !ok || !strings.HasPrefix(string(out.Data), "now\n") &&
+				!strings.HasPrefix(string(out.Data), "later\n") {
 				t.Errorf("a late reader begins with %+v, %v", first, err)
 			}
 			if err := end.end(c, e); err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// control sends a control request and returns the status it is answered with, or the code of its error.
+// control sends a control request and returns the status it is answered with, or the code of its
+// error.
 func (c *socket) control(kind, id string) string {
 	c.t.Helper()
 	return controlAnswer(c.t, c.answer(c.request(wire.MethodControl, wire.ControlParams{Type: kind, ExecutionID: id})))
@@ -82,7 +83,8 @@ func TestPromise06ControlInEveryState(t *testing.T) {
 				t.Errorf("paused, but %s", p)
 			}
 		}
-		check(wire.StatePaused, id, step{"PAUSE", "paused"}, step{"RESUME", "resumed"}, step{"pause", badParams}, step{"", badParams})
+		check(wire.StatePaused, id, step{"PAUSE", "paused"}, step{"RESUME", "resumed"}, step{"pause", badParams},
+			step{"", badParams})
 		inState("x", wire.StateRunning)
 	}
 
@@ -107,7 +109,8 @@ func TestPromise06ControlInEveryState(t *testing.T) {
 	check(wire.StateExited, "drains", step{"PAUSE", noProcess}, step{"RESUME", noProcess}, step{"CANCEL", "canceled"})
 
 	// Cancelled while paused: it ignores SIGTERM, so it is being cancelled for a while.
-	check(wire.StateRunning, "x", step{"PAUSE", "paused"}, step{"CANCEL", "canceled"}, step{"PAUSE", noProcess}, step{"RESUME", noProcess}, step{"CANCEL", "canceled"})
+	check(wire.StateRunning, "x", step{"PAUSE", "paused"}, step{"CANCEL", "canceled"}, step{"PAUSE", noProcess},
+		step{"RESUME", noProcess}, step{"CANCEL", "canceled"})
 	if done := c.collectEnd("x"); done.Reason != wire.ReasonCanceled {
 		t.Errorf("%+v", done)
 	}
@@ -127,7 +130,10 @@ func TestPromise06ControlBeforeTheStart(t *testing.T) {
 		t.Fatalf("state %s", state)
 	}
 	for _, step := range []struct{ kind, id, want string }{
-		{"RESUME", "first", "resumed"}, {"CANCEL", "first", "canceled"}, {"CANCEL", "first", "canceled"}, {"RESUME", "second", "resumed"},
+		{"RESUME", "first", "resumed"},
+		{"CANCEL", "first", "canceled"},
+		{"CANCEL", "first", "canceled"},
+		{"RESUME", "second", "resumed"},
 	} {
 		if got := c.control(step.kind, step.id); got != step.want {
 			t.Errorf("%s of %s before its start: %s, want %s", step.kind, step.id, got, step.want)
@@ -208,11 +214,23 @@ func TestPromise06FramesThatNoClientShouldSend(t *testing.T) {
 		{`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":7}}`, "2", wire.CodeInvalidParams},
 		{`{"jsonrpc":"2.0","id":2,"method":"execute","params":["true"]}`, "2", wire.CodeInvalidParams},
 		{`{"jsonrpc":"2.0","id":2,"method":"execute"}`, "2", wire.CodeInvalidParams},
-		{`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":"true","timeout":"soon"}}`, "2", wire.CodeInvalidParams},
-		{`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":"true","execution_id":"../x"}}`, "2", wire.CodeInvalidParams},
+		{
+			`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":"true","timeout":"soon"}}`, "2",
+			wire.CodeInvalidParams,
+		},
+		{
+			`{"jsonrpc":"2.0","id":2,"method":"execute","params":{"command":"true","execution_id":"../x"}}`, "2",
+			wire.CodeInvalidParams,
+		},
 		{`{"jsonrpc":"2.0","id":2,"method":"control","params":{"type":9}}`, "2", wire.CodeInvalidParams},
-		{`{"jsonrpc":"2.0","id":2,"method":"control","params":{"type":"STOP","execution_id":"x"}}`, "2", wire.CodeInvalidParams},
-		{`{"jsonrpc":"2.0","id":2,"method":"signal","params":{"execution_id":"x","signal":"NOPE"}}`, "2", wire.CodeInvalidParams},
+		{
+			`{"jsonrpc":"2.0","id":2,"method":"control","params":{"type":"STOP","execution_id":"x"}}`, "2",
+			wire.CodeInvalidParams,
+		},
+		{
+			`{"jsonrpc":"2.0","id":2,"method":"signal","params":{"execution_id":"x","signal":"NOPE"}}`, "2",
+			wire.CodeInvalidParams,
+		},
 		{`{"jsonrpc":"2.0","id":2,"method":"resume","params":{"resume_token":[]}}`, "2", wire.CodeInvalidParams},
 	} {
 		c.send(f.frame)
@@ -227,7 +245,8 @@ func TestPromise06FramesThatNoClientShouldSend(t *testing.T) {
 	// Notifications are carried out and not answered, not even with an error.
 	for _, frame := range []string{
 		`{"jsonrpc":"2.0","method":"nonsense"}`, `{"jsonrpc":"2.0","method":"execute","params":{"command":7}}`,
-		`{"jsonrpc":"2.0","method":"pong"}`, `{"jsonrpc":"2.0","method":"control","params":{"type":"PAUSE","execution_id":"x"}}`,
+		`{"jsonrpc":"2.0","method":"pong"}`,
+		`{"jsonrpc":"2.0","method":"control","params":{"type":"PAUSE","execution_id":"x"}}`,
 	} {
 		c.send(frame)
 	}
@@ -249,7 +268,8 @@ func TestPromise06BigFrameEndsTheConnectionOnly(t *testing.T) {
 	c, greeting := session(t, s, "/ws")
 	c.start(wire.ExecuteParams{ExecutionID: "x", Command: "echo ready; exec sleep 1000"})
 	c.said("x", "ready\n")
-	_ = c.write(opText, []byte(`{"jsonrpc":"2.0","id":1,"method":"`+strings.Repeat("x", 2<<20)+`"}`)) // it may be cut off in the middle
+	_ = c.write(opText, []byte(`{"jsonrpc":"2.0","id":1,"method":"`+strings.Repeat("x",
+		2<<20)+`"}`)) // it may be cut off in the middle
 	if end := c.end(); end.code != 1009 {
 		t.Error(end)
 	}
@@ -291,10 +311,12 @@ func TestPromise06HalfOpenSocket(t *testing.T) {
 		})
 		resumed(t, s, greeting)
 	}
-	if _, metrics := s.get(s.admin + "/metrics"); !strings.Contains(metrics, "\n"+`troupe_connections_closed_total{cause="ping_timeout"} 2`+"\n") {
+	if _, metrics := s.get(s.admin + "/metrics"); !strings.Contains(metrics,
+		"\n"+`troupe_connections_closed_total{cause="ping_timeout"} 2`+"\n") {
 		t.Error("/metrics does not tell of two ping timeouts")
 	}
-	if resp, err := http.Get(s.http + "/ws"); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusUpgradeRequired {
+	if resp, err := http.Get(s.http + "/ws"); err != nil || resp.Body.Close() != nil ||
+		resp.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("/ws without a WebSocket: %v, %v", resp, err)
 	}
 }

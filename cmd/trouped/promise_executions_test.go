@@ -19,7 +19,10 @@ func TestPromise11SameExecutionIDRunsOnce(t *testing.T) {
 	params := wire.ExecuteParams{ExecutionID: "once", Command: "echo x >>" + effects + "; echo hello; exit 9"}
 	first, second := c.request(wire.MethodExecute, params), c.request(wire.MethodExecute, params)
 	other := open(t, s, "/ws?session="+greeting.SessionID)
-	if err := other.call(wire.MethodResume, map[string]any{"resume_token": greeting.ResumeToken, "executions": map[string]int64{}}, nil); err != nil {
+	if err := other.call(wire.MethodResume, map[string]any{
+		"resume_token": greeting.ResumeToken,
+		"executions":   map[string]int64{},
+	}, nil); err != nil {
 		t.Fatal(err)
 	}
 	third := other.request(wire.MethodExecute, params)
@@ -38,7 +41,8 @@ func TestPromise11SameExecutionIDRunsOnce(t *testing.T) {
 			t.Errorf("%q, %+v", r.text(wire.Stdout), r.done)
 		}
 	}
-	if result := decoded[wire.ExecuteResult](t, other.answer(other.request(wire.MethodExecute, params))); !result.Attached {
+	if result := decoded[wire.ExecuteResult](t, other.answer(other.request(wire.MethodExecute,
+		params))); !result.Attached {
 		t.Errorf("after its end: %+v", result)
 	}
 	if text, err := os.ReadFile(effects); err != nil || string(text) != "x\n" {
@@ -61,7 +65,8 @@ func TestPromise12EightExecutionsAtATime(t *testing.T) {
 		})
 	}
 	m := c.answer(c.request(wire.MethodExecute, wire.ExecuteParams{Command: "true"}))
-	if err := m.Err; err == nil || err.Code != wire.CodeExecutionLimit || err.Data == nil || err.Data.Limit != "max-executions" || err.Data.Value != 8 {
+	if err := m.Err; err == nil || err.Code != wire.CodeExecutionLimit || err.Data == nil ||
+		err.Data.Limit != "max-executions" || err.Data.Value != 8 {
 		t.Errorf("the ninth: %+v", m)
 	}
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
@@ -75,7 +80,8 @@ func TestPromise12EightExecutionsAtATime(t *testing.T) {
 		case wire.MethodOutput:
 			o := m.Output
 			if o.Gap != 0 || o.Offset != offset[o.ExecutionID]+int64(len(o.Data)) {
-				t.Fatalf("a piece of %d bytes of %s ends at %d after %d", len(o.Data), o.ExecutionID, o.Offset, offset[o.ExecutionID])
+				t.Fatalf("a piece of %d bytes of %s ends at %d after %d", len(o.Data), o.ExecutionID, o.Offset,
+					offset[o.ExecutionID])
 			}
 			offset[o.ExecutionID] = o.Offset
 			if text[o.ExecutionID+o.Type] == nil {
@@ -153,10 +159,12 @@ func TestPromise13CCExecutorClientWorksUnchanged(t *testing.T) {
 	}
 
 	c.send(`{"jsonrpc":"2.0","method":"execute","params":{"command":"echo one; echo two >&2; exit 3"},"id":1}`)
-	if m := answer(1); m.Result["status"] != "started" || m.Result["pid"].(float64) <= 1 || m.Result["pgid"] != m.Result["pid"] {
+	if m := answer(1); m.Result["status"] != "started" || m.Result["pid"].(float64) <= 1 ||
+		m.Result["pgid"] != m.Result["pid"] {
 		t.Errorf("answer %+v", m)
 	}
-	if m := completion(); m.Params["status"] != "failed" || m.Params["exit_code"] != 3.0 || len(output) != 8 || !strings.Contains(output, "one\n") || !strings.Contains(output, "two\n") {
+	if m := completion(); m.Params["status"] != "failed" || m.Params["exit_code"] != 3.0 || len(output) != 8 ||
+		!strings.Contains(output, "one\n") || !strings.Contains(output, "two\n") {
 		t.Errorf("%+v, output %q", m, output)
 	}
 	output = ""
@@ -167,7 +175,8 @@ func TestPromise13CCExecutorClientWorksUnchanged(t *testing.T) {
 
 	// Control without saying of what: it can only be the one that runs.
 	m := newTrace(t)
-	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"execute","params":{"command":%q},"id":3}`, "while :; do "+m.sleep+" 0.1; done"))
+	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"execute","params":{"command":%q},"id":3}`,
+		"while :; do "+m.sleep+" 0.1; done"))
 	answer(3)
 	for i, kind := range []string{"PAUSE", "RESUME", "CANCEL"} {
 		c.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"control","params":{"type":%q},"id":%d}`, kind, 4+i))

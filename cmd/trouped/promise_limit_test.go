@@ -13,9 +13,10 @@ import (
 
 // loud is a command that prints more than the limit on both streams, and what it prints.
 //
-// On a busy machine it may stand still between any two pages of a pipe, and the beginning of a line that is not
-// whole then is delivered as a prompt would be, which no limit takes back. So each page ends with a line. What is printed
-// first and by itself lets the limit fall within a page nevertheless.
+// On a busy machine it may stand still between any two pages of a pipe, and the beginning of a line
+// that is not whole then is delivered as a prompt would be, which no limit takes back. So each page
+// ends with a line. What is printed first and by itself lets the limit fall within a page
+// nevertheless.
 func loud(t *testing.T) (command string, stdout, stderr string) {
 	t.Helper()
 	const page = 4096
@@ -54,7 +55,8 @@ func accounted(t *testing.T, r *record, code, stdout, stderr string) {
 	}
 	d := r.done
 	if total := int64(len(stdout) + len(stderr)); d.OutputBytes+d.DroppedBytes != total || d.DroppedLines != lines {
-		t.Errorf("kept %d and dropped %d bytes of %d, dropped %d lines of %d", d.OutputBytes, d.DroppedBytes, total, d.DroppedLines, lines)
+		t.Errorf("kept %d and dropped %d bytes of %d, dropped %d lines of %d", d.OutputBytes, d.DroppedBytes, total,
+			d.DroppedLines, lines)
 	}
 	if len(r.warnings) != 1 || r.warnings[0].Code != code || r.warnings[0].Offset != d.OutputBytes {
 		t.Errorf("warnings %+v", r.warnings)
@@ -68,7 +70,8 @@ func accounted(t *testing.T, r *record, code, stdout, stderr string) {
 func healthy(t *testing.T, s *instance) {
 	t.Helper()
 	c, _ := session(t, s, "/ws")
-	if r := c.run(wire.ExecuteParams{Command: "echo fine; exit 4"}); r.text(wire.Stdout) != "fine\n" || r.done.ExitCode != 4 || len(r.warnings) > 0 {
+	if r := c.run(wire.ExecuteParams{Command: "echo fine; exit 4"}); r.text(wire.Stdout) != "fine\n" ||
+		r.done.ExitCode != 4 || len(r.warnings) > 0 {
 		t.Errorf("%q, %+v, %+v", r.text(wire.Stdout), r.done, r.warnings)
 	}
 	c.done()

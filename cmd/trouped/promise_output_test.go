@@ -43,7 +43,8 @@ func (c *socket) collect(id string) *record {
 				c.t.Fatal(err)
 			}
 			if m.Output.Gap != 0 || m.Output.Offset != offset+int64(len(data)) {
-				c.t.Fatalf("a piece of %d bytes ends at %d after %d, with a gap of %d", len(data), m.Output.Offset, offset, m.Output.Gap)
+				c.t.Fatalf("a piece of %d bytes ends at %d after %d, with a gap of %d", len(data), m.Output.Offset, offset,
+					m.Output.Gap)
 			}
 			offset = m.Output.Offset
 		case wire.MethodWarning:
@@ -95,7 +96,8 @@ func TestPromise03StreamTimeoutKeepsPartialOutput(t *testing.T) {
 	s := launch(t, "--stream-timeout", "2s")
 	c, _ := session(t, s, "/ws")
 	paused := c.start(wire.ExecuteParams{Command: "printf half; exec sleep 1000", ExecutionID: "paused"})
-	if err := c.call(wire.MethodControl, wire.ControlParams{Type: wire.ControlPause, ExecutionID: paused}, nil); err != nil {
+	if err := c.call(wire.MethodControl, wire.ControlParams{Type: wire.ControlPause, ExecutionID: paused},
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	expired := func(r *record) {
@@ -104,7 +106,8 @@ func TestPromise03StreamTimeoutKeepsPartialOutput(t *testing.T) {
 			t.Errorf("output %q", out)
 		}
 		d := r.done
-		if d.Reason != wire.ReasonStreamTimeout || d.Error == nil || d.Error.Code != wire.CodeStreamTimeout || d.Status != wire.StatusFailed || d.ExitCode != -15 {
+		if d.Reason != wire.ReasonStreamTimeout || d.Error == nil || d.Error.Code != wire.CodeStreamTimeout ||
+			d.Status != wire.StatusFailed || d.ExitCode != -15 {
 			t.Errorf("%+v, error %+v", d, d.Error)
 		}
 	}
@@ -112,10 +115,12 @@ func TestPromise03StreamTimeoutKeepsPartialOutput(t *testing.T) {
 		expired(c.run(wire.ExecuteParams{Command: "printf half; sleep 1000"}))
 	}
 	var status wire.StatusResult
-	if err := c.call(wire.MethodStatus, struct{}{}, &status); err != nil || status.Executions[paused].State != wire.StatePaused {
+	if err := c.call(wire.MethodStatus, struct{}{}, &status); err != nil ||
+		status.Executions[paused].State != wire.StatePaused {
 		t.Fatalf("%v, %+v", err, status.Executions[paused])
 	}
-	if err := c.call(wire.MethodControl, wire.ControlParams{Type: wire.ControlResume, ExecutionID: paused}, nil); err != nil {
+	if err := c.call(wire.MethodControl, wire.ControlParams{Type: wire.ControlResume, ExecutionID: paused},
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	var done wire.Completed
@@ -124,7 +129,8 @@ func TestPromise03StreamTimeoutKeepsPartialOutput(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	// A command that prints now and then runs as long as it likes.
-	if r := c.run(wire.ExecuteParams{Command: "for i in 1 2 3 4 5; do printf .; sleep 0.5; done; exit 3"}); r.done.ExitCode != 3 {
+	dots := wire.ExecuteParams{Command: "for i in 1 2 3 4 5; do printf .; sleep 0.5; done; exit 3"}
+	if r := c.run(dots); r.done.ExitCode != 3 {
 		t.Errorf("%+v", r.done)
 	}
 }
@@ -175,11 +181,13 @@ func TestPromise04LinesArriveExactly(t *testing.T) {
 				if out := r.text(wire.Stdout); out != want {
 					t.Errorf("%d bytes that end in %q, want %d that end in %q", len(out), tail(out), len(want), tail(want))
 				}
-				if d := r.done; d.TruncatedLines != cutLines || d.TruncatedBytes != cutBytes || d.DroppedLines != 0 || d.DroppedBytes != 0 || d.ExitCode != 0 {
+				if d := r.done; d.TruncatedLines != cutLines || d.TruncatedBytes != cutBytes || d.DroppedLines != 0 ||
+					d.DroppedBytes != 0 || d.ExitCode != 0 {
 					t.Errorf("%+v, want %d lines and %d bytes truncated", d, cutLines, cutBytes)
 				}
 				for _, piece := range r.pieces {
-					if piece.Truncated != strings.HasSuffix(piece.Data, "[TRUNCATED]\n") || piece.Truncated && strings.Count(piece.Data, "\n") != 1 {
+					if piece.Truncated != strings.HasSuffix(piece.Data, "[TRUNCATED]\n") || piece.Truncated &&
+						strings.Count(piece.Data, "\n") != 1 {
 						t.Errorf("truncated %v: %q", piece.Truncated, tail(piece.Data))
 					}
 				}

@@ -92,8 +92,9 @@ func (c *cable) set(cut bool) {
 	c.whole.Broadcast()
 }
 
-// TestPeersPartition: two pods that live and do not reach each other. Whoever follows a session of one through the
-// other is told within 5 s, a pod that reaches both serves it, and when the cable is whole again so does the other.
+// TestPeersPartition: two pods that live and do not reach each other. Whoever follows a session of
+// one through the other is told within 5 s, a pod that reaches both serves it, and when the cable
+// is whole again so does the other.
 func TestPeersPartition(t *testing.T) {
 	var cables []*cable
 	f := launchFleetThrough(t, func(from, to int, addr string) string {

@@ -17,8 +17,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// throng is more clients than a service has sessions. Each takes a session through any pod, keeps it for a
-// moment and comes again, so that every session that ends is wanted at once by many.
+// throng is more clients than a service has sessions. Each takes a session through any pod, keeps
+// it for a moment and comes again, so that every session that ends is wanted at once by many.
 type throng struct {
 	t       *testing.T
 	where   []atomic.Pointer[instance] // the pods that take clients
@@ -45,8 +45,9 @@ func (c *throng) client(ctx context.Context) {
 	}
 }
 
-// watch looks at how many sessions a pod has until it ends, and returns the most that it saw. The sessions
-// of the clients would tell less: one whose socket was on a pod that went may have given way to another.
+// watch looks at how many sessions a pod has until it ends, and returns the most that it saw. The
+// sessions of the clients would tell less: one whose socket was on a pod that went may have given
+// way to another.
 func (s *instance) watch() (most func() int64) {
 	var seen atomic.Int64
 	done := make(chan struct{})

@@ -118,7 +118,10 @@ func TestPeersResumeAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	cutting := newProxyTo(t, f.roundRobin(), 50, 100<<10)
-	c, err := troupe.Dial(t.Context(), cutting.ws(), troupe.Options{Backoff: troupe.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond}})
+	c, err := troupe.Dial(t.Context(), cutting.ws(), troupe.Options{Backoff: troupe.Backoff{
+		Initial: time.Millisecond,
+		Max:     20 * time.Millisecond,
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +255,8 @@ func TestPeersOwnerKilled(t *testing.T) {
 		t.Logf("the client was told after %v", took)
 	}
 	asked := time.Now()
-	_, err = troupe.Attach(t.Context(), f.pods[2].ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, troupe.Options{})
+	_, err = troupe.Attach(t.Context(), f.pods[2].ws, c.Connected().SessionID, c.Connected().ResumeToken, nil,
+		troupe.Options{})
 	if took := time.Since(asked); !errors.Is(err, troupe.ErrSessionLost) || took > time.Second {
 		t.Errorf("a client that came later was told %v after %v", err, took)
 	}
@@ -262,13 +266,15 @@ func TestPeersOwnerKilled(t *testing.T) {
 	f.pods[0] = launch(t, f.args[0]...)
 	f.meet()
 	for i, s := range f.pods {
-		if _, err := troupe.Attach(t.Context(), s.ws, c.Connected().SessionID, c.Connected().ResumeToken, nil, troupe.Options{}); !errors.Is(err, troupe.ErrSessionLost) {
+		if _, err := troupe.Attach(t.Context(), s.ws, c.Connected().SessionID, c.Connected().ResumeToken, nil,
+			troupe.Options{}); !errors.Is(err, troupe.ErrSessionLost) {
 			t.Errorf("pod-%d says of a session of pod-0's earlier life: %v", i, err)
 		}
 	}
 }
 
-// TestPeersDrain: a pod that drains serves what runs to clients on other pods, to the last byte, and ends.
+// TestPeersDrain: a pod that drains serves what runs to clients on other pods, to the last byte,
+// and ends.
 func TestPeersDrain(t *testing.T) {
 	f := launchFleet(t)
 	c := f.pods[0].dial()
@@ -308,13 +314,17 @@ func TestPeersDrain(t *testing.T) {
 	late.Detach()
 }
 
-// TestPeersRelayMemory: a pod that only carries the output of 100 sessions of other pods stays small.
+// TestPeersRelayMemory: a pod that only carries the output of 100 sessions of other pods stays
+// small.
 func TestPeersRelayMemory(t *testing.T) {
 	f := launchFleet(t)
 	var all sync.WaitGroup
 	for i := range 100 {
 		c := f.pods[1+i%2].dial()
-		e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "head -c 1000000 /dev/zero | tr '\\0' x", Framing: wire.FramingRaw})
+		e, err := c.Execute(t.Context(), wire.ExecuteParams{
+			Command: "head -c 1000000 /dev/zero | tr '\\0' x",
+			Framing: wire.FramingRaw,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +332,8 @@ func TestPeersRelayMemory(t *testing.T) {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
-			if done, err := far.Executions()[e.ID()].Copy(ctx, io.Discard, io.Discard); err != nil || done.OutputBytes != 1000000 {
+			if done, err := far.Executions()[e.ID()].Copy(ctx, io.Discard, io.Discard); err != nil ||
+				done.OutputBytes != 1000000 {
 				t.Errorf("%+v, %v", done, err)
 			}
 		})

@@ -147,7 +147,8 @@ func TestPromise10OutputSurvivesFiftyCuts(t *testing.T) {
 	}
 	greeting := cut.Connected()
 	attach := func(url string) *troupe.Execution {
-		c, err := troupe.Attach(t.Context(), url, greeting.SessionID, greeting.ResumeToken, map[string]int64{e.ID(): 0}, troupe.Options{Backoff: backoff})
+		c, err := troupe.Attach(t.Context(), url, greeting.SessionID, greeting.ResumeToken, map[string]int64{e.ID(): 0},
+			troupe.Options{Backoff: backoff})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +156,10 @@ func TestPromise10OutputSurvivesFiftyCuts(t *testing.T) {
 		return c.Executions()[e.ID()]
 	}
 	second := newProxy(t, s, 10, 300<<10)
-	readers := map[string]*troupe.Execution{"the reader that was cut": e, "the reader that was not": attach(s.ws), "the second that was cut": attach(second.ws())}
+	readers := map[string]*troupe.Execution{
+		"the reader that was cut": e, "the reader that was not": attach(s.ws),
+		"the second that was cut": attach(second.ws()),
+	}
 	var all sync.WaitGroup
 	for name, reader := range readers {
 		all.Go(func() {
@@ -190,13 +194,15 @@ func TestPromise10ResumeIsRefusedOrServed(t *testing.T) {
 		t.Helper()
 		c := open(t, s, "/ws?session="+id)
 		m := c.answer(c.request(wire.MethodResume, wire.ResumeParams{ResumeToken: token}))
-		if m.Err == nil || m.Err.Code != wire.CodeNoSession || m.Err.Message != "no such session, or the token is not its token" {
+		if m.Err == nil || m.Err.Code != wire.CodeNoSession ||
+			m.Err.Message != "no such session, or the token is not its token" {
 			t.Errorf("%s: %+v", why, m)
 		}
 		if end := c.end(); end.code != 4006 {
 			t.Errorf("%s: %v", why, end)
 		}
-		if _, err := troupe.Attach(t.Context(), s.ws, id, token, nil, troupe.Options{}); !errors.Is(err, troupe.ErrNoSession) {
+		if _, err := troupe.Attach(t.Context(), s.ws, id, token, nil, troupe.Options{}); !errors.Is(err,
+			troupe.ErrNoSession) {
 			t.Errorf("%s: Attach says %v", why, err)
 		}
 	}
@@ -210,7 +216,8 @@ func TestPromise10ResumeIsRefusedOrServed(t *testing.T) {
 		err := late.call(wire.MethodResume, wire.ResumeParams{
 			ResumeToken: greeting.ResumeToken, Executions: map[string]int64{"x": after, "z": 0},
 		}, &result)
-		if err != nil || result.Executions["x"].State != wire.StateExited || result.Executions["x"].Completed == nil || fmt.Sprint(result.Unknown) != "[z]" {
+		if err != nil || result.Executions["x"].State != wire.StateExited || result.Executions["x"].Completed == nil ||
+			fmt.Sprint(result.Unknown) != "[z]" {
 			t.Fatalf("%v, %+v", err, result)
 		}
 		text := ""
@@ -273,12 +280,18 @@ func TestPromise10ReaderThatNeverReads(t *testing.T) {
 			_ = tcp.SetReadBuffer(4096)
 		}
 		greetings = append(greetings, greeting)
-		c.request(wire.MethodExecute, wire.ExecuteParams{ExecutionID: "x", Command: "head -c 10000000 /dev/zero | tr '\\0' x; exit 3", Framing: wire.FramingRaw})
+		c.request(wire.MethodExecute, wire.ExecuteParams{
+			ExecutionID: "x",
+			Command:     "head -c 10000000 /dev/zero | tr '\\0' x; exit 3", Framing: wire.FramingRaw,
+		})
 	}
 	for _, greeting := range greetings {
 		// Another connection of the same session sees the command end.
 		c := open(t, s, "/ws?session="+greeting.SessionID)
-		if err := c.call(wire.MethodResume, map[string]any{"resume_token": greeting.ResumeToken, "executions": map[string]int64{}}, nil); err != nil {
+		if err := c.call(wire.MethodResume, map[string]any{
+			"resume_token": greeting.ResumeToken,
+			"executions":   map[string]int64{},
+		}, nil); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, func() error {

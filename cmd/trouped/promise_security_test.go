@@ -68,7 +68,10 @@ func attackResults(t *testing.T, s *instance, own string) map[string]string {
 	t.Helper()
 	c := s.dial()
 	var out bytes.Buffer
-	done, err := c.Run(bounded(t), wire.ExecuteParams{Argv: []string{own}, Env: map[string]string{"TROUPED_TEST_MAIN": "attack"}}, &out, &out)
+	done, err := c.Run(bounded(t), wire.ExecuteParams{
+		Argv: []string{own},
+		Env:  map[string]string{"TROUPED_TEST_MAIN": "attack"},
+	}, &out, &out)
 	if err != nil || done.ExitCode != 0 {
 		t.Fatalf("%+v, %v: %s", done, err, &out)
 	}
@@ -107,8 +110,12 @@ func TestPromise14CommandsOfTheSameUserAreKeptOut(t *testing.T) {
 // is the first process of a PID namespace, as it is in a container.
 func TestPromise14NobodyPosesAsTheRunner(t *testing.T) {
 	dir, own, runner := shared(t)
-	container := []string{"unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"}
-	if out, err := exec.CommandContext(t.Context(), container[0], append(container[1:], "true")...).CombinedOutput(); err != nil {
+	container := []string{
+		"unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "setpriv", "--reuid", "65534",
+		"--regid", "65534", "--clear-groups",
+	}
+	if out, err := exec.CommandContext(t.Context(), container[0],
+		append(container[1:], "true")...).CombinedOutput(); err != nil {
 		t.Skipf("no PID namespace to be had: %v %s", err, out)
 	}
 	sock := filepath.Join(dir, "runner.sock")
@@ -127,11 +134,14 @@ func TestPromise14NobodyPosesAsTheRunner(t *testing.T) {
 	c := s.dial()
 	m := newTrace(t)
 	// The pretender dials for as long as it lives.
-	pretender := ready(t, c, m.argv(fmt.Sprintf(`setsid SLEEP 1000 >/dev/null 2>&1 & echo ready; exec -a %s %s --connect %s`, m.name, runner, sock)))
+	pretender := ready(t, c,
+		m.argv(fmt.Sprintf(`setsid SLEEP 1000 >/dev/null 2>&1 & echo ready; exec -a %s %s --connect %s`, m.name, runner,
+			sock)))
 	m.await(2)
 	var out bytes.Buffer
 	done, err := c.Run(bounded(t), wire.ExecuteParams{Command: "ls -a " + dir}, &out, io.Discard)
-	if err != nil || done.ExitCode != 0 || strings.Contains(out.String(), "runner.sock") || !strings.Contains(out.String(), "troupe-runner") {
+	if err != nil || done.ExitCode != 0 || strings.Contains(out.String(), "runner.sock") ||
+		!strings.Contains(out.String(), "troupe-runner") {
 		t.Errorf("%+v, %v, a command sees %q", done, err, &out)
 	}
 	inside := children(t, first.Process.Pid)
@@ -179,7 +189,8 @@ func TestPromise14Tokens(t *testing.T) {
 		{"another scheme", http.Header{"Authorization": {"Basic " + token}}, 401},
 		{"subject instead of token", http.Header{"Authorization": {"Bearer alice"}}, 401},
 		{"wrong subprotocol", http.Header{"Sec-Websocket-Protocol": {subprotocol("wrong-wrong-wrong")}}, 401},
-		{"token as the only subprotocol", http.Header{"Sec-Websocket-Protocol": {strings.TrimPrefix(subprotocol(token), "troupe.v1, ")}}, 401},
+		{"token as the only subprotocol", http.Header{"Sec-Websocket-Protocol": {strings.TrimPrefix(subprotocol(token),
+			"troupe.v1, ")}}, 401},
 		{"foreign page", http.Header{"Authorization": {"Bearer " + token}, "Origin": {"https://evil.example"}}, 403},
 		{"header", http.Header{"Authorization": {"Bearer " + token}}, 101},
 		{"subprotocol", http.Header{"Sec-Websocket-Protocol": {subprotocol(token)}}, 101},
@@ -202,11 +213,14 @@ func TestPromise14Tokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A session belongs to its subject, whoever has its token.
-	if _, err := troupe.Attach(t.Context(), s.ws, alice.ID(), alice.Connected().ResumeToken, nil, troupe.Options{Token: other}); err == nil {
+	if _, err := troupe.Attach(t.Context(), s.ws, alice.ID(), alice.Connected().ResumeToken, nil,
+		troupe.Options{Token: other}); err == nil {
 		t.Error("bob got alice's session")
 	}
 	var out bytes.Buffer
-	done, err := alice.Run(bounded(t), wire.ExecuteParams{Command: "cat /proc/*/cmdline; env; tr '\\0' '\\n' </proc/self/environ; ls -l /proc/self/fd"}, &out, &out)
+	done, err := alice.Run(bounded(t),
+		wire.ExecuteParams{Command: "cat /proc/*/cmdline; env; tr '\\0' '\\n' </proc/self/environ; ls -l /proc/self/fd"},
+		&out, &out)
 	if err != nil || done == nil || !strings.Contains(out.String(), "PATH=") {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -261,7 +275,8 @@ func TestPromise14GreedyExecutionEndsAlone(t *testing.T) {
 					t.Errorf("of a modest execution are left: %s", m.found())
 				}
 			}
-			if done, err := c.Run(bounded(t), wire.ExecuteParams{Command: "exit 3"}, nil, nil); err != nil || done.ExitCode != 3 {
+			if done, err := c.Run(bounded(t), wire.ExecuteParams{Command: "exit 3"}, nil, nil); err != nil ||
+				done.ExitCode != 3 {
 				t.Errorf("%+v, %v", done, err)
 			}
 		})

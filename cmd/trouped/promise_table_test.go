@@ -76,7 +76,10 @@ func TestPromiseTableNamesRealTests(t *testing.T) {
 	}
 	table, _, _ = bytes.Cut(table, []byte("\n// TestPromiseTable"))
 	declared := map[string]bool{}
-	for _, dir := range []string{"", "actors", "actors/proc", "actors/transcript", "gateway", "clients/go", "actors/wire"} {
+	for _, dir := range []string{
+		"", "actors", "actors/proc", "actors/transcript", "gateway", "clients/go",
+		"actors/wire",
+	} {
 		pattern := "*_test.go"
 		if dir != "" {
 			pattern = filepath.Join("../..", dir, pattern)

@@ -172,7 +172,8 @@ func commandKillsItsInit(t *testing.T, args ...string) {
 	for range soak(5, 50) {
 		m := newTrace(t)
 		e := ready(t, c, m.argv(`(trap "" HUP; setsid BASH -c 'trap "" TERM; echo ready; SLEEP 1000; :' &); sleep 0.1; kill -9 $PPID; SLEEP 1000`))
-		if done := completed(t, e); done.Reason != wire.ReasonRunnerLost && done.Reason != wire.ReasonSignaled || done.ExitCode != -9 {
+		if done := completed(t, e); done.Reason != wire.ReasonRunnerLost && done.Reason != wire.ReasonSignaled ||
+			done.ExitCode != -9 {
 			t.Errorf("%+v", done)
 		}
 		m.none()

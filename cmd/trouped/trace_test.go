@@ -147,11 +147,13 @@ func TestTracesReachACollector(t *testing.T) {
 		t.Fatalf("spans %v and %v", ok, canceled)
 	}
 	root := ok["execution"]
-	if hex.EncodeToString(root.GetTraceId()) != traceOfClient || hex.EncodeToString(root.GetParentSpanId()) != spanOfClient {
+	if hex.EncodeToString(root.GetTraceId()) != traceOfClient ||
+		hex.EncodeToString(root.GetParentSpanId()) != spanOfClient {
 		t.Errorf("not below the client's span: %v", root)
 	}
 	for key, want := range map[string]string{
-		"troupe.session": session, "troupe.subject": "anonymous", "troupe.reason": "exited", "process.exit.code": "3", "troupe.output.bytes": "14",
+		"troupe.session": session, "troupe.subject": "anonymous", "troupe.reason": "exited", "process.exit.code": "3",
+		"troupe.output.bytes": "14",
 	} {
 		if got := value(root.GetAttributes(), key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
@@ -171,7 +173,10 @@ func TestTracesReachACollector(t *testing.T) {
 	if got := value(canceled["cancel"].GetAttributes(), "troupe.reason"); got != "canceled" {
 		t.Errorf("cancel for %q", got)
 	}
-	for key, want := range map[string]string{"service.name": "troupe", "service.instance.id": "troupe-0", "k8s.namespace.name": "tools", "k8s.pod.name": "troupe-0", "team": "sre"} {
+	for key, want := range map[string]string{
+		"service.name": "troupe", "service.instance.id": "troupe-0",
+		"k8s.namespace.name": "tools", "k8s.pod.name": "troupe-0", "team": "sre",
+	} {
 		if got := value(r.from, key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
 		}
@@ -192,12 +197,16 @@ func TestTraceSample(t *testing.T) {
 	s := launchWith(t, func(cmd *exec.Cmd) {
 		cmd.Env = append(cmd.Env, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0")
 	}, "--trace-endpoint", r.url+"/v1/traces")
-	for i, parent := range []string{"", "00-" + traceOfClient + "-" + spanOfClient + "-01", "00-" + traceOfClient + "-" + spanOfClient + "-00"} {
+	for i, parent := range []string{
+		"", "00-" + traceOfClient + "-" + spanOfClient + "-01",
+		"00-" + traceOfClient + "-" + spanOfClient + "-00",
+	} {
 		c, err := troupe.Dial(t.Context(), s.ws, troupe.Options{Header: http.Header{"Traceparent": {parent}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Run(t.Context(), wire.ExecuteParams{ExecutionID: fmt.Sprint(i), Command: "true"}, io.Discard, io.Discard); err != nil {
+		if _, err := c.Run(t.Context(), wire.ExecuteParams{ExecutionID: fmt.Sprint(i), Command: "true"}, io.Discard,
+			io.Discard); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Close(); err != nil {
@@ -222,7 +231,8 @@ func TestCollectorThatDoesNotAnswer(t *testing.T) {
 	}
 	defer deaf.Close()
 	s := launchWith(t, func(cmd *exec.Cmd) {
-		cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_TIMEOUT=50", "OTEL_BSP_EXPORT_TIMEOUT=100", "OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_BSP_MAX_QUEUE_SIZE=4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=4")
+		cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_TIMEOUT=50", "OTEL_BSP_EXPORT_TIMEOUT=100",
+			"OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_BSP_MAX_QUEUE_SIZE=4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=4")
 	}, "--trace-endpoint", "http://"+deaf.Addr().String())
 	c := s.dial()
 	failed := func() bool {
@@ -245,7 +255,10 @@ func TestCollectorThatDoesNotAnswer(t *testing.T) {
 		}
 	}
 	_, metrics := s.get(s.admin + "/metrics")
-	for _, line := range []string{"troupe_trace_spans_exported_total 0", fmt.Sprintf("troupe_trace_spans_ended_total %d", 2*runs)} {
+	for _, line := range []string{
+		"troupe_trace_spans_exported_total 0",
+		fmt.Sprintf("troupe_trace_spans_ended_total %d", 2*runs),
+	} {
 		if !strings.Contains(metrics, "\n"+line+"\n") {
 			t.Errorf("/metrics lacks %s", line)
 		}

@@ -98,12 +98,14 @@ var sharedKubeconfig = sync.OnceValues(func() (string, error) {
 	if programs == "" {
 		return "", nil
 	}
-	crds, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml", "sigs.k8s.io/gateway-api").Output()
+	crds, err := exec.Command("go", "list", "-m", "-f",
+		"{{.Dir}}/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml", "sigs.k8s.io/gateway-api").Output()
 	if err != nil {
 		return "", fmt.Errorf("looking for the definition of HTTPRoute: %w", err)
 	}
 	env := &envtest.Environment{
-		BinaryAssetsDirectory: programs, CRDDirectoryPaths: []string{strings.TrimSpace(string(crds))}, ErrorIfCRDPathMissing: true,
+		BinaryAssetsDirectory: programs, CRDDirectoryPaths: []string{strings.TrimSpace(string(crds))},
+		ErrorIfCRDPathMissing:    true,
 		ControlPlaneStartTimeout: time.Minute,
 	}
 	if _, err := env.Start(); err != nil {
@@ -126,13 +128,17 @@ func (s *apiServer) namespace(t *testing.T, name string) string {
 	ns.SetAPIVersion("v1")
 	ns.SetKind("Namespace")
 	ns.SetGenerateName("troupe-chart-" + name + "-")
-	ns.SetLabels(map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"})
+	ns.SetLabels(map[string]string{
+		"pod-security.kubernetes.io/enforce": "restricted",
+		"pod-security.kubernetes.io/warn":    "restricted",
+	})
 	made, err := s.resource(t, ns).Create(t.Context(), ns, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.resource(t, ns).Delete(context.Background(), made.GetName(), metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := s.resource(t, ns).Delete(context.Background(), made.GetName(), metav1.DeleteOptions{}); err != nil &&
+			!apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
@@ -167,7 +173,8 @@ func TestAPIServerAcceptsEveryRendering(t *testing.T) {
 			if err := yaml.Unmarshal([]byte(o.text), &object.Object); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.mapper.RESTMapping(object.GroupVersionKind().GroupKind(), object.GroupVersionKind().Version); meta.IsNoMatchError(err) {
+			if _, err := s.mapper.RESTMapping(object.GroupVersionKind().GroupKind(),
+				object.GroupVersionKind().Version); meta.IsNoMatchError(err) {
 				if core := strings.HasSuffix(object.GroupVersionKind().Group, ".k8s.io"); core && o.Kind != "HTTPRoute" {
 					t.Errorf("the API server does not know %s", object.GroupVersionKind())
 				}
@@ -180,7 +187,8 @@ func TestAPIServerAcceptsEveryRendering(t *testing.T) {
 			if o.Kind == "ServiceAccount" {
 				options.DryRun = nil // a pod is refused when its account is not there
 			}
-			if _, err := s.resource(t, object).Create(t.Context(), object, options); err != nil && !apierrors.IsAlreadyExists(err) {
+			if _, err := s.resource(t, object).Create(t.Context(), object, options); err != nil &&
+				!apierrors.IsAlreadyExists(err) {
 				t.Errorf("%s %s: %v", o.Kind, o.Metadata.Name, err)
 			}
 			made++
@@ -210,7 +218,8 @@ func TestAPIServerRefuses(t *testing.T) {
 
 	unknown := deployment()
 	_ = unstructured.SetNestedField(unknown.Object, true, "spec", "template", "spec", "automount")
-	if _, err := s.resource(t, unknown).Create(t.Context(), unknown, options); err == nil || !strings.Contains(err.Error(), "unknown field") {
+	if _, err := s.resource(t, unknown).Create(t.Context(), unknown, options); err == nil ||
+		!strings.Contains(err.Error(), "unknown field") {
 		t.Errorf("an unknown field is answered with %v", err)
 	}
 	s.warnings.take()
@@ -219,7 +228,8 @@ func TestAPIServerRefuses(t *testing.T) {
 	if _, err := s.resource(t, root).Create(t.Context(), root, options); err != nil {
 		t.Error(err)
 	}
-	if said := s.warnings.take(); !slices.ContainsFunc(said, func(w string) bool { return strings.Contains(w, "would violate PodSecurity") }) {
+	if said := s.warnings.take(); !slices.ContainsFunc(said,
+		func(w string) bool { return strings.Contains(w, "would violate PodSecurity") }) {
 		t.Errorf("a pod in the host's network gets the warnings %v", said)
 	}
 }

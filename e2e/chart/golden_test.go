@@ -32,7 +32,8 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got != string(want) {
-			t.Errorf("the rendering is not %s. If it should not be, run go generate ./chart and read the diff:\n%s", path, changes(t, string(want), got))
+			t.Errorf("the rendering is not %s. If it should not be, run go generate ./chart and read the diff:\n%s", path,
+				changes(t, string(want), got))
 		}
 	})
 	files, err := filepath.Glob("testdata/golden/*")
@@ -67,7 +68,10 @@ var hunk = regexp.MustCompile(`(?m)^@@ .* @@$`)
 // changes is a diff without line numbers.
 func changes(t *testing.T, from, to string) string {
 	t.Helper()
-	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{A: difflib.SplitLines(from), B: difflib.SplitLines(to), Context: 2})
+	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: difflib.SplitLines(from), B: difflib.SplitLines(to),
+		Context: 2,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,8 @@ func TestPeersAreFoundAndReached(t *testing.T) {
 		i := slices.IndexFunc(server.Ports, func(p corev1.ContainerPort) bool { return p.Name == "peer" })
 		rights := role(t, r, r.fullname(t))
 		mayAsk := rights != nil && slices.ContainsFunc(rights.Rules, func(rule rbacv1.PolicyRule) bool {
-			return slices.Equal(rule.Resources, []string{"endpointslices"}) && slices.Equal(rule.Verbs, []string{"list", "watch"})
+			return slices.Equal(rule.Resources, []string{"endpointslices"}) &&
+				slices.Equal(rule.Verbs, []string{"list", "watch"})
 		})
 		if !want[name] {
 			if len(services) != 1 || i >= 0 || mayAsk || strings.Contains(config, "peer-") {
@@ -60,7 +61,8 @@ func TestPeersAreFoundAndReached(t *testing.T) {
 			t.Fatalf("there are %d Services, a port: %t, the right to ask: %t", len(services), i >= 0, mayAsk)
 		}
 		service := decodeNamed[corev1.Service](t, r, "Service", setting(t, config, "peer-service"))
-		if spec := service.Spec; spec.ClusterIP != "None" || !spec.PublishNotReadyAddresses || len(spec.Ports) != 1 || spec.Ports[0].Name != "peer" {
+		if spec := service.Spec; spec.ClusterIP != "None" || !spec.PublishNotReadyAddresses || len(spec.Ports) != 1 ||
+			spec.Ports[0].Name != "peer" {
 			t.Errorf("the peers' Service is %+v", spec)
 		}
 		if listen := setting(t, config, "peer-listen"); listen != fmt.Sprintf(":%d", server.Ports[i].ContainerPort) {
@@ -82,14 +84,17 @@ func TestPeersAreLetInAndOthersAreNot(t *testing.T) {
 	server := labels.Set(decode[appsv1.Deployment](t, r, "Deployment").Spec.Template.Labels)
 	test := labels.Set(decode[corev1.Pod](t, r, "Pod").Labels)
 	only := func(peers []networkingv1.NetworkPolicyPeer) bool {
-		return len(peers) == 1 && peers[0].PodSelector != nil && peers[0].NamespaceSelector == nil && peers[0].IPBlock == nil &&
+		return len(peers) == 1 && peers[0].PodSelector != nil && peers[0].NamespaceSelector == nil &&
+			peers[0].IPBlock == nil &&
 			selector(t, peers[0].PodSelector).Matches(server) && !selector(t, peers[0].PodSelector).Matches(test)
 	}
-	in := slices.IndexFunc(np.Ingress, func(rule networkingv1.NetworkPolicyIngressRule) bool { return rule.Ports[0].Port.StrVal == "peer" })
+	in := slices.IndexFunc(np.Ingress,
+		func(rule networkingv1.NetworkPolicyIngressRule) bool { return rule.Ports[0].Port.StrVal == "peer" })
 	if in < 0 || !only(np.Ingress[in].From) {
 		t.Errorf("ingress is %+v, want the port peer for pods of the release only", np.Ingress)
 	}
-	out := slices.IndexFunc(np.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool { return rule.Ports[0].Port.IntValue() == 9400 })
+	out := slices.IndexFunc(np.Egress,
+		func(rule networkingv1.NetworkPolicyEgressRule) bool { return rule.Ports[0].Port.IntValue() == 9400 })
 	if out < 0 || !only(np.Egress[out].To) {
 		t.Errorf("egress is %+v, want the peers' port of pods of the release only", np.Egress)
 	}
@@ -105,7 +110,8 @@ func TestPodsAreSpread(t *testing.T) {
 		"placement": {apart: true, spread: true, nodes: true}, // affinity for nodes, and a spread of its own
 	} {
 		s := spec(name)
-		apart := s.Affinity != nil && s.Affinity.PodAntiAffinity != nil && len(s.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 1
+		apart := s.Affinity != nil && s.Affinity.PodAntiAffinity != nil &&
+			len(s.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 1
 		nodes := s.Affinity != nil && s.Affinity.NodeAffinity != nil
 		if apart != want.apart || (len(s.TopologySpreadConstraints) == 1) != want.spread || nodes != want.nodes {
 			t.Errorf("%s: affinity %+v, spread %+v", name, s.Affinity, s.TopologySpreadConstraints)
@@ -150,7 +156,8 @@ func TestGeneratedCertificatesAreThoseOfPeers(t *testing.T) {
 			}
 		}
 	}
-	if again := decodeNamed[corev1.Secret](t, renderNamed(t, "peers"), "Secret", peersSecret); string(again.Data["ca.crt"]) == string(secret.Data["ca.crt"]) {
+	if again := decodeNamed[corev1.Secret](t, renderNamed(t, "peers"), "Secret",
+		peersSecret); string(again.Data["ca.crt"]) == string(secret.Data["ca.crt"]) {
 		t.Error("two installations have the same authority")
 	}
 }
@@ -167,7 +174,10 @@ func verifyPeer(t *testing.T, data map[string][]byte, name string) *x509.Certifi
 		t.Fatal("ca.crt has no certificate")
 	}
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{
+			DNSName: name, Roots: roots,
+			KeyUsages: []x509.ExtKeyUsage{use},
+		}); err != nil {
 			t.Errorf("use %v: %v", use, err)
 		}
 	}
@@ -177,13 +187,17 @@ func verifyPeer(t *testing.T, data map[string][]byte, name string) *x509.Certifi
 // TestCertManagerMakesWhatIsMounted protects from: a Certificate whose Secret or
 // name nothing uses, and from an authority that a renewal replaces.
 func TestCertManagerMakesWhatIsMounted(t *testing.T) {
-	for name, issuer := range map[string]string{"peers-cert-manager": "Issuer/troupe-peers", "peers-issuer": "ClusterIssuer/internal"} {
+	for name, issuer := range map[string]string{
+		"peers-cert-manager": "Issuer/troupe-peers",
+		"peers-issuer":       "ClusterIssuer/internal",
+	} {
 		r := renderNamed(t, name)
 		cert := decodeNamed[cmv1.Certificate](t, r, "Certificate", "troupe-peers").Spec
 		if got := cert.IssuerRef.Kind + "/" + cert.IssuerRef.Name; got != issuer {
 			t.Errorf("%s: the issuer is %s, want %s", name, got, issuer)
 		}
-		if cert.SecretName != peersSecret || !slices.Equal(cert.DNSNames, []string{setting(t, r.config(t), "peer-cert-name")}) ||
+		if cert.SecretName != peersSecret || !slices.Equal(cert.DNSNames,
+			[]string{setting(t, r.config(t), "peer-cert-name")}) ||
 			!slices.Contains(cert.Usages, cmv1.UsageServerAuth) || !slices.Contains(cert.Usages, cmv1.UsageClientAuth) {
 			t.Errorf("%s: the certificate is %+v", name, cert)
 		}
@@ -196,7 +210,8 @@ func TestCertManagerMakesWhatIsMounted(t *testing.T) {
 	r := renderNamed(t, "peers-cert-manager")
 	ca := decodeNamed[cmv1.Certificate](t, r, "Certificate", "troupe-peers-ca").Spec
 	own := decodeNamed[cmv1.Issuer](t, r, "Issuer", "troupe-peers").Spec
-	if !ca.IsCA || own.CA == nil || own.CA.SecretName != ca.SecretName || ca.PrivateKey.RotationPolicy != cmv1.RotationPolicyNever {
+	if !ca.IsCA || own.CA == nil || own.CA.SecretName != ca.SecretName ||
+		ca.PrivateKey.RotationPolicy != cmv1.RotationPolicyNever {
 		t.Errorf("the authority is %+v, its issuer %+v", ca, own)
 	}
 }
@@ -221,7 +236,8 @@ func TestPeersKeepTrustingEachOther(t *testing.T) {
 		t.Error("an upgrade made other certificates")
 	}
 
-	h.patchPeers(t, fmt.Sprintf(`{"metadata":{"annotations":{"troupe.dev/renew-after":%q}}}`, time.Now().Format(time.DateOnly)))
+	h.patchPeers(t, fmt.Sprintf(`{"metadata":{"annotations":{"troupe.dev/renew-after":%q}}}`,
+		time.Now().Format(time.DateOnly)))
 	h.upgrade(t, three)
 	renewed := h.peers(t)
 	verifyPeer(t, renewed, name)
@@ -236,7 +252,8 @@ func TestPeersKeepTrustingEachOther(t *testing.T) {
 	}
 
 	// What an operator does whose keys are known to others.
-	if err := h.api.client.Resource(secrets).Namespace(h.namespace).Delete(t.Context(), peersSecret, metav1.DeleteOptions{}); err != nil {
+	if err := h.api.client.Resource(secrets).Namespace(h.namespace).Delete(t.Context(), peersSecret,
+		metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	h.upgrade(t, three)
@@ -247,7 +264,8 @@ func TestPeersKeepTrustingEachOther(t *testing.T) {
 }
 
 func equal(a, b map[string][]byte, keys ...string) bool {
-	return !slices.ContainsFunc(keys, func(key string) bool { return len(a[key]) == 0 || string(a[key]) != string(b[key]) })
+	return !slices.ContainsFunc(keys,
+		func(key string) bool { return len(a[key]) == 0 || string(a[key]) != string(b[key]) })
 }
 
 // peers returns the peers' Secret as it is in the cluster.
@@ -272,7 +290,8 @@ func (h *helm) peers(t *testing.T) map[string][]byte {
 
 func (h *helm) patchPeers(t *testing.T, patch string) {
 	t.Helper()
-	_, err := h.api.client.Resource(secrets).Namespace(h.namespace).Patch(t.Context(), peersSecret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	_, err := h.api.client.Resource(secrets).Namespace(h.namespace).Patch(t.Context(), peersSecret,
+		"application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,12 +101,14 @@ func TestServerHasATokenOnlyWhenItNeedsOne(t *testing.T) {
 			return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
 		})
 		config := r.config(t)
-		needs := strings.Contains(config, "auth: kubernetes\n") || strings.Contains(config, "kubernetes: \"auto\"\n") || r.hasPeers(t)
+		needs := strings.Contains(config, "auth: kubernetes\n") || strings.Contains(config, "kubernetes: \"auto\"\n") ||
+			r.hasPeers(t)
 		if mounted != needs {
 			t.Errorf("the token is mounted: %t, needed: %t", mounted, needs)
 		}
 		own := role(t, r, r.fullname(t))
-		patches := own != nil && slices.ContainsFunc(own.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "pods") })
+		patches := own != nil &&
+			slices.ContainsFunc(own.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "pods") })
 		if reports := strings.Contains(config, "kubernetes: \"auto\"\n"); reports != patches {
 			t.Errorf("pods report: %t, and there is a right for it: %t", reports, patches)
 		}
@@ -246,13 +248,15 @@ func TestSelectorsChooseServersOnly(t *testing.T) {
 			"Service":    labels.SelectorFromSet(decodeNamed[corev1.Service](t, r, "Service", deployment.Name).Spec.Selector),
 		}
 		if r.hasPeers(t) {
-			selectors["peers"] = labels.SelectorFromSet(decodeNamed[corev1.Service](t, r, "Service", deployment.Name+"-peers").Spec.Selector)
+			selectors["peers"] = labels.SelectorFromSet(decodeNamed[corev1.Service](t, r, "Service",
+				deployment.Name+"-peers").Spec.Selector)
 		}
 		if len(r.find("NetworkPolicy")) > 0 {
 			selectors["NetworkPolicy"] = selector(t, &decode[networkingv1.NetworkPolicy](t, r, "NetworkPolicy").Spec.PodSelector)
 		}
 		if len(r.find("PodDisruptionBudget")) > 0 {
-			selectors["PodDisruptionBudget"] = selector(t, decode[policyv1.PodDisruptionBudget](t, r, "PodDisruptionBudget").Spec.Selector)
+			selectors["PodDisruptionBudget"] = selector(t, decode[policyv1.PodDisruptionBudget](t, r,
+				"PodDisruptionBudget").Spec.Selector)
 		}
 		if len(r.find("PodMonitor")) > 0 {
 			selectors["PodMonitor"] = selector(t, &decode[monitoringv1.PodMonitor](t, r, "PodMonitor").Spec.Selector)
@@ -351,9 +355,11 @@ func TestMetricsAreForThoseWhoAreNamed(t *testing.T) {
 // TestScaleDownWaitsForDrains protects from: an autoscaler that takes away pod
 // after pod while the first still drains, or a behavior the API server refuses.
 func TestScaleDownWaitsForDrains(t *testing.T) {
-	hpa := decode[autoscalingv2.HorizontalPodAutoscaler](t, renderNamed(t, "autoscaling-sessions"), "HorizontalPodAutoscaler")
+	hpa := decode[autoscalingv2.HorizontalPodAutoscaler](t, renderNamed(t, "autoscaling-sessions"),
+		"HorizontalPodAutoscaler")
 	down := hpa.Spec.Behavior.ScaleDown
-	if len(down.Policies) != 1 || down.Policies[0].Value != 1 || down.Policies[0].PeriodSeconds != 1800 || *down.StabilizationWindowSeconds != 1800 {
+	if len(down.Policies) != 1 || down.Policies[0].Value != 1 || down.Policies[0].PeriodSeconds != 1800 ||
+		*down.StabilizationWindowSeconds != 1800 {
 		t.Errorf("with a drain of 1800 s the behavior is %+v, %+v", down, down.Policies)
 	}
 	deployment := decode[appsv1.Deployment](t, renderNamed(t, "autoscaling-sessions"), "Deployment")

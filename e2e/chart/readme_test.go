@@ -59,7 +59,8 @@ func readme(t *testing.T) ([]byte, error) {
 	meta := loadChart(t).Metadata
 	var out bytes.Buffer
 	err = tmpl.Execute(&out, map[string]any{
-		"Version": meta.Version, "AppVersion": meta.AppVersion, "Description": meta.Description, "KubeVersion": strings.TrimSuffix(meta.KubeVersion, "-0"), "Values": rows,
+		"Version": meta.Version, "AppVersion": meta.AppVersion, "Description": meta.Description,
+		"KubeVersion": strings.TrimSuffix(meta.KubeVersion, "-0"), "Values": rows,
 	})
 	return out.Bytes(), err
 }
@@ -130,7 +131,8 @@ func TestDocumentedTagIsTheCharts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags := regexp.MustCompile(`REGISTRY/troupe/(?:trouped|runner):(\S+?)[ \x60\n]`).FindAllStringSubmatch(string(text), -1)
+		tags := regexp.MustCompile(`REGISTRY/troupe/(?:trouped|runner):(\S+?)[ \x60\n]`).FindAllStringSubmatch(string(text),
+			-1)
 		for _, tag := range tags {
 			if tag[1] != want {
 				t.Errorf("%s builds the tag %s, the chart asks for %s", page, tag[1], want)

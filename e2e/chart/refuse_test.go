@@ -25,7 +25,10 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"terminationGracePeriodSeconds: 10", "additional properties 'terminationGracePeriodSeconds' not allowed"},
 		{"drain: {graceSeconds: 10}", "at '/drain': additional properties 'graceSeconds' not allowed"},
 		{"networkPolicy: {egress: {excpt: []}}", "at '/networkPolicy/egress': additional properties 'excpt' not allowed"},
-		{"runner: {securityContext: {privileged: true}}", "at '/runner/securityContext': additional properties 'privileged' not allowed"},
+		{
+			"runner: {securityContext: {privileged: true}}",
+			"at '/runner/securityContext': additional properties 'privileged' not allowed",
+		},
 		{"tolerations: [{efect: NoSchedule}]", "at '/tolerations/0': additional properties 'efect' not allowed"},
 		{"ingress: null", "missing property 'ingress'"},
 		// What trouped or Kubernetes would refuse.
@@ -34,19 +37,36 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"limits: {drainOutputSeconds: 2}", "at '/limits': additional properties 'drainOutputSeconds' not allowed"},
 		{"limits: {streamTimeoutSeconds: 5m}", "at '/limits/streamTimeoutSeconds': got string, want integer"},
 		{"limits: {transcriptBudgetBytes: 10000}", "limits.transcriptBudgetBytes (10000) must hold at least the output of one execution, limits.maxOutputBytes (10485760)"},
-		{"limits: {maxMemoryBytes: 2147483648}", "limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)"},
+		{
+			"limits: {maxMemoryBytes: 2147483648}",
+			"limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)",
+		},
 		{"drain: {timeoutSeconds: 0}", "at '/drain/timeoutSeconds': minimum: got 0, want 1"},
 		{"runner: {securityContext: {runAsUser: 0}}", "at '/runner/securityContext/runAsUser': minimum: got 0, want 1"},
-		{"runner: {securityContext: {seccompProfile: {type: Unconfined}}}", "at '/runner/securityContext/seccompProfile/type': value must be one of 'RuntimeDefault', 'Localhost'"},
+		{
+			"runner: {securityContext: {seccompProfile: {type: Unconfined}}}",
+			"at '/runner/securityContext/seccompProfile/type': value must be one of 'RuntimeDefault', 'Localhost'",
+		},
 		{"runner: {workspace: {sizeLimit: lots}}", "at '/runner/workspace/sizeLimit'"},
-		{"runner: {workspace: {volumeSource: {emptyDir: {}}}}", "runner.workspace.volumeSource is for other volumes than an emptyDir"},
+		{
+			"runner: {workspace: {volumeSource: {emptyDir: {}}}}",
+			"runner.workspace.volumeSource is for other volumes than an emptyDir",
+		},
 		{"image: {digest: latest}", "at '/image/digest'"},
 		{"server: {logLevel: loud}", "at '/server/logLevel': value must be one of 'debug', 'info', 'warn', 'error'"},
-		{"{tracing: {endpoint: http://c:4318, sampleRatio: 0.5}, server: {env: [{name: OTEL_TRACES_SAMPLER, value: always_on}]}}",
-			"server.env: OTEL_TRACES_SAMPLER contradicts tracing.sampleRatio"},
-		{"server: {env: [{name: TROUPE_DRAIN_TIMEOUT, value: 1h}]}", "server.env: TROUPE_DRAIN_TIMEOUT would win over the value that the chart renders"},
+		{
+			"{tracing: {endpoint: http://c:4318, sampleRatio: 0.5}, server: {env: [{name: OTEL_TRACES_SAMPLER, value: always_on}]}}",
+			"server.env: OTEL_TRACES_SAMPLER contradicts tracing.sampleRatio",
+		},
+		{
+			"server: {env: [{name: TROUPE_DRAIN_TIMEOUT, value: 1h}]}",
+			"server.env: TROUPE_DRAIN_TIMEOUT would win over the value that the chart renders",
+		},
 		{"commands: {allow: [bin/true]}", "at '/commands/allow/0'"},
-		{"commands: {allow: [/bin/../bin/true]}", "commands.allow: /bin/../bin/true must be written without . and .., as /bin/true"},
+		{
+			"commands: {allow: [/bin/../bin/true]}",
+			"commands.allow: /bin/../bin/true must be written without . and .., as /bin/true",
+		},
 		{"commands: {env: {COUNT: 1}}", "at '/commands/env/COUNT': got number, want string"},
 		{"auth: {mode: password}", "at '/auth/mode': value must be one of 'token', 'kubernetes', 'none'"},
 		{"service: {port: 70000}", "at '/service/port': maximum: got 70,000, want 65,535"},
@@ -54,54 +74,138 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"limits: {streamTimeoutSeconds: 99999999999}", "at '/limits/streamTimeoutSeconds': maximum: got"},
 		{"drain: {timeoutSeconds: 99999999999}", "at '/drain/timeoutSeconds': maximum"},
 		{"drain: {preStopSeconds: 1000000}", "at '/drain/preStopSeconds': maximum"},
-		{"server: {resources: {requests: {memory: 1Gi}}}", "server.resources.requests.memory (1Gi) must not be above server.resources.limits.memory (256Mi)"},
-		{"runner: {resources: {requests: {cpu: 1500m}, limits: {cpu: 1}}}", "runner.resources.requests.cpu (1500m) must not be above runner.resources.limits.cpu (1)"},
+		{
+			"server: {resources: {requests: {memory: 1Gi}}}",
+			"server.resources.requests.memory (1Gi) must not be above server.resources.limits.memory (256Mi)",
+		},
+		{
+			"runner: {resources: {requests: {cpu: 1500m}, limits: {cpu: 1}}}",
+			"runner.resources.requests.cpu (1500m) must not be above runner.resources.limits.cpu (1)",
+		},
 		{"auth: {token: {existingSecret: Foo_Bar}}", "at '/auth/token/existingSecret'"},
 		{"serviceAccount: {name: Foo_}", "at '/serviceAccount/name'"},
 		{"networkPolicy: {egress: {except: [999.1.1.1/99]}}", "at '/networkPolicy/egress/except/0'"},
 		{"networkPolicy: {ingressFrom: [{ipBlock: {cidr: 10.0.0.0/33}}]}", "at '/networkPolicy/ingressFrom/0/ipBlock/cidr'"},
-		{"server: {securityContext: {seccompProfile: {type: Localhost}}}", "at '/server/securityContext/seccompProfile': missing property 'localhostProfile'"},
-		{"runner: {securityContext: {appArmorProfile: {type: RuntimeDefault, localhostProfile: a}}}", "at '/runner/securityContext/appArmorProfile'"},
-		{"httpRoute: {timeouts: {request: 1m, backendRequest: 1m1ms}}", "httpRoute.timeouts.backendRequest (1m1ms) must not be above httpRoute.timeouts.request (1m)"},
+		{
+			"server: {securityContext: {seccompProfile: {type: Localhost}}}",
+			"at '/server/securityContext/seccompProfile': missing property 'localhostProfile'",
+		},
+		{
+			"runner: {securityContext: {appArmorProfile: {type: RuntimeDefault, localhostProfile: a}}}",
+			"at '/runner/securityContext/appArmorProfile'",
+		},
+		{
+			"httpRoute: {timeouts: {request: 1m, backendRequest: 1m1ms}}",
+			"httpRoute.timeouts.backendRequest (1m1ms) must not be above httpRoute.timeouts.request (1m)",
+		},
 		{"commands: {passEnv: [KEY]}", "commands.passEnv: KEY is not in server.env"},
-		{"auth: {mode: kubernetes, kubernetes: {grantTo: [{kind: User, name: a, namespace: b}]}}", "auth.kubernetes.grantTo: a User such as a has no namespace"},
+		{
+			"auth: {mode: kubernetes, kubernetes: {grantTo: [{kind: User, name: a, namespace: b}]}}",
+			"auth.kubernetes.grantTo: a User such as a has no namespace",
+		},
 		// What would let everyone in.
 		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
-		{"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}", "auth.mode none would let everyone who reaches the LoadBalancer run commands"},
-		{"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}", "auth.mode none would let everyone who reaches the gateway run commands"},
+		{
+			"auth: {mode: none}\ningress: {enabled: false}\nservice: {type: LoadBalancer}",
+			"auth.mode none would let everyone who reaches the LoadBalancer run commands",
+		},
+		{
+			"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}",
+			"auth.mode none would let everyone who reaches the gateway run commands",
+		},
 		// What would undo "restricted", or show commands the tokens.
-		{"runner: {volumes: [{name: host, hostPath: {path: /}}]}", "runner.volumes: hostPath is not among the volumes of restricted pods: configMap, csi"},
-		{"runner: {volumes: [{name: share, nfs: {server: a, path: /}}]}", "runner.volumes: nfs is not among the volumes of restricted pods"},
-		{"runner: {workspace: {volumeSource: {hostPath: {path: /}}}}", "runner.workspace.volumeSource: hostPath is not among the volumes of restricted pods"},
-		{"podAnnotations: {container.apparmor.security.beta.kubernetes.io/runner: unconfined}", "podAnnotations: container.apparmor.security.beta.kubernetes.io/runner can disable AppArmor"},
-		{"runner: {volumeMounts: [{name: config, mountPath: /x}]}", "runner.volumeMounts: config is a volume of the chart, which"},
-		{"runner: {volumeMounts: [{name: api-token, mountPath: /x}]}", "runner.volumeMounts: api-token is a volume of the chart, which"},
-		{"runner: {volumeMounts: [{name: data, mountPath: /x}]}", "runner.volumeMounts: data is a volume of the chart, which"},
+		{
+			"runner: {volumes: [{name: host, hostPath: {path: /}}]}",
+			"runner.volumes: hostPath is not among the volumes of restricted pods: configMap, csi",
+		},
+		{
+			"runner: {volumes: [{name: share, nfs: {server: a, path: /}}]}",
+			"runner.volumes: nfs is not among the volumes of restricted pods",
+		},
+		{
+			"runner: {workspace: {volumeSource: {hostPath: {path: /}}}}",
+			"runner.workspace.volumeSource: hostPath is not among the volumes of restricted pods",
+		},
+		{
+			"podAnnotations: {container.apparmor.security.beta.kubernetes.io/runner: unconfined}",
+			"podAnnotations: container.apparmor.security.beta.kubernetes.io/runner can disable AppArmor",
+		},
+		{
+			"runner: {volumeMounts: [{name: config, mountPath: /x}]}",
+			"runner.volumeMounts: config is a volume of the chart, which",
+		},
+		{
+			"runner: {volumeMounts: [{name: api-token, mountPath: /x}]}",
+			"runner.volumeMounts: api-token is a volume of the chart, which",
+		},
+		{
+			"runner: {volumeMounts: [{name: data, mountPath: /x}]}",
+			"runner.volumeMounts: data is a volume of the chart, which",
+		},
 		{"runner: {volumes: [{name: run, emptyDir: {}}]}", "runner.volumes: run is a volume of the chart's"},
 		{"podAnnotations: {checksum/config: a}", "podAnnotations: checksum/config is rendered by the chart"},
 		{"tests: {image: {tag: \"1\"}}", "have no effect without tests.image.repository"},
 		// What would have no effect, or the wrong one.
-		{"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}", "auth.kubernetes.grantTo has no effect with auth.mode token"},
-		{"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}", "at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'"},
-		{"auth: {mode: kubernetes, token: {existingSecret: a}}", "auth.token.existingSecret has no effect with auth.mode kubernetes"},
-		{"auth: {token: {existingSecret: troupe-tokens}}", "auth.token.existingSecret names the Secret that this release generates"},
+		{
+			"auth: {kubernetes: {grantTo: [{kind: User, name: a}]}}",
+			"auth.kubernetes.grantTo has no effect with auth.mode token",
+		},
+		{
+			"auth: {kubernetes: {grantTo: [{kind: Role, name: a}]}}",
+			"at '/auth/kubernetes/grantTo/0/kind': value must be one of 'ServiceAccount', 'User', 'Group'",
+		},
+		{
+			"auth: {mode: kubernetes, token: {existingSecret: a}}",
+			"auth.token.existingSecret has no effect with auth.mode kubernetes",
+		},
+		{
+			"auth: {token: {existingSecret: troupe-tokens}}",
+			"auth.token.existingSecret names the Secret that this release generates",
+		},
 		{"httpRoute: {enabled: true}", "httpRoute.parentRefs must name a gateway"},
 		{"peers: {tls: {mode: secret}}", "peers.tls.existingSecret must name the Secret"},
 		{"peers: {tls: {existingSecret: a}}", "peers.tls.existingSecret has no effect with peers.tls.mode generated"},
-		{"peers: {tls: {mode: secret, existingSecret: troupe-peers}}", "peers.tls.existingSecret names the Secret that this release generates"},
+		{
+			"peers: {tls: {mode: secret, existingSecret: troupe-peers}}",
+			"peers.tls.existingSecret names the Secret that this release generates",
+		},
 		{"peers: {tls: {issuerRef: {name: a}}}", "peers.tls.issuerRef has no effect with peers.tls.mode generated"},
 		{"peers: {tls: {mode: plain}}", "at '/peers/tls/mode'"},
 		{"podMonitor: {enabled: true}", "podMonitor.enabled needs networkPolicy.metricsFrom"},
-		{"autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}", "autoscaling.minReplicas (4) must not be above autoscaling.maxReplicas (3)"},
-		{"autoscaling: {enabled: true, target: 101}", "autoscaling.target (101 sessions) must not be above limits.maxSessions (100)"},
-		{"autoscaling: {enabled: true, metric: cpu}\nrunner: {resources: {requests: null}}", "set requests.cpu in server.resources and runner.resources"},
-		{"podDisruptionBudget: {minAvailable: 1}", "podDisruptionBudget.minAvailable 1 with 1 replicas would block every node drain forever"},
-		{"podDisruptionBudget: {minAvailable: 50%}", "podDisruptionBudget.minAvailable 50% with 1 replicas would block every node drain forever"},
-		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 67%}", "podDisruptionBudget.minAvailable 67% with 3 replicas would block"},
-		{"autoscaling: {enabled: true, minReplicas: 2}\npodDisruptionBudget: {minAvailable: 51%}", "podDisruptionBudget.minAvailable 51% with 2 replicas would block"},
+		{
+			"autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}",
+			"autoscaling.minReplicas (4) must not be above autoscaling.maxReplicas (3)",
+		},
+		{
+			"autoscaling: {enabled: true, target: 101}",
+			"autoscaling.target (101 sessions) must not be above limits.maxSessions (100)",
+		},
+		{
+			"autoscaling: {enabled: true, metric: cpu}\nrunner: {resources: {requests: null}}",
+			"set requests.cpu in server.resources and runner.resources",
+		},
+		{
+			"podDisruptionBudget: {minAvailable: 1}",
+			"podDisruptionBudget.minAvailable 1 with 1 replicas would block every node drain forever",
+		},
+		{
+			"podDisruptionBudget: {minAvailable: 50%}",
+			"podDisruptionBudget.minAvailable 50% with 1 replicas would block every node drain forever",
+		},
+		{
+			"replicaCount: 3\npodDisruptionBudget: {minAvailable: 67%}",
+			"podDisruptionBudget.minAvailable 67% with 3 replicas would block",
+		},
+		{
+			"autoscaling: {enabled: true, minReplicas: 2}\npodDisruptionBudget: {minAvailable: 51%}",
+			"podDisruptionBudget.minAvailable 51% with 2 replicas would block",
+		},
 		{"podDisruptionBudget: {maxUnavailable: 0}", "at '/podDisruptionBudget/maxUnavailable'"},
 		{"podDisruptionBudget: {minAvailable: 100%}", "at '/podDisruptionBudget/minAvailable'"},
-		{"replicaCount: 3\npodDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}", "podDisruptionBudget takes minAvailable or maxUnavailable, not both"},
+		{
+			"replicaCount: 3\npodDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}",
+			"podDisruptionBudget takes minAvailable or maxUnavailable, not both",
+		},
 	} {
 		_, err := render(loadChart(t), parse(t, c.values))
 		if err == nil {
@@ -120,7 +224,10 @@ func TestImagesMustBeNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = render(c, nil)
-	for _, says := range []string{"image.repository=REGISTRY/troupe/trouped", "runner.image.repository=REGISTRY/troupe/runner", "docs/images.md", c.Metadata.AppVersion} {
+	for _, says := range []string{
+		"image.repository=REGISTRY/troupe/trouped",
+		"runner.image.repository=REGISTRY/troupe/runner", "docs/images.md", c.Metadata.AppVersion,
+	} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("without images helm says %v, want %s", err, says)
 		}
@@ -130,8 +237,10 @@ func TestImagesMustBeNamed(t *testing.T) {
 // TestBudgetsThatAllowADrainAreTaken: one pod more would be refused.
 func TestBudgetsThatAllowADrainAreTaken(t *testing.T) {
 	for _, text := range []string{
-		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 1}", "replicaCount: 2\npodDisruptionBudget: {minAvailable: 50%}",
-		"replicaCount: 3\npodDisruptionBudget: {minAvailable: 66%}", "replicaCount: 0\npodDisruptionBudget: {minAvailable: 50%}",
+		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 1}",
+		"replicaCount: 2\npodDisruptionBudget: {minAvailable: 50%}",
+		"replicaCount: 3\npodDisruptionBudget: {minAvailable: 66%}",
+		"replicaCount: 0\npodDisruptionBudget: {minAvailable: 50%}",
 	} {
 		if _, err := render(loadChart(t), parse(t, text)); err != nil {
 			t.Errorf("%s\nis refused with: %v", text, err)
@@ -223,7 +332,8 @@ func TestSchemaIsClosed(t *testing.T) {
 // TestLintIsClean is helm lint --strict, over every file of values.
 func TestLintIsClean(t *testing.T) {
 	for name, text := range values(t) {
-		linter := lint.AllWithKubeVersion(chartDir, chartutil.CoalesceTables(parse(t, text), parse(t, images)), namespace, &chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
+		linter := lint.AllWithKubeVersion(chartDir, chartutil.CoalesceTables(parse(t, text), parse(t, images)), namespace,
+			&chartutil.KubeVersion{Version: "v1.37.2", Major: "1", Minor: "37"})
 		for _, m := range linter.Messages {
 			if m.Severity > 1 { // 1 is information: an icon is recommended
 				t.Errorf("%s: %v", name, m)

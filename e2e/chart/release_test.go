@@ -81,7 +81,8 @@ var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 // tokens returns the generated Secret's data as it is in the cluster.
 func (h *helm) tokens(t *testing.T) string {
 	t.Helper()
-	secret, err := h.api.client.Resource(secrets).Namespace(h.namespace).Get(t.Context(), "troupe-tokens", metav1.GetOptions{})
+	secret, err := h.api.client.Resource(secrets).Namespace(h.namespace).Get(t.Context(), "troupe-tokens",
+		metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return ""
 	}
@@ -96,7 +97,8 @@ func (h *helm) tokens(t *testing.T) string {
 func (h *helm) setTokens(t *testing.T, data string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"data":{"tokens":%q}}`, data)
-	if _, err := h.api.client.Resource(secrets).Namespace(h.namespace).Patch(t.Context(), "troupe-tokens", "application/merge-patch+json", []byte(patch), metav1.PatchOptions{}); err != nil {
+	if _, err := h.api.client.Resource(secrets).Namespace(h.namespace).Patch(t.Context(), "troupe-tokens",
+		"application/merge-patch+json", []byte(patch), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -156,7 +156,8 @@ func decode[T any](t testing.TB, r *rendering, kind string) *T {
 // decodeNamed reads an object that is one of several of its kind.
 func decodeNamed[T any](t testing.TB, r *rendering, kind, name string) *T {
 	t.Helper()
-	return decodeOnly[T](t, slices.DeleteFunc(r.find(kind), func(o object) bool { return o.Metadata.Name != name }), kind+" "+name)
+	return decodeOnly[T](t, slices.DeleteFunc(r.find(kind), func(o object) bool { return o.Metadata.Name != name }),
+		kind+" "+name)
 }
 
 func decodeOnly[T any](t testing.TB, found []object, what string) *T {

@@ -55,7 +55,8 @@ func generated(t *testing.T, r *rendering) *corev1.Secret {
 func TestVolumesOfTheChartAreReserved(t *testing.T) {
 	_, spec := container(t, renderNamed(t, "default"), "runner")
 	for _, v := range spec.Volumes {
-		if _, err := render(loadChart(t), parse(t, "runner: {volumeMounts: [{name: "+v.Name+", mountPath: /x}]}")); err == nil {
+		if _, err := render(loadChart(t),
+			parse(t, "runner: {volumeMounts: [{name: "+v.Name+", mountPath: /x}]}")); err == nil {
 			t.Errorf("a command may mount %s", v.Name)
 		}
 	}

@@ -108,7 +108,8 @@ func peerArgs(t *testing.T, dir, certName string) []string {
 	secret := decodeNamed[corev1.Secret](t, r, "Secret", peersSecret)
 	return []string{
 		"--peer-listen", "127.0.0.1:0", "--peer-cert", write(t, dir, "tls.crt", string(secret.Data["tls.crt"])),
-		"--peer-key", write(t, dir, "tls.key", string(secret.Data["tls.key"])), "--peer-ca", write(t, dir, "ca.crt", string(secret.Data["ca.crt"])),
+		"--peer-key", write(t, dir, "tls.key", string(secret.Data["tls.key"])), "--peer-ca",
+		write(t, dir, "ca.crt", string(secret.Data["ca.crt"])),
 	}
 }
 
@@ -146,7 +147,8 @@ func TestDefaultsAreThoseOfTrouped(t *testing.T) {
 	limits := text[strings.Index(text, "Limits ("):strings.Index(text, "Kubernetes: --kubernetes")]
 	flag := regexp.MustCompile(` --([a-z-]+) (?:number|bytes|duration) [^$]*\(\$[A-Z_]+\)(?: \(default ([^)]+)\))?`)
 	config := renderNamed(t, "default").config(t)
-	found := flag.FindAllStringSubmatch(limits+text[strings.Index(text, "--ping-interval"):strings.Index(text, "Access:")], -1)
+	found := flag.FindAllStringSubmatch(limits+text[strings.Index(text, "--ping-interval"):strings.Index(text, "Access:")],
+		-1)
 	if len(found) != 14 {
 		t.Errorf("--help has %d limits, the chart 14: %v", len(found), found)
 	}

@@ -60,7 +60,8 @@ func TestEveryFieldIsKnown(t *testing.T) {
 			if err := strict([]byte(o.text), into()); err != nil {
 				t.Errorf("%s %s: %v", o.Kind, o.Metadata.Name, err)
 			}
-			// A hook of another event is another object: the generated Secret has one to be made and one to be removed.
+			// A hook of another event is another object: the generated Secret has one to be made and one to
+			// be removed.
 			if id := o.Kind + "/" + o.Metadata.Name + " " + o.Metadata.Annotations["helm.sh/hook"]; names[id] {
 				t.Errorf("%s is there twice", id)
 			} else {
@@ -91,11 +92,14 @@ func strict(text []byte, into any) error {
 func TestLongWebSocketsPassTheGateway(t *testing.T) {
 	r := renderNamed(t, "gateway")
 	route := decode[gatewayv1.HTTPRoute](t, r, "HTTPRoute")
-	i := slices.IndexFunc(route.Spec.Rules, func(rule gatewayv1.HTTPRouteRule) bool { return *rule.Matches[0].Path.Value == "/ws" })
-	if i < 0 || route.Spec.Rules[i].Timeouts == nil || *route.Spec.Rules[i].Timeouts.Request != "0s" || *route.Spec.Rules[i].Timeouts.BackendRequest != "0s" {
+	i := slices.IndexFunc(route.Spec.Rules,
+		func(rule gatewayv1.HTTPRouteRule) bool { return *rule.Matches[0].Path.Value == "/ws" })
+	if i < 0 || route.Spec.Rules[i].Timeouts == nil || *route.Spec.Rules[i].Timeouts.Request != "0s" ||
+		*route.Spec.Rules[i].Timeouts.BackendRequest != "0s" {
 		t.Errorf("the rules are %+v, want timeouts of 0s for /ws", route.Spec.Rules)
 	}
-	if port := decode[corev1.Service](t, r, "Service").Spec.Ports[0]; port.AppProtocol == nil || *port.AppProtocol != "kubernetes.io/ws" {
+	if port := decode[corev1.Service](t, r, "Service").Spec.Ports[0]; port.AppProtocol == nil ||
+		*port.AppProtocol != "kubernetes.io/ws" {
 		t.Errorf("the port does not say that it speaks WebSocket: %+v", port)
 	}
 }

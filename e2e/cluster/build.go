@@ -43,8 +43,8 @@ var programs = []program{
 const (
 	legoModule  = "github.com/go-acme/lego/v5"
 	legoVersion = "v5.4.1"
-	// legoCopy is where the rest is put, from e2e/programs. Neither Go's patterns, nor git, nor an editor's
-	// search look into .cache.
+	// legoCopy is where the rest is put, from e2e/programs. Neither Go's patterns, nor git, nor an
+	// editor's search look into .cache.
 	legoCopy = "../../.cache/lego-" + legoVersion
 )
 

@@ -33,7 +33,10 @@ func kubectl(ctx context.Context, t *testing.T, c *Cluster, stdin string, args .
 
 // get asks the ingress, from this process, for the test's page.
 func get(ctx context.Context, c *Cluster) (string, error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: c.DialContext, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := &http.Client{
+		Transport: &http.Transport{DialContext: c.DialContext, DisableKeepAlives: true},
+		Timeout:   5 * time.Second,
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+IngressAddress+"/", http.NoBody)
 	if err != nil {
 		return "", err

@@ -156,7 +156,8 @@ func TestReusedPIDIsNotKilled(t *testing.T) {
 
 func TestNodeNames(t *testing.T) {
 	for name, want := range map[string]int{
-		"node1": 1, "node9": 9, "node0": 0, "node10": 0, "node01": 0, "node1x": 0, "net": 0, "": 0, "node-1": 0, "../node1": 0,
+		"node1": 1, "node9": 9, "node0": 0, "node10": 0, "node01": 0, "node1x": 0, "net": 0, "": 0, "node-1": 0,
+		"../node1": 0,
 	} {
 		if got := nodeNumber(name); got != want {
 			t.Errorf("%q is node %d, want %d", name, got, want)
@@ -201,7 +202,10 @@ func TestEveryImageInTheDirectoryIsImported(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{c.image("pause"), c.image("debian"), c.image("traefik"), c.image("metrics-server"), c.image("trouped")}
+	want := []string{
+		c.image("pause"), c.image("debian"), c.image("traefik"), c.image("metrics-server"),
+		c.image("trouped"),
+	}
 	if got := c.imageTarballs(); !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
@@ -247,12 +251,14 @@ func TestMissingPackagesAreNamed(t *testing.T) {
 	c := open(t)
 	saved := requirements
 	defer func() { requirements = saved }()
-	requirements = append(slices.Clone(saved), requirement{"no-such-program", "no-such-package"}, requirement{"/no/such/file", "no-such-package"})
+	requirements = append(slices.Clone(saved), requirement{"no-such-program", "no-such-package"},
+		requirement{"/no/such/file", "no-such-package"})
 	missing := c.MissingPackages()
 	if n := len(missing); n == 0 || missing[n-1] != "no-such-package" || slices.Index(missing, "no-such-package") != n-1 {
 		t.Errorf("missing: %v", missing)
 	}
-	if err := c.checkPackages(); err == nil || !strings.Contains(err.Error(), "apt-get install") || !strings.Contains(err.Error(), "no-such-package") {
+	if err := c.checkPackages(); err == nil || !strings.Contains(err.Error(), "apt-get install") ||
+		!strings.Contains(err.Error(), "no-such-package") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -128,7 +128,10 @@ func machineState(t *testing.T) string {
 		content, err := os.ReadFile(file)
 		fmt.Fprintf(&b, "%s: %s %v\n", file, content, err)
 	}
-	for _, dir := range []string{"/etc/cni", "/var/lib/cni", "/var/lib/kubelet", "/var/lib/containerd", "/var/log/pods", "/run/containerd", "/run/netns"} {
+	for _, dir := range []string{
+		"/etc/cni", "/var/lib/cni", "/var/lib/kubelet", "/var/lib/containerd", "/var/log/pods",
+		"/run/containerd", "/run/netns",
+	} {
 		_, err := os.Stat(dir)
 		fmt.Fprintln(&b, dir, err == nil)
 	}

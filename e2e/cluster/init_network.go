@@ -29,7 +29,8 @@ const (
 func clientLinks() []string {
 	links := []string{
 		"link set lo up",
-		// With an address of its own: it would take the lowest of its ports', and change it when that node loses its power.
+		// With an address of its own: it would take the lowest of its ports', and change it when that
+		// node loses its power.
 		"link add dev " + clientBridge + " address 02:00:00:00:00:fe type bridge",
 		"link set " + clientBridge + " up",
 		"addr add " + ClientAddress + "/24 dev " + clientBridge,

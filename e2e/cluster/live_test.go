@@ -109,7 +109,10 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: web}
-spec: {rules: [{host: web.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+spec:
+  rules:
+  - host: web.test
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
 `
 
 // TestCluster is the life of one cluster: it comes up, serves through its
@@ -144,7 +147,8 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("pods reach a server in the clients' network, and nothing beyond", func(t *testing.T) { testRoutes(ctx, t, c) })
 	t.Run("pods find services by name", func(t *testing.T) {
-		out := kubectl(ctx, t, c, "", "exec", "deployment/web", "--", "getent", "hosts", "web.default.svc.cluster.local", "web")
+		out := kubectl(ctx, t, c, "", "exec", "deployment/web", "--", "getent", "hosts", "web.default.svc.cluster.local",
+			"web")
 		if n := strings.Count(out, "web.default.svc.cluster.local"); n != 2 {
 			t.Errorf("%d of 2 names: %q", n, out)
 		}
@@ -169,7 +173,8 @@ func TestCluster(t *testing.T) {
 		cmd := exec.CommandContext(ctx, os.Args[0])
 		cmd.Env = append(os.Environ(), helperEnv+"=enter", "TROUPE_CLUSTER="+c.dir)
 		out, err := cmd.CombinedOutput()
-		if want := "10.99.0.2"; err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), c.Kubeconfig()) {
+		if want := "10.99.0.2"; err != nil || !strings.Contains(string(out), want) ||
+			!strings.Contains(string(out), c.Kubeconfig()) {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
@@ -214,7 +219,8 @@ func testRoutes(ctx context.Context, t *testing.T, c *Cluster) {
 		t.Errorf("got %q", line)
 	}
 	// An answer, and not silence until some timeout.
-	cmd := command(ctx, t, c, "kubectl", "exec", "deployment/web", "--", "bash", "-c", "echo hello > /dev/tcp/192.0.2.1/80")
+	cmd := command(ctx, t, c, "kubectl", "exec", "deployment/web", "--", "bash", "-c",
+		"echo hello > /dev/tcp/192.0.2.1/80")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "No route to host") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -223,7 +229,8 @@ func testRoutes(ctx context.Context, t *testing.T, c *Cluster) {
 func testAudit(ctx context.Context, t *testing.T, c *Cluster) {
 	token := strings.TrimSpace(kubectl(ctx, t, c, "", "create", "token", "default"))
 	cmd := command(ctx, t, c, "kubectl", "--kubeconfig=/dev/null", "--server=https://"+APIServer,
-		"--certificate-authority="+c.run("shared", "ca.crt"), "--token="+token, "get", "--raw", "/api/v1/namespaces/kube-system/secrets/none")
+		"--certificate-authority="+c.run("shared", "ca.crt"), "--token="+token, "get", "--raw",
+		"/api/v1/namespaces/kube-system/secrets/none")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "Forbidden") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -231,7 +238,8 @@ func testAudit(ctx context.Context, t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(log), `"username":"system:serviceaccount:default:default"`) || !strings.Contains(string(log), "secrets/none") {
+	if !strings.Contains(string(log), `"username":"system:serviceaccount:default:default"`) ||
+		!strings.Contains(string(log), "secrets/none") {
 		t.Errorf("the log says\n%s", log)
 	}
 }
@@ -262,7 +270,8 @@ func testNode(ctx context.Context, t *testing.T, c *Cluster) {
 		t.Errorf("no %s on %s", program, n.Name())
 		return Process{}
 	}
-	uid := strings.TrimSpace(kubectl(ctx, t, c, "", "get", "pods", "-l", "app=web", "--field-selector=spec.nodeName=node2", "-o", "jsonpath={.items[0].metadata.uid}"))
+	uid := strings.TrimSpace(kubectl(ctx, t, c, "", "get", "pods", "-l", "app=web", "--field-selector=spec.nodeName=node2",
+		"-o", "jsonpath={.items[0].metadata.uid}"))
 	if p := find("/usr/bin/perl"); !strings.Contains(p.Cgroup, "pod"+uid) {
 		t.Errorf("%+v is not of pod %s", p, uid)
 	}
@@ -352,7 +361,8 @@ func TestDownAfterTheStarterWasKilled(t *testing.T) {
 		default:
 		}
 		all, err := node1.Processes()
-		if err == nil && !slices.ContainsFunc(all, func(p Process) bool { return len(p.Args) > 0 && p.Args[0] == "containerd" }) {
+		if err == nil && !slices.ContainsFunc(all,
+			func(p Process) bool { return len(p.Args) > 0 && p.Args[0] == "containerd" }) {
 			err = errors.New("containerd has not started")
 		}
 		return err

@@ -30,7 +30,10 @@ func TestCertificatesAreTrustedForTheirPurpose(t *testing.T) {
 		_, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, KeyUsages: []x509.ExtKeyUsage{usage}})
 		return err
 	}
-	for _, host := range []string{"10.99.0.1", "127.0.0.1", "10.96.0.1", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "node1"} {
+	for _, host := range []string{
+		"10.99.0.1", "127.0.0.1", "10.96.0.1", "kubernetes.default.svc",
+		"kubernetes.default.svc.cluster.local", "node1",
+	} {
 		if err := verify(load("apiserver.crt"), "ca.crt", x509.ExtKeyUsageServerAuth, host); err != nil {
 			t.Errorf("API server as %s: %v", host, err)
 		}

@@ -100,7 +100,8 @@ func TestServerImageHoldsTwoPrograms(t *testing.T) {
 			t.Errorf("%s needs a dynamic linker", name)
 		}
 		own := filepath.Join(t.TempDir(), name)
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X main.version=e2e", "-o", own, "./cmd/"+name)
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags",
+			"-s -w -X main.version=e2e", "-o", own, "./cmd/"+name)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -124,7 +125,10 @@ func TestServerImageHoldsTwoPrograms(t *testing.T) {
 // that is not root and has a home, and no runner: that comes from elsewhere.
 func TestRunnerImageIsAUsableEnvironment(t *testing.T) {
 	all, config := files(t, built(t).Runner, false)
-	for _, program := range []string{"bash", "cat", "curl", "env", "git", "grep", "less", "ps", "python3", "sed", "sh", "sleep", "tar", "troupe", "unzip", "xz"} {
+	for _, program := range []string{
+		"bash", "cat", "curl", "env", "git", "grep", "less", "ps", "python3", "sed", "sh",
+		"sleep", "tar", "troupe", "unzip", "xz",
+	} {
 		if !executable(all, program) {
 			t.Errorf("there is no %s", program)
 		}
@@ -136,7 +140,8 @@ func TestRunnerImageIsAUsableEnvironment(t *testing.T) {
 		t.Errorf("/workspace: %+v", home.Header)
 	}
 	for name := range all {
-		if path.Base(name) == "troupe-runner" || path.Base(name) == "trouped" || strings.HasPrefix(name, "var/lib/apt/lists/deb") {
+		if path.Base(name) == "troupe-runner" || path.Base(name) == "trouped" ||
+			strings.HasPrefix(name, "var/lib/apt/lists/deb") {
 			t.Errorf("/%s does not belong here", name)
 		}
 	}

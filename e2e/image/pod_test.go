@@ -68,7 +68,8 @@ func newPod(t *testing.T) *pod {
 		}
 	}
 	// A network that lives as long as this process, as the pause container's.
-	pause := exec.Command("unshare", "--net", "--kill-child", "--fork", "/bin/sh", "-c", "ip link set lo up && echo ready && exec sleep infinity")
+	pause := exec.Command("unshare", "--net", "--kill-child", "--fork", "/bin/sh", "-c",
+		"ip link set lo up && echo ready && exec sleep infinity")
 	out, err := pause.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,10 @@ func unpack(t *testing.T, i Image, dir string) {
 		t.Fatalf("tar: %v %s", err, out)
 	}
 	// Where volumes are mounted; the container's manager makes these.
-	for _, mount := range []string{"proc", "dev", "sys", "tmp", "troupe/bin", "troupe/run", "var/lib/troupe", "workspace"} {
+	for _, mount := range []string{
+		"proc", "dev", "sys", "tmp", "troupe/bin", "troupe/run", "var/lib/troupe",
+		"workspace",
+	} {
 		if err := os.MkdirAll(filepath.Join(dir, mount), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +184,10 @@ func (p *pod) oci(s spec) map[string]any {
 		{"destination": "/proc", "type": "proc", "source": "proc"},
 		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "mode=755"}},
 		{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
-		{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
+		{
+			"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+			"options": []string{"nosuid", "noexec", "nodev", "ro"},
+		},
 	}
 	for _, v := range s.volumes {
 		name, path, _ := strings.Cut(v, ":")
@@ -188,7 +195,10 @@ func (p *pod) oci(s spec) map[string]any {
 		if !ro {
 			mode = "rw"
 		}
-		mounts = append(mounts, m{"destination": path, "type": "bind", "source": filepath.Join(p.dir, name), "options": []string{"bind", mode, "nosuid"}})
+		mounts = append(mounts, m{
+			"destination": path, "type": "bind", "source": filepath.Join(p.dir, name),
+			"options": []string{"bind", mode, "nosuid"},
+		})
 	}
 	resources := m{"devices": []m{{"allow": false, "access": "rwm"}}}
 	if s.memory > 0 {
@@ -203,8 +213,14 @@ func (p *pod) oci(s spec) map[string]any {
 			"capabilities": m{}, "noNewPrivileges": true,
 		},
 		"linux": m{
-			"namespaces": []m{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network", "path": p.netns}},
-			"resources":  resources, "maskedPaths": []string{"/proc/kcore"}, "readonlyPaths": []string{"/proc/sys"},
+			"namespaces": []m{
+				{"type": "pid"},
+				{"type": "mount"},
+				{"type": "ipc"},
+				{"type": "uts"},
+				{"type": "network", "path": p.netns},
+			},
+			"resources": resources, "maskedPaths": []string{"/proc/kcore"}, "readonlyPaths": []string{"/proc/sys"},
 		},
 	}
 }
@@ -245,7 +261,10 @@ func (c *container) exec(args ...string) (stdout, stderr string, code int) {
 func (p *pod) startServer() *container {
 	return p.run("server", spec{
 		root: p.server, uid: 65532, cwd: "/",
-		args:    []string{"/trouped", "--runner", "/troupe/run/runner.sock", "--workdir", "/workspace", "--data-dir", "/var/lib/troupe/transcripts", "--log-format", "json"},
+		args: []string{
+			"/trouped", "--runner", "/troupe/run/runner.sock", "--workdir", "/workspace", "--data-dir",
+			"/var/lib/troupe/transcripts", "--log-format", "json",
+		},
 		env:     []string{"PATH=/usr/bin:/bin", "KUBERNETES_SERVICE_HOST=10.0.0.1"},
 		volumes: []string{"run:/troupe/run", "data:/var/lib/troupe"},
 	})
@@ -254,8 +273,11 @@ func (p *pod) startServer() *container {
 func (p *pod) startRunner() *container {
 	return p.run("runner", spec{
 		root: p.runner, uid: 1000, cwd: "/workspace", memory: 256 << 20,
-		args:    []string{"/troupe/bin/troupe-runner", "--connect", "/troupe/run/runner.sock"},
-		env:     []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/workspace", "LANG=C.UTF-8", "KUBERNETES_SERVICE_HOST=10.0.0.1", "SECRET=hunter2"},
+		args: []string{"/troupe/bin/troupe-runner", "--connect", "/troupe/run/runner.sock"},
+		env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/workspace",
+			"LANG=C.UTF-8", "KUBERNETES_SERVICE_HOST=10.0.0.1", "SECRET=hunter2",
+		},
 		volumes: []string{"bin:/troupe/bin:ro", "run:/troupe/run:ro", "workspace:/workspace", "tmp:/tmp"},
 	})
 }

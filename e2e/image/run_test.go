@@ -22,7 +22,8 @@ func TestImagesRunAsAPod(t *testing.T) {
 
 	// What a command finds.
 	out, stderr, code := runner.exec("troupe", "exec", "--", "/bin/bash", "-c", `env | sort; pwd; id -u; locale charmap
-		touch /workspace/ok /tmp/ok && for f in / /troupe/bin /troupe/run /usr; do touch $f/x 2>/dev/null && echo "$f is writable"; done
+		touch /workspace/ok /tmp/ok && for f in / /troupe/bin /troupe/run /usr;
+		do touch $f/x 2>/dev/null && echo "$f is writable"; done
 		ls /troupe/run; python3 -c 'print("µ")'; git --version | cut -c1-3; kill -9 1; grep NoNewPrivs /proc/self/status`)
 	want := "HOME=/workspace\nLANG=C.UTF-8\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/workspace\nSHLVL=1\n_=/usr/bin/env\n" +
 		"/workspace\n1000\nUTF-8\nrunner.lock\nµ\ngit\nNoNewPrivs:\t1\n"
@@ -70,7 +71,8 @@ func TestImagesRunAsAPod(t *testing.T) {
 	// The end of a pod: SIGTERM for both at once. The command may finish.
 	last := make(chan string, 1)
 	go func() {
-		out, stderr, _ := runner.exec("troupe", "exec", "--", "/bin/sh", "-c", "echo began > /workspace/began; while [ -e /workspace/began ]; do sleep 0.05; done; echo finished")
+		out, stderr, _ := runner.exec("troupe", "exec", "--", "/bin/sh", "-c",
+			"echo began > /workspace/began; while [ -e /workspace/began ]; do sleep 0.05; done; echo finished")
 		last <- out + stderr
 	}()
 	eventually(t, "the last command", func() bool {

@@ -150,7 +150,8 @@ func TestSkaffoldAgreesWithChartAndDockerfile(t *testing.T) {
 		t.Error(err)
 	}
 	port, err := chartutil.Values(chart.Values).PathValue("service.port")
-	if f := s.PortForward[0]; err != nil || port != float64(f.Port) || f.ResourceName != chart.Name() || f.ResourceName != release.Name || f.LocalPort != 8003 {
+	if f := s.PortForward[0]; err != nil || port != float64(f.Port) || f.ResourceName != chart.Name() ||
+		f.ResourceName != release.Name || f.LocalPort != 8003 {
 		t.Errorf("forwarded is %+v; the service of release %s has port %v, %v", f, release.Name, port, err)
 	}
 }

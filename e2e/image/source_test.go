@@ -40,13 +40,19 @@ func TestKeyFollowsWhatIsBuilt(t *testing.T) {
 		return k
 	}
 	last := key()
-	for _, name := range []string{"README.md", "cmd/trouped/main_test.go", "cmd/trouped/testdata/x", "docs/x", "charts/x", "e2e/x.go", "bin/trouped", ".git/HEAD"} {
+	for _, name := range []string{
+		"README.md", "cmd/trouped/main_test.go", "cmd/trouped/testdata/x", "docs/x", "charts/x",
+		"e2e/x.go", "bin/trouped", ".git/HEAD",
+	} {
 		write(name, "x")
 		if key() != last {
 			t.Errorf("%s changes the key", name)
 		}
 	}
-	for _, name := range []string{"go.mod", "cmd/trouped/main.go", "cmd/trouped/new.go", "k8s/new.go", "k8s/rules.json", "Dockerfile", ".dockerignore"} {
+	for _, name := range []string{
+		"go.mod", "cmd/trouped/main.go", "cmd/trouped/new.go", "k8s/new.go", "k8s/rules.json",
+		"Dockerfile", ".dockerignore",
+	} {
 		text, _ := os.ReadFile(filepath.Join(root, name))
 		write(name, string(text)+"\n")
 		if now := key(); now == last {

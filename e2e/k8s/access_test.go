@@ -28,7 +28,10 @@ import (
 const audience = "troupe"
 
 // sessions is the permission that a client needs.
-var sessions = rbacv1.PolicyRule{APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"}, Verbs: []string{"create"}}
+var sessions = rbacv1.PolicyRule{
+	APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"},
+	Verbs: []string{"create"},
+}
 
 // authenticator is trouped's, as its service account, without a memory of its own.
 func (s *space) authenticator() *product.Authenticator {
@@ -39,7 +42,8 @@ func (s *space) authenticator() *product.Authenticator {
 	return a
 }
 
-// is returns an error unless a token's owner gets this answer: a subject, or one of the words below.
+// is returns an error unless a token's owner gets this answer: a subject, or one of the words
+// below.
 func is(ctx context.Context, a *product.Authenticator, token, want string) error {
 	subject, err := a.Authenticate(ctx, token)
 	got := subject
@@ -69,8 +73,14 @@ func TestWhoMayOpenSessions(t *testing.T) {
 	}
 	other.account("eve")
 	s.grant("ann", "ann", sessions)
-	s.grant("cat", "cat", rbacv1.PolicyRule{APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"}, Verbs: []string{"get", "list"}})
-	s.grant("dan", "dan", rbacv1.PolicyRule{APIGroups: []string{"troupe.dev"}, Resources: []string{"*"}, Verbs: []string{"*"}})
+	s.grant("cat", "cat", rbacv1.PolicyRule{
+		APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"},
+		Verbs: []string{"get", "list"},
+	})
+	s.grant("dan", "dan", rbacv1.PolicyRule{
+		APIGroups: []string{"troupe.dev"}, Resources: []string{"*"},
+		Verbs: []string{"*"},
+	})
 	other.grant("eve", "eve", sessions)
 	ann := "system:serviceaccount:" + s.name + ":ann"
 	tampered := []byte(s.token("ann", nil, audience))
@@ -167,7 +177,10 @@ func TestAccessEnds(t *testing.T) {
 	pod := s.pod("client", "cat")
 	name := func(account string) string { return "system:serviceaccount:" + s.name + ":" + account }
 	ann, bob := s.token("ann", nil, audience), s.token("bob", nil, audience)
-	cat := s.token("cat", &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: types.UID(pod.UID)}, audience)
+	cat := s.token("cat", &authenticationv1.BoundObjectReference{
+		Kind: "Pod", APIVersion: "v1", Name: pod.Name,
+		UID: types.UID(pod.UID),
+	}, audience)
 	becomes := func(what, token, want string) {
 		t.Helper()
 		eventually(t, what, func(ctx context.Context) error { return is(ctx, a, token, want) })
@@ -204,7 +217,8 @@ func TestTroupedMayNotAsk(t *testing.T) {
 	must(t, kube.RbacV1().ClusterRoleBindings().Delete(t.Context(), s.name, metav1.DeleteOptions{}))
 	eventually(t, "the permission is withdrawn", func(ctx context.Context) error { return is(ctx, a, token, "failed") })
 	_, err := a.Authenticate(t.Context(), token)
-	if err == nil || !strings.Contains(err.Error(), `cannot create resource "tokenreviews"`) || strings.Contains(err.Error(), token) {
+	if err == nil || !strings.Contains(err.Error(), `cannot create resource "tokenreviews"`) ||
+		strings.Contains(err.Error(), token) {
 		t.Errorf("got %v", err)
 	}
 	if s.failures() == 0 {

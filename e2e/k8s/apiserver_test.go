@@ -27,7 +27,8 @@ func apiServer(t *testing.T) (pid int) {
 		stat, _ := os.ReadFile(dir + "/stat")
 		_, rest, _ := bytes.Cut(stat, []byte(") "))
 		fields := strings.Fields(string(rest))
-		if bytes.Contains(command, []byte("kube-apiserver\x00")) && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
+		if bytes.Contains(command, []byte("kube-apiserver\x00")) && len(fields) > 1 &&
+			fields[1] == strconv.Itoa(os.Getpid()) {
 			pid, _ = strconv.Atoi(filepath.Base(dir))
 		}
 	}

@@ -99,7 +99,8 @@ type space struct {
 // newSpace makes the least that trouped needs, as the chart does.
 func newSpace(t *testing.T) *space {
 	t.Helper()
-	ns, err := kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "troupe-"}}, metav1.CreateOptions{})
+	ns, err := kube.CoreV1().Namespaces().Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "troupe-"}}, metav1.CreateOptions{})
 	must(t, err)
 	s := &space{t: t, name: ns.Name, dir: t.TempDir(), reg: prometheus.NewRegistry()}
 	s.account("troupe")
@@ -125,7 +126,8 @@ func (s *space) write(name, content string) {
 
 func (s *space) account(name string) {
 	s.t.Helper()
-	_, err := kube.CoreV1().ServiceAccounts(s.name).Create(s.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := kube.CoreV1().ServiceAccounts(s.name).Create(s.t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(s.t, err)
 }
 
@@ -133,7 +135,8 @@ func (s *space) account(name string) {
 func (s *space) grant(name, account string, rules ...rbacv1.PolicyRule) {
 	s.t.Helper()
 	meta := metav1.ObjectMeta{Name: name}
-	_, err := kube.RbacV1().Roles(s.name).Create(s.t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	_, err := kube.RbacV1().Roles(s.name).Create(s.t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: rules},
+		metav1.CreateOptions{})
 	must(s.t, err)
 	_, err = kube.RbacV1().RoleBindings(s.name).Create(s.t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
@@ -151,9 +154,10 @@ func (s *space) withdraw(name string) {
 // token asks for a token of a service account. No audience: the API server's own.
 func (s *space) token(account string, boundTo *authenticationv1.BoundObjectReference, audiences ...string) string {
 	s.t.Helper()
-	request, err := kube.CoreV1().ServiceAccounts(s.name).CreateToken(s.t.Context(), account, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, BoundObjectRef: boundTo},
-	}, metav1.CreateOptions{})
+	request, err := kube.CoreV1().ServiceAccounts(s.name).CreateToken(s.t.Context(), account,
+		&authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, BoundObjectRef: boundTo},
+		}, metav1.CreateOptions{})
 	must(s.t, err)
 	return request.Status.Token
 }
@@ -177,7 +181,8 @@ func address() (host, port string) {
 func (s *space) client() *product.Client {
 	s.t.Helper()
 	c, err := product.NewClient(product.ClientConfig{
-		Cluster: s.cluster(), Version: "e2e", Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: product.NewMetrics(s.reg),
+		Cluster: s.cluster(), Version: "e2e", Logger: slog.New(slog.NewTextHandler(&s.logs, nil)),
+		Metrics: product.NewMetrics(s.reg),
 	})
 	must(s.t, err)
 	return c
@@ -204,7 +209,10 @@ func (s *space) pod(name, account string) product.Pod {
 	s.t.Helper()
 	made, err := kube.CoreV1().Pods(s.name).Create(s.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"example.com/note": "mine"}},
-		Spec:       corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "server", Image: "none"}}},
+		Spec: corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{
+			Name:  "server",
+			Image: "none",
+		}}},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
 	return product.Pod{Namespace: s.name, Name: name, UID: string(made.UID)}

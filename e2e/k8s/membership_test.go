@@ -32,7 +32,10 @@ import (
 const peerService = "troupe-peers"
 
 // peersRule is all that a Membership needs.
-var peersRule = rbacv1.PolicyRule{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}}
+var peersRule = rbacv1.PolicyRule{
+	APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"},
+	Verbs: []string{"list", "watch"},
+}
 
 // service makes the headless Service of peers, as the chart does.
 func (s *space) service() {
@@ -57,7 +60,10 @@ func (s *space) slice(name string, port int32, endpoints ...discoveryv1.Endpoint
 		endpoints[i].TargetRef.Namespace = s.name
 	}
 	return &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Namespace: s.name, Labels: map[string]string{discoveryv1.LabelServiceName: peerService}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: s.name,
+			Labels: map[string]string{discoveryv1.LabelServiceName: peerService},
+		},
 		AddressType: family, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}}, Endpoints: endpoints,
 	}
 }
@@ -93,9 +99,16 @@ func (s *space) members(change func(*product.Cluster)) *product.Membership {
 	if change != nil {
 		change(cluster)
 	}
-	c, err := product.NewClient(product.ClientConfig{Cluster: cluster, Version: "e2e", Logger: slog.New(slog.NewTextHandler(&s.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: product.NewMetrics(s.reg)})
+	c, err := product.NewClient(product.ClientConfig{
+		Cluster: cluster, Version: "e2e",
+		Logger:  slog.New(slog.NewTextHandler(&s.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Metrics: product.NewMetrics(s.reg),
+	})
 	must(s.t, err)
-	m, err := product.NewMembership(product.MembershipConfig{Client: c, Namespace: s.name, Service: peerService, Port: "peer"})
+	m, err := product.NewMembership(product.MembershipConfig{
+		Client: c, Namespace: s.name, Service: peerService,
+		Port: "peer",
+	})
 	must(s.t, err)
 	s.t.Cleanup(m.Close)
 	return m
@@ -126,7 +139,8 @@ func TestMembers(t *testing.T) {
 		t.Helper()
 		eventually(t, what, are(m, want))
 	}
-	s.writeSlice(s.slice("a", 9400, at("p0", "10.0.0.1"), at("p1", "10.0.0.2", "not ready"), at("p2", "10.0.0.3", "not ready", "terminating")))
+	s.writeSlice(s.slice("a", 9400, at("p0", "10.0.0.1"), at("p1", "10.0.0.2", "not ready"),
+		at("p2", "10.0.0.3", "not ready", "terminating")))
 	becomes("the first slice", "p0=10.0.0.1:9400 p1=10.0.0.2:9400 p2=10.0.0.3:9400")
 	s.writeSlice(s.slice("b", 9401, at("p3", "10.0.0.4")))
 	becomes("another slice, of another port", "p0=10.0.0.1:9400 p1=10.0.0.2:9400 p2=10.0.0.3:9400 p3=10.0.0.4:9401")
@@ -157,7 +171,8 @@ func TestMembers(t *testing.T) {
 	}
 }
 
-// TestMembersWithoutPermission: nothing is known and said once; as soon as somebody grants it, all is.
+// TestMembersWithoutPermission: nothing is known and said once; as soon as somebody grants it, all
+// is.
 func TestMembersWithoutPermission(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -281,7 +296,8 @@ func TestPeersByEndpointSlices(t *testing.T) {
 		must(t, err)
 		files, err := ca.Sign(t.TempDir(), "troupe-peer", ca)
 		must(t, err)
-		p := s.launchAs(name, "--peer-service", peerService, "--peer-listen", l.Addr().String(), "--peer-cert-name", "troupe-peer",
+		p := s.launchAs(name, "--peer-service", peerService, "--peer-listen", l.Addr().String(), "--peer-cert-name",
+			"troupe-peer",
 			"--peer-cert", files.Cert, "--peer-key", files.Key, "--peer-ca", files.CA)
 		return p, at(name, ip), int32(port)
 	}
@@ -297,7 +313,8 @@ func TestPeersByEndpointSlices(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if done, err := c.Run(ctx, wire.ExecuteParams{Command: "exit 3"}, io.Discard, io.Discard); err != nil || done.ExitCode != 3 {
+		if done, err := c.Run(ctx, wire.ExecuteParams{Command: "exit 3"}, io.Discard, io.Discard); err != nil ||
+			done.ExitCode != 3 {
 			t.Errorf("a command ended with %+v, %v", done, err)
 		}
 		session = c.Detach()

@@ -16,10 +16,12 @@ import (
 	product "github.com/troupe-dev/troupe/k8s"
 )
 
-// annotated is a check for eventually: the pod's annotations say n sessions, and what was there before is still there.
+// annotated is a check for eventually: the pod's annotations say n sessions, and what was there
+// before is still there.
 func annotated(pod product.Pod, n int) func(context.Context) error {
 	want := map[string]string{
-		"controller.kubernetes.io/pod-deletion-cost": strconv.Itoa(n), "troupe.dev/sessions": strconv.Itoa(n), "example.com/note": "mine",
+		"controller.kubernetes.io/pod-deletion-cost": strconv.Itoa(n), "troupe.dev/sessions": strconv.Itoa(n),
+		"example.com/note": "mine",
 	}
 	return func(ctx context.Context) error {
 		got, err := kube.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
@@ -38,7 +40,10 @@ func TestAnnotations(t *testing.T) {
 	pod := s.pod("troupe-0", "troupe")
 	var sessions atomic.Int64
 	sessions.Store(7) // of the container that ran before, say
-	a, err := product.NewAnnotator(product.AnnotatorConfig{Client: s.client(), Pod: pod, Sessions: func() int { return int(sessions.Load()) }})
+	a, err := product.NewAnnotator(product.AnnotatorConfig{
+		Client: s.client(), Pod: pod,
+		Sessions: func() int { return int(sessions.Load()) },
+	})
 	must(t, err)
 	defer a.Close()
 	eventually(t, "the first number", annotated(pod, 7))
@@ -65,9 +70,10 @@ func TestAnnotations(t *testing.T) {
 
 // described returns the Events that kubectl describe shows of a pod, by reason.
 func described(ctx context.Context, pod product.Pod) (map[string]corev1.Event, error) {
-	list, err := kube.CoreV1().Events(pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.SelectorFromSet(fields.Set{
-		"involvedObject.name": pod.Name, "involvedObject.namespace": pod.Namespace, "involvedObject.uid": pod.UID,
-	}).String()})
+	list, err := kube.CoreV1().Events(pod.Namespace).List(ctx,
+		metav1.ListOptions{FieldSelector: fields.SelectorFromSet(fields.Set{
+			"involvedObject.name": pod.Name, "involvedObject.namespace": pod.Namespace, "involvedObject.uid": pod.UID,
+		}).String()})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +121,8 @@ func TestEvents(t *testing.T) {
 		"Drained":             {Type: "Normal", Count: 1, Message: "no session is left"},
 	} {
 		got := all[reason]
-		if got.Type != want.Type || got.Count != want.Count || got.Message != want.Message || got.Source.Component != "trouped" || got.LastTimestamp.IsZero() {
+		if got.Type != want.Type || got.Count != want.Count || got.Message != want.Message ||
+			got.Source.Component != "trouped" || got.LastTimestamp.IsZero() {
 			t.Errorf("%s: %+v", reason, got)
 		}
 	}

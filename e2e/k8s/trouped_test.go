@@ -56,7 +56,8 @@ func (s *space) launchAs(name string, args ...string) *process {
 	pod := s.pod(name, "troupe")
 	p.cmd = exec.Command("unshare", append([]string{
 		"--mount", "sh", "-c", asPod, "sh", s.dir, filepath.Join(bin, "trouped"),
-		"--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir,
+		"--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json", "--data-dir", filepath.Join(dir, "data"),
+		"--workdir", dir,
 	}, args...)...)
 	p.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port,
@@ -145,7 +146,8 @@ func TestCommandWithServiceAccount(t *testing.T) {
 	}
 	for _, c := range []struct{ name, token, want string }{
 		{"another audience", s.token("ann", nil, "other"), "401"},
-		{"no permission", s.token("bob", nil, audience), "system:serviceaccount:" + s.name + ":bob may not create sessions.troupe.dev in the namespace " + s.name},
+		{"no permission", s.token("bob", nil, audience), "system:serviceaccount:" + s.name +
+			":bob may not create sessions.troupe.dev in the namespace " + s.name},
 	} {
 		out, err := p.troupe(p.addr, s.tokenFile(c.token), "echo", "hello").CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) || strings.Contains(string(out), "hello") {
@@ -171,7 +173,10 @@ func TestTokenRotatesUnderACommand(t *testing.T) {
 	s.grant("ann", "ann", sessions)
 	p := s.launch("--auth", "kubernetes")
 	old := s.pod("client", "ann")
-	first := s.token("ann", &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: old.Name, UID: types.UID(old.UID)}, audience)
+	first := s.token("ann", &authenticationv1.BoundObjectReference{
+		Kind: "Pod", APIVersion: "v1", Name: old.Name,
+		UID: types.UID(old.UID),
+	}, audience)
 	file := s.tokenFile(first)
 
 	wire := cutter(t, p.addr)
@@ -310,7 +315,8 @@ func TestAPIServerFreezes(t *testing.T) {
 	began := time.Now()
 	_, err = p.dial(bob)
 	var refused *troupe.HandshakeError
-	if !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || !refused.Temporary() || time.Since(began) > 10*time.Second {
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || !refused.Temporary() ||
+		time.Since(began) > 10*time.Second {
 		t.Errorf("a new client got %v after %v", err, time.Since(began))
 	}
 	done, err := c.Run(t.Context(), wire.ExecuteParams{Command: "true"}, io.Discard, io.Discard)

@@ -36,18 +36,20 @@ func newAPIServer(t *testing.T) *apiServer {
 			return
 		}
 		review.Status = authenticationv1.TokenReviewStatus{
-			Authenticated: true, Audiences: review.Spec.Audiences, User: authenticationv1.UserInfo{Username: "system:serviceaccount:demo:ci"},
+			Authenticated: true, Audiences: review.Spec.Audiences,
+			User: authenticationv1.UserInfo{Username: "system:serviceaccount:demo:ci"},
 		}
 		answer(w, &review)
 	})
-	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/subjectaccessreviews", func(w http.ResponseWriter, r *http.Request) {
-		var review authorizationv1.SubjectAccessReview
-		if !decode(w, r, &review) {
-			return
-		}
-		review.Status.Allowed = true
-		answer(w, &review)
-	})
+	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/subjectaccessreviews",
+		func(w http.ResponseWriter, r *http.Request) {
+			var review authorizationv1.SubjectAccessReview
+			if !decode(w, r, &review) {
+				return
+			}
+			review.Status.Allowed = true
+			answer(w, &review)
+		})
 	mux.HandleFunc("PATCH /api/v1/namespaces/"+namespace+"/pods/{pod}", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, map[string]string{"kind": "Pod", "apiVersion": "v1"})
 	})

@@ -111,7 +111,8 @@ func (c *Checker) Round(ctx context.Context) error {
 	return nil
 }
 
-// satisfied reports whether p need not be asked for again: it gave a number, with the labels that its legend shows.
+// satisfied reports whether p need not be asked for again: it gave a number, with the labels that
+// its legend shows.
 func (c *Checker) satisfied(p *pending, samples []Sample) bool {
 	for _, s := range samples {
 		p.number = true

@@ -7,7 +7,7 @@
 // selector has given something: a metric that was renamed, a label that does not
 // match, a quantile that is never a number does not pass.
 //
-// The package's own test starts five servers on loopback, two of them peers of each other, and a Prometheus beside
-// them (Debian's package prometheus). On a cluster, the tests of e2e check the same
-// expressions against pods: see Checker.
+// The package's own test starts five servers on loopback, two of them peers of each other, and a
+// Prometheus beside them (Debian's package prometheus). On a cluster, the tests of e2e check the
+// same expressions against pods: see Checker.
 package observability

@@ -33,8 +33,8 @@ type scenario struct {
 	events  []render.Event // the steps, as they began
 }
 
-// TestEveryExpressionShowsSomething runs every expression of the dashboard, the alerts and the runbooks against a
-// Prometheus that scrapes five servers at work and in trouble.
+// TestEveryExpressionShowsSomething runs every expression of the dashboard, the alerts and the
+// runbooks against a Prometheus that scrapes five servers at work and in trouble.
 func TestEveryExpressionShowsSomething(t *testing.T) {
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		missing(t, "prometheus")
@@ -43,7 +43,10 @@ func TestEveryExpressionShowsSomething(t *testing.T) {
 	// These cannot be provoked here.
 	for _, e := range []struct{ text, why string }{
 		{`container_`, "there is no kubelet; e2e asks for these on a cluster"},
-		{`troupe_actor_panics_total.* > 0`, "nothing that a client does makes an actor panic; rules_test.yaml shows that the alert fires"},
+		{
+			`troupe_actor_panics_total.* > 0`,
+			"nothing that a client does makes an actor panic; rules_test.yaml shows that the alert fires",
+		},
 	} {
 		if n := s.check.Except(regexp.MustCompile(`(?s)` + e.text)); n == 0 {
 			t.Errorf("nothing is excepted by %q", e.text)
@@ -121,7 +124,8 @@ func (s *scenario) settle() {
 	}
 }
 
-// until asks for everything that is open until the alert has fired. Rounds of later steps find what comes late.
+// until asks for everything that is open until the alert has fired. Rounds of later steps find what
+// comes late.
 func (s *scenario) until(alert string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(stepTimeout); ; {

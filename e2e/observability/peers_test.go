@@ -37,14 +37,16 @@ type peerFiles struct {
 	ip    string
 }
 
-// newPeer gives a pod a certificate and an address of its own, which no server on 127.0.0.1 can occupy.
+// newPeer gives a pod a certificate and an address of its own, which no server on 127.0.0.1 can
+// occupy.
 func newPeer(t *testing.T, ca *peerca.Authority) *peerFiles {
 	t.Helper()
 	files, err := ca.Sign(t.TempDir(), peerName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &peerFiles{ca: ca, files: files, ip: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(253))}
+	return &peerFiles{ca: ca, files: files, ip: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256),
+		1+rand.IntN(253))}
 }
 
 func (p *peerFiles) addr() string { return net.JoinHostPort(p.ip, strconv.Itoa(peerPort)) }
@@ -107,7 +109,10 @@ func (a *sliceAPI) now() (slice discoveryv1.EndpointSlice, changed, ended <-chan
 func (a *sliceAPI) serve(w http.ResponseWriter, r *http.Request) {
 	slice, changed, ended := a.now()
 	if r.URL.Query().Get("watch") == "" {
-		list := discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{Kind: "EndpointSliceList", APIVersion: slice.APIVersion}}
+		list := discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{
+			Kind:       "EndpointSliceList",
+			APIVersion: slice.APIVersion,
+		}}
 		list.ResourceVersion, list.Items = slice.ResourceVersion, []discoveryv1.EndpointSlice{slice}
 		answer(w, list)
 		return
@@ -116,7 +121,8 @@ func (a *sliceAPI) serve(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	for news := r.URL.Query().Get("resourceVersion") != slice.ResourceVersion; ; news = true {
 		if news {
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": slice}) // a client that has gone is noticed below
+			// a client that has gone is noticed below
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": slice})
 		}
 		_ = flush.Flush()
 		select {
@@ -139,8 +145,14 @@ func (s *scenario) startPeers(bin string) {
 	}
 	d, e := newPeer(s.t, ca), newPeer(s.t, ca)
 	s.api.peers.set(map[string]string{"troupe-d": d.ip, "troupe-e": e.ip})
-	s.d = startServer(s.t, bin, serverConfig{pod: "troupe-d", token: "token-of-troupe-d-0123456789", cluster: s.api, peers: d})
-	s.e = startServer(s.t, bin, serverConfig{pod: "troupe-e", token: "token-of-troupe-e-0123456789", cluster: s.api, peers: e})
+	s.d = startServer(s.t, bin, serverConfig{
+		pod: "troupe-d", token: "token-of-troupe-d-0123456789", cluster: s.api,
+		peers: d,
+	})
+	s.e = startServer(s.t, bin, serverConfig{
+		pod: "troupe-e", token: "token-of-troupe-e-0123456789", cluster: s.api,
+		peers: e,
+	})
 }
 
 // sessionsElsewhere opens more sessions at d than it has slots.
@@ -168,7 +180,10 @@ func (s *scenario) strangersKnock() {
 		fmt.Fprint(plain, "GET / HTTP/1.1\r\n\r\n")
 		_, _ = io.Copy(io.Discard, plain) // until the server closes it
 		_ = plain.Close()
-		if secure, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}); err == nil {
+		if secure, err := tls.Dial("tcp", addr, &tls.Config{
+			InsecureSkipVerify: true,
+			NextProtos:         []string{"h2"},
+		}); err == nil {
 			_, _ = io.Copy(io.Discard, secure)
 			_ = secure.Close()
 		}

@@ -16,7 +16,8 @@ import (
 //	cd e2e && DASHBOARD_SVG=../../docs/dashboard.svg go test ./observability -run EveryExpression
 const svgEnv = "DASHBOARD_SVG"
 
-// drawn are the panels that are drawn, by their titles in the dashboard, each with the steps that explain it.
+// drawn are the panels that are drawn, by their titles in the dashboard, each with the steps that
+// explain it.
 var drawn = []struct {
 	title string
 	steps []string
@@ -35,7 +36,8 @@ var drawn = []struct {
 	{"Links ended, not by the client", []string{"d cannot reach e", "d reaches e again"}},
 }
 
-// TestDrawnPanelsAreInTheDashboard, and their steps in the scenario; otherwise the picture would show another one.
+// TestDrawnPanelsAreInTheDashboard, and their steps in the scenario; otherwise the picture would
+// show another one.
 func TestDrawnPanelsAreInTheDashboard(t *testing.T) {
 	steps := map[string]bool{}
 	for _, s := range new(scenario).steps() {

@@ -67,11 +67,16 @@ type serverConfig struct {
 func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, pod: cfg.pod, bin: bin, token: cfg.token, peers: cfg.peers, socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1)}
+	s := &server{
+		t: t, pod: cfg.pod, bin: bin, token: cfg.token, peers: cfg.peers,
+		socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1),
+	}
 	args := []string{
-		filepath.Join(bin, "trouped"), "--pod", cfg.pod, "--namespace", namespace, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+		filepath.Join(bin, "trouped"), "--pod", cfg.pod, "--namespace", namespace, "--listen", "127.0.0.1:0",
+		"--admin-listen", "127.0.0.1:0",
 		"--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", s.socket,
-		"--max-sessions", strconv.Itoa(maxSessions), "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget", "2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
+		"--max-sessions", strconv.Itoa(maxSessions), "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget",
+		"2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
 	}
 	if cfg.peers != nil {
 		args = append(args, cfg.peers.args()...)
@@ -212,7 +217,8 @@ func (s *server) knock(c *http.Client, token string) int {
 	return resp.StatusCode
 }
 
-// scrape is the configuration with which a Prometheus finds the servers. The labels are those that a PodMonitor adds.
+// scrape is the configuration with which a Prometheus finds the servers. The labels are those that
+// a PodMonitor adds.
 func scrape(servers ...*server) string {
 	var b strings.Builder
 	b.WriteString("- job_name: troupe\n  static_configs:\n")

@@ -29,7 +29,8 @@ func (s *scenario) steps() []step {
 		{"more clients than d has slots", s.sessionsElsewhere, ""},
 		{"connections to peers without a certificate", s.strangersKnock, "TroupePeersRefused"},
 		{"d cannot reach e", s.closeWay, "TroupePeersUnreachable"},
-		// While few commands have run: later, its slow starts are less than a hundredth of all on a slow machine.
+		// While few commands have run: later, its slow starts are less than a hundredth of all on a slow
+		// machine.
 		{"runner stopped for 1.5 s", s.runnerStandsStill, "TroupeStartSlow"},
 		{"failing commands", s.commandsGoWrong, "TroupeProcessesEscaped"},
 		{"runner stopped during a cancel", s.cancelSlowly, "TroupeCancelSlow"},
@@ -68,13 +69,17 @@ func (s *scenario) commandsGoWrong() {
 	for range c.Limits().MaxExecutions {
 		all = append(all, s.begin(c, "sleep 100"))
 	}
-	if _, err := c.Execute(s.t.Context(), wire.ExecuteParams{Command: "true"}); wire.CodeOf(err) != wire.CodeExecutionLimit {
+	if _, err := c.Execute(s.t.Context(),
+		wire.ExecuteParams{Command: "true"}); wire.CodeOf(err) != wire.CodeExecutionLimit {
 		s.t.Errorf("one too many: %v", err)
 	}
 	for _, e := range all {
 		_ = e.Cancel(s.t.Context())
 	}
-	if _, err := c.Control(s.t.Context(), wire.ControlParams{Type: wire.ControlPause, ExecutionID: "unknown"}); wire.CodeOf(err) != wire.CodeNoProcess {
+	if _, err := c.Control(s.t.Context(), wire.ControlParams{
+		Type:        wire.ControlPause,
+		ExecutionID: "unknown",
+	}); wire.CodeOf(err) != wire.CodeNoProcess {
 		s.t.Errorf("PAUSE of nothing: %v", err)
 	}
 	for token, want := range map[string]int{"": 401, "wrong": 401} {
@@ -110,7 +115,8 @@ func (s *scenario) cancelSlowly() {
 	}
 }
 
-// outputWithoutRoom makes the server evict finished transcripts, then drop output of running commands.
+// outputWithoutRoom makes the server evict finished transcripts, then drop output of running
+// commands.
 func (s *scenario) outputWithoutRoom() {
 	c := s.b.dial()
 	s.held = append(s.held, c)
@@ -120,7 +126,8 @@ func (s *scenario) outputWithoutRoom() {
 	}
 	// The first of them is evicted: a client that asks for it gets a gap.
 	session := c.Session()
-	again, err := troupe.Attach(s.t.Context(), s.b.ws, session.ID, session.ResumeToken, nil, troupe.Options{Token: s.b.token})
+	again, err := troupe.Attach(s.t.Context(), s.b.ws, session.ID, session.ResumeToken, nil,
+		troupe.Options{Token: s.b.token})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -138,7 +145,8 @@ func (s *scenario) clientsComeBack() {
 	c := s.c.dial()
 	e := s.begin(c, "while :; do echo tick; sleep 0.1; done")
 	session := c.Detach()
-	again, err := troupe.Attach(s.t.Context(), s.c.ws, session.ID, session.ResumeToken, nil, troupe.Options{Token: s.c.token})
+	again, err := troupe.Attach(s.t.Context(), s.c.ws, session.ID, session.ResumeToken, nil,
+		troupe.Options{Token: s.c.token})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -176,7 +184,8 @@ func (s *scenario) apiServerFails() {
 	s.until("TroupePeersNotFollowed")
 }
 
-// runnerStandsStill stops the runner while more commands come than inits are ready; the others wait for it.
+// runnerStandsStill stops the runner while more commands come than inits are ready; the others wait
+// for it.
 func (s *scenario) runnerStandsStill() {
 	var all sync.WaitGroup
 	clients := []*troupe.Client{s.a.dial(), s.a.dial(), s.a.dial()}
@@ -226,7 +235,8 @@ func (s *scenario) everySession() {
 		s.fill(server)
 	}
 	for _, server := range s.all() {
-		if _, err := troupe.Dial(s.t.Context(), server.ws, troupe.Options{Token: server.token}); wire.CodeOf(err) != wire.CodeSessionLimit {
+		if _, err := troupe.Dial(s.t.Context(), server.ws,
+			troupe.Options{Token: server.token}); wire.CodeOf(err) != wire.CodeSessionLimit {
 			s.t.Errorf("one too many at %s: %v", server.pod, err)
 		}
 	}

@@ -45,7 +45,8 @@ func TestFlagOverVariableOverFile(t *testing.T) {
 		{want: 8192},
 		{file: file, want: 1024, origin: file + ":1: max-line"},
 		{env: "2KiB", file: file, want: 2048, origin: "TROUPE_MAX_LINE"},
-		{env: "2KiB", args: []string{"--max-line=8192"}, file: file, want: 8192, origin: "--max-line"}, // the default, but given
+		// the default, but given
+		{env: "2KiB", args: []string{"--max-line=8192"}, file: file, want: 8192, origin: "--max-line"},
 	} {
 		fs, line, _ := flags()
 		if c.env != "" {
@@ -67,11 +68,13 @@ func TestFlagOnly(t *testing.T) {
 	t.Setenv("TROUPE_COMMAND", "rm")
 	t.Setenv("TROUPE_CONFIG", "/etc/passwd")
 	fs, _, _ := flags()
-	if _, err := Load(fs, Options{}); err != nil || fs.Lookup("command").Value.String() != "" || fs.Lookup("config").Value.String() != "" {
+	if _, err := Load(fs, Options{}); err != nil || fs.Lookup("command").Value.String() != "" ||
+		fs.Lookup("config").Value.String() != "" {
 		t.Errorf("command %q, config %q, %v", fs.Lookup("command").Value, fs.Lookup("config").Value, err)
 	}
 	for _, key := range []string{"command", "config"} {
-		if _, err := Load(fs, Options{File: write(t, key+": x\n")}); err == nil || !strings.Contains(err.Error(), `unknown key "`+key+`"`) {
+		if _, err := Load(fs, Options{File: write(t, key+": x\n")}); err == nil ||
+			!strings.Contains(err.Error(), `unknown key "`+key+`"`) {
 			t.Errorf("%s in the file: %v", key, err)
 		}
 	}
@@ -140,7 +143,8 @@ func TestYAML(t *testing.T) {
 		switch {
 		case c.err == "" && (err != nil || strings.Join(*names, "|") != c.want):
 			t.Errorf("%q: %q, %v", c.text, *names, err)
-		case c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), path) || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "\n")):
+		case c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), path) || !strings.Contains(err.Error(), c.err) ||
+			strings.Contains(err.Error(), "\n")):
 			t.Errorf("%q: %v, want %q", c.text, err, c.err)
 		}
 	}
@@ -148,7 +152,8 @@ func TestYAML(t *testing.T) {
 
 func TestExplainNamesTheSource(t *testing.T) {
 	from := Origins{"a": "--a", "b": "TROUPE_B", "c": "x.yaml:3: c"}
-	got := from.Explain(errors.Join(errors.New("--a is wrong"), errors.Join(errors.New("--b is wrong"), errors.New("--c: wrong")), errors.New("--d, too")))
+	got := from.Explain(errors.Join(errors.New("--a is wrong"), errors.Join(errors.New("--b is wrong"),
+		errors.New("--c: wrong")), errors.New("--d, too")))
 	want := "--a is wrong; --b is wrong (from TROUPE_B); --c: wrong (from x.yaml:3: c); --d, too"
 	if got == nil || got.Error() != want {
 		t.Errorf("got %v", got)
@@ -196,7 +201,10 @@ func TestChoice(t *testing.T) {
 }
 
 func TestFormatDuration(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0", 90 * time.Second: "90s", 7200 * time.Second: "2h", time.Millisecond: "1ms"} {
+	for d, want := range map[time.Duration]string{
+		0: "0", 90 * time.Second: "90s", 7200 * time.Second: "2h",
+		time.Millisecond: "1ms",
+	} {
 		if got := FormatDuration(d); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}

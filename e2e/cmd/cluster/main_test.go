@@ -80,7 +80,8 @@ func TestCommandsWithoutACluster(t *testing.T) {
 		"down":       "",
 	} {
 		var out, errs bytes.Buffer
-		if code := run(context.Background(), strings.Fields(args), &out, &errs); code != 0 || !strings.Contains(out.String(), says) {
+		if code := run(context.Background(), strings.Fields(args), &out, &errs); code != 0 ||
+			!strings.Contains(out.String(), says) {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, out.String(), errs.String())
 		}
 	}
@@ -106,7 +107,8 @@ func TestInterruptedCommandSaysSo(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out, errs bytes.Buffer
-	if code := run(ctx, []string{"down"}, &out, &errs); code != exitFailed || !strings.Contains(errs.String(), "cluster: interrupted") {
+	if code := run(ctx, []string{"down"}, &out, &errs); code != exitFailed ||
+		!strings.Contains(errs.String(), "cluster: interrupted") {
 		t.Errorf("exit code %d, %q", code, errs.String())
 	}
 }

@@ -1,4 +1,5 @@
-// Package render draws time series as an SVG, for a page of the documentation that cannot show Grafana.
+// Package render draws time series as an SVG, for a page of the documentation that cannot show
+// Grafana.
 package render
 
 import (
@@ -74,8 +75,14 @@ var (
 	// palette is that of Okabe and Ito, which people with colour blindness can tell apart
 	// (https://jfly.uni-koeln.de/color/).
 	palette = []color.RGBA{
-		{0x00, 0x72, 0xB2, 0xFF}, {0xD5, 0x5E, 0x00, 0xFF}, {0x00, 0x9E, 0x73, 0xFF}, {0xCC, 0x79, 0xA7, 0xFF},
-		{0x56, 0xB4, 0xE9, 0xFF}, {0xE6, 0x9F, 0x00, 0xFF}, {0x00, 0x00, 0x00, 0xFF}, {0x99, 0x99, 0x99, 0xFF},
+		{0x00, 0x72, 0xB2, 0xFF},
+		{0xD5, 0x5E, 0x00, 0xFF},
+		{0x00, 0x9E, 0x73, 0xFF},
+		{0xCC, 0x79, 0xA7, 0xFF},
+		{0x56, 0xB4, 0xE9, 0xFF},
+		{0xE6, 0x9F, 0x00, 0xFF},
+		{0x00, 0x00, 0x00, 0xFF},
+		{0x99, 0x99, 0x99, 0xFF},
 	}
 	grey  = color.RGBA{0x66, 0x66, 0x66, 0xFF}
 	faint = color.RGBA{0xE4, 0xE4, 0xE4, 0xFF}
@@ -210,14 +217,16 @@ func ticks(least, most float64) []plot.Tick {
 	return all
 }
 
-// place is where the name of an event goes: to the left or the right of its line, on the upper level 0 or below it.
+// place is where the name of an event goes: to the left or the right of its line, on the upper
+// level 0 or below it.
 type place struct {
 	left  bool
 	level int
 }
 
-// places puts names to the right of their lines, but those near the end of the picture, and those shortly before
-// such a one, to the left. Neighbours take turns in level, so that no name lies on another name or its line.
+// places puts names to the right of their lines, but those near the end of the picture, and those
+// shortly before such a one, to the left. Neighbours take turns in level, so that no name lies on
+// another name or its line.
 func (p Picture) places(events []Event) []place {
 	all := make([]place, len(events))
 	span := p.To.Sub(p.From)

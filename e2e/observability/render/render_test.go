@@ -63,7 +63,8 @@ func TestUnknownUnitIsRefused(t *testing.T) {
 	}
 }
 
-// TestNamesOfEventsDoNotOverlap: neighbours on one side are on different levels, and names near the end go to the left.
+// TestNamesOfEventsDoNotOverlap: neighbours on one side are on different levels, and names near the
+// end go to the left.
 func TestNamesOfEventsDoNotOverlap(t *testing.T) {
 	from := time.Unix(1000, 0)
 	p := Picture{From: from, To: from.Add(90 * time.Second)}
@@ -101,12 +102,21 @@ func TestGapsAreNotDrawn(t *testing.T) {
 		s    Series
 		want []plotter.XYs
 	}{
-		{"a value is missing", Series{Times: at(0, 1, 4, 5), Values: []float64{1, 2, 3, 4}},
-			[]plotter.XYs{{{X: 0, Y: 1}, {X: 1, Y: 2}}, {{X: 4, Y: 3}, {X: 5, Y: 4}}}},
-		{"a value is not finite", Series{Times: at(0, 1, 2, 3, 4), Values: []float64{1, 2, math.NaN(), 3, 4}},
-			[]plotter.XYs{{{X: 0, Y: 1}, {X: 1, Y: 2}}, {{X: 3, Y: 3}, {X: 4, Y: 4}}}},
-		{"one value alone is a short line", Series{Times: at(3), Values: []float64{7}},
-			[]plotter.XYs{{{X: 3, Y: 7}, {X: 3.05, Y: 7}}}},
+		{
+			"a value is missing",
+			Series{Times: at(0, 1, 4, 5), Values: []float64{1, 2, 3, 4}},
+			[]plotter.XYs{{{X: 0, Y: 1}, {X: 1, Y: 2}}, {{X: 4, Y: 3}, {X: 5, Y: 4}}},
+		},
+		{
+			"a value is not finite",
+			Series{Times: at(0, 1, 2, 3, 4), Values: []float64{1, 2, math.NaN(), 3, 4}},
+			[]plotter.XYs{{{X: 0, Y: 1}, {X: 1, Y: 2}}, {{X: 3, Y: 3}, {X: 4, Y: 4}}},
+		},
+		{
+			"one value alone is a short line",
+			Series{Times: at(3), Values: []float64{7}},
+			[]plotter.XYs{{{X: 3, Y: 7}, {X: 3.05, Y: 7}}},
+		},
 	} {
 		if got := p.pieces(c.s, 1); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
