@@ -50,6 +50,9 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkEnv(p.Env); err != nil {
+		return nil, err
+	}
 	dir := p.Cwd
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(e.workdir, dir)
@@ -74,6 +77,21 @@ func (e *Engine) argv(p *wire.ExecuteParams) ([]string, *wire.Error) {
 		return nil, wire.Errorf(wire.CodeNotAllowed, "%q is not on this server's allow-list", p.Argv[0])
 	}
 	return append([]string{program}, p.Argv[1:]...), nil
+}
+
+// checkEnv refuses, under an allow-list, the variables of the dynamic loader (ld.so(8)): LD_PRELOAD
+// and LD_AUDIT name code to run within an allowed program, and LD_LIBRARY_PATH where to look for it.
+// It goes by the prefix, since loaders differ in what they know.
+//
+// https://man7.org/linux/man-pages/man8/ld.so.8.html
+func (e *Engine) checkEnv(env map[string]string) *wire.Error {
+	for name := range env {
+		if e.allow != nil && strings.HasPrefix(name, "LD_") {
+			return wire.Errorf(wire.CodeNotAllowed,
+				"env %q is for the dynamic loader, which this server's allow-list leaves to the server", name)
+		}
+	}
+	return nil
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -227,6 +227,39 @@ func TestAllowListHoldsPrograms(t *testing.T) {
 	}
 }
 
+// TestAllowListHoldsTheLoader: a library that a client preloads would run within an allowed program.
+// Other variables pass, and without an allow-list all do.
+func TestAllowListHoldsTheLoader(t *testing.T) {
+	restricted, open := planner(t, "/bin/ls"), planner(t)
+	for name, refused := range map[string]bool{
+		"LD_PRELOAD":      true,
+		"LD_AUDIT":        true,
+		"LD_LIBRARY_PATH": true,
+		"LD_":             true,
+		"LD":              false,
+		"OLD_PRELOAD":     false,
+		"ld_preload":      false, // names are case-sensitive (environ(7)), so the loader ignores it
+		"LANG":            false,
+	} {
+		params := &wire.ExecuteParams{Argv: []string{"/bin/ls"}, Env: map[string]string{"A": "1", name: "/tmp/x.so", "Z": "1"}}
+		p, err := restricted.plan(params)
+		switch {
+		case refused && (err == nil || err.Code != wire.CodeNotAllowed || !strings.Contains(err.Message, name)):
+			t.Errorf("with an allow-list, %s was not refused: %+v, %v", name, p, err)
+		case !refused && (err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x.so")):
+			t.Errorf("with an allow-list, %s was refused: %+v, %v", name, p, err)
+		}
+		if p, err := open.plan(params); err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x.so") {
+			t.Errorf("without an allow-list, %s was refused: %+v, %v", name, p, err)
+		}
+	}
+	restricted.env = []string{"LD_LIBRARY_PATH=/opt/lib"} // --env, which the client cannot reach
+	p, err := restricted.plan(&wire.ExecuteParams{Argv: []string{"ls"}})
+	if err != nil || !slices.Contains(p.spec.Env, "LD_LIBRARY_PATH=/opt/lib") {
+		t.Errorf("the server's own variable is refused or gone: %+v, %v", p, err)
+	}
+}
+
 // TestAllowListRefusesShellStrings: a shell runs anything, so a string for it is refused even where
 // /bin/sh may run.
 func TestAllowListRefusesShellStrings(t *testing.T) {

@@ -48,7 +48,7 @@ func TestPromise17LimitsAreTheServers(t *testing.T) {
 }
 
 // TestPromise17OnlyAllowedCommandsRun: with an allow-list no other program runs, whatever its name,
-// the working directory or PATH, and no shell string.
+// the working directory or PATH, no shell string, and no library of the client's.
 func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 	dir := t.TempDir()
 	ran := filepath.Join(dir, "ran")
@@ -90,6 +90,12 @@ func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 		params.Env, params.Cwd = env, evil
 		if err := c.call(wire.MethodExecute, params, nil); err == nil || err.Code != wire.CodeNotAllowed {
 			t.Errorf("%q %q: %v, want it to be refused", params.Command, params.Argv, err)
+		}
+	}
+	for _, name := range []string{"LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"} {
+		params := wire.ExecuteParams{Argv: []string{"echo"}, Env: map[string]string{name: filepath.Join(evil, "other")}}
+		if err := c.call(wire.MethodExecute, params, nil); err == nil || err.Code != wire.CodeNotAllowed {
+			t.Errorf("%s of the client: %v, want it to be refused", name, err)
 		}
 	}
 	for want, argv := range map[string][]string{
