@@ -4,10 +4,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/troupe-dev/troupe/actors/peers"
+	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -186,6 +189,40 @@ func TestLargestRequestsReachAnotherPod(t *testing.T) {
 			}
 			if cause, ended := remote.hasEnded(); ended {
 				t.Errorf("the connection ended with %q", cause)
+			}
+			s.stop(first, remote)
+		})
+	}
+}
+
+// TestLongErrorReachesAnotherPod: why a command did not start quotes what the client asked for. A
+// client of another pod hears of it, whatever it consists of and however long it is.
+func TestLongErrorReachesAnotherPod(t *testing.T) {
+	for name, program := range map[string]string{
+		"a long name":                  strings.Repeat("x", 100<<10),
+		"characters that JSON escapes": strings.Repeat("<\x01ä", 100<<10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, 2, nil)
+			s.pods[0].runner.auto = func(tree *fakeTree) {
+				refused := &proc.StartError{Message: program + ": command not found", Errno: syscall.ENOENT}
+				tree.emit(proc.StartFailed{Err: refused})
+				tree.die(proc.Dead{})
+			}
+			first := connect(s.pods[0].Engine, ConnectRequest{})
+			connected, _ := first.settled(t)
+			first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+			local := first.answered(t, "1").err
+			if local == nil || !strings.Contains(local.Message, program[:1000]) ||
+				!strings.Contains(local.Message, ": command not found") || !utf8.ValidString(local.Message) {
+				t.Fatalf("the client of the same pod is told %.100v", local)
+			}
+			remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
+			remote.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
+			remote.answered(t, "0")
+			eventually(t, 5*time.Second, "the end of the command", func() bool { return find[wire.Completed](remote) != nil })
+			if got := find[wire.Completed](remote).Error; got == nil || got.Message != local.Message {
+				t.Errorf("the client of another pod is told %.100v", got)
 			}
 			s.stop(first, remote)
 		})

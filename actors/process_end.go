@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -116,7 +117,7 @@ func (p *process) finalReason() wire.Reason {
 func (p *process) endError(c *wire.Completed) *wire.Error {
 	switch c.Reason {
 	case wire.ReasonStartFailed:
-		err := wire.Errorf(wire.CodeStartFailed, "%v", p.failed)
+		err := wire.Errorf(wire.CodeStartFailed, "%s", shorten(p.failed.Error()))
 		err.Data = &wire.ErrorData{ExitCode: c.ExitCode}
 		return err
 	case wire.ReasonStreamTimeout:
@@ -130,6 +131,20 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 	default:
 		return nil
 	}
+}
+
+// maxErrorText bounds the text of an error, which quotes argv[0]. It is PATH_MAX, so that only
+// what is no path is cut. Completed travels between pods as one piece of output: it must not
+// exceed a link's credit, six times as long in JSON.
+const maxErrorText = 4096
+
+// shorten leaves the middle out of a text that is too long.
+func shorten(text string) string {
+	if len(text) <= maxErrorText {
+		return text
+	}
+	half := maxErrorText / 2
+	return strings.ToValidUTF8(text[:half], "") + "…" + strings.ToValidUTF8(text[len(text)-half:], "")
 }
 
 // addUsage adds the survivors and what the tree used.
