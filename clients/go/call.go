@@ -25,7 +25,7 @@ type call struct {
 	method     string
 	frame      []byte
 	repeat     repeat
-	background bool // its answer may be long in coming: it does not priority a stalled connection
+	background bool // its answer may be long in coming: it does not shorten StallTimeout
 	sent       bool
 	then       func(reply) // run by the connection's reader before it reads on; may be nil
 	done       chan reply  // capacity 1

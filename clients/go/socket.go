@@ -95,7 +95,7 @@ func (s *socket) read() error {
 
 // readFrame reads one message into the socket's buffer; it is valid until the next call.
 func (s *socket) readFrame() ([]byte, error) {
-	// The socket is ended by closing its socket, so reads need no context, which
+	// Closing the WebSocket ends the read, so it needs no context, which
 	// would cost an allocation each.
 	_, r, err := s.ws.Reader(context.Background())
 	if err != nil {
