@@ -264,6 +264,15 @@ func TestRunbooksQuoteTheLog(t *testing.T) {
 				t.Errorf("%s looks for the message %q, which nothing logs", filepath.Base(f), m[1])
 			}
 		}
+		// Each alternative of a pattern is a part of some message.
+		for _, m := range regexp.MustCompile(`\.msg \| (?:test|startswith)\("([^"]+)"\)`).FindAllStringSubmatch(string(text), -1) {
+			for part := range strings.SplitSeq(m[1], "|") {
+				quoted++
+				if !regexp.MustCompile(`"[^"\n]*` + part).MatchString(source.String()) {
+					t.Errorf("%s looks for messages with %q, which nothing logs", filepath.Base(f), part)
+				}
+			}
+		}
 	}
 	if quoted < 5 {
 		t.Errorf("only %d messages were found", quoted)
