@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -117,6 +118,12 @@ type fixture struct {
 
 func start(t testing.TB, change func(*Config)) *fixture {
 	t.Helper()
+	return startBehind(t, change, func(l net.Listener) net.Listener { return l })
+}
+
+// startBehind is start with a listener of the test's own around the server's.
+func startBehind(t testing.TB, change func(*Config), wrap func(net.Listener) net.Listener) *fixture {
+	t.Helper()
 	cfg := Config{Engine: newFakeEngine(), Auth: NoAuth{}, Version: "test"}
 	if change != nil {
 		change(&cfg)
@@ -128,6 +135,7 @@ func start(t testing.TB, change func(*Config)) *fixture {
 	f := &fixture{gateway: g, server: httptest.NewUnstartedServer(g.Handler())}
 	f.engine, _ = cfg.Engine.(*fakeEngine)
 	f.server.Config = NewHTTPServer(g.Handler(), nil)
+	f.server.Listener = wrap(f.server.Listener)
 	f.server.Start()
 	f.url = "ws" + strings.TrimPrefix(f.server.URL, "http")
 	t.Cleanup(func() {

@@ -2,39 +2,70 @@ package gateway
 
 import (
 	"errors"
+	"math"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// brokenConn is a network connection that is gone: whatever is written fails.
-type brokenConn struct{ net.Conn }
+// breakable is a network connection whose writes fail once it has carried as many bytes as it may.
+// Reads go on.
+type breakable struct {
+	net.Conn
+	left atomic.Int64
+}
 
-func (brokenConn) Write([]byte) (int, error) { return 0, errors.New("broken") }
+func (c *breakable) Write(p []byte) (int, error) {
+	if c.left.Add(-int64(len(p))) < 0 {
+		return 0, errors.New("broken")
+	}
+	return c.Conn.Write(p)
+}
 
-// breakConn breaks the server's end of a connection, and leaves the reader's.
-func breakConn(t *testing.T, e *fakeConn) {
+type breakableListener struct{ net.Listener }
+
+func (l breakableListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &breakable{Conn: conn}
+	c.left.Store(math.MaxInt64)
+	return c, nil
+}
+
+// startBreakable starts a server whose connections can be broken.
+func startBreakable(t *testing.T) *fixture {
 	t.Helper()
-	c, ok := e.client.(*socket)
+	return startBehind(t, nil, func(l net.Listener) net.Listener { return breakableListener{l} })
+}
+
+// breakConn lets a connection carry that many more bytes.
+func breakConn(t *testing.T, e *fakeConn, left int64) {
+	t.Helper()
+	s, ok := e.client.(*socket)
 	if !ok {
 		t.Fatalf("the engine's client is a %T", e.client)
 	}
-	c.conn.mu.Lock()
-	c.conn.Conn = brokenConn{c.conn.Conn}
-	c.conn.mu.Unlock()
+	c, ok := s.conn.Conn.(*breakable)
+	if !ok {
+		t.Fatalf("the connection is a %T", s.conn.Conn)
+	}
+	c.left.Store(left)
 }
 
 // TestFlushThatFailsIsNotClaimed: a short output and its completion wait in the cork. When the
 // flush fails, neither was delivered, and the session must be kept for a client that reads them.
 func TestFlushThatFailsIsNotClaimed(t *testing.T) {
-	f := start(t, nil)
+	f := startBreakable(t)
 	out := newOutputs(t).create("x")
 	out.write("hello\n")
 	out.complete()
 	_, e := f.connect(t)
-	breakConn(t, e)
+	breakConn(t, e, 0)
 	e.client.Follow(out.feed(0))
 	end := e.end(t)
 	if got, ok := end.delivered["x"]; !ok || got != 0 {
@@ -45,12 +76,12 @@ func TestFlushThatFailsIsNotClaimed(t *testing.T) {
 // TestFeedBehindAFailedWriteIsReported: a feed that the writer did not come to has delivered what
 // came before it.
 func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
-	f := start(t, nil)
+	f := startBreakable(t)
 	out := newOutputs(t).create("x")
 	out.write("hello\n")
 	out.complete()
 	_, e := f.connect(t)
-	breakConn(t, e)
+	breakConn(t, e, 0)
 	c, _ := e.client.(*socket)
 	c.mu.Lock() // both in one round
 	c.queue = append(c.queue, item{method: "big", result: strings.Repeat("x", 2*corkLimit)})
@@ -67,31 +98,14 @@ func TestFeedBehindAFailedWriteIsReported(t *testing.T) {
 	}
 }
 
-// shortConn is a network connection that breaks after some bytes.
-type shortConn struct {
-	net.Conn
-	left int
-}
-
-func (c *shortConn) Write(p []byte) (int, error) {
-	if c.left < len(p) {
-		return 0, errors.New("broken")
-	}
-	c.left -= len(p)
-	return c.Conn.Write(p)
-}
-
 // TestDeliveredIsWhatMessagesCarried: a message takes less than was pulled for it. What it left
 // over has not been delivered, or a client that resumes would miss it.
 func TestDeliveredIsWhatMessagesCarried(t *testing.T) {
-	f := start(t, nil)
+	f := startBreakable(t)
 	out := newOutputs(t).create("x")
 	out.write(strings.Repeat("x", 3*pullSize))
 	c, e := f.connect(t)
-	conn := e.client.(*socket).conn
-	conn.mu.Lock()
-	conn.Conn = &shortConn{conn.Conn, wire.MaxOutputMessage + wire.MaxOutputMessage/2}
-	conn.mu.Unlock()
+	breakConn(t, e, wire.MaxOutputMessage+wire.MaxOutputMessage/2)
 	e.client.Follow(out.feed(0))
 	received := c.recv().Output.Offset
 	if end := e.end(t); received == 0 || end.delivered["x"] != received {
