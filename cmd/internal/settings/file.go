@@ -67,14 +67,16 @@ func readFile(o Options) (map[string]entry, error) {
 	return f.entries, nil
 }
 
-// syntaxError makes one line of the parser's error, which shows the source below it.
+// syntaxError makes one line of the parser's error, which shows the source below it. Some messages
+// quote a value, which may be a token.
 func syntaxError(path string, err error) error {
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	var at interface{ GetMessage() string }
 	var line int
 	if errors.As(err, &at) {
 		if _, scanErr := fmt.Sscanf(message, "[%d:", &line); scanErr == nil {
-			return fmt.Errorf("%s:%d: not YAML: %s", path, line, at.GetMessage())
+			what, _, _ := strings.Cut(at.GetMessage(), `: "`)
+			return fmt.Errorf("%s:%d: not YAML: %s", path, line, what)
 		}
 	}
 	return fmt.Errorf("%s: not YAML: %s", path, message)
