@@ -77,6 +77,8 @@ func command(args []string) error {
 	switch {
 	case len(args) > 1 && args[0] == rawServerArg:
 		return rawServer(args[1])
+	case len(args) > 0 && args[0] == bareServerArg:
+		return bareServer()
 	case len(args) > 1 && args[0] == delayedLinkArg:
 		return delayedLink(args[1:])
 	}

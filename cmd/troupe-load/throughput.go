@@ -37,7 +37,7 @@ func measureThroughput(ctx context.Context, e *env) error {
 	if err := os.WriteFile(file, bytes.Repeat([]byte(strings.Repeat("x", 79)+"\n"), size/80), 0o600); err != nil {
 		return err
 	}
-	rawURL, stopRaw, err := startRaw(file)
+	rawURL, stopRaw, err := startHelper(rawServerArg, file)
 	if err != nil {
 		return err
 	}
@@ -89,19 +89,21 @@ func (c *counter) Write(p []byte) (int, error) {
 // rawServer serves the baseline: each connection gets the output of cat, in frames of what a read
 // returned.
 func rawServer(file string) error {
+	return serveHelper(func(w http.ResponseWriter, r *http.Request) {
+		if err := copyPipe(w, r, file); err != nil {
+			fmt.Fprintln(os.Stderr, "raw server:", err)
+		}
+	})
+}
+
+// serveHelper serves on a free port, which it prints, until stdin ends.
+func serveHelper(handler http.HandlerFunc) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Println(l.Addr())
-	srv := &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := copyPipe(w, r, file); err != nil {
-				fmt.Fprintln(os.Stderr, "raw server:", err)
-			}
-		}),
-	}
+	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: handler}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
 		_ = srv.Close()
@@ -145,13 +147,13 @@ func copyPipe(w http.ResponseWriter, r *http.Request, file string) error {
 	return nil
 }
 
-// startRaw starts the baseline's server as a process of its own.
-func startRaw(file string) (url string, stop func(), err error) {
+// startHelper starts a baseline's server as a process of its own: this program with args.
+func startHelper(args ...string) (url string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.Command(self, rawServerArg, file)
+	cmd := exec.Command(self, args...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
