@@ -20,7 +20,9 @@ func main() { os.Stdout.WriteString("hello, world\n") }
 `
 
 // measureStart compares the start-up of the command-line client with two programs
-// built in this run with the flags of `make build`: hello world, and the floor.
+// built in this run with the flags of `make build`: hello world, and the floor. The
+// floor also runs /bin/true on a bare server, which is about the least that a command
+// over a WebSocket can take when client and server are written in Go.
 func measureStart(ctx context.Context, e *env) error {
 	dir, err := os.MkdirTemp("", "troupe-load-start-")
 	if err != nil {
@@ -32,6 +34,11 @@ func measureStart(ctx context.Context, e *env) error {
 		return err
 	}
 	defer s.stop()
+	bare, stopBare, err := startHelper(bareServerArg)
+	if err != nil {
+		return err
+	}
+	defer stopBare()
 	hello, floor, troupe, err := startPrograms(ctx, e, dir)
 	if err != nil {
 		return err
@@ -49,7 +56,8 @@ func measureStart(ctx context.Context, e *env) error {
 		{name: "hello world in Go", argv: []string{hello}},
 		{name: "a program that links net/http and WebSocket", argv: []string{floor}},
 		{name: "troupe version", limit: 1.5, argv: []string{troupe, "version"}},
-		{name: "that program, running /bin/true", argv: []string{floor, s.ws}},
+		{name: "that program, running /bin/true on a bare server", argv: []string{floor, bare}},
+		{name: "that program, running /bin/true on trouped", argv: []string{floor, s.ws}},
 		{name: "troupe exec -- true", limit: 2.5, argv: []string{troupe, "--server", s.ws, "exec", "--", "true"}},
 	}
 	for range rounds { // in turns, so that a change of the machine's speed hits all
