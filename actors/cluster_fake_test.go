@@ -98,7 +98,7 @@ func listenLoopback(t testing.TB, addr string) net.Listener {
 	return l
 }
 
-// newService starts n pods, pod-0 and so on, and waits until all have heard of all.
+// newService starts n pods, pod-0 and so on, and waits until every pod knows every other.
 func newService(t testing.TB, n int, change func(*Config)) *service {
 	t.Helper()
 	s := &service{t: t, dir: &testDirectory{}, ca: newAuthority(t)}
@@ -126,7 +126,7 @@ func (s *service) start(i int, l net.Listener, change func(*Config)) *harness {
 	}, nil)
 }
 
-// meet waits until every pod has heard of every other.
+// meet waits until every pod knows every other.
 func (s *service) meet() {
 	s.t.Helper()
 	for _, h := range s.pods {

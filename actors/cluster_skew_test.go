@@ -149,7 +149,7 @@ func TestOlderAndNewerPeers(t *testing.T) {
 	}
 }
 
-// finish lets the command print and end, and waits until the other side has heard of it.
+// finish lets the command print and end, and waits until the other side knows that it has ended.
 func finish(t *testing.T, s *service, old *oldPeer) {
 	t.Helper()
 	var tree *fakeTree

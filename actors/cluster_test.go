@@ -63,7 +63,8 @@ func TestServiceCeilingIsExact(t *testing.T) {
 }
 
 // TestNoSessionGivesWayWhileThereIsRoom: a pod that is asked because it was believed to have room
-// keeps its detached sessions when another has. When none has, one gives way, wherever it is.
+// keeps its detached sessions when another pod has room. When no pod has any, one detached session
+// is evicted, whichever pod owns it.
 func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 1 })
 	full := connect(s.pods[0].Engine, ConnectRequest{})
@@ -86,13 +87,13 @@ func TestNoSessionGivesWayWhileThereIsRoom(t *testing.T) {
 		func() bool { return !s.pods[1].cluster.hasRoomElsewhere("pod-0") })
 	newcomer := connect(s.pods[0].Engine, ConnectRequest{})
 	if connected, err := newcomer.settled(t); connected == nil || connected.Pod != "pod-1" {
-		t.Errorf("a newcomer when all are full got %v, %v", connected, err)
+		t.Errorf("a new client when all pods are full got %v, %v", connected, err)
 	}
 	s.stop(full, idle, asked, last, newcomer)
 }
 
-// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has most room, and would get
-// every newcomer that others have none for.
+// TestNothingIsPlacedWhereNothingRuns: a pod whose runner is down has the most room, and would
+// otherwise get every new client that the other pods have no room for.
 func TestNothingIsPlacedWhereNothingRuns(t *testing.T) {
 	s := newService(t, 3, func(c *Config) { c.Limits.MaxSessions = 2 })
 	s.pods[1].runner.down.Store(true)
@@ -195,8 +196,9 @@ func TestLargestRequestsReachAnotherPod(t *testing.T) {
 	}
 }
 
-// TestLongErrorReachesAnotherPod: why a command did not start quotes what the client asked for. A
-// client of another pod hears of it, whatever it consists of and however long it is.
+// TestLongErrorReachesAnotherPod: the error of a command that did not start quotes what the client
+// asked for. A client of another pod receives that error, whatever it contains and however long it
+// is.
 func TestLongErrorReachesAnotherPod(t *testing.T) {
 	for name, program := range map[string]string{
 		"a long name":                  strings.Repeat("x", 100<<10),
@@ -215,14 +217,14 @@ func TestLongErrorReachesAnotherPod(t *testing.T) {
 			local := first.answered(t, "1").err
 			if local == nil || !strings.Contains(local.Message, program[:1000]) ||
 				!strings.Contains(local.Message, ": command not found") || !utf8.ValidString(local.Message) {
-				t.Fatalf("the client of the same pod is told %.100v", local)
+				t.Fatalf("the client of the same pod received %.100v", local)
 			}
 			remote := connect(s.pods[1].Engine, ConnectRequest{SessionID: connected.SessionID})
 			remote.conn.Request(wire.ID("0"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 			remote.answered(t, "0")
 			eventually(t, 5*time.Second, "the end of the command", func() bool { return find[wire.Completed](remote) != nil })
 			if got := find[wire.Completed](remote).Error; got == nil || got.Message != local.Message {
-				t.Errorf("the client of another pod is told %.100v", got)
+				t.Errorf("the client of another pod received %.100v", got)
 			}
 			s.stop(first, remote)
 		})
@@ -243,8 +245,9 @@ func TestCloseCodeDecidesAcrossPods(t *testing.T) {
 	s.stop(local)
 }
 
-// TestOwnerLost: when a pod dies, whoever follows a session of it is told within 5 s, and
-// whoever comes later at once; so is a client that comes to the pod's next life.
+// TestOwnerLost: when a pod dies, every client that follows one of its sessions learns it within
+// five seconds, and a client that comes later learns it at once. So does a client that comes to the
+// pod after its restart.
 func TestOwnerLost(t *testing.T) {
 	s := newService(t, 3, nil)
 	owner := s.pods[0]
@@ -357,8 +360,8 @@ func TestPodFlaps(t *testing.T) {
 		t.Error("the connection has ended")
 	}
 
-	// While it is out of sight, what exists goes on, even if the directory is sure. That the pod
-	// answers is the better proof.
+	// While the owner is missing from the directory, existing links continue, even if the directory
+	// is sure that it is gone. The answers of the pod are the better proof.
 	s.dir.set(peers.Unknown)
 	remote.conn.Request(wire.ID("4"), &wire.StatusParams{})
 	if r := remote.answered(t, "4"); r.err != nil {
@@ -394,7 +397,7 @@ func TestPodFlaps(t *testing.T) {
 	retry.conn.Request(wire.ID("1"), &wire.ResumeParams{ResumeToken: connected.ResumeToken})
 	if r := retry.answered(t, "1"); r.err == nil || r.err.Code != wire.CodeInternal || r.err.Data == nil ||
 		r.err.Data.RetryAfterSeconds == 0 {
-		t.Errorf("resume while nobody knows where the owner is: %+v", r)
+		t.Errorf("resume while the owner cannot be located: %+v", r)
 	}
 	eventually(t, 5*time.Second, "the end of the connection", func() bool { _, ended := retry.hasEnded(); return ended })
 	if cause, _ := retry.hasEnded(); cause != wire.CauseClientGone {
@@ -439,7 +442,7 @@ func TestOwnerThatDoesNotKnowThisPodYet(t *testing.T) {
 	s.stop(append(clients, owner, c)...)
 }
 
-// deafEnd is a link's end that is not ready to hear of anything.
+// deafEnd is an end of a link that is not ready for any event, and counts those that it gets.
 type deafEnd struct {
 	peer  string
 	heard int
@@ -470,7 +473,7 @@ func TestLinkToADeadPeerHearsNothing(t *testing.T) {
 		t.Error("a link to a dead peer")
 	}
 	if n := end.heard; n != 0 {
-		t.Errorf("a link that was refused heard of a connection %d times", n)
+		t.Errorf("a refused link received %d events about a connection", n)
 	}
 }
 

@@ -103,7 +103,7 @@ type fakeTree struct {
 	stdout, stderr net.Conn
 	dead           chan struct{}
 	stubborn       bool     // Kill does not kill: the test says when
-	overtaken      bool     // Kill returns when all others have heard of it
+	overtaken      bool     // Kill returns when all others know of it
 	manual         bool     // Pause and Resume are only noted: the test says when
 	held           bool     // the pipes outlive the tree
 	typed          net.Conn // the command's end of stdin, if it has one

@@ -22,8 +22,8 @@ func (w gatedWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TestInputThatTheCommandReadIsAnsweredSo: what every prompt does is read a line
-// and go on to its end, and the exit may be heard of before the write.
+// TestInputThatTheCommandReadIsAnsweredSo: a command that prompts reads one line and runs to its
+// end. The engine may learn of the exit before it learns of the write.
 func TestInputThatTheCommandReadIsAnsweredSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, newFakeRunner(running), nil, nil)

@@ -113,7 +113,7 @@ func TestRefusedSessionsAreReported(t *testing.T) {
 		<-drained
 		h.stop(t, first, second, third)
 		if got := fmt.Sprint(causes); got != "[session_limit draining]" {
-			t.Errorf("heard of %s", got)
+			t.Errorf("the causes are %s", got)
 		}
 	})
 }

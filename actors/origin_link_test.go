@@ -44,9 +44,9 @@ func (s *service) origins() (all []*originLink) {
 	return all
 }
 
-// TestSlowDiskHoldsUpItsLinkOnly: while the output of one link is read, heartbeats and the frames
-// of all others are taken from the same peer, which would be called dead otherwise. What comes for
-// that link meanwhile is bounded, and heard of afterwards.
+// TestSlowDiskHoldsUpItsLinkOnly: while the output of one link is read, the pod still takes
+// heartbeats and the frames of all other links from the same peer, which would otherwise be called
+// dead. Frames that arrive for that link meanwhile are bounded, and are handled afterwards.
 func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	s := newService(t, 2, nil)
 	first, remote := s.served(t)
@@ -112,7 +112,7 @@ func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 	for _, h := range s.origins() {
 		h.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return new(endlessCursor), nil }})
 	}
-	// For as long as it takes, but not so long that the pod would be dead.
+	// This waits as long as it takes, but ends before the pod would be called dead.
 	owner, enough := s.pods[0].cluster, 4<<20
 	waited := 0
 	for until := time.Now().Add(relay.DeadAfter - time.Second); waited < enough && time.Now().Before(until); {

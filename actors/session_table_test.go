@@ -480,7 +480,7 @@ func (b *sessionBench) request(params any) {
 	synctest.Wait()
 }
 
-// execute starts a command that goes on until die.
+// execute starts a command that runs until die is called.
 func (b *sessionBench) execute() {
 	b.request(&wire.ExecuteParams{ExecutionID: "x", Command: "true"})
 	b.h.runner.tree("x").stubborn = true

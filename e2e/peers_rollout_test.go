@@ -162,7 +162,7 @@ func scaleInTakesTheIdlest(t *testing.T, r *release) {
 	eventually(t, time.Minute, "a pod begins to go", func(ctx context.Context) error {
 		return r.goes(ctx, idlest)
 	})
-	fetched.echoes(t) // the pod drains, and its command goes on
+	fetched.echoes(t) // the pod drains, and its command keeps running
 	if err := fetched.e.CloseInput(t.Context()); err != nil {
 		t.Error(err)
 	}

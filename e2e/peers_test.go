@@ -52,8 +52,8 @@ func TestManyPodsAreOneService(t *testing.T) {
 	}
 }
 
-// readyPods waits until the release has n pods, all of them ready and none
-// about to go, each of which has heard of all others.
+// readyPods waits until the release has n pods which are all ready, of which none is terminating,
+// and each of which knows all others.
 func (r *release) readyPods(t *testing.T, n int) []corev1.Pod {
 	t.Helper()
 	var found []corev1.Pod

@@ -23,8 +23,8 @@ func idleSocket(t *testing.T) *socket {
 	return newSocket(g, "subject", "remote")
 }
 
-// TestReaderStopsAtItsBounds: a client that sends without reading answers is held back by the
-// number of its requests and by their size, and goes on with the first answer that was written.
+// TestReaderStopsAtItsBounds: the reader holds back a client that sends without reading answers, by
+// the number and by the size of its requests, and continues after the first answer that is written.
 func TestReaderStopsAtItsBounds(t *testing.T) {
 	for name, c := range map[string]struct {
 		requests, size int
@@ -86,15 +86,15 @@ func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
 			go func() { passed <- c.awaitCapacity() }()
 			synctest.Wait()
 			if len(passed) != 0 {
-				t.Errorf("%s: the reader goes on beyond %d", name, maxInFlight)
+				t.Errorf("%s: the reader continues beyond %d", name, maxInFlight)
 			}
 			c.end(wire.CauseClientGone)
 		})
 	}
 }
 
-// TestNoticesAreBounded: the client is gone with the first notification that is too much; answers
-// are bounded elsewhere.
+// TestNoticesAreBounded: the first notification over the bound ends the connection. Answers are
+// bounded elsewhere.
 func TestNoticesAreBounded(t *testing.T) {
 	c := idleSocket(t)
 	fill := func() {
@@ -116,7 +116,7 @@ func TestNoticesAreBounded(t *testing.T) {
 	select {
 	case <-c.dead:
 	default:
-		t.Fatal("the connection goes on with too much")
+		t.Fatal("the connection continues with too much")
 	}
 	if c.ending != wire.CauseSlowConsumer {
 		t.Errorf("ended by %s", c.ending)

@@ -46,7 +46,7 @@ func (f *fixture) closedBy(cause wire.Cause) float64 {
 	return value(f.gateway.metrics.closed.WithLabelValues(string(cause)))
 }
 
-// Only 1000 says that the client is done; everything else keeps the session for its return.
+// Only 1000 says that the client is done; any other end keeps the session for the client's return.
 func TestHowAClientLeaves(t *testing.T) {
 	f := start(t, nil)
 	for _, c := range []struct {
@@ -191,7 +191,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 	}
 }
 
-// Completion that was not written is not claimed: the execution stays in delivered.
+// The server does not claim a completion that it has not written: the execution stays in delivered.
 func TestDelivered(t *testing.T) {
 	f := start(t, nil)
 	outs := newOutputs(t)
@@ -334,7 +334,7 @@ func TestDisconnectOfADeadPeerBlocksNobody(t *testing.T) {
 	e.client.Disconnect(wire.CauseSessionEnded)
 	e.end(t)
 	if took := time.Since(began); took > closeTimeout/2 {
-		t.Errorf("the engine heard of the end after %v", took)
+		t.Errorf("the engine learned of the end after %v", took)
 	}
 	e.client.Reply(wire.ID("1"), nil, nil) // late calls are harmless
 	e.client.Notify("x", nil)

@@ -113,8 +113,8 @@ func TestDeliveredIsWhatMessagesCarried(t *testing.T) {
 	}
 }
 
-// TestCompletedWithSurvivorsIsRead: the output of what is kept goes on, but its end has been read,
-// so the client need not come back.
+// TestCompletedWithSurvivorsIsRead: surviving processes may still print, but the client has read
+// the end of the execution, so it need not come back.
 func TestCompletedWithSurvivorsIsRead(t *testing.T) {
 	f := start(t, nil)
 	out := newOutputs(t).create("x")

@@ -111,8 +111,8 @@ func TestRequestsArriveInOrderWithTheirParams(t *testing.T) {
 	}
 }
 
-// The order on the wire, as the README of the protocol promises it: answer, started, output,
-// completed.
+// The messages of an execution come in the order that the README of the protocol promises: answer,
+// started, output, completed.
 func TestOrderOfAnExecution(t *testing.T) {
 	f := start(t, nil)
 	outs := newOutputs(t)

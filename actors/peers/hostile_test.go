@@ -328,7 +328,7 @@ func TestReleaseBefore02Dials(t *testing.T) {
 		}
 		_ = stream.SendMsg([]byte("\x12\x00")) // its greeting
 		if err := stream.RecvMsg(new(relay.Welcome)); status.Code(err) != codes.Unimplemented {
-			t.Fatalf("it is told %v", err)
+			t.Fatalf("the caller received %v", err)
 		}
 	}
 	if n := value(t, p.cfg.Metrics.Malformed); n != calls {

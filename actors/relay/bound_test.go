@@ -53,7 +53,7 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 				p.deaf = c.deaf
 				p.origin.Follow(p.now, feedOf(&stream{end: -1, piece: c.piece, mixed: c.mixed}))
 				p.settle()
-				for range 100 { // nobody gets further by trying again
+				for range 100 { // neither end gets further by trying again
 					p.now = p.now.Add(firstRetry)
 					p.origin.Tick(p.now)
 					p.proxy.Tick(p.now)
@@ -79,8 +79,8 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 }
 
 // TestWindowFollowsTheNumberOfLinks: credit that is granted is not taken back, but no more is
-// granted before the client has read so much that the new window holds; and a link with less of it
-// than it had goes on.
+// granted before the client has read so much that the new window holds. A link that gets a smaller
+// window keeps working.
 func TestWindowFollowsTheNumberOfLinks(t *testing.T) {
 	links := 1
 	window := func() int { return WindowFor(links) }

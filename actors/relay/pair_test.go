@@ -30,7 +30,7 @@ type pair struct {
 	delivered map[string]int64
 }
 
-// recorder is a client that keeps what it is told.
+// recorder is a client that records what it receives.
 type recorder struct {
 	replies []string
 	errs    []*wire.Error

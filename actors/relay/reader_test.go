@@ -9,8 +9,8 @@ import (
 )
 
 // TestReaderOnAnotherGoroutine: the client's writer reads a feed while frames arrive and credit is
-// granted. A wake that is lost between the two stops the output for ever; a race is for the
-// detector.
+// granted. A wake that is lost between the two would stop the output forever. The race detector
+// catches data races.
 func TestReaderOnAnotherGoroutine(t *testing.T) {
 	const size = 4 << 20
 	wake := make(chan struct{}, 1)

@@ -208,7 +208,7 @@ func (c *simConn) follow(x *simExec, after int64) {
 	}
 }
 
-// originClosed checks what the owner is told of the client against what the client got.
+// originClosed compares what the origin reports about the client to what the client received.
 func (c *simConn) originClosed(cause wire.Cause, delivered map[string]int64) {
 	w := c.pod.w
 	if c.told {

@@ -63,7 +63,7 @@ type world struct {
 	events              int
 }
 
-// upset is a time in which a pod could not be heard by another; -1: by nobody.
+// upset is a period in which one pod could not hear another. If to is -1, no pod could hear it.
 type upset struct {
 	from, to   int
 	begin, end time.Time
@@ -270,7 +270,7 @@ func (p *simPod) crash() {
 	})
 }
 
-// expectLost checks that clients attached through this pod hear of the owner's death in time.
+// expectLost checks that clients attached through this pod learn of the owner's death in time.
 func (p *simPod) expectLost(owner *simPod) {
 	for _, s := range p.sockets {
 		if s.proxy == nil || s.proxy.owner != owner || s.ended() {
@@ -298,8 +298,8 @@ func (p *simPod) expectLost(owner *simPod) {
 	}
 }
 
-// hears notes whose envelope comes, and whether it cannot be told from a restart: the first that is
-// heard of a life that is over.
+// hears notes which pod an envelope comes from, and whether the pod cannot tell it from a restart:
+// it is the first envelope to arrive from an incarnation that is already over.
 func (p *simPod) hears(e *Envelope) {
 	w, from, incarnation := p.w, p.w.pod(e.GetFrom()), Incarnation(e.GetIncarnation())
 	if p.heard[incarnation].IsZero() && incarnation != from.incarnation {

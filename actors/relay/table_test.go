@@ -84,7 +84,7 @@ func TestSilentPeerIsDead(t *testing.T) {
 	}
 	a.pass(FirstContactTimeout - DeadAfter)
 	if a.Peer("c").State != PeerIsDead {
-		t.Error("a peer that was never heard of is not dead")
+		t.Error("a peer that never sent anything is not dead")
 	}
 	a.route(from("b", incarnation, nil))
 	if a.Peer("b").State != PeerIsAlive || !a.Add(a.now, NewLinkID(), "b") {
@@ -242,7 +242,7 @@ func TestLeavingTheDirectoryIsNotDeath(t *testing.T) {
 	}
 	a.pass(2 * tombstoneTTL)
 	if len(a.peers) > 0 {
-		t.Error("a peer that nobody asks for is remembered forever")
+		t.Error("a peer that is never asked for is remembered forever")
 	}
 }
 

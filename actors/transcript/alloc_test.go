@@ -57,7 +57,8 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// What the package comment says about memory: some hundred bytes, and 16 for each 64 KiB.
+// A transcript needs the memory that the package comment promises: some hundred bytes, and 16 for
+// each 64 KiB.
 func TestMemoryOfATranscript(t *testing.T) {
 	s := openStore(t, 1<<40)
 	if n := unsafe.Sizeof(Transcript{}); n > 600 {

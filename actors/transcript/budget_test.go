@@ -74,7 +74,7 @@ func TestOldestSealedGivesWay(t *testing.T) {
 	}
 }
 
-// When eviction would not make enough room, none of it happens.
+// The store evicts nothing when eviction would not make enough room.
 func TestNothingIsEvictedInVain(t *testing.T) {
 	s := openStore(t, 300)
 	old := sealedWith(t, s, "old", fill(100))
@@ -125,7 +125,7 @@ func TestRemoveGivesBackTheBudget(t *testing.T) {
 	}
 }
 
-// 100 finished transcripts that a session keeps must not hold 100 descriptors.
+// A session that keeps 100 finished transcripts must not hold 100 descriptors.
 func TestSealedTranscriptsHoldNoDescriptor(t *testing.T) {
 	s := openStore(t, 1<<20)
 	before := descriptors(t)
@@ -163,8 +163,8 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// Evicted between the decision to read and the read: a gap, not a failing disk that an SRE is told
-// to look at.
+// A transcript may be evicted between the decision to read and the read. The reader gets a gap, and
+// the store counts no read failure, which would send an SRE to a healthy disk.
 func TestEvictionDuringARead(t *testing.T) {
 	s := openStore(t, 300)
 	old := sealedWith(t, s, "old", fill(200))
@@ -188,9 +188,9 @@ func TestEvictionDuringARead(t *testing.T) {
 	}
 }
 
-// Writers that force evictions, readers in the middle of what is evicted, Remove and Seal at any
-// time: readers see the right bytes or a gap of the right size, and the disk never holds more than
-// the budget.
+// Writers force evictions, readers are in the middle of what is evicted, and Remove and Seal come
+// at any time. Readers still see the right bytes or a gap of the right size, and the disk never
+// holds more than the budget.
 func TestEvictionUnderReaders(t *testing.T) {
 	const budget = 256 << 10
 	s := openStore(t, budget)

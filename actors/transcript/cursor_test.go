@@ -123,7 +123,7 @@ func TestNextJoinsRecordsOfOneStream(t *testing.T) {
 	}
 }
 
-// Marks: in order, each once, also for a reader that resumes exactly there.
+// A reader sees the marks in order and each of them once, also when it resumes exactly at one.
 func TestMarksAreSeenOnceAndInOrder(t *testing.T) {
 	s := openStore(t, 1<<30)
 	tr := s.Create("t", 1<<30)
@@ -184,8 +184,8 @@ func TestCursorRefusesOffsetsThatDoNotExist(t *testing.T) {
 	}
 }
 
-// notify: once for each ErrWait, for bytes, marks, Seal and Remove; not without one, not after
-// Close.
+// The cursor calls notify once for each ErrWait, for bytes, marks, Seal and Remove. It does not
+// call it without an ErrWait, nor after Close.
 func TestNotifyComesOncePerWait(t *testing.T) {
 	s := openStore(t, 1<<30)
 	buf := make([]byte, 100)

@@ -31,8 +31,8 @@ func failing(s *Store, n, short int, err error) {
 	}
 }
 
-// The disk fails under one write: nothing of it is visible, nothing of it stays on disk, all that
-// follows is counted.
+// When the disk fails under a write, none of that write is visible or stays on disk, and everything
+// that follows is counted.
 func TestFailedWriteLeavesNothing(t *testing.T) {
 	for name, tc := range map[string]struct {
 		short int
@@ -86,7 +86,7 @@ func TestShortWritesAreContinued(t *testing.T) {
 	sameRuns(t, runs, []run{{data: "123\n"}, {truncated: true, data: "45678[TRUNCATED]\n"}})
 }
 
-// A real full disk: writes are short, then fail.
+// Writes to a disk that is really full are short first, and then fail.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
@@ -102,7 +102,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// The same without privilege: a limit on the size of files, in a process of its own.
+// This is TestDiskFull without privileges: a process of its own limits the size of its files.
 func TestFileSizeLimit(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), helperEnv+"="+t.TempDir())
@@ -225,8 +225,8 @@ func TestDirectoryGone(t *testing.T) {
 	}
 }
 
-// In embedded mode commands run as the same user and can write to the file. That must cost them
-// their own output only.
+// In embedded mode commands run as the same user and can write to the file. Tampering must cost
+// them only their own output.
 func TestTamperedFileGivesAGap(t *testing.T) {
 	for name, tamper := range map[string]func(path string) error{
 		"cut":        func(p string) error { return os.Truncate(p, 1) },
@@ -278,7 +278,8 @@ func overwrite(path string, at int64, data []byte) error {
 	return err
 }
 
-// Where a file cannot be removed, its bytes stay counted or it is emptied: the budget must not lie.
+// The store empties a file that it cannot remove, or keeps counting its bytes: the budget must not
+// lie.
 func TestFileThatCannotBeRemovedIsEmptied(t *testing.T) {
 	s := openStore(t, 300)
 	old := sealedWith(t, s, "old", fill(200))

@@ -69,7 +69,7 @@ func agree(t testing.TB, tr *Transcript, r *reference) {
 	}
 }
 
-// The reference itself is held to what the design says in words.
+// This test holds the reference itself to what the design says in words.
 func TestLineOfExactlyTheLimitIsWhole(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, tc := range []struct {
@@ -142,8 +142,8 @@ func TestMarkerDoesNotWaitForTheNewline(t *testing.T) {
 	w.Close()
 }
 
-// Every rune width at every alignment to the limit, cut in two writes at every place, and in
-// three that leave one byte alone at every place.
+// The framer agrees with the reference for every rune width at every alignment to the limit, cut
+// into two writes at every place, and into three that leave one byte alone at every place.
 func TestFramerAgreesWithReferenceAtEverySplit(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, char := range []string{"x", "é", "€", "𝄞", "\xe2\x82", "\xff", "\xf0\x9f\x98"} {
@@ -179,7 +179,8 @@ func everySplit(t *testing.T, s *Store, cfg WriterConfig, input []byte) {
 	}
 }
 
-// The real limit, split at every place around what matters and at every 61st in between.
+// The test splits lines around the real limit at every place that matters, and at every 61st in
+// between.
 func TestRealLimitSplitAnywhere(t *testing.T) {
 	s := openStore(t, 1<<30)
 	cfg := WriterConfig{Lines: true, MaxLine: DefaultMaxLine}
@@ -241,8 +242,8 @@ func randomCuts(rng *rand.Rand, n int) []int {
 	}
 }
 
-// A prompt is delivered by Flush; the line's length goes on counting, so that it cannot grow
-// without bound.
+// Flush delivers a prompt, but the flushed part still counts towards the length of the line, so
+// that the line cannot grow without bound.
 func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 	s := openStore(t, 1<<30)
 	tr := s.Create("t", 1<<20)
@@ -271,8 +272,8 @@ func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 	balance(t, tr, 9+10+10+3)
 }
 
-// Otherwise a client that decodes each piece would show U+FFFD for a rune that arrives in two
-// writes.
+// Flush holds back an incomplete rune. Otherwise a client that decodes each piece would show U+FFFD
+// for a rune that arrives in two writes.
 func TestFlushHoldsBackAnIncompleteRune(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, lines := range []bool{true, false} {

@@ -45,8 +45,8 @@ func TestWhatFitsExactlyIsKept(t *testing.T) {
 	balance(t, tr, 16)
 }
 
-// Once a line is dropped everything after it is, on both streams: output with holes would be
-// misread.
+// Once a line is dropped, everything after it is dropped too, on both streams: a client would
+// misread output with holes.
 func TestNothingFollowsADroppedLine(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -104,7 +104,7 @@ func TestNothingFollowsADroppedLine(t *testing.T) {
 			tc.write(t, out, err)
 			out.Flush()
 			if out.Pending() {
-				t.Fatal("Pending though everything is dropped: a reader would call Flush for ever")
+				t.Fatal("Pending though everything is dropped: a reader would call Flush forever")
 			}
 			out.Close()
 			err.Close()

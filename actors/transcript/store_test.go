@@ -70,7 +70,8 @@ func TestFilesAreForTheOwnerOnly(t *testing.T) {
 	}
 }
 
-// What a killed process left would use disk that no budget knows of. What is not ours must stay.
+// Open removes the files of a killed process, which would use disk that no budget knows of. It
+// leaves files that are not its own.
 func TestOpenRemovesLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	left, other := filepath.Join(dir, "7"+suffix), filepath.Join(dir, "notes.txt")
@@ -146,7 +147,8 @@ func TestCloseRemovesEverything(t *testing.T) {
 	}
 }
 
-// An execution may run for days: what it prints and loses shows while it does, by cause.
+// An execution may run for days, so the statistics show while it runs what it prints and what it
+// loses, by cause.
 func TestStoreCountsOutputAsItComes(t *testing.T) {
 	s := openStore(t, 200)
 	lines := WriterConfig{Lines: true, MaxLine: 4}
@@ -181,7 +183,8 @@ func TestStoreCountsOutputAsItComes(t *testing.T) {
 	}
 }
 
-// Who reads the log looks for a session or an execution, by the keys that all of it uses.
+// The log names the session and the execution with the keys that all other logs use, so that a
+// search finds them.
 func TestLogNamesSessionAndExecution(t *testing.T) {
 	var out bytes.Buffer
 	s, err := Open(Config{

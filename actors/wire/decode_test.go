@@ -241,8 +241,8 @@ func TestDecodeParams(t *testing.T) {
 	}
 }
 
-// A params type that shared memory with the frame would change under the engine when the reader
-// reuses its buffer.
+// Params that shared memory with the frame would change under the engine when the reader reuses its
+// buffer.
 func TestDecodeCopies(t *testing.T) {
 	frame := []byte(`{"jsonrpc":"2.0","id":"abc","method":"input","params":{"execution_id":"a","data":"hello"}}`)
 	req, err := Decode(frame)

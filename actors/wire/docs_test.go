@@ -21,7 +21,7 @@ func readDoc(t *testing.T, name string) []byte {
 	return b
 }
 
-// The page must show what goes over the wire, not what once did.
+// The page must show the messages that go over the wire now, not those of an earlier version.
 func TestProtocolPageShowsEveryGoldenMessage(t *testing.T) {
 	page := string(readDoc(t, "protocol.md"))
 	for name, message := range encodeGolden(t) {

@@ -9,7 +9,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Every step in every phase, as a table: what the switch in phase.after must say.
+// This table says what the switch in phase.after must return for every step in every phase.
 func TestEveryStepInEveryPhase(t *testing.T) {
 	const (
 		pend, recv, park, fetch = phasePending, phaseReceiving, phaseParked, phaseFetching
@@ -36,7 +36,8 @@ func TestEveryStepInEveryPhase(t *testing.T) {
 	}
 }
 
-// What a phase means for the reader, the consumer and a resume.
+// A phase decides what the reader queues, whether the consumer has received everything, and whether
+// a resume names the execution.
 func TestPhaseDecidesWhatIsKeptAndAskedFor(t *testing.T) {
 	for _, tc := range []struct {
 		phase     phase
@@ -75,7 +76,8 @@ func TestPhaseDecidesWhatIsKeptAndAskedFor(t *testing.T) {
 	}
 }
 
-// Next says why nothing follows: what the consumer did counts before what the server did.
+// Next returns why nothing follows. The actions of the consumer take precedence over those of the
+// server.
 func TestWhatNextReturnsAtTheEnd(t *testing.T) {
 	lost := errors.New("lost")
 	complete := func(e *Execution, s *socket) { _ = e.receiveCompleted(s, &wire.Completed{}) }

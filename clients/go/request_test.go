@@ -199,7 +199,7 @@ func TestPingIsAnswered(t *testing.T) {
 	<-ponged
 }
 
-// A server that is there but says nothing, not even pongs, is left.
+// The client leaves a server that is connected but sends nothing, not even pongs.
 func TestSilentServerIsLeft(t *testing.T) {
 	s := &fakeServer{script: noise(1000, 9)}
 	s.wrap = func(n int, c net.Conn) net.Conn {
@@ -238,7 +238,7 @@ func (c *muteConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A quiet server that answers WebSocket pings is kept.
+// The client keeps a quiet server that answers WebSocket pings.
 func TestQuietServerIsKept(t *testing.T) {
 	s := &fakeServer{hang: true}
 	c := dial(t, s.start(t), troupe.Options{KeepaliveTimeout: 400 * time.Millisecond})

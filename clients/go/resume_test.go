@@ -63,8 +63,8 @@ func collect(t testing.TB, e *troupe.Execution) (data []byte, other []troupe.Eve
 	}
 }
 
-// The promise of the package: cuts at any byte, and a server that repeats some
-// of what was sent, change nothing in what is delivered.
+// The package promises that cuts at any byte, and a server that repeats some of what it sent,
+// change nothing in the output that it delivers.
 func TestRejoinedOutputIsIdentical(t *testing.T) {
 	const cuts = 50
 	script := noise(10<<20, 1)
@@ -95,7 +95,7 @@ func TestRejoinedOutputIsIdentical(t *testing.T) {
 	t.Logf("%d connections", s.conns.Load())
 }
 
-// Cuts between messages: after each count of pieces once.
+// The server cuts the connection between messages, once after each number of pieces.
 func TestCutBetweenPieces(t *testing.T) {
 	script := noise(20_000, 2)
 	s := &fakeServer{script: script, piece: 1000}
@@ -183,7 +183,7 @@ func TestGapIsReported(t *testing.T) {
 	}
 }
 
-// A piece that the server skips without a word is asked for once more.
+// The client asks once more for a piece that the server skips without a word.
 func TestHoleIsHealedOrReported(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -212,7 +212,7 @@ func TestHoleIsHealedOrReported(t *testing.T) {
 	}
 }
 
-// In utf-8 one byte of the transcript may be three of data.
+// In UTF-8, one byte of the transcript may become three bytes of data.
 func TestReplacedBytesAreNoHole(t *testing.T) {
 	script := []byte("abc\xff\xfedef\n" + strings.Repeat("\x80", 100) + "é\n\xc3")
 	s := &fakeServer{script: script, piece: 7, encoding: wire.EncodingUTF8}
@@ -227,7 +227,7 @@ func TestReplacedBytesAreNoHole(t *testing.T) {
 	}
 }
 
-// An execute whose answer is lost is sent again, and runs once.
+// The client sends an execute whose answer is lost again, and the command runs once.
 func TestExecuteIsSentAgain(t *testing.T) {
 	s := &fakeServer{script: noise(5000, 6)}
 	var lost atomic.Bool
@@ -254,7 +254,7 @@ func TestExecuteIsSentAgain(t *testing.T) {
 	}
 }
 
-// While nothing is followed, resume must not ask for everything.
+// While the client follows nothing, its resume must not ask for everything.
 func TestResumeWithoutExecutionsFollowsNone(t *testing.T) {
 	s := &fakeServer{script: noise(5000, 6)}
 	resumed := make(chan string, 1)

@@ -9,8 +9,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// An execution that nobody reads delays nobody else for longer than the stall
-// timeout, can be cancelled, is known to have ended, and is read later without a loss.
+// An execution that the consumer does not read delays no other execution for longer than the stall
+// timeout. It can be cancelled, it is known to have ended, and it is read later without a loss.
 func TestUnreadExecutionIsParked(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

@@ -14,9 +14,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// slowGreeting is a server that greets only after it has read a request, so that
-// a client that waits for the greeting first waits forever. decide returns the
-// messages that it sends then, and whether it goes on.
+// slowGreeting is a server that greets only after it has read a request, so that a client that
+// waits for the greeting first waits forever. decide returns the messages that it sends then.
 func slowGreeting(t *testing.T, decide func(n int, request fakeRequest) []string) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -104,8 +103,8 @@ func TestStartIsRepeatedUntilASessionIsFree(t *testing.T) {
 	}
 }
 
-// A refused command leaves the session: before the greeting, by the reader that
-// validates it, or after.
+// A refused command leaves the session intact, whether it is refused before the greeting, by the
+// reader that validates it, or after the greeting.
 func TestStartOfARefusedCommandKeepsTheSession(t *testing.T) {
 	for name, order := range map[string]func(refusal string) []string{
 		"refused first": func(refusal string) []string { return []string{refusal, greeting} },
@@ -133,8 +132,8 @@ func TestStartOfARefusedCommandKeepsTheSession(t *testing.T) {
 	}
 }
 
-// A server refuses a message over its limit by closing the connection. Sending it again
-// would be refused again, so it is not, however long DialRetry is.
+// A server refuses a message over its limit by closing the connection, and would refuse it again.
+// The client therefore does not repeat it, however long DialRetry is.
 func TestStartOfATooLargeRequestIsNotRepeated(t *testing.T) {
 	s := &fakeServer{upgrade: func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		ws, err := websocket.Accept(w, r, nil)

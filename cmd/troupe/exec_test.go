@@ -96,7 +96,7 @@ func TestLossesAreToldInWords(t *testing.T) {
 		"nothing was heard from the server": fmt.Errorf("%w for 45s", troupe.ErrKeepaliveTimeout),
 	} {
 		if got := whyLost(err); got != want {
-			t.Errorf("%v is told as %q, want %q", err, got, want)
+			t.Errorf("%v is reported as %q, want %q", err, got, want)
 		}
 	}
 }
@@ -196,7 +196,7 @@ func TestDetachedSession(t *testing.T) {
 		t.Errorf("sessions: %q, %q", r.stdout, r.stderr)
 	}
 
-	// An interrupted attach leaves the command alone and goes on later.
+	// An interrupted attach leaves the command alone, and can be continued later.
 	first := f.begin("attach", "pod")
 	first.stdout.await(t, "hanging")
 	f.signals <- os.Interrupt

@@ -264,7 +264,7 @@ func TestClusterOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestNoReports: without a cluster, or without being asked, nobody is told anything.
+// TestNoReports: trouped reports nothing without a cluster, or without being asked to.
 func TestNoReports(t *testing.T) {
 	cluster := newCluster(t)
 	for name, prepare := range map[string]func(*exec.Cmd){

@@ -239,8 +239,8 @@ func marked(t *testing.T, marker string) []string {
 	return found
 }
 
-// gone waits, as little as it can, for the marked processes to be dead: after
-// SIGKILL of trouped nobody announces their death.
+// gone waits, as little as it can, for the marked processes to be dead: after a SIGKILL trouped
+// does not announce their death.
 func gone(t *testing.T, marker string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {

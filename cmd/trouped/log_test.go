@@ -15,8 +15,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestStoppedLogReaderStopsNobody protects every actor that logs: stderr may be a
-// pipe to a pager that nobody scrolls.
+// TestStoppedLogReaderStopsNobody protects every actor that logs: stderr may be a pipe to a pager
+// that has stopped reading.
 func TestStoppedLogReaderStopsNobody(t *testing.T) {
 	r, w := io.Pipe() // unbuffered: the first write waits for a reader
 	c := defaults()

@@ -48,9 +48,9 @@ func peerServiceArgs(t *testing.T) []string {
 	}
 }
 
-// TestPeerServiceOutOfOrder: an API server that refuses, fails or hangs from the start
-// keeps no pod from serving its own sessions. Who asks for another's is told within the
-// time that a client waits to come again: the session may live.
+// TestPeerServiceOutOfOrder: an API server that refuses, fails or hangs from the start keeps no pod
+// from serving its own sessions. A client that asks for a session of another pod gets its answer
+// within the time that it waits before it comes again: the session may live.
 func TestPeerServiceOutOfOrder(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"refuses": forbidden,

@@ -50,8 +50,8 @@ func TestPromise11SameExecutionIDRunsOnce(t *testing.T) {
 	}
 }
 
-// TestPromise12EightExecutionsAtATime: the ninth is told -32005 and why, and what
-// eight print at the same time stays apart and in order.
+// TestPromise12EightExecutionsAtATime: the ninth execution gets -32005 and the reason. The output
+// that eight executions print at the same time stays apart and in order.
 func TestPromise12EightExecutionsAtATime(t *testing.T) {
 	s := launch(t)
 	c, _ := session(t, s, "/ws")

@@ -125,9 +125,10 @@ func TestPromise05FullDisk(t *testing.T) {
 	healthy(t, s)
 }
 
-// TestPromise05DataDirRemoved: somebody removes the data directory under a running
-// server. What is being recorded goes on. While something else stands in its place,
-// what is new is counted and said; once the place is free, it is made again.
+// TestPromise05DataDirRemoved: somebody removes the data directory under a running server.
+// Transcripts that are being recorded continue. While something else stands in place of the
+// directory, the server counts new output as dropped and warns of it; once the place is free, it
+// makes the directory again.
 func TestPromise05DataDirRemoved(t *testing.T) {
 	s := launch(t)
 	fifo := filepath.Join(t.TempDir(), "go-on")

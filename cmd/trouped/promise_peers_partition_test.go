@@ -14,8 +14,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// cable carries connections to one address until it is cut: from then on nothing
-// arrives, and nobody is told.
+// cable carries connections to one address until it is cut. From then on nothing arrives, and
+// neither end gets an error.
 type cable struct {
 	listener net.Listener
 	to       string
@@ -92,9 +92,9 @@ func (c *cable) set(cut bool) {
 	c.whole.Broadcast()
 }
 
-// TestPeersPartition: two pods that live and do not reach each other. Whoever follows a session of
-// one through the other is told within 5 s, a pod that reaches both serves it, and when the cable
-// is whole again so does the other.
+// TestPeersPartition: two live pods do not reach each other. A client that follows a session of one
+// through the other learns it within 5 s. A pod that reaches both serves the session, and once the
+// cable is whole again, so does the other pod.
 func TestPeersPartition(t *testing.T) {
 	var cables []*cable
 	f := launchFleetThrough(t, func(from, to int, addr string) string {

@@ -126,6 +126,6 @@ func TestPeersCeilingDuringARollout(t *testing.T) {
 		s.awaitActive(0)
 	}
 	if t.Logf("%d were refused", c.refused.Load()); c.refused.Load() == 0 {
-		t.Error("nobody was refused: the service was never full")
+		t.Error("no client was refused: the service was never full")
 	}
 }

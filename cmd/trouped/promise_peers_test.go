@@ -23,9 +23,9 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// peerAddrs returns addresses that are nobody else's, also while a pod is away: each
-// has a loopback address of its own. A free port of 127.0.0.1 could be given to some
-// connection before trouped listens there.
+// peerAddrs returns addresses that no other process gets, even while a pod is away: each has a
+// loopback address of its own. A free port of 127.0.0.1 could be given to some connection before
+// trouped listens there.
 func peerAddrs(n int) []string {
 	addrs := make([]string, n)
 	for i := range addrs {
@@ -69,7 +69,7 @@ func launchFleetThrough(t *testing.T, through func(from, to int, addr string) st
 	return f
 }
 
-// meet waits until every pod has heard of every other.
+// meet waits until every pod knows every other.
 func (f *fleet) meet() {
 	f.t.Helper()
 	for _, s := range f.pods {

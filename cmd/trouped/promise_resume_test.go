@@ -246,7 +246,7 @@ func TestPromise10ResumeIsRefusedOrServed(t *testing.T) {
 		late.cut()
 	}
 	c.cut()
-	s.awaitActive(0) // nobody comes back
+	s.awaitActive(0) // no client comes back
 	refused("expired", greeting.SessionID, greeting.ResumeToken)
 }
 

@@ -118,7 +118,7 @@ func TestPromise01CeilingIsExactOverSockets(t *testing.T) {
 		early := lucky(t, rush(t, s, 60))
 		leaving.Wait()
 		if active := s.active(); active > 100 || len(early) > 40 {
-			t.Fatalf("round %d: %d newcomers took 40 slots, there are %d sessions", round, len(early), active)
+			t.Fatalf("round %d: %d new clients took 40 slots, there are %d sessions", round, len(early), active)
 		}
 		// Once the ends are through, exactly the rest is free.
 		s.awaitActive(60 + len(early))
@@ -200,8 +200,8 @@ func TestPromise02SlotFollowsTheProcesses(t *testing.T) {
 	}
 }
 
-// TestPromise02IdleSessionsGiveTheirSlotBack: a session that nobody uses is not one
-// that somebody else cannot have.
+// TestPromise02IdleSessionsGiveTheirSlotBack: a session that no client uses does not keep its slot
+// from another client.
 func TestPromise02IdleSessionsGiveTheirSlotBack(t *testing.T) {
 	s := launch(t, "--max-sessions", "1", "--idle-timeout", "100ms")
 	idle, _ := session(t, s, "/ws")

@@ -100,7 +100,7 @@ func (m *trace) none() {
 	}
 }
 
-// gone waits until nothing is left, where nobody announces it.
+// gone waits until nothing is left, where no event announces it.
 func (m *trace) gone() {
 	m.t.Helper()
 	eventually(m.t, func() error {
@@ -126,7 +126,7 @@ func eventually(t *testing.T, ok func() error) {
 	}
 }
 
-// bounded is the context of a wait that must not last for ever.
+// bounded returns the context of a wait that must not last forever.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)

@@ -225,7 +225,7 @@ func TestTraceSample(t *testing.T) {
 // TestCollectorThatDoesNotAnswer costs commands nothing and the end of the server
 // three seconds; the log says it once.
 func TestCollectorThatDoesNotAnswer(t *testing.T) {
-	deaf, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections, nobody reads them
+	deaf, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections, but nothing reads them
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Every file in config/ is placed, and complete with the settings there are.
+// Every file in config/ has its place, and renders completely with the existing settings.
 func TestConfigurationRenders(t *testing.T) {
 	entries, err := configFiles.ReadDir("config")
 	if err != nil {
@@ -80,7 +80,7 @@ func TestVersionsAreThoseOfTheModule(t *testing.T) {
 	}
 }
 
-// What does not change a build must not cause one: it takes twenty minutes.
+// A change that does not affect the build must not cause one, because a build takes twenty minutes.
 func TestSourceKey(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {

@@ -31,8 +31,7 @@ func open(t *testing.T) *Cluster {
 	return c
 }
 
-// A node has directories of its own in these places: state there would be lost
-// behind them.
+// A node has directories of its own in these places, which would hide the state there.
 func TestOpenRefusesDirectoriesThatNodesHide(t *testing.T) {
 	for _, dir := range []string{"/run/x", "/var/lib/cluster", "/etc", "/var/log/a"} {
 		if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "TROUPE_CLUSTER") {
@@ -239,7 +238,7 @@ func TestCommandsOfAClusterThatIsOffSaySo(t *testing.T) {
 	}
 }
 
-// Names would be looked up on this machine, and a test would wonder.
+// Names would be looked up on this machine, with results that a test does not expect.
 func TestDialContextRefusesNames(t *testing.T) {
 	_, err := open(t).DialContext(t.Context(), "tcp", "troupe.default.svc:80")
 	if err == nil || errors.Is(err, ErrOff) {
@@ -263,7 +262,7 @@ func TestMissingPackagesAreNamed(t *testing.T) {
 	}
 }
 
-// A cgroup in each real hierarchy, with a process that keeps it busy.
+// The test makes a cgroup in each real hierarchy, with a process that keeps it busy.
 func TestCgroupsAreRemovedWhenTheirProcessesAre(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making cgroups needs root")

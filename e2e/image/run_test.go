@@ -31,7 +31,7 @@ func TestImagesRunAsAPod(t *testing.T) {
 		t.Errorf("exit code %d: %s\ngot  %s\nwant %s", code, stderr, out, want)
 	}
 
-	// What is missing there is told by its name, as a failed start.
+	// A failed start names what is missing there.
 	for _, c := range []struct {
 		args []string
 		code int

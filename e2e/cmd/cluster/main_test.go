@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// What a user gets wrong is said in one line, before anything is changed.
+// The command reports a mistake of the user in one line, before it changes anything.
 func TestWrongCommandLines(t *testing.T) {
 	t.Setenv("TROUPE_CLUSTER", t.TempDir())
 	for _, c := range []struct {
@@ -69,7 +69,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	}
 }
 
-// What needs no cluster works without one.
+// Commands that need no cluster work without one.
 func TestCommandsWithoutACluster(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TROUPE_CLUSTER", dir)
@@ -87,8 +87,8 @@ func TestCommandsWithoutACluster(t *testing.T) {
 	}
 }
 
-// Whatever was being done when the signal came fails in its own words, which
-// are of no use to who has sent it.
+// An operation that a signal interrupts fails with an error of its own, which is of no use to the
+// user who sent the signal. The command reports the interruption instead.
 func TestInterruptedCommandSaysSo(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TROUPE_CLUSTER", dir)
