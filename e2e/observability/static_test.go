@@ -265,7 +265,8 @@ func TestRunbooksQuoteTheLog(t *testing.T) {
 			}
 		}
 		// Each alternative of a pattern is a part of some message.
-		for _, m := range regexp.MustCompile(`\.msg \| (?:test|startswith)\("([^"]+)"\)`).FindAllStringSubmatch(string(text), -1) {
+		patterns := regexp.MustCompile(`\.msg \| (?:test|startswith)\("([^"]+)"\)`)
+		for _, m := range patterns.FindAllStringSubmatch(string(text), -1) {
 			for part := range strings.SplitSeq(m[1], "|") {
 				quoted++
 				if !regexp.MustCompile(`"[^"\n]*` + part).MatchString(source.String()) {
