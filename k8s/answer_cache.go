@@ -26,8 +26,8 @@ type answer struct {
 // answerCache keeps a bounded number of answers, each for the same ttl, so the oldest entry is also
 // the next to expire. Its user holds a lock.
 //
-// LRUExpireCache (k8s.io/apimachinery v0.37) removes an expired entry only when somebody asks for
-// that key or the cache is full, so it would keep user names for longer than the ttl.
+// LRUExpireCache (k8s.io/apimachinery v0.37) removes an expired entry only on a lookup of that key
+// or when the cache is full, so it would keep user names for longer than the ttl.
 type answerCache struct {
 	ttl   time.Duration // 0: nothing is kept
 	max   int

@@ -174,7 +174,7 @@ func (a *Authenticator) cache(id digest, ans answer) {
 	}
 }
 
-// isRefused tells a refusal from a failure to get an answer.
+// isRefused distinguishes a refusal from a failure to get an answer.
 func isRefused(err error) bool {
 	var denied *DeniedError
 	return errors.Is(err, ErrBadToken) || errors.As(err, &denied)

@@ -11,8 +11,8 @@ import (
 
 // The delays after a failed request.
 const (
-	// refusedDelay follows a refusal. The answer stays the same until somebody grants the permission,
-	// so retries are rare, but a permission that is granted later still takes effect.
+	// refusedDelay follows a refusal. The answer stays the same until an administrator grants the
+	// permission, so retries are rare, but a permission that is granted later still takes effect.
 	refusedDelay = time.Hour
 	// minDelay and maxDelay bound the growing delays during an outage. At maxDelay, a hundred pods
 	// that lost the API server together send twenty requests per minute and kind of report.
@@ -39,7 +39,7 @@ type backoff struct {
 	refusedSince time.Time     // the first of consecutive refusals
 }
 
-// backoffMessages are what the log says, each once per outage.
+// backoffMessages are the log messages, each written once per outage.
 type backoffMessages struct{ refused, failed, recovered string }
 
 // newReportBackoff returns the backoff of a kind of report, such as "pod annotations".
@@ -76,7 +76,7 @@ func (b *backoff) failed(now time.Time, err error) {
 			b.delay = min(max(b.delay, time.Duration(seconds)*time.Second), maxDelay)
 		}
 	}
-	// Up to half as much again keeps pods from retrying in step.
+	// Adding up to half of the delay keeps pods from retrying in step.
 	b.retryAt = now.Add(b.delay + rand.N(b.delay/2))
 	switch {
 	case first && refused:

@@ -24,9 +24,9 @@ import (
 // handshake, which may need two requests, has only 10 s.
 const callTimeout = 4 * time.Second
 
-// maxBody bounds the bytes of an answer, and of all events of one watch together. An EndpointSlice
-// with its 100 endpoints has 40 KB, so the limit is a list of 40,000 pods, or a watch that ends,
-// and is followed by a list, after 400 changes of full slices. Tests lower it.
+// maxBody bounds the bytes of an answer, and of all events of one watch together. A full
+// EndpointSlice, with 100 endpoints, has 40 KB. The limit therefore allows a list of 40,000 pods; a
+// watch ends after 400 changes of full slices, and a list follows it. Tests lower the limit.
 var maxBody = 16 << 20
 
 // ClientConfig configures a Client.

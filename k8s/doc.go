@@ -1,8 +1,8 @@
 // Package k8s is trouped's client of the Kubernetes API. It asks who a client is (Authenticator),
-// reports how many sessions the pod has (Annotator) and what happened to it (Recorder), and follows
-// which other pods there are (Membership). Commands run without any of them: outside a cluster they
-// do not exist, and without the permission, or while the API server is down, each fails alone and
-// no session of the pod waits for it.
+// reports how many sessions the pod has (Annotator) and what happened to it (Recorder), and tracks
+// the other pods of the service (Membership). Commands run without any of these four. None of the
+// four exists outside a cluster; without the permission, or while the API server is down, each
+// fails by itself and no session of the pod waits for it.
 //
 // # What is used of client-go
 //

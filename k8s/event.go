@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Reason says why an Event is written.
+// Reason is the reason for which an Event is written.
 type Reason string
 
 // The reasons.

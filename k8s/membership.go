@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// lostGrace is how long a pod that left the EndpointSlices is Unresolved before it is Unknown. In
-	// this time it may move to another slice, or get its address back. A client that resumes waits as
-	// long.
+	// lostGrace is how long a pod that left the EndpointSlices is Unresolved before it is Unknown.
+	// During this time it may move to another slice, or get its address back. A resuming client waits
+	// equally long.
 	lostGrace = 3 * time.Second
-	// maxStaleness is how old the last news from the API server may be for a pod to be called Unknown.
-	// Later that takes another list first, because a dead watch may look like a quiet one. It is also
-	// the minimum time between two lists that lookups cause.
+	// maxStaleness is the maximum age of the last news from the API server at which a pod may be
+	// called Unknown. If the news is older, another list comes first, because a dead watch may look
+	// like a quiet one. It is also the minimum time between two lists that lookups cause.
 	maxStaleness = 5 * time.Second
 	// minWatchTimeout is the minimum timeout of a watch, and half of the maximum. A list follows each
 	// watch, so a change that a watch missed, or that a silently dead connection lost, is noticed
@@ -35,8 +35,9 @@ const (
 	// maxJitter bounds the delay before the next list after a success. An API server that restarts
 	// ends the watches of all pods at the same time.
 	maxJitter = time.Second
-	// maxListDelay bounds the growing delays during an outage. A hundred pods that lost the API server
-	// together then send ten requests per second, and learn of new pods within 15 s of its return.
+	// maxListDelay bounds the growing delays during an outage. At this delay, a hundred pods that lost
+	// the API server together send ten requests per second, and learn of new pods within 15 s of its
+	// return.
 	maxListDelay = 10 * time.Second
 	// membershipRefusalGrace is how long the permission may be missing before retries slow down to one
 	// per hour. An API server that restarts refuses requests for some seconds; an installer that

@@ -12,7 +12,7 @@ import (
 )
 
 // candidate is one endpoint of a pod. A pod may have several: while it moves from one slice to
-// another, after it restarted with another address, and one for each of two address families.
+// another, after it restarted with another address, and if the Service has two address families.
 type candidate struct {
 	addr        string
 	ipv4        bool
@@ -61,8 +61,8 @@ func membersOf(
 			continue
 		}
 		withPort = true
-		// Resource versions are comparable numbers by contract since Kubernetes 1.35, and were before in
-		// practice: https://kep.k8s.io/5504. One that is not a number counts as the oldest.
+		// Resource versions are comparable numbers by contract since Kubernetes 1.35, and were in
+		// practice before that: https://kep.k8s.io/5504. One that is not a number counts as the oldest.
 		version, _ := strconv.ParseUint(s.ResourceVersion, 10, 64)
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]

@@ -20,8 +20,9 @@ const (
 	opWatch        operation = "watch" // of EndpointSlices; until the response header
 )
 
-// isReport tells requests that are retried until they succeed from requests that a client waits
-// for. A refused report is retried once an hour, too rarely for a rate to show that it fails.
+// isReport distinguishes requests that are retried until they succeed from requests that a client
+// waits for. A refused report is retried once an hour, which is too rare for a rate to show the
+// failure.
 func (o operation) isReport() bool { return o == opPatch || o == opEvent }
 
 // Metrics holds the metrics of this package. All series exist from the start.

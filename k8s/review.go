@@ -9,8 +9,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
-// The permission that a client needs. The resource does not exist, which RBAC permits, and a Role
-// that grants it reads as what it means.
+// The permission that a client needs. The resource does not exist, which RBAC permits, but a Role
+// that grants it is easy to understand.
 const (
 	sessionGroup    = "troupe.dev"
 	sessionResource = "sessions"

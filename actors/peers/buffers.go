@@ -6,21 +6,21 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// bufferPool gives gRPC the buffers that messages of streams are put together in.
-// Its own take 1 MiB for whatever is over 32 KiB, or clear each buffer before use,
-// which was a seventh of what relaying costs.
+// bufferPool gives gRPC the buffers in which it assembles the messages of streams. gRPC's own pools
+// take 1 MiB for any message over 32 KiB, or clear each buffer before use, which was a seventh of
+// the cost of relaying.
 type bufferPool struct{ sizes [len(bufferSizes)]sync.Pool }
 
 var _ mem.BufferPool = (*bufferPool)(nil)
 
-// bufferSizes: what is too large not to be pooled, some output, more, one full frame of it, half a
-// batch and a batch. What waits in a queue holds a whole buffer, so none is much larger than the
-// one before.
+// bufferSizes are one size for the smallest messages that are pooled, two for output that does not
+// fill a frame, one for a full frame, and one each for half a batch and a whole batch. A queued
+// envelope holds a whole buffer, so no size is much larger than the one before.
 var bufferSizes = [...]int{4 << 10, 12 << 10, 32 << 10, 50 << 10, 80 << 10, maxBatchBytes + 16<<10}
 
 var streamBuffers = new(bufferPool)
 
-// Get implements mem.BufferPool. What is in the buffer is undefined.
+// Get implements mem.BufferPool. The contents of the buffer are undefined.
 func (p *bufferPool) Get(length int) *[]byte {
 	if mem.IsBelowBufferPoolingThreshold(length) { // an acknowledgement has 60 bytes, and may wait for long
 		b := make([]byte, length)

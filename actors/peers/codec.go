@@ -10,8 +10,8 @@ import (
 )
 
 // batchCodec is the protobuf codec, except that it does not copy the envelopes of a relay.Batch:
-// outBatch hands gRPC the buffers they are in, and inBatch reads them where gRPC has put them
-// together.
+// outBatch hands gRPC the buffers that hold them, and inBatch reads them from the buffers that gRPC
+// assembled.
 type batchCodec struct{ encoding.CodecV2 }
 
 func newBatchCodec() batchCodec { return batchCodec{encoding.GetCodecV2("proto")} }
@@ -19,7 +19,7 @@ func newBatchCodec() batchCodec { return batchCodec{encoding.GetCodecV2("proto")
 // outBatch is a relay.Batch to send. gRPC frees the buffers.
 type outBatch []mem.Buffer
 
-// inBatch is a relay.Batch that has arrived. Whoever receives it frees the buffer.
+// inBatch is a relay.Batch that has arrived. The receiver frees the buffer.
 type inBatch struct{ data mem.Buffer }
 
 // batchEnvelopes is the number of Batch.envelopes in relay.proto.
@@ -61,7 +61,7 @@ func (c batchCodec) Name() string { return "proto" }
 var errMalformed = errors.New("not a Batch of the service Peers")
 
 // forEach calls f for each envelope of a batch, in order, and ignores members that this release
-// does not know. What f is given is only valid until it returns.
+// does not know. The argument of f is valid only until f returns.
 func forEach(batch []byte, f func(envelope []byte)) error {
 	for len(batch) > 0 {
 		num, typ, n := protowire.ConsumeTag(batch)

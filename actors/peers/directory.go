@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// Directory says which pods make up the service. Its methods do not block and
-// are safe for concurrent use. An address comes from here only, never from a client.
+// Directory says which pods make up the service. Its methods do not block and are safe for
+// concurrent use. Addresses come only from here, never from a client.
 type Directory interface {
-	// Lookup finds a pod by its name.
+	// Lookup finds a pod by name.
 	Lookup(pod string) (Peer, Knowledge)
-	// Peers lists all pods that are known. The pod that asks may be among them.
+	// Peers lists all known pods. The pod that asks may be among them.
 	Peers() []Peer
-	// Subscribe calls changed after every change, from any goroutine, until stop is
-	// called. changed calls Peers, so it must be called without a lock that Peers takes.
+	// Subscribe calls changed after every change, from any goroutine, until stop is called. changed
+	// calls Peers, so the Directory must not call it with a lock held that Peers takes.
 	Subscribe(changed func()) (stop func())
 }
 
@@ -31,7 +31,7 @@ type Knowledge int
 const (
 	// Unknown: there is no such pod, so its sessions are lost.
 	Unknown Knowledge = iota
-	// Known: the pod exists, as far as is known. Whether it answers is for heartbeats to say.
+	// Known: the pod exists, as far as the Directory can tell. Heartbeats decide whether it answers.
 	Known
 	// Unresolved: the Directory has not been filled yet, or has just lost sight of the pod.
 	Unresolved
@@ -40,7 +40,7 @@ const (
 // Static is a Directory that never changes.
 type Static []Peer
 
-// Parse reads a list of name=host:port. A name or an address that is there twice is refused.
+// Parse reads a list of name=host:port. It refuses a name or an address that occurs twice.
 func Parse(list []string) (Static, error) {
 	var d Static
 	for _, item := range list {
@@ -72,5 +72,5 @@ func (d Static) Lookup(pod string) (Peer, Knowledge) {
 // Peers implements Directory.
 func (d Static) Peers() []Peer { return slices.Clone(d) }
 
-// Subscribe implements Directory: there is nothing to tell.
+// Subscribe implements Directory. A Static never changes, so it calls nothing.
 func (d Static) Subscribe(func()) func() { return func() {} }

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// dialTimeout is how long it may take to connect and to receive the peer's Welcome.
+	// dialTimeout bounds the time to connect and to receive the peer's Welcome.
 	dialTimeout = 3 * time.Second
 	// The pause between two attempts to connect doubles from the first to the second.
 	redialFirst = 50 * time.Millisecond
@@ -24,17 +24,17 @@ const (
 )
 
 var (
-	// errRenewed ends a connection that has reached its age, after the peer has received everything
-	// sent on it.
+	// errRenewed ends a connection that has reached its maximum age, after the peer has received
+	// everything sent on it.
 	errRenewed = errors.New("renewed")
-	// errIncompatible is an answer of a pod that does not serve the service Peers: releases before 0.2
-	// do not.
+	// errIncompatible means that the pod does not serve the service Peers, as releases before 0.2 do
+	// not.
 	errIncompatible = errors.New("the peer runs a release that this one cannot talk to")
 )
 
-// endpoint sends to one peer: a bounded queue, and a goroutine that empties it into a stream and
-// connects again when that breaks. It keeps the order, and loses what is under way when a
-// connection breaks.
+// endpoint sends to one peer. It has a bounded queue and a goroutine that empties the queue into a
+// stream and reconnects when the stream breaks. It keeps the order of envelopes, and loses those in
+// flight when a connection breaks.
 type endpoint struct {
 	t     *Transport
 	pod   string
@@ -53,7 +53,8 @@ func (t *Transport) newEndpoint(pod, addr string) *endpoint {
 	return ep
 }
 
-// reset ends the connection in use, if there is one, and discards what waits for the peer.
+// reset ends the connection in use, if there is one, and discards the envelopes that wait for the
+// peer.
 func (ep *endpoint) reset() {
 	ep.queue.discard()
 	ep.mu.Lock()
@@ -87,14 +88,14 @@ func (ep *endpoint) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		// With jitter, so that pods that lost the same peer do not all come back to it at once.
+		// The jitter keeps pods that lost the same peer from reconnecting to it all at once.
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, redialLast)
 	}
 }
 
-// connection connects, sends until the connection breaks, and returns why it did.
+// connection connects, sends until the connection breaks, and returns the reason.
 func (ep *endpoint) connection(parent context.Context) (connected bool, err error) {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
@@ -135,7 +136,7 @@ func (ep *endpoint) connection(parent context.Context) (connected bool, err erro
 	return true, ep.pump(ctx, stream, ended)
 }
 
-// open opens the stream, and makes sure that it leads to the right pod.
+// open opens the stream and verifies that it leads to the right pod.
 func (ep *endpoint) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
 	if err := ep.awaitConnection(ctx, conn); err != nil {
 		return nil, err
@@ -155,7 +156,7 @@ func (ep *endpoint) open(ctx context.Context, conn *grpc.ClientConn) (grpc.Clien
 	return stream, nil
 }
 
-// awaitConnection waits for the outcome of the first attempt: gRPC would go on trying by itself,
+// awaitConnection waits for the outcome of the first attempt. gRPC would keep retrying on its own,
 // with an address that may be out of date.
 func (ep *endpoint) awaitConnection(ctx context.Context, conn *grpc.ClientConn) error {
 	conn.Connect()
@@ -170,10 +171,10 @@ func (ep *endpoint) awaitConnection(ctx context.Context, conn *grpc.ClientConn) 
 	return nil
 }
 
-// pump sends what is queued until the stream breaks or is old. A peer that does not read holds up
-// this goroutine, and nothing else.
+// pump sends queued envelopes until the stream breaks or reaches its maximum age. A peer that does
+// not read blocks only this goroutine.
 func (ep *endpoint) pump(ctx context.Context, stream grpc.ClientStream, ended <-chan error) error {
-	// With jitter: a rollout makes many connections at once.
+	// The jitter spreads renewals out, because a rollout makes many connections at once.
 	age := ep.t.cfg.ConnectionAge/2 + rand.N(ep.t.cfg.ConnectionAge/2)
 	old := time.Now().Add(age)
 	defer time.AfterFunc(age, ep.queue.wake).Stop()
@@ -200,7 +201,7 @@ func (ep *endpoint) pump(ctx context.Context, stream grpc.ClientStream, ended <-
 }
 
 // renew ends a stream and waits until the peer has received everything sent on it, so that none of
-// it arrives after what the next stream carries.
+// it arrives after envelopes of the next stream.
 func (ep *endpoint) renew(ctx context.Context, stream grpc.ClientStream, ended <-chan error) error {
 	if err := stream.CloseSend(); err != nil {
 		return err

@@ -2,7 +2,8 @@ package peers
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics count what a Transport does. Pods are never labels: over time their number has no bound.
+// Metrics count what a Transport does. Pods are never labels, because their number over time is
+// unbounded.
 type Metrics struct {
 	Bytes     *prometheus.CounterVec // direction
 	Lost      *prometheus.CounterVec // reason
@@ -10,14 +11,14 @@ type Metrics struct {
 	Malformed prometheus.Counter
 }
 
-// Reasons for which a connection between pods is refused. The set is closed.
+// Reasons why a connection between pods is refused. The set is closed.
 const (
 	RefusedPlaintext   = "plaintext"   // the other side does not speak TLS
 	RefusedCertificate = "certificate" // missing, not signed by the authority, expired, or for another name
 	RefusedHandshake   = "handshake"   // the handshake broke off for another reason
 )
 
-// Directions, and the reasons for which an envelope is lost. The sets are closed.
+// Directions, and the reasons why an envelope is lost. The sets are closed.
 const (
 	sent      = "sent"
 	received  = "received"
@@ -25,7 +26,7 @@ const (
 	noAddress = "no_address"
 )
 
-// NewMetrics makes the counters, each series at zero, and passes each to register.
+// NewMetrics makes the counters, with every series at zero, and passes each of them to register.
 func NewMetrics(register func(prometheus.Collector)) *Metrics {
 	vec := func(name, help, label string, values ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})

@@ -7,14 +7,15 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes of memory may wait for one peer. The queue drops envelopes beyond
-	// it, and links send theirs again. Links send no more than their windows, so 24 of them never fill
-	// it.
+	// maxQueued bounds the memory, in bytes, of the envelopes that wait for one peer. The queue drops
+	// envelopes beyond it, and links resend theirs. Links send no more than their windows, so 24 of
+	// them never fill the queue.
 	maxQueued = 8 << 20
-	// queuedCost is added for each envelope: its place in the queue and its headers.
+	// queuedCost is added for each envelope. It covers the envelope's place in the queue and its
+	// headers.
 	queuedCost = 128
-	// maxBatch and maxBatchBytes bound one message of the stream. Larger ones carried no more per
-	// second, and each is held as a whole at both ends.
+	// maxBatch and maxBatchBytes bound one message of the stream. Larger messages carried no more data
+	// per second, and both ends hold each message as a whole.
 	maxBatch      = 64
 	maxBatchBytes = 128 << 10
 )
@@ -28,7 +29,7 @@ type queue struct {
 	held  int // memory of items
 }
 
-// queued is an envelope that waits, and the memory that it holds.
+// queued is a waiting envelope and the memory that it holds.
 type queued struct {
 	mem.Buffer
 	held int
@@ -36,7 +37,7 @@ type queued struct {
 
 func newQueue() queue { return queue{ready: make(chan struct{}, 1)} }
 
-// put adds an envelope, whose buffer has that size. It returns false if the queue is full.
+// put adds an envelope whose buffer has the given size. It returns false if the queue is full.
 func (q *queue) put(envelope mem.Buffer, size int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -50,7 +51,7 @@ func (q *queue) put(envelope mem.Buffer, size int) bool {
 	return true
 }
 
-// wake lets whoever waits on ready look again.
+// wake makes the goroutine that waits on ready look again.
 func (q *queue) wake() {
 	select {
 	case q.ready <- struct{}{}:
@@ -58,14 +59,14 @@ func (q *queue) wake() {
 	}
 }
 
-// size returns how many bytes of memory wait.
+// size returns the memory, in bytes, of the waiting envelopes.
 func (q *queue) size() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.held
 }
 
-// take returns the next envelopes for one message, and their bytes; nil if there are none.
+// take returns the envelopes for the next message and their size in bytes, or nil if none wait.
 func (q *queue) take() (batch outBatch, size int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

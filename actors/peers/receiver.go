@@ -18,8 +18,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// unknownLogEvery is how often calls of methods that this release does not serve are logged. Pods
-// of release 0.1 try once a second for as long as they exist beside this one.
+// unknownLogEvery is the minimum interval between log lines about calls of methods that this
+// release does not serve. Pods of release 0.1 try once a second as long as they run beside this
+// one.
 const unknownLogEvery = time.Minute
 
 // receiver serves the streams that other pods open.
@@ -30,8 +31,8 @@ type receiver struct {
 	logged time.Time // the last call of an unknown method
 }
 
-// stream serves one stream: it delivers the envelopes of each batch, and counts and ignores what it
-// cannot understand.
+// stream serves one stream. It delivers the envelopes of each batch, and counts and ignores those
+// that it cannot understand.
 func (r *receiver) stream(stream grpc.ServerStream) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

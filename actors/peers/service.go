@@ -8,9 +8,10 @@ import (
 	"github.com/troupe-dev/troupe/actors/relay"
 )
 
-// The service Peers of relay.proto. It is written by hand: what protoc-gen-go-grpc generates would
-// make package relay import gRPC, and takes a *relay.Batch where the stream's own batches avoid a
-// copy (see codec.go). TestServiceIsTheOneInTheProto compares the names with the descriptor.
+// The service Peers of relay.proto is written by hand. The code that protoc-gen-go-grpc generates
+// would make package relay import gRPC, and takes a *relay.Batch where the stream's own batches
+// avoid a copy (see codec.go). TestServiceIsTheOneInTheProto compares the names with the
+// descriptor.
 const (
 	serviceName = "troupe.relay.v1.Peers"
 	streamName  = "Stream"
@@ -39,7 +40,7 @@ func openStream(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, 
 	return conn.NewStream(ctx, &serviceDesc.Streams[0], "/"+serviceName+"/"+streamName)
 }
 
-// welcome waits for the first message of a stream, and returns the name of the pod that serves it.
+// welcome waits for the first message of a stream and returns the name of the pod that serves it.
 func welcome(stream grpc.ClientStream) (pod string, err error) {
 	w := new(relay.Welcome)
 	if err := stream.RecvMsg(w); err != nil {

@@ -17,14 +17,13 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// CertName is the DNS name that the certificate of every peer carries, unless
-// TLS says otherwise. Peers are dialled by address, and addresses of pods are
-// reused, so it is this name that tells a peer from others who have a
-// certificate of the same authority.
+// CertName is the DNS name that every peer's certificate carries, unless NewTLS is given another.
+// Peers are dialled by address, and pod addresses are reused, so this name distinguishes a peer
+// from others that hold a certificate of the same authority.
 const CertName = "troupe-peer"
 
-// TLS proves to peers who this pod is, and checks who they are. It reads its
-// files again when they have changed: a handshake that begins after the change uses the new ones.
+// TLS proves this pod's identity to its peers and checks theirs. It rereads its files when they
+// change: a handshake that begins after the change uses the new ones.
 type TLS struct {
 	files [3]string // certificate, key, authorities
 	name  string
@@ -36,17 +35,17 @@ type TLS struct {
 	roots  *x509.CertPool
 }
 
-// stamp tells one content of a file from the next. A Secret's files are replaced
-// by renaming a symbolic link, which changes what is found behind the name.
+// stamp distinguishes one version of a file from the next. Kubernetes replaces the files of a
+// Secret by renaming a symbolic link, so the path then leads to another file.
 type stamp struct {
 	modified time.Time
 	size     int64
 	info     os.FileInfo
 }
 
-// NewTLS reads a certificate with its key and the certificates of those who
-// may sign peers', all in PEM. Every peer's certificate, this one included, must
-// carry name; an empty one stands for CertName. log may be nil.
+// NewTLS reads a certificate, its key and the certificates of the authorities that may sign peers'
+// certificates, all in PEM. Every peer's certificate, including this one, must carry name; an empty
+// name means CertName. log may be nil.
 func NewTLS(cert, key, ca, name string, log *slog.Logger) (*TLS, error) {
 	if name == "" {
 		name = CertName
@@ -58,7 +57,7 @@ func NewTLS(cert, key, ca, name string, log *slog.Logger) (*TLS, error) {
 	if err := p.read(); err != nil {
 		return nil, err
 	}
-	// Found now rather than by every peer.
+	// Report now a certificate that peers would refuse, rather than let every peer find out.
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if err := p.verify(p.cert.Leaf, p.cert.Certificate[1:], use); err != nil {
 			return nil, fmt.Errorf("%s: peers would refuse it: %w", cert, err)
@@ -67,7 +66,7 @@ func NewTLS(cert, key, ca, name string, log *slog.Logger) (*TLS, error) {
 	return p, nil
 }
 
-// read takes over what the files hold. Called with mu held, or before p is shared.
+// read loads the files. It is called with mu held, or before p is shared.
 func (p *TLS) read() error {
 	var stamps [3]stamp
 	var content [3][]byte
@@ -94,8 +93,8 @@ func (p *TLS) read() error {
 	return nil
 }
 
-// refresh reads the files again if one has changed. What cannot be used, such as
-// a certificate whose key is not written yet, leaves in force what was.
+// refresh rereads the files if one has changed. If they cannot be used, for example because the key
+// of a new certificate has not been written yet, the previous ones stay in force.
 func (p *TLS) refresh() {
 	changed := false
 	for i, file := range p.files {
@@ -123,9 +122,9 @@ func (p *TLS) current() (*tls.Certificate, *x509.CertPool) {
 	return p.cert, p.roots
 }
 
-// Validity returns when peers begin to refuse the certificate that is in force, because it or
-// an authority above it expires, and for how long it was made. If they refuse it already, and not
-// for its age, that is now.
+// Validity returns the time at which peers begin to refuse the certificate in force, because it or
+// an authority above it expires, and the certificate's total lifetime. If peers already refuse it
+// for a reason other than its age, that time is now.
 func (p *TLS) Validity(now time.Time) (until time.Time, lifetime time.Duration) {
 	cert, roots := p.current()
 	chains, err := p.chains(roots, cert.Leaf, cert.Certificate[1:], x509.ExtKeyUsageClientAuth)
@@ -144,15 +143,15 @@ func (p *TLS) Validity(now time.Time) (until time.Time, lifetime time.Duration) 
 	return until, cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
 }
 
-// verify checks a certificate for one side's use. It replaces the standard
-// verification, which would be that of the roots and host name of one moment.
+// verify checks a certificate for one side's use. It replaces the standard verification, which
+// would use the roots and the host name from the time when the configuration was made.
 func (p *TLS) verify(leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage) error {
 	_, roots := p.current()
 	_, err := p.chains(roots, leaf, others, use)
 	return err
 }
 
-// chains are the ways from a certificate to one of the roots.
+// chains returns the chains from a certificate to one of the roots.
 func (p *TLS) chains(
 	roots *x509.CertPool, leaf *x509.Certificate, others [][]byte, use x509.ExtKeyUsage,
 ) ([][]*x509.Certificate, error) {
@@ -167,7 +166,7 @@ func (p *TLS) chains(
 	})
 }
 
-// config is what handshakes use, with use the one that the other side's certificate must allow.
+// config returns the configuration of handshakes. The other side's certificate must allow use.
 func (p *TLS) config(use x509.ExtKeyUsage) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -201,7 +200,7 @@ func (p *TLS) config(use x509.ExtKeyUsage) *tls.Config {
 
 var errNoPeerCertificate = errors.New("the peer has no certificate")
 
-// countedCredentials tells of handshakes that failed, which gRPC only logs.
+// countedCredentials reports failed handshakes, which gRPC only logs.
 type countedCredentials struct {
 	credentials.TransportCredentials
 	refused func(reason, remote string, err error)

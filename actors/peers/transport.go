@@ -19,29 +19,29 @@ import (
 )
 
 const (
-	// ConnectionAge is how old a connection may become, because a connection keeps what its handshake
-	// found, including certificates that have been withdrawn since. The pod that dialled replaces it
-	// before that age, which loses nothing; the pod that was dialled ends it at twice that age, which
-	// loses what is under way.
+	// ConnectionAge is the maximum age of a connection. It is bounded because a connection keeps the
+	// result of its handshake, even if a certificate has been withdrawn since. The pod that dialled
+	// replaces the connection before that age, which loses nothing; the pod that was dialled ends it
+	// at twice that age, which loses the envelopes in flight.
 	ConnectionAge = time.Hour
 
-	// streamWindow is how much gRPC buffers for a stream that is not read. A fixed value turns off
-	// gRPC's estimate, which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
+	// streamWindow is the amount that gRPC buffers for a stream that is not read. A fixed value turns
+	// off gRPC's estimate, which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
 	streamWindow = 1 << 20
-	// The write buffer takes a whole batch, so that one system call writes it. Read buffers are held
-	// for each connection as long as it lives; the pod that dialled reads little.
+	// The write buffer takes a whole batch, so that one system call writes it. Each connection holds
+	// its read buffer for its whole life; the pod that dialled reads little.
 	writeBuffer      = maxBatchBytes
 	readBuffer       = 64 << 10
 	dialerReadBuffer = 4 << 10
-	// maxMessage bounds a message that is received: several times the largest Batch, for later
-	// releases.
+	// maxMessage bounds a received message. It is several times the size of the largest Batch, to
+	// leave room for later releases.
 	maxMessage = 1 << 20
-	// maxWelcome bounds a message from the pod that was dialled.
+	// maxWelcome bounds a message from the dialled pod.
 	maxWelcome = 4 << 10
-	// Either end gives up a connection on which nothing arrives for the sum of these.
+	// Either end gives up a connection on which nothing has arrived for the sum of these two.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
-	// maxStreams is per connection: a peer opens one.
+	// maxStreams applies to each connection. A peer opens one stream.
 	maxStreams = 4
 )
 
@@ -52,19 +52,19 @@ type Config struct {
 	TLS      *TLS         // nil: plain text
 	Metrics  *Metrics     // required
 	Log      *slog.Logger // nil: none
-	// ConnectionAge replaces the constant of that name; 0: the constant.
+	// ConnectionAge replaces the constant of that name. 0: the constant.
 	ConnectionAge time.Duration
-	// Deliver takes an envelope that has arrived, and Connected the name of a peer that this pod has
-	// just connected to, perhaps again. Envelopes of one connection come in order. Both are required,
-	// are called from goroutines of the transport, and must not block.
+	// Deliver takes an envelope that has arrived. Connected takes the name of a peer to which this pod
+	// has just connected or reconnected. Envelopes of one connection come in order. Both functions are
+	// required, are called from goroutines of the transport, and must not block.
 	Deliver   func(*relay.Envelope)
 	Connected func(pod string)
 }
 
 // Transport carries envelopes between pods, over the gRPC service Peers of relay.proto.
 //
-// It loses what is under way when a connection breaks, and what is sent while a peer's queue is
-// full. Links send that again.
+// It loses the envelopes in flight when a connection breaks, and those sent while a peer's queue is
+// full. Links resend both.
 type Transport struct {
 	cfg         Config
 	log         *slog.Logger
@@ -78,7 +78,7 @@ type Transport struct {
 	running   sync.WaitGroup // goroutines of endpoints, including those that were replaced
 }
 
-// NewTransport makes a Transport. It serves from Start on.
+// NewTransport makes a Transport. It serves once Start is called.
 func NewTransport(cfg Config) *Transport {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -128,7 +128,7 @@ func newServer(creds credentials.TransportCredentials, age time.Duration, r *rec
 	return s
 }
 
-// Start begins to serve.
+// Start begins serving.
 func (t *Transport) Start() {
 	go func() {
 		defer close(t.served)
@@ -138,7 +138,7 @@ func (t *Transport) Start() {
 	}()
 }
 
-// connected tells of a connection that was made.
+// connected reports a new connection to a peer.
 func (t *Transport) connected(pod string) { t.cfg.Connected(pod) }
 
 // refused counts a connection that failed the handshake, on either side.
@@ -147,8 +147,8 @@ func (t *Transport) refused(reason, addr string, err error) {
 	t.log.Warn("peer refused", "reason", reason, "addr", addr, "err", err)
 }
 
-// SetPeers replaces the addresses of all peers. The transport connects to each, again if its
-// address has changed, and disconnects from those that are gone.
+// SetPeers replaces the addresses of all peers. The transport connects to each of them, reconnects
+// if an address has changed, and disconnects from peers that are gone.
 func (t *Transport) SetPeers(addrs map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,14 +168,14 @@ func (t *Transport) SetPeers(addrs map[string]string) {
 	}
 }
 
-// endpoint returns the one of a pod, nil if its address is not known.
+// endpoint returns the endpoint of a pod, or nil if the pod's address is not known.
 func (t *Transport) endpoint(pod string) *endpoint {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.endpoints[pod]
 }
 
-// Send queues an envelope for a peer. It never blocks, and may lose it.
+// Send queues an envelope for a peer. It never blocks. The envelope may be lost.
 func (t *Transport) Send(pod string, e *relay.Envelope) {
 	ep := t.endpoint(pod)
 	if ep == nil {
@@ -196,7 +196,7 @@ func (t *Transport) Send(pod string, e *relay.Envelope) {
 	}
 }
 
-// Queued returns how many bytes of memory wait to be sent to a peer.
+// Queued returns the memory, in bytes, of all envelopes that wait to be sent to a peer.
 func (t *Transport) Queued(pod string) int {
 	if ep := t.endpoint(pod); ep != nil {
 		return ep.queue.size()
@@ -204,7 +204,7 @@ func (t *Transport) Queued(pod string) int {
 	return 0
 }
 
-// Reset ends the connection to a peer, discards what waits for it, and connects again.
+// Reset ends the connection to a peer, discards the envelopes that wait for it, and reconnects.
 func (t *Transport) Reset(pod string) {
 	if ep := t.endpoint(pod); ep != nil {
 		ep.reset()

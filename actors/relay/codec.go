@@ -8,8 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// encodeRequest returns the message for a request, or nil for params that package wire does not
-// have.
+// encodeRequest returns the message for a request, or nil for params whose type package wire does
+// not have.
 func encodeRequest(id wire.ID, params any) *Request {
 	r := &Request{Id: id}
 	switch params.(type) {
@@ -65,7 +65,7 @@ func encodeReply(id wire.ID, result any, werr *wire.Error) *Reply {
 	return r
 }
 
-// decodeReply is the reverse. It leaves JSON as it is that no code here looks into.
+// decodeReply is the reverse. It leaves JSON alone if no code here looks into it.
 func decodeReply(r *Reply) (any, *wire.Error) {
 	if e := r.GetError(); len(e) > 0 {
 		werr := new(wire.Error)
@@ -116,7 +116,8 @@ func decodeMark(p *Piece) (mark any, ok bool) {
 	return nil, true
 }
 
-// knownCause returns s if this release has that cause, otherwise the one for a client that is gone.
+// knownCause returns s if this release has that cause. Otherwise it returns the cause for a client
+// that is gone.
 func knownCause(s string) wire.Cause {
 	if c := wire.Cause(s); slices.Contains(wire.Causes(), c) {
 		return c

@@ -16,7 +16,7 @@ const (
 	EndedReset Ended = "reset"
 	// EndedOverflow: too many control bytes were unacknowledged.
 	EndedOverflow Ended = "overflow"
-	// EndedProtocol: the other end did what no release does, or this end failed.
+	// EndedProtocol: the other end did something that no release does, or this end failed.
 	EndedProtocol Ended = "protocol"
 	// EndedSilent: the peer is alive, and the other end of the link did not answer.
 	EndedSilent Ended = "silent"

@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// pieceCost is added to the bytes of each piece: the size of its structs at either end, so that a
-	// stream of single bytes is bounded too.
+	// pieceCost is added to the bytes of each piece. It is the size of the piece's structs at either
+	// end, so that a stream of single bytes is bounded too.
 	pieceCost = 256
-	// maxOutput is the most cost of pieces in one frame, unless a mark makes it more.
+	// maxOutput bounds the cost of the pieces in one frame, unless a mark exceeds it.
 	maxOutput = 48 << 10
-	// leastRoom is the least credit with which a frame is begun or a piece added, so that a truncated
-	// line of the default length is never cut in two: only its end says that it is truncated. It is
-	// less for small windows: an eighth of the first one, since a later one may be a quarter of that,
-	// and half of it may not be granted yet.
+	// leastRoom is the least credit with which a frame is begun or a piece added. It keeps a truncated
+	// line of the default length from being cut in two, because only the end of the line says that it
+	// is truncated. It is lower for small windows: an eighth of the first window, since a later one
+	// may be a quarter of that, and half of it may not be granted yet.
 	leastRoom = 16 << 10
 	// tinyWindow lets a window move with pieces of one byte.
 	tinyWindow = 4 << 10
@@ -45,7 +45,7 @@ func (w *window) release(cost int) {
 	}
 }
 
-// costOf is what a piece counts against the window.
+// costOf returns the amount that a piece counts against the window.
 func costOf(p *Piece) int {
 	return pieceCost + len(p.GetData()) + len(p.GetWarning()) + len(p.GetCompleted())
 }
@@ -81,7 +81,7 @@ type item struct {
 
 var _ Cursor = (*feed)(nil)
 
-// open begins to read. A client opens a feed once.
+// open begins reading. A client opens a feed once.
 func (f *feed) open(notify func()) (Cursor, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +89,7 @@ func (f *feed) open(notify func()) (Cursor, error) {
 	return f, nil
 }
 
-// add takes pieces that have arrived. If the feed is closed, their cost is given back at once.
+// add takes pieces that have arrived. If the feed is closed, it gives their cost back at once.
 func (f *feed) add(items []item, eof bool) {
 	f.mu.Lock()
 	if f.closed {
@@ -109,8 +109,8 @@ func (f *feed) add(items []item, eof bool) {
 	}
 }
 
-// Next implements Cursor as transcript.Cursor does: it joins bytes of one stream, and returns a
-// mark, a gap and a truncated line each alone.
+// Next implements Cursor as transcript.Cursor does: it joins bytes of one stream, and returns each
+// mark, gap and truncated line on its own.
 func (f *feed) Next(buf []byte) (transcript.Piece, error) {
 	f.mu.Lock()
 	piece, done, err := f.next(buf)
@@ -155,7 +155,7 @@ func (f *feed) next(buf []byte) (piece transcript.Piece, done int, err error) {
 	return piece, done, nil
 }
 
-// pop forgets the first piece and returns its cost.
+// pop removes the first piece and returns its cost.
 func (f *feed) pop() int {
 	cost := f.queue[0].cost
 	f.queue[0] = item{}
@@ -189,8 +189,8 @@ func total(items []item) int {
 	return n
 }
 
-// newItem makes an item of a piece that has arrived and must follow offset. It returns false for
-// one that does not.
+// newItem makes an item of a piece that has arrived. It returns false if the piece does not follow
+// offset.
 func newItem(p *Piece, offset int64) (item, bool) {
 	mark, ok := decodeMark(p)
 	out := transcript.Piece{Offset: p.GetOffset(), Mark: mark, Gap: p.GetGap(), Truncated: p.GetTruncated()}
@@ -206,7 +206,7 @@ func newItem(p *Piece, offset int64) (item, bool) {
 			carries++
 		}
 	}
-	// A piece without content that this release knows may be one of a later release: it must not move
+	// A piece with no content that this release knows may come from a later release. It must not move
 	// the offset.
 	ok = ok && carries <= 1 && out.Gap >= 0 && out.Offset == offset+out.Gap+int64(len(out.Data))
 	return item{piece: out, cost: costOf(p)}, ok

@@ -7,11 +7,12 @@ import (
 )
 
 const (
-	// firstRetry is how long a frame may be unacknowledged before the other end is asked what it has.
-	// It exceeds ackDelay and the scheduling delays of a busy pod; asking needlessly costs 60 bytes.
+	// firstRetry is how long a frame may be unacknowledged before the other end is asked which frames
+	// it has. It exceeds ackDelay and the scheduling delays of a busy pod; an unnecessary probe costs
+	// 60 bytes.
 	firstRetry = 250 * time.Millisecond
-	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that came
-	// back in time is asked in time.
+	// lastRetry bounds the doubling of firstRetry. It is below DeadAfter, so that a peer that recovers
+	// in time is also asked in time.
 	lastRetry = 2 * time.Second
 	// ackDelay is how long an acknowledgement waits for a frame to travel with.
 	ackDelay = 40 * time.Millisecond
@@ -19,18 +20,19 @@ const (
 	// sender keeps the frames until then.
 	ackFrames = 8
 	ackBytes  = 128 << 10
-	// keepAlive is how long an idle link may be silent before its other end is asked whether it
-	// exists. This collects links of which one end was given up while the other could not be reached.
+	// keepAlive is how long an idle link may be silent before its other end is asked whether it still
+	// exists. The probe finds links whose other end was given up while this one was unreachable.
 	keepAlive = 10 * time.Second
 	// silentAfter ends a link whose peer is alive and whose other end did not answer silentProbes
 	// probes.
 	silentAfter  = 30 * time.Second
 	silentProbes = 4
 
-	// maxBody is the most bytes of a body in one frame; larger bodies are cut into fragments.
+	// maxBody is the maximum size in bytes of a body in one frame. Larger bodies are cut into
+	// fragments.
 	maxBody = 48 << 10
-	// FrameCost is added to the bytes of each frame's body where they are bounded: the size of its
-	// structs.
+	// FrameCost is added to the size of each frame's body where bodies are bounded. It is the size of
+	// the frame's structs.
 	FrameCost = 256
 )
 
@@ -50,8 +52,8 @@ type link struct {
 	ended   Ended
 	onEnded func(time.Time)
 
-	// Sending. Sequence numbers are 1 to last, those to gone were acknowledged, those to out were
-	// sent.
+	// Sending. Sequence numbers run from 1 to last. Those up to gone were acknowledged, and those up
+	// to out were sent.
 	last, out, gone uint64
 	unacked         []pending // gone+1 to last
 	control, data   int       // cost of these
@@ -88,8 +90,8 @@ func newLink(now time.Time, id LinkID, opener bool) link {
 	return link{id: id, maxBody: maxBody, first: opener, heard: now, asked: now, armed: now, retry: firstRetry}
 }
 
-// enqueue sends a body after those before. The sender bounds output; everything else is bounded
-// here.
+// enqueue queues a body behind the earlier ones. The sender bounds output; enqueue bounds
+// everything else.
 func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	if l.ended != "" {
 		return
@@ -143,7 +145,7 @@ func (l *link) flush(now time.Time) {
 	}
 }
 
-// transmit sends the frame with that number, with the newest acknowledgement.
+// transmit sends the frame with the given number and the newest acknowledgement.
 func (l *link) transmit(seq uint64) {
 	l.post(&Frame{Seq: seq, Body: l.unacked[seq-l.gone-1].body})
 }
@@ -189,7 +191,7 @@ func (l *link) receive(now time.Time, f *Frame) {
 	}
 }
 
-// acknowledged forgets what has arrived.
+// acknowledged forgets the frames that have arrived.
 func (l *link) acknowledged(now time.Time, ack uint64) {
 	if ack <= l.gone {
 		return
@@ -215,7 +217,7 @@ func (l *link) acknowledged(now time.Time, ack uint64) {
 	}
 }
 
-// sequenced takes a frame in its turn.
+// sequenced takes a frame that has a sequence number.
 func (l *link) sequenced(now time.Time, f *Frame) {
 	switch {
 	case l.frozen:
@@ -251,7 +253,7 @@ func (l *link) sequenced(now time.Time, f *Frame) {
 	}
 }
 
-// bodySize estimates what the sender of a frame keeps until it is acknowledged.
+// bodySize estimates the memory that the sender of a frame keeps until the frame is acknowledged.
 func bodySize(f *Frame) int {
 	n := FrameCost
 	switch body := f.Body.(type) {
@@ -265,7 +267,7 @@ func bodySize(f *Frame) int {
 	return n
 }
 
-// join returns the frame whose last fragment this is, otherwise nil.
+// join returns the complete frame if this is its last fragment, and otherwise nil.
 func (l *link) join(now time.Time, part *Fragment) *Frame {
 	if len(l.parts)+len(part.GetData()) > l.maxControl+MaxEnvelope {
 		l.violated(now)
@@ -288,7 +290,7 @@ func (l *link) join(now time.Time, part *Fragment) *Frame {
 	return f
 }
 
-// owe remembers that something must be acknowledged.
+// owe records that something must be acknowledged.
 func (l *link) owe(now time.Time, size int) {
 	l.owedN++
 	l.owed += size
@@ -299,7 +301,8 @@ func (l *link) owe(now time.Time, size int) {
 
 func (l *link) postAck() { l.post(&Frame{Body: &Frame_Acknowledge{&Ack{}}}) }
 
-// freeze stops accepting and acknowledging frames: the other end then knows which frames were used.
+// freeze stops accepting and acknowledging frames, so that the other end knows which frames were
+// used.
 func (l *link) freeze() {
 	l.frozen, l.parts = true, nil
 }
@@ -309,7 +312,7 @@ func (l *link) violated(now time.Time) {
 	l.fail(now, EndedProtocol, Reset_PROTOCOL)
 }
 
-// fail ends the link and tells the other end. If that goes on all the same, the Table tells it
+// fail ends the link and tells the other end. If the other end keeps sending, the Table tells it
 // again.
 func (l *link) fail(now time.Time, why Ended, reason Reset_Reason) {
 	if l.ended != "" {
@@ -330,7 +333,7 @@ func (l *link) end(now time.Time, why Ended) {
 	l.onEnded(now)
 }
 
-// earliest returns the earlier of two times, of which zero is none.
+// earliest returns the earlier of two times. A zero time means none.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

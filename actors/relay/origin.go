@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// DefaultLeaveTimeout is how long a Disconnect waits for the output before it, as the gateway's
-	// write timeout does for a client of this pod.
+	// DefaultLeaveTimeout is how long a Disconnect waits for the output before it. The gateway's write
+	// timeout bounds the same wait for a client of this pod.
 	DefaultLeaveTimeout = 10 * time.Second
 	// endTimeout is how long after Disconnect the proxy may take to report that the client is gone.
-	// Its gateway has a write timeout to send what it holds.
+	// The proxy's gateway has a write timeout to send its remaining messages.
 	endTimeout = 15 * time.Second
 )
 
@@ -29,15 +29,14 @@ type OriginConfig struct {
 	// Closed says that the client is gone. If Connect was called, Closed is called once, as the last
 	// call: see actors.Connection.Closed.
 	Closed func(cause wire.Cause, delivered map[string]int64)
-	// Send and Wake: see ProxyConfig. Wake is called when a transcript has more.
+	// Send and Wake: see ProxyConfig. Wake is called when a transcript has more output.
 	Send func(*Frame)
 	Wake func()
-	// Window bounds the cost of output that is not acknowledged, whatever the proxy allows. It is
-	// called before each frame of output, and may return less than at first, but no less than a
-	// quarter of that. nil: always LeastWindow.
+	// Window bounds the cost of unacknowledged output, whatever the proxy allows. It is called before
+	// each frame of output, and may return less than at first, but no less than a quarter of that.
+	// nil: always LeastWindow.
 	Window func() int
-	// MaxControl bounds the bytes of answers and notifications that are not acknowledged. 0:
-	// DefaultMaxControl.
+	// MaxControl bounds the bytes of unacknowledged answers and notifications. 0: DefaultMaxControl.
 	MaxControl int
 	// LeaveTimeout is how long Disconnect waits for output to be pulled. 0: DefaultLeaveTimeout.
 	LeaveTimeout time.Duration
@@ -78,14 +77,14 @@ type originFeed struct {
 	ready     atomic.Bool // there may be something to send
 }
 
-// followed is a Follow that is not acknowledged. If the client goes first, it was not given that
-// output.
+// followed is an unacknowledged Follow. If the client goes first, that output was not delivered to
+// it.
 type followed struct {
 	seq uint64
 	at  executionAt
 }
 
-// NewOrigin makes an origin. Pass it the frame that opened it.
+// NewOrigin makes an origin. The caller passes the frame that opened it to Receive.
 func NewOrigin(now time.Time, cfg OriginConfig) *Origin {
 	cfg.Window = windowOf(cfg.Window)
 	setDefault(&cfg.MaxControl, DefaultMaxControl)
@@ -119,10 +118,10 @@ func (h *Origin) Fail(now time.Time) { h.link.fail(now, EndedProtocol, Reset_PRO
 // hint.
 func (h *Origin) Reconnected(now time.Time) { h.link.reconnected(now) }
 
-// Wake follows a call of OriginConfig.Wake.
+// Wake must be called after OriginConfig.Wake was.
 func (h *Origin) Wake(now time.Time) { h.pump(now) }
 
-// Tick does what is due at now.
+// Tick does the work that is due at now.
 func (h *Origin) Tick(now time.Time) {
 	h.link.tick(now)
 	h.pump(now)
@@ -131,7 +130,7 @@ func (h *Origin) Tick(now time.Time) {
 	}
 }
 
-// Next returns when Tick is to be called; zero if it need not be.
+// Next returns when Tick must be called next, or zero if no call is due.
 func (h *Origin) Next() time.Time {
 	if h.link.ended != "" {
 		return time.Time{}
@@ -142,7 +141,7 @@ func (h *Origin) Next() time.Time {
 // Done reports whether the link has ended and the origin can be forgotten.
 func (h *Origin) Done() bool { return h.link.ended != "" }
 
-// Ended says how the link ended; empty while it has not.
+// Ended says how the link ended. It is empty until then.
 func (h *Origin) Ended() Ended { return h.link.ended }
 
 // Reply does what Sink.Reply describes.
@@ -169,8 +168,8 @@ func (h *Origin) Notify(now time.Time, method string, params any) {
 	h.link.enqueue(now, &Frame_Notify{n})
 }
 
-// Follow does what Sink.Follow describes. false means that the feed was not taken, and that
-// Closed did not report it.
+// Follow does what Sink.Follow describes. It returns false if the feed was not taken and Closed did
+// not report it.
 func (h *Origin) Follow(now time.Time, f Feed) bool {
 	if !h.connected || h.leaving != "" || h.told || h.link.ended != "" {
 		return false
@@ -217,7 +216,7 @@ func (h *Origin) drop(i int) {
 	}
 }
 
-// Disconnect does what Sink.Disconnect describes: it travels after the output that there is.
+// Disconnect does what Sink.Disconnect describes. It travels behind the remaining output.
 func (h *Origin) Disconnect(now time.Time, cause wire.Cause) {
 	if h.leaving != "" || h.link.ended != "" {
 		return
@@ -283,8 +282,8 @@ func (h *Origin) pass(now time.Time, id wire.ID, params any, err *wire.Error) {
 	}
 }
 
-// end handles the end of the client. Feeds that had not been announced to the proxy by then were
-// not delivered.
+// end handles the end of the client. Feeds that had not been announced to the proxy by then count
+// as not delivered.
 func (h *Origin) end(now time.Time, m *End) {
 	var delivered map[string]int64
 	if m.GetDeliveredKnown() {
@@ -330,7 +329,7 @@ func (h *Origin) linkEnded(time.Time) {
 	}
 }
 
-// tell tells the engine that the client is gone, once.
+// tell informs the engine once that the client is gone.
 func (h *Origin) tell(cause wire.Cause, delivered map[string]int64) {
 	if h.told || !h.connected {
 		return

@@ -9,15 +9,16 @@ import (
 const (
 	// HeartbeatEvery is how often a pod tells its peers that it is alive.
 	HeartbeatEvery = time.Second
-	// DeadAfter is how long a peer may be silent although it is asked: four heartbeats. A client
-	// learns of the death of its owner within 5 s, and a pod that stands still for 2 s is not dead.
+	// DeadAfter is how long a peer may be silent although it is asked to answer: four heartbeats. A
+	// client learns of the death of its owner within 5 s, and a pod that stands still for 2 s does not
+	// count as dead.
 	DeadAfter = 4 * time.Second
 	// FirstContactTimeout replaces DeadAfter for a peer that has never been heard. Such a peer can
-	// answer only when it knows where this pod is, and the directory that it reads may be late: by 15
-	// s after an API server was down, by 45 s if its watch is dead.
+	// answer only once it knows where this pod is, and the directory that it reads may be late: by 15
+	// s after an outage of the API server, and by 45 s if its watch is dead.
 	FirstContactTimeout = time.Minute
-	// askAfter is how long a peer may be silent before it is asked to answer at once, and askEvery the
-	// interval at which it is asked again. Without asking, an outage of 2 s could look like a death,
+	// askAfter is how long a peer may be silent before it is asked to answer at once, and askEvery is
+	// the interval between further requests. Without them, an outage of 2 s could look like a death,
 	// since the first heartbeat after it may come as late as HeartbeatEvery.
 	askAfter = 1500 * time.Millisecond
 	askEvery = 500 * time.Millisecond
@@ -25,11 +26,12 @@ const (
 	// maxIncarnations is how many earlier incarnations of a peer are remembered. Their late envelopes
 	// are ignored.
 	maxIncarnations = 8
-	// resetsPerSecond and resetBurst bound the Resets to one peer: after a restart or a partition each
-	// link's other end gets one, and a peer that keeps sending regardless gets no more than this.
+	// resetsPerSecond and resetBurst bound the Resets to one peer. After a restart or a partition, the
+	// other end of each link gets one, and a peer that keeps sending regardless gets no more than
+	// this.
 	resetsPerSecond = 200
 	resetBurst      = 400
-	// maxPeers bounds the peers that are remembered although they are neither listed nor have links.
+	// maxPeers bounds the peers that are remembered although they are not listed and have no links.
 	maxPeers = 1024
 )
 
@@ -37,12 +39,12 @@ const (
 type PeerState int
 
 const (
-	// PeerIsUnknown: it has not been heard yet.
+	// PeerIsUnknown: the peer has not been heard yet.
 	PeerIsUnknown PeerState = iota
-	// PeerIsAlive: it was heard within DeadAfter.
+	// PeerIsAlive: the peer was heard within DeadAfter.
 	PeerIsAlive
-	// PeerIsDead: it was not heard within DeadAfter, or never within FirstContactTimeout. It still
-	// gets heartbeats, and may come back.
+	// PeerIsDead: the peer was not heard within DeadAfter, or never within FirstContactTimeout. It
+	// still gets heartbeats, and may come back.
 	PeerIsDead
 )
 
@@ -56,7 +58,7 @@ func (s PeerState) String() string {
 	return "unknown"
 }
 
-// PeerInfo is what a Table knows of a peer.
+// PeerInfo is what a Table knows about a peer.
 type PeerInfo struct {
 	Name        string
 	State       PeerState
@@ -88,7 +90,7 @@ type peer struct {
 	resetsAt time.Time
 }
 
-// earlierIncarnation is one that another has replaced.
+// earlierIncarnation is an incarnation that another one has replaced.
 type earlierIncarnation struct {
 	id    Incarnation
 	spoke time.Time // the last time since it was replaced; zero: never
@@ -98,7 +100,7 @@ func newPeer(now time.Time, name string) *peer {
 	return &peer{name: name, asked: now, resets: resetBurst, resetsAt: now}
 }
 
-// replaced returns the earlier incarnation with that id, or nil.
+// replaced returns the earlier incarnation with the given id, or nil.
 func (p *peer) replaced(id Incarnation) *earlierIncarnation {
 	for i := range p.earlier {
 		if p.earlier[i].id == id {
@@ -120,7 +122,7 @@ func (p *peer) restart(id Incarnation) {
 	p.incarnation, p.count, p.load, p.reserved = id, 0, nil, 0
 }
 
-// learn takes a heartbeat, unless a newer one has come.
+// learn records a heartbeat, unless a newer one has arrived.
 func (p *peer) learn(h *Heartbeat) {
 	if h.GetCount() > p.count {
 		p.count, p.load, p.reserved = h.GetCount(), h, 0
@@ -134,7 +136,8 @@ func (p *peer) deadAt() time.Time {
 	return p.waitingSince().Add(DeadAfter)
 }
 
-// waitingSince is when the peer was last heard, or the wait for it began, whichever is later.
+// waitingSince returns when the peer was last heard or when the wait for it began, whichever is
+// later.
 func (p *peer) waitingSince() time.Time {
 	if p.asked.After(p.heard) {
 		return p.asked
@@ -142,11 +145,11 @@ func (p *peer) waitingSince() time.Time {
 	return p.heard
 }
 
-// asks reports whether the peer is asked when it is silent. A dead one gets heartbeats, which it
-// answers.
+// asks reports whether the peer is asked to answer when it is silent. A dead peer gets heartbeats
+// instead, and answers those.
 func (p *peer) asks() bool { return p.wanted() && p.state != PeerIsDead }
 
-// askDue is when the peer is asked next.
+// askDue returns when the peer is asked next.
 func (p *peer) askDue() time.Time {
 	due := p.waitingSince().Add(askAfter)
 	if p.askAt.After(due) {
@@ -155,7 +158,7 @@ func (p *peer) askDue() time.Time {
 	return due
 }
 
-// wanted reports whether the peer gets heartbeats.
+// wanted reports whether this pod sends the peer heartbeats.
 func (p *peer) wanted() bool { return p.listed || p.links > 0 }
 
 // mayReset takes one Reset from the peer's allowance.
@@ -181,7 +184,7 @@ func (p *peer) info() PeerInfo {
 	}
 }
 
-// Peer returns what is known of a peer.
+// Peer returns what the Table knows about a peer.
 func (t *Table) Peer(name string) PeerInfo {
 	p := t.peers[name]
 	if p == nil {
@@ -190,7 +193,7 @@ func (t *Table) Peer(name string) PeerInfo {
 	return p.info()
 }
 
-// Peers returns what is known of all peers, by name.
+// Peers returns what the Table knows about all peers, sorted by name.
 func (t *Table) Peers() []PeerInfo {
 	var all []PeerInfo
 	for _, p := range t.sorted() {
@@ -199,7 +202,8 @@ func (t *Table) Peers() []PeerInfo {
 	return all
 }
 
-// Reserve counts a session that is about to be placed on a peer, until its next heartbeat.
+// Reserve counts a session that is about to be placed on a peer. The count lasts until the peer's
+// next heartbeat.
 func (t *Table) Reserve(name string) {
 	if p := t.peers[name]; p != nil {
 		p.reserved++
@@ -207,7 +211,8 @@ func (t *Table) Reserve(name string) {
 }
 
 // Placement returns the peers that may take a new session: listed, alive and not draining. Those
-// with most room come first, and those believed to be full last, since they may not be.
+// with the most room come first. Those believed to be full come last, because the belief may be out
+// of date.
 func (t *Table) Placement() []string {
 	var all []*peer
 	for _, p := range t.sorted() {

@@ -12,34 +12,34 @@ import (
 type ProxyConfig struct {
 	Link LinkID     // a new one
 	Open OpenParams // what to ask the owner for
-	// Sink is the socket. It is called from the proxy's methods only.
+	// Sink is the socket. Only the proxy's methods call it.
 	Sink Sink
 	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames.
 	// The frame, and the memory that it refers to, do not change afterwards.
 	Send func(*Frame)
-	// Wake asks for a call of Proxy.Wake soon. It is called from any goroutine, with no lock held, and
-	// must not block.
+	// Wake asks for a call of Proxy.Wake soon. It may be called from any goroutine, with no lock held,
+	// and must not block.
 	Wake func()
 	// Opened is called once when the owner has opened a new session, before the client is told. May be
 	// nil.
 	Opened func(session string)
-	// Refused is called once instead when no session was opened: the owner refused, or was lost first.
-	// The client has been told nothing. If Refused is nil, the client is told.
+	// Refused is called once instead if no session was opened, because the owner refused or was lost
+	// first. The client has been told nothing. If Refused is nil, the proxy tells the client.
 	Refused func(*wire.Error, wire.Cause)
 	// Window bounds the cost of output that the client has not read. It is called whenever credit is
 	// granted, and may return less than at first, but no less than a quarter of that. nil: always
 	// LeastWindow.
 	Window func() int
-	// MaxControl bounds the bytes of requests that are not acknowledged. It must exceed the largest
-	// request. 0: DefaultMaxControl.
+	// MaxControl bounds the bytes of unacknowledged requests. It must exceed the largest request. 0:
+	// DefaultMaxControl.
 	MaxControl int
 	// Counters may be nil.
 	Counters *Counters
 }
 
 // Proxy is the end of a link on the pod that has the client's socket. It passes requests on, and
-// tells the client what a session here would. Its methods do not block. They are for one goroutine
-// at a time.
+// tells the client what a session on this pod would tell it. Its methods do not block. They are for
+// one goroutine at a time.
 type Proxy struct {
 	cfg    ProxyConfig
 	link   link
@@ -123,8 +123,8 @@ func (g *Proxy) expect(id wire.ID) {
 }
 
 // Closed says that the client's socket is gone, why, and what was written to it: see
-// actors.Connection.Closed. The client is not called any more. Keep the proxy until it is Done, so
-// that the owner learns of it.
+// actors.Connection.Closed. The proxy does not call the client after this. The caller must keep the
+// proxy until it is Done, so that the owner learns of the end.
 func (g *Proxy) Closed(now time.Time, cause wire.Cause, delivered map[string]int64) {
 	if g.closed {
 		return
@@ -145,7 +145,7 @@ func (g *Proxy) Closed(now time.Time, cause wire.Cause, delivered map[string]int
 	g.finish(now, end)
 }
 
-// finish sends the last frame. Frames that arrive later are not used, and so are not acknowledged.
+// finish sends the last frame. Frames that arrive later are neither used nor acknowledged.
 func (g *Proxy) finish(now time.Time, end *End) {
 	g.link.freeze()
 	g.link.enqueue(now, &Frame_End{end})
@@ -165,8 +165,8 @@ func (g *Proxy) PeerLost(now time.Time, why Ended) { g.link.end(now, why) }
 // hint.
 func (g *Proxy) Reconnected(now time.Time) { g.link.reconnected(now) }
 
-// Wake follows a call of ProxyConfig.Wake: the client has read output, and there may be credit to
-// grant.
+// Wake must be called after ProxyConfig.Wake was: the client has read output, and there may be
+// credit to grant.
 func (g *Proxy) Wake(now time.Time) {
 	if g.closed || g.link.ended != "" {
 		return
@@ -185,16 +185,16 @@ func (g *Proxy) Wake(now time.Time) {
 	}
 }
 
-// Tick does what is due at now.
+// Tick does the work that is due at now.
 func (g *Proxy) Tick(now time.Time) { g.link.tick(now) }
 
-// Next returns when Tick is to be called; zero if it need not be.
+// Next returns when Tick must be called next, or zero if no call is due.
 func (g *Proxy) Next() time.Time { return g.link.next() }
 
 // Done reports whether the link has ended and the proxy can be forgotten.
 func (g *Proxy) Done() bool { return g.link.ended != "" }
 
-// Ended says how the link ended; empty while it has not.
+// Ended says how the link ended. It is empty until then.
 func (g *Proxy) Ended() Ended { return g.link.ended }
 
 // deliver takes the frames of the origin, in order.
@@ -301,7 +301,7 @@ func (g *Proxy) output(now time.Time, o *Output) {
 	}
 }
 
-// forget drops a feed that has ended. Its reader still has it.
+// forget drops a feed that has ended. The feed's reader still has it.
 func (g *Proxy) forget(id uint32, execution string) {
 	delete(g.feeds, id)
 	if g.newest[execution] == id {
@@ -337,7 +337,7 @@ func (g *Proxy) refuse(err *wire.Error, cause wire.Cause) {
 	g.cfg.Sink.Disconnect(cause)
 }
 
-// linkEnded tells the client, unless it is gone or has been told.
+// linkEnded tells the client, unless the client is gone or has been told already.
 func (g *Proxy) linkEnded(time.Time) {
 	g.feeds, g.newest = nil, nil
 	if g.over {

@@ -7,8 +7,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// pump sends the output that there is, with the feeds taking turns, as far as the proxy's credit
-// and the window allow. Then, if the engine has disconnected the client, it sends that.
+// pump sends the available output, taking turns between feeds, as far as the proxy's credit and the
+// window allow. If the engine has disconnected the client, it then sends the Disconnect.
 func (h *Origin) pump(now time.Time) {
 	if h.link.ended != "" || h.left {
 		return
@@ -45,7 +45,7 @@ func (h *Origin) nextFeed() int {
 	return -1
 }
 
-// room is how much cost may be sent now.
+// room returns how much cost may be sent now.
 func (h *Origin) room() int {
 	allowed := int64(h.limit - h.sent)
 	if h.limit < h.sent {
@@ -54,7 +54,7 @@ func (h *Origin) room() int {
 	return int(min(allowed, int64(h.cfg.Window()-h.link.data), maxOutput))
 }
 
-// sendOutput sends one frame of a feed's output, and drops the feed if that was all.
+// sendOutput sends one frame of a feed's output, and drops the feed if that was the end of it.
 func (h *Origin) sendOutput(now time.Time, i int) {
 	f := h.feeds[i]
 	h.turn = i + 1
@@ -65,14 +65,14 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 	}
 	h.buf = h.buf[:0]
 	for room-used >= h.least {
-		// Before Next, because the notification may come while it returns.
+		// The flag is cleared before Next, because the notification may come while Next returns.
 		f.ready.Store(false)
 		piece, err := f.cursor.Next(h.buf[len(h.buf):min(cap(h.buf), len(h.buf)+room-used-pieceCost)])
 		if errors.Is(err, transcript.ErrWait) {
 			break
 		}
 		if err != nil {
-			// io.EOF, or the cursor was closed: either way it has no more.
+			// The error is io.EOF, or the cursor was closed. Either way it has no more output.
 			out.Eof = true
 			break
 		}
@@ -94,7 +94,7 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 	}
 }
 
-// encode makes a message of a piece. Its data stays in buf until settle.
+// encode makes a message from a piece. The message's data stays in buf until settle.
 func (h *Origin) encode(piece transcript.Piece) *Piece {
 	p := &Piece{
 		Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated,
@@ -112,8 +112,8 @@ func (h *Origin) encode(piece transcript.Piece) *Piece {
 	return p
 }
 
-// settle copies the data of the pieces out of buf: they are kept until they are acknowledged, and
-// the transport may read them even later.
+// settle copies the data of the pieces out of buf. The pieces are kept until they are acknowledged,
+// and the transport may read them even later.
 func (h *Origin) settle(out *Output) {
 	own := append([]byte(nil), h.buf...)
 	for _, p := range out.Pieces {

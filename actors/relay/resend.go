@@ -2,9 +2,9 @@ package relay
 
 import "time"
 
-// This file is how a link finds out which frames are missing, and sends them again.
+// This file finds out which frames of a link are missing, and resends them.
 
-// resend sends every frame again that was sent and is not acknowledged.
+// resend sends again every frame that was sent and is not acknowledged.
 func (l *link) resend(now time.Time) {
 	l.armed, l.resentProbe = now, l.probes
 	for seq := l.gone + 1; seq <= l.out; seq++ {
@@ -13,8 +13,8 @@ func (l *link) resend(now time.Time) {
 	}
 }
 
-// answered takes an Ack. It sends the frames of one gap again only once: if they are lost again,
-// the answer to a probe that was sent after them says so.
+// answered takes an Ack. It resends the frames of one gap only once. If they are lost again, the
+// answer to a later probe says so.
 func (l *link) answered(now time.Time, ack uint64, a *Ack) {
 	if ack < l.gone || l.gone == l.out {
 		return // old news
@@ -30,7 +30,7 @@ func (l *link) answered(now time.Time, ack uint64, a *Ack) {
 
 func (l *link) probed(now time.Time, p *Probe) {
 	if l.frozen {
-		// The last frame said that nothing more is accepted, and the other end does not have it.
+		// The last frame said that nothing more is accepted, but the other end has not received it.
 		if l.out > l.gone && now.Sub(l.armed) >= firstRetry {
 			l.resend(now)
 		}
@@ -39,7 +39,7 @@ func (l *link) probed(now time.Time, p *Probe) {
 	l.post(&Frame{Body: &Frame_Acknowledge{&Ack{Probe: p.GetNumber(), Next: p.GetNext()}}})
 }
 
-// tick does what is due.
+// tick does the work that is due.
 func (l *link) tick(now time.Time) {
 	if l.ended != "" {
 		return
@@ -57,8 +57,8 @@ func (l *link) tick(now time.Time) {
 	l.probe(now)
 }
 
-// probe asks what has arrived. Frames are sent again only after an answer, so that a peer that
-// cannot keep up does not get more because of it.
+// probe asks which frames have arrived. Frames are resent only after an answer, so that a peer that
+// cannot keep up does not get even more.
 func (l *link) probe(now time.Time) {
 	l.unanswered++
 	l.armed, l.asked = now, now
@@ -84,7 +84,7 @@ func (l *link) probeDue() time.Time {
 	return due.Add(keepAlive)
 }
 
-// next returns when tick has something to do; zero if the link has ended.
+// next returns when tick has work to do, or zero if the link has ended.
 func (l *link) next() time.Time {
 	if l.ended != "" {
 		return time.Time{}
@@ -92,7 +92,7 @@ func (l *link) next() time.Time {
 	return earliest(l.ackDue, l.probeDue())
 }
 
-// reconnected asks at once what was lost with the connection.
+// reconnected asks at once which frames were lost with the connection.
 func (l *link) reconnected(now time.Time) {
 	if l.ended == "" && l.out > l.gone {
 		l.retry = firstRetry / 2 // probe doubles it

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Self is who a pod is.
+// Self identifies a pod.
 type Self struct {
 	Pod         string
 	Incarnation Incarnation
@@ -20,9 +20,9 @@ type TableConfig struct {
 	Counters *Counters
 }
 
-// Table knows the peers of a pod and the links to them: it makes heartbeats, notices which peers
-// are dead, and says which link an envelope belongs to. It does nothing itself: its methods return
-// what is to be done, as events.
+// Table knows the peers of a pod and the links to them. It makes heartbeats, notices which peers
+// are dead, and says which link an envelope belongs to. It takes no action itself: its methods
+// return the actions to take, as events.
 //
 // The methods, except Wrap, are for one goroutine at a time.
 type Table struct {
@@ -46,8 +46,8 @@ func NewTable(self Self, cfg TableConfig) *Table {
 	return &Table{self: self, cfg: cfg, peers: map[string]*peer{}, links: map[LinkID]*peer{}}
 }
 
-// Event is something to be done, in the order of the events returned: a Send, a LinkLost or a
-// PeerChanged.
+// Event is an action to take, in the order in which the events are returned: a Send, a LinkLost or
+// a PeerChanged.
 type Event interface{ event() }
 
 type (
@@ -56,8 +56,8 @@ type (
 		Peer     string
 		Envelope *Envelope
 	}
-	// LinkLost says that the peer of a link is dead, or another process now. The table has removed the
-	// link: tell its proxy or origin by PeerLost.
+	// LinkLost says that the peer of a link is dead or has been replaced by another process. The table
+	// has removed the link. The caller tells the link's proxy or origin with PeerLost.
 	LinkLost struct {
 		Link  LinkID
 		Peer  string
@@ -76,18 +76,18 @@ func (PeerChanged) event() {}
 
 func (t *Table) emit(e Event) { t.events = append(t.events, e) }
 
-// take returns the events of the call that ends.
+// take returns the events of the call that is ending.
 func (t *Table) take() []Event {
 	events := t.events
 	t.events = nil
 	return events
 }
 
-// Verdict says what is to be done with a frame.
+// Verdict says what to do with a frame.
 type Verdict int
 
 const (
-	// Ignore: there is none, or the table has dealt with it.
+	// Ignore: there is no frame, or the table has dealt with it.
 	Ignore Verdict = iota
 	// Deliver the frame to the proxy or origin of the link.
 	Deliver
@@ -95,8 +95,7 @@ const (
 	OpenOrigin
 )
 
-// Routed is a frame that was in an envelope, and where it belongs. Link and Frame are not set with
-// Ignore.
+// Routed is a frame from an envelope, and its destination. Link and Frame are not set with Ignore.
 type Routed struct {
 	Verdict Verdict
 	Link    LinkID
@@ -114,7 +113,7 @@ func (t *Table) envelope() *Envelope {
 	return &Envelope{Version: Version, From: t.self.Pod, Incarnation: t.self.Incarnation[:]}
 }
 
-// SetPeers replaces the peers that get heartbeats. A peer that is no longer among them is forgotten
+// SetPeers replaces the peers that get heartbeats. A peer that is no longer listed is forgotten
 // when it has no links; until then, only its silence ends them.
 func (t *Table) SetPeers(now time.Time, names []string) []Event {
 	was := make(map[*peer]bool, len(t.peers))
@@ -158,8 +157,7 @@ func (t *Table) forget(now time.Time) {
 	}
 }
 
-// Add enters a link of a proxy or origin. It returns false, and enters nothing, if the peer is
-// dead.
+// Add enters a link of a proxy or origin. If the peer is dead, it returns false and enters nothing.
 func (t *Table) Add(now time.Time, link LinkID, name string) bool {
 	p := t.peer(now, name)
 	if p.state == PeerIsDead {
@@ -172,7 +170,7 @@ func (t *Table) Add(now time.Time, link LinkID, name string) bool {
 	return true
 }
 
-// Remove takes out a link that has ended. A late Open of it does not open it again.
+// Remove removes a link that has ended. A late Open does not open the link again.
 func (t *Table) Remove(now time.Time, link LinkID) {
 	if p := t.links[link]; p != nil {
 		t.remove(now, link, p)
@@ -196,7 +194,7 @@ func (t *Table) lose(now time.Time, p *peer, cause Ended) {
 			lost = append(lost, link)
 		}
 	}
-	// In an order that does not change, so that a simulation replays.
+	// A fixed order makes simulations reproducible.
 	slices.SortFunc(lost, func(a, b LinkID) int { return slices.Compare(a[:], b[:]) })
 	for _, link := range lost {
 		t.remove(now, link, p)
@@ -204,7 +202,7 @@ func (t *Table) lose(now time.Time, p *peer, cause Ended) {
 	}
 }
 
-// Route takes an envelope that has arrived: it learns what the envelope says of its sender, and
+// Route takes an envelope that has arrived. It learns what the envelope says about its sender, and
 // says where the frame in it belongs. Handle the events before the frame.
 func (t *Table) Route(now time.Time, e *Envelope) (Routed, []Event) {
 	routed := t.route(now, e)
@@ -235,12 +233,11 @@ func (t *Table) route(now time.Time, e *Envelope) Routed {
 	return Routed{}
 }
 
-// heard notes a sign of life. It returns false for one of an incarnation that is over.
+// heard records a sign of life. It returns false if it comes from an incarnation that is over.
 //
-// Incarnations have no order. A late envelope of one that was never heard before looks like a
-// restart, and replaces the incarnation that is alive. That one was wrongly declared dead: it is
-// accepted again when the other has been silent for so long that the peer is dead, and it has
-// spoken since.
+// Incarnations have no order. A late envelope of an incarnation that was never heard before looks
+// like a restart, and replaces the live incarnation. The live one is accepted again when the other
+// has been silent long enough for the peer to be dead, and the live one has been heard since.
 func (t *Table) heard(now time.Time, p *peer, id Incarnation) bool {
 	if e := p.replaced(id); e != nil {
 		goesOn := e.spoke.After(p.heard)
@@ -284,8 +281,9 @@ func (t *Table) routeFrame(now time.Time, p *peer, f *Frame) Routed {
 	return Routed{}
 }
 
-// refuse answers a frame of an unknown link with a Reset. It asks for no answer itself, and never
-// answers an Ack or a Reset, so that two pods cannot go on about a link that neither has.
+// refuse answers a frame of an unknown link with a Reset. A Reset asks for no answer, and refuse
+// never answers an Ack or a Reset, so two pods cannot keep exchanging messages about a link that
+// neither has.
 func (t *Table) refuse(now time.Time, p *peer, link LinkID, f *Frame) {
 	_, probe := f.Body.(*Frame_Probe)
 	if f.Seq == 0 && !probe {
@@ -322,8 +320,8 @@ func (t *Table) Tick(now time.Time) []Event {
 	return t.take()
 }
 
-// awoke restarts the wait for all peers when this process did not run for a while: no peer was
-// asked in that time, so none has failed to answer.
+// awoke restarts the wait for all peers if this process did not run for a while. It asked no peer
+// in that time, so none has failed to answer.
 func (t *Table) awoke(now time.Time) {
 	if !t.lastTick.IsZero() && now.Sub(t.lastTick) > 2*HeartbeatEvery {
 		for _, p := range t.peers {
@@ -344,7 +342,7 @@ func (t *Table) sendHeartbeat(p *peer, ask bool) {
 	t.emit(Send{p.name, e})
 }
 
-// sorted returns the peers in the order of their names.
+// sorted returns the peers sorted by name.
 func (t *Table) sorted() []*peer {
 	all := make([]*peer, 0, len(t.peers))
 	for _, p := range t.peers {
@@ -354,7 +352,7 @@ func (t *Table) sorted() []*peer {
 	return all
 }
 
-// Next returns when Tick is to be called.
+// Next returns when Tick must be called next.
 func (t *Table) Next() time.Time {
 	next := t.beat
 	for _, p := range t.peers {

@@ -4,9 +4,9 @@ import "time"
 
 const (
 	// tombstoneTTL is how long a table remembers a link that has ended. A late Open comes from a
-	// connection that was reset, and those are closed within seconds.
+	// connection that was reset, and such connections are closed within seconds.
 	tombstoneTTL = time.Minute
-	// maxTombstones bounds the memory of that to about 1 MiB.
+	// maxTombstones bounds the memory of tombstones to about 1 MiB.
 	maxTombstones = 16 << 10
 	// resetAgain is the minimum interval between Resets for one link. It must be below firstRetry, the
 	// minimum interval at which the other end asks.
@@ -51,8 +51,8 @@ func (s *tombstones) has(now time.Time, link LinkID) bool {
 	return ok
 }
 
-// mayReset reports whether the other end of a link may be sent a Reset now, and assumes that it is.
-// A link that was refused once stays refused.
+// mayReset reports whether the other end of a link may be sent a Reset now. If so, it records the
+// time, so the caller must send the Reset. A link that was refused once stays refused.
 func (s *tombstones) mayReset(now time.Time, link LinkID) bool {
 	s.add(now, link)
 	last := s.lastReset[link]

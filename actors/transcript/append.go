@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// split says which part of a chunk may be stored alone when the limit leaves no room for all of it.
+// split says which part of a chunk may be stored by itself when the limit leaves no room for all of
+// it.
 type split uint8
 
 const (
@@ -89,7 +90,7 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 	return n, woken
 }
 
-// publish makes a completely written record of n payload bytes visible.
+// publish makes a completely written record of n payload bytes visible to cursors.
 func (t *Transcript) publish(n int, woken []*Cursor) []*Cursor {
 	t.store.outputBytes.Add(int64(n))
 	t.mu.Lock()

@@ -8,8 +8,8 @@ import (
 // reserve takes n bytes of the budget for t and evicts the oldest sealed transcripts as needed. If
 // evicting all of them would not make enough room, it evicts none and returns the reason to drop.
 //
-// It removes files under mu: a second appender in between would find neither the bytes freed nor a
-// transcript to evict, and would drop forever although there is room.
+// It removes files under mu. Otherwise a second appender could find neither the freed bytes nor a
+// transcript to evict, and would drop all further output although there is room.
 func (s *Store) reserve(t *Transcript, n int64) DropReason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +87,7 @@ func (s *Store) free(t *Transcript) error {
 		return nil
 	}
 	if err := ignoreMissing(os.Remove(t.path)); err != nil {
-		// A directory that lost its write permission still lets the file be emptied.
+		// A file can still be emptied in a directory that lost its write permission.
 		if os.Truncate(t.path, 0) != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ type Piece struct {
 	// Truncated means that Data is (part of) one truncated line, its marker included.
 	Truncated bool
 	// Gap, if not 0, is the number of bytes missing here, because they were evicted or removed or
-	// could not be read. Data is nil.
+	// could not be read. Data is nil in that case.
 	Gap int64
 	// Offset is the position after this piece. The next piece starts there.
 	Offset int64
@@ -27,9 +27,9 @@ type Piece struct {
 	Mark any
 }
 
-// Cursor reads a transcript from an offset. Its methods may be called from any goroutine; Next runs
-// once at a time. A cursor holds no descriptor of its own, and no memory but its few fields. It
-// must be closed.
+// Cursor reads a transcript from an offset. Its methods may be called from any goroutine, but only
+// one call of Next may run at a time. A cursor holds no descriptor of its own, and no memory beyond
+// its few fields. It must be closed.
 type Cursor struct {
 	t      *Transcript
 	notify func()
@@ -51,16 +51,16 @@ type Cursor struct {
 	reading bool // Counted in t.readers.
 }
 
-// The bounds of what a cursor reads past the current record in the hope that it is more of the same
-// stream.
+// The bounds of how far a cursor reads past the current record, in the hope of finding more of the
+// same stream.
 const (
 	minAhead = 256
 	maxAhead = 256 << 10
 )
 
-// Cursor returns a cursor that delivers the bytes from offset after on, and the marks at offsets >=
-// after. Several marks at one place come in the order they were made. ErrOffset if after is
-// negative or past the end.
+// Cursor returns a cursor that delivers the bytes that follow offset after, and the marks at
+// offsets >= after. Several marks at one place come in the order they were made. It returns
+// ErrOffset if after is negative or past the end.
 //
 // notify is called each time something arrives after Next returned ErrWait, at most once for each
 // ErrWait. It runs on the goroutine that appends, without locks; it must not block. One call may
@@ -114,11 +114,11 @@ func (c *Cursor) letGo() {
 	}
 }
 
-// Next returns the next piece. It fills buf with the bytes of one stream that are there, joining
-// records as far as they belong together; a piece never crosses a mark. When there is nothing yet
-// it returns ErrWait, and notify will be called; after the last byte and mark of a sealed
-// transcript, io.EOF; after Close, ErrClosed; for an empty buf, io.ErrShortBuffer. Trouble with the
-// file is a gap, not an error.
+// Next returns the next piece. It fills buf with available bytes of one stream, joining records as
+// far as they belong together; a piece never crosses a mark. If nothing is available yet, it
+// returns ErrWait and notify will be called. It returns io.EOF after the last byte and mark of a
+// sealed transcript, ErrClosed after Close, and io.ErrShortBuffer for an empty buf. A file that
+// cannot be read causes a gap, not an error.
 func (c *Cursor) Next(buf []byte) (Piece, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,7 +136,7 @@ func (c *Cursor) Next(buf []byte) (Piece, error) {
 	return piece, nil
 }
 
-// view is what a cursor may read: a moment of the transcript's state.
+// view is what a cursor may read, according to the transcript's state at one moment.
 type view struct {
 	piece   Piece // If it has a mark or a gap, the result.
 	file    *os.File
@@ -200,8 +200,8 @@ func (c *Cursor) reach(bound int64) view {
 	return v
 }
 
-// reopen opens a file again that was closed in the meantime. Another process may have replaced it:
-// O_NONBLOCK keeps a named pipe from blocking and O_NOFOLLOW refuses a symbolic link (open(2)).
+// reopen opens a file again that was closed in the meantime. Another process may have replaced it,
+// so O_NONBLOCK keeps a named pipe from blocking and O_NOFOLLOW refuses a symbolic link (open(2)).
 func reopen(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

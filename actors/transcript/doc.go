@@ -1,9 +1,8 @@
 // Package transcript keeps the output of executions: bounded, on disk, addressed by byte offset.
 //
-// A [Writer] frames what a command prints into lines and appends them to a [Transcript]; any number
-// of [Cursor]s read it at their own pace. A reader that is slow or gone costs nothing but the file.
-// All transcripts of a [Store] share a budget of bytes on disk; the oldest finished ones are
-// evicted.
+// A [Writer] frames a command's output into lines and appends them to a [Transcript]; any number of
+// [Cursor]s read it at their own pace. A reader that is slow or gone costs only the file. All
+// transcripts of a [Store] share a budget of bytes on disk; the oldest finished ones are evicted.
 //
 // Glossary: payload is what the command wrote. A chunk is the payload of one append: bytes that the
 // writer held, then the body of the current write. A record is a chunk in the file, behind a

@@ -3,8 +3,8 @@ package transcript
 import "errors"
 
 var (
-	// ErrWait is returned by Cursor.Next when there is nothing yet; the cursor's notify is called
-	// when there is.
+	// ErrWait is returned by Cursor.Next when nothing is available yet. The cursor's notify is called
+	// when there is more.
 	ErrWait = errors.New("transcript: nothing to read yet")
 	// ErrOffset is returned by Transcript.Cursor for an offset that is negative or past the end.
 	ErrOffset = errors.New("transcript: no such offset")

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// DefaultMaxLine is the MaxLine of a WriterConfig that does not say.
+// DefaultMaxLine is the MaxLine of a WriterConfig that does not set one.
 const DefaultMaxLine = 8192
 
 // A held line and what one write adds to it must fit in one record.
@@ -21,24 +21,25 @@ var newline = []byte{'\n'}
 
 // WriterConfig says how a stream is framed.
 type WriterConfig struct {
-	// Lines applies the line rule; see Writer. False: bytes pass as they come.
+	// Lines applies the line rule; see Writer. False: bytes pass unchanged as they arrive.
 	Lines bool
 	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most
 	// 256 MiB.
 	MaxLine int
-	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of what would be
-	// delivered, until more comes or Close. False: such bytes are delivered as they come.
+	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of the deliverable
+	// bytes, until more bytes arrive or Close is called. False: such bytes are delivered as they
+	// arrive.
 	WholeRunes bool
 }
 
 // Writer frames one stream of a transcript. It is used by one goroutine; the two writers of a
 // transcript may run at the same time. It holds at most one line.
 //
-// In line mode a line of at most MaxLine bytes is delivered whole, when its newline has come. Of a
-// longer one, at most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as it
-// is known to be longer; the rest up to and including its newline is skipped. Bytes at the limit
-// that begin a rune which does not fit are left out; where the bytes are not UTF-8, the cut is at
-// the limit. What Flush delivered counts as part of its line.
+// In line mode a line of at most MaxLine bytes is delivered whole, once its newline has arrived. Of
+// a longer line, at most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as
+// the line is known to be longer; the rest up to and including its newline is skipped. Bytes at the
+// limit that begin a rune which does not fit are left out; where the bytes are not UTF-8, the cut
+// is at the limit. Bytes that Flush delivered count as part of their line.
 type Writer struct {
 	t      *Transcript
 	stream Stream
@@ -93,18 +94,18 @@ func (w *Writer) write(p []byte) {
 	}
 }
 
-// Pending reports whether Flush would deliver something.
+// Pending reports whether Flush would deliver anything.
 func (w *Writer) Pending() bool {
 	return !w.dropping() && w.flushable() > 0
 }
 
-// Flush delivers what is held: a partial line, such as a prompt. How long to wait for the rest of
-// the line is up to the caller.
+// Flush delivers the held bytes: a partial line, such as a prompt. The caller decides how long to
+// wait for the rest of the line.
 func (w *Writer) Flush() {
 	w.deliverHeld(w.flushable())
 }
 
-// Close delivers everything that is held. It does not seal the transcript. Idempotent.
+// Close delivers all held bytes. It does not seal the transcript. Idempotent.
 func (w *Writer) Close() {
 	w.closed = true
 	w.deliverHeld(len(w.held))
@@ -137,7 +138,7 @@ func (w *Writer) deliverHeld(n int) {
 	w.hold(w.held[n:])
 }
 
-// hold replaces what is held.
+// hold replaces the held bytes.
 func (w *Writer) hold(p []byte) {
 	w.held = append(w.held[:0], p...)
 }
@@ -167,12 +168,12 @@ func (w *Writer) frame(p []byte) []byte {
 }
 
 // wholeLines returns the length of the longest prefix of p that consists of whole lines none of
-// which is longer than limit; the first has begun with have bytes before p. tooLong says that the
-// line after them exceeds limit.
+// which is longer than limit. The first line began have bytes before p. tooLong says that the line
+// after them exceeds limit.
 //
-// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. So
-// it is enough to find the last one in each such window: for usual lines that looks at a hundred
-// bytes in 8 KiB.
+// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. It
+// is therefore enough to find the last newline in each such window: for typical lines the search
+// looks at about a hundred bytes in 8 KiB.
 func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
 	for {
 		window := p[n:]
@@ -190,7 +191,7 @@ func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
 	}
 }
 
-// truncate delivers the front of a line that is too long: what is held, and p up to the limit.
+// truncate delivers the front of a line that is too long: the held bytes, and p up to the limit.
 func (w *Writer) truncate(p []byte) []byte {
 	room := w.cfg.MaxLine - w.sent - len(w.held)
 	cut := partialRune(w.held, p[:room])
@@ -218,7 +219,7 @@ func (w *Writer) skip(p []byte) []byte {
 	return p[n:]
 }
 
-// pass delivers p as it is, but for an incomplete rune at its end.
+// pass delivers p unchanged, except for an incomplete rune at its end.
 func (w *Writer) pass(p []byte) {
 	keep := 0
 	if w.cfg.WholeRunes {
@@ -226,7 +227,7 @@ func (w *Writer) pass(p []byte) {
 	}
 	body := len(p) - keep
 	if body < 0 {
-		// The rune began in what is held, which is all part of it or it would not be held.
+		// The rune began in the held bytes. All of them belong to it, or they would not be held.
 		w.held = append(w.held, p...)
 		return
 	}

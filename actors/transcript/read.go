@@ -2,8 +2,8 @@ package transcript
 
 import "io"
 
-// fill reads payload into buf from the cursor's place on, up to v.bound. An error means that
-// nothing was read.
+// fill reads payload into buf, from the cursor's place up to v.bound. An error means that nothing
+// was read.
 //
 // It reads file bytes straight into buf, several records at a time, and closes up the headers
 // between them: one system call for a buffer full of short records.
@@ -46,8 +46,8 @@ func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 	return Piece{Stream: kind.stream, Data: buf[:n:n], Truncated: kind.truncated, Offset: c.offset}, nil
 }
 
-// adapt keeps the read-ahead near the length of the runs of one stream. With a fixed one, a command
-// that writes single bytes to alternating streams would make every one of them cost a 64 KiB read.
+// adapt keeps the read-ahead near the length of the runs of one stream. With a fixed read-ahead,
+// each byte of a command that writes single bytes to alternating streams would cost a 64 KiB read.
 func (c *Cursor) adapt(n int64, cutShort bool) {
 	if cutShort {
 		c.ahead = max(minAhead, min(2*n, maxAhead))
@@ -62,8 +62,7 @@ func (c *Cursor) readHeader(v view) error {
 	return c.enter(v, parseHeader(c.word[:]))
 }
 
-// enter moves behind a header. The file may have been tampered with, so nothing in it is believed
-// unchecked.
+// enter moves past a header. The file may have been tampered with, so every value in it is checked.
 func (c *Cursor) enter(v view, h header) error {
 	if h.length == 0 || c.pos+headerSize+h.length > v.fileEnd {
 		return errCorrupt

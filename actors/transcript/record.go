@@ -8,8 +8,8 @@ import "encoding/binary"
 //	bit 1      truncated: the payload is (the rest of) one line that was cut
 //	bits 2-31  length of the payload, at least 1
 //
-// Many whole lines share one record, so a line costs nothing by itself. Four bytes keep the
-// overhead bearable for a command that writes single bytes: 5 bytes on disk for each.
+// Many whole lines share one record, so a line by itself costs nothing. A header of four bytes
+// keeps the overhead bearable for a command that writes single bytes: each takes 5 bytes on disk.
 const (
 	headerSize = 4
 	maxRecord  = 1<<30 - 1

@@ -45,8 +45,8 @@ type Stats struct {
 	WriteFailures int64 // Transcripts that lost output because they could not be written.
 	ReadFailures  int64 // Times that a cursor had to report a gap because a file could not be read.
 
-	// What the writers of all transcripts were given since Open, as it comes: an execution that
-	// prints for an hour shows in them for an hour.
+	// The output given to the writers of all transcripts since Open, counted as it arrives: an
+	// execution that prints for an hour is visible in these figures for an hour.
 	OutputBytes    int64 // Kept, markers of truncated lines included.
 	TruncatedLines int64
 	DroppedLines   [DropClosed + 1]int64 // By DropReason.
@@ -82,7 +82,8 @@ type Store struct {
 	evictedBytes int64
 }
 
-// Open prepares the directory. The error says what is wrong with it and what would be right.
+// Open prepares the directory. The error says what is wrong with the directory and how to correct
+// it.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("transcript: Config.Dir is empty; name a directory for the output of executions")
@@ -135,8 +136,8 @@ func (s *Store) prepare() error {
 	return s.removeLeftovers()
 }
 
-// takeLock proves that the directory is writable and ours alone: two processes in one directory
-// would take each other's files for leftovers.
+// takeLock proves that the directory is writable and exclusively ours. Two processes in one
+// directory would each take the other's files for leftovers.
 func (s *Store) takeLock() error {
 	f, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -150,8 +151,8 @@ func (s *Store) takeLock() error {
 		}
 		return fmt.Errorf("cannot lock %s: %w", lockName, err)
 	}
-	// A process that closes its store removes the file: what we locked may be no longer what others
-	// will find.
+	// A process that closes its store removes the file, so the file that we locked may no longer be
+	// the one that others will find.
 	ours, err := f.Stat()
 	if found, e := os.Lstat(f.Name()); err != nil || e != nil || !os.SameFile(ours, found) {
 		closeFile(f)
@@ -161,9 +162,9 @@ func (s *Store) takeLock() error {
 	return nil
 }
 
-// restore makes the directory again if it was removed, as by a cleaner of temporary files: what was
-// being written is lost to later readers, but what comes need not be. It reports whether the
-// directory is there and ours.
+// restore makes the directory again if it was removed, for example by a cleaner of temporary files.
+// Later readers lose the output written so far, but new output need not be lost. It reports whether
+// the directory exists and is ours.
 func (s *Store) restore() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,8 +184,8 @@ func (s *Store) restore() bool {
 	return true
 }
 
-// removeLeftovers removes what an earlier process did not live to remove, and nothing else: the
-// directory may be one that is used for more than this.
+// removeLeftovers removes the files that an earlier process left behind, and nothing else: the
+// directory may have other uses too.
 func (s *Store) removeLeftovers() error {
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -211,7 +212,7 @@ func (s *Store) Create(name string, limit int64) *Transcript {
 	return t
 }
 
-// log is the logger for lines about t.
+// log returns the logger for lines about t.
 func (t *Transcript) log() *slog.Logger {
 	session, execution, _ := strings.Cut(t.name, "/")
 	return t.store.log.With("session", session, "execution", execution)

@@ -57,9 +57,9 @@ func (r DropReason) String() string {
 	return "none"
 }
 
-// Counts accounts for every byte that the writers of a transcript were given; the package comment
-// has the identity. It is exact once the writers are closed: before, they may hold a partial line
-// that is nowhere yet.
+// Counts accounts for every byte given to the writers of a transcript; the package comment has the
+// identity. It is exact once the writers are closed: until then they may hold a partial line that
+// is not counted anywhere yet.
 type Counts struct {
 	// OutputBytes is the payload held for cursors, markers of truncated lines included. Equal to
 	// End.
@@ -87,8 +87,8 @@ type Transcript struct {
 	path  string
 	limit int64
 
-	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes
-	// it, so a slow disk does not keep readers from what is already there.
+	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes it,
+	// so a slow disk does not keep readers from output that is already stored.
 	writeMu sync.Mutex
 	fd      int // Of file, while unsealed.
 	onDrop  func(DropReason, int64) any
@@ -96,7 +96,7 @@ type Transcript struct {
 	parts   [4][]byte // Of the write in progress. Here, because a local array would be allocated each time.
 	unsent  [4][]byte // What a short write left of it.
 
-	// dropping is the DropReason once nothing more is taken. Set under writeMu, read anywhere.
+	// dropping is the DropReason once output is no longer accepted. Set under writeMu, read anywhere.
 	dropping atomic.Uint32
 
 	// Read state, guarded by mu. While unsealed, file, end and fileEnd change only under writeMu as
@@ -124,10 +124,10 @@ type mark struct {
 	value  any
 }
 
-// OnDrop sets the function that is told, once, that the transcript stops taking bytes at offset.
-// What it returns becomes a mark there, unless nil. It must be set before the first Write, and runs
-// on a writer's goroutine with the transcript locked: it must neither block nor call back into the
-// transcript.
+// OnDrop sets the function that is called once, when the transcript stops accepting bytes at
+// offset. Its result becomes a mark there, unless it is nil. The function must be set before the
+// first Write, and runs on a writer's goroutine with the transcript locked: it must neither block
+// nor call back into the transcript.
 func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
@@ -135,8 +135,8 @@ func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
 }
 
 // Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays
-// readable when the bytes around it are gone. v is kept as long as the transcript. A nil v, and a
-// mark after Seal or Remove, which a cursor may have ended before, are ignored.
+// readable when the bytes around it are gone. v is kept as long as the transcript. A nil v is
+// ignored, and so is a mark after Seal or Remove, since a cursor may have ended before it.
 func (t *Transcript) Mark(v any) {
 	var local [8]*Cursor
 	t.mu.Lock()
@@ -145,9 +145,9 @@ func (t *Transcript) Mark(v any) {
 	wake(woken)
 }
 
-// Seal says that nothing more will come: cursors get io.EOF after the last byte and mark, and the
+// Seal says that no more output will come: cursors get io.EOF after the last byte and mark, and the
 // transcript may be evicted. The file is closed as soon as no cursor is in the middle of it. Close
-// the writers first: what they are given later is dropped. Idempotent.
+// the writers first, because bytes given to them later are dropped. Idempotent.
 func (t *Transcript) Seal() {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -163,8 +163,8 @@ func (t *Transcript) Seal() {
 }
 
 // Remove deletes the file and seals the transcript, so that no reader waits for more. Later reads
-// see a gap to the end, then the marks, then io.EOF. Idempotent; the error names the file that is
-// left.
+// see a gap to the end, then the marks, then io.EOF. Idempotent. If the file cannot be deleted, the
+// error names it.
 func (t *Transcript) Remove() error {
 	var local [8]*Cursor
 	t.writeMu.Lock()
@@ -214,7 +214,7 @@ func (t *Transcript) End() int64 {
 	return t.end
 }
 
-// Counts returns the account so far.
+// Counts returns the current counts.
 func (t *Transcript) Counts() Counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -223,7 +223,7 @@ func (t *Transcript) Counts() Counts {
 	return c
 }
 
-// count adds to the account and to the store's, OutputBytes aside.
+// count adds to the transcript's counts and to the store's, except for OutputBytes.
 func (t *Transcript) count(c Counts) {
 	t.store.truncatedLines.Add(c.TruncatedLines)
 	if c.DroppedBytes > 0 {

@@ -9,9 +9,10 @@ func (t *Transcript) addMark(v any, woken []*Cursor) []*Cursor {
 	return t.takeWaiting(woken)
 }
 
-// takeWaiting moves the cursors that wait into woken, for the caller to notify once it has released
-// its locks. Called with mu held, in the same critical section as the change they wait for: neither
-// can a cursor arm itself in between and be missed, nor is it woken for what it has already seen.
+// takeWaiting moves the waiting cursors into woken, for the caller to notify once it has released
+// its locks. It is called with mu held, in the same critical section as the change they wait for. A
+// cursor can therefore neither arm itself in between and be missed, nor be woken for something it
+// has already seen.
 func (t *Transcript) takeWaiting(woken []*Cursor) []*Cursor {
 	for i, c := range t.waiting {
 		c.waiting = false

@@ -70,10 +70,10 @@ func AppendOutput(dst []byte, o *Output, payload []byte, maxMessage int) (msg []
 // outputTailMax is the longest text that AppendOutput writes after data.
 const outputTailMax = len(`","encoding":"base64","truncated":false,"offset":-9223372036854775808,"gap":-9223372036854775808}}`)
 
-// cutAtNewline removes what follows the last newline if that is less than half, so that a client
-// which prints pieces as they arrive does not show partial lines.
+// cutAtNewline removes the text after the last newline if that is less than half, so that a client
+// that prints pieces as they arrive does not show partial lines.
 func cutAtNewline(dst, payload []byte, consumed int) (msg []byte, taken int) {
-	// In blocks, because IndexByte is vectorized and LastIndexByte is not.
+	// It searches in blocks, because IndexByte is vectorized and LastIndexByte is not.
 	const block = 1 << 10
 	for end := consumed; end > consumed/2; end -= block {
 		start := max(consumed/2, end-block)

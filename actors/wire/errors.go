@@ -43,7 +43,7 @@ type ErrorData struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Code) }
 
-// Errorf makes an Error. The message is read by people: it says what was wrong and what would be
+// Errorf makes an Error. People read the message, so it should say what was wrong and what would be
 // right.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}

@@ -2,8 +2,8 @@ package wire
 
 import "encoding/base64"
 
-// Bytes returns Data decoded. It cannot fail for params that Decode or DecodeParams returned: they
-// have decoded base64 already, and the caller must not modify the result.
+// Bytes returns the decoded Data. It cannot fail for params that Decode or DecodeParams returned,
+// because they have decoded base64 already. The caller must not modify the result.
 func (p *InputParams) Bytes() ([]byte, error) {
 	if p.Encoding != EncodingBase64 {
 		return []byte(p.Data), nil

@@ -11,8 +11,8 @@ import (
 // Message is what a server sends, as its client sees it: an answer (ID and
 // Result or Err) or a notification (Method and Params).
 type Message struct {
-	// ID is that of the request that this answers; "null" for an error that belongs to no
-	// request; empty for a notification.
+	// ID is the id of the request that this message answers. It is "null" for an error that belongs to
+	// no request, and empty for a notification.
 	ID     ID
 	Result json.RawMessage // of an answer
 	Err    *Error          // of an answer
@@ -62,8 +62,8 @@ func decodeServerMessage(frame []byte) (Message, error) {
 	return Message{}, errors.New("wire: a server message that is neither an answer nor a notification")
 }
 
-// Bytes returns the bytes of the piece: exactly the command's in
-// EncodingBase64; in EncodingUTF8 with U+FFFD for each that was not valid UTF-8.
+// Bytes returns the bytes of the piece. In EncodingBase64 they are exactly the command's; in
+// EncodingUTF8 each byte that was not valid UTF-8 is replaced by U+FFFD.
 func (o *Output) Bytes() ([]byte, error) {
 	if o.Encoding != EncodingBase64 {
 		return []byte(o.Data), nil
@@ -89,9 +89,9 @@ var (
 	outputMaxDigits = 18 // any number of so many digits fits an int64
 )
 
-// DecodeOutput decodes process.output as servers write it, into a buffer of the caller's: payload
-// holds the bytes of the piece, as Output.Bytes returns them, in buf if that is large enough.
-// Output.Data stays empty. If ok is false the frame may still be valid: call DecodeServerMessage.
+// DecodeOutput decodes process.output as servers write it, into the caller's buffer: payload holds
+// the bytes of the piece, as Output.Bytes returns them, in buf if that is large enough. Output.Data
+// stays empty. If ok is false the frame may still be valid, so call DecodeServerMessage.
 func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
 	o, payload, raw, ok := parse(frame, buf[:0])
 	if !ok || o.Encoding != EncodingBase64 {
@@ -105,8 +105,8 @@ func DecodeOutput(frame, buf []byte) (o Output, payload []byte, ok bool) {
 	return o, payload[:n], err == nil
 }
 
-// parseOutput decodes exactly the messages that AppendOutput writes. ok false
-// means that frame is something else, or something unusual: nothing is wrong with it.
+// parseOutput decodes exactly the messages that AppendOutput writes. If ok is false, frame is
+// another message or an unusual form of this one, and may still be valid.
 func parseOutput(frame []byte) (out *Output, ok bool) {
 	if !bytes.HasPrefix(frame, outputHead) {
 		return nil, false
@@ -119,7 +119,7 @@ func parseOutput(frame []byte) (out *Output, ok bool) {
 	return &o, true
 }
 
-// parse appends the data, unescaped, to buf; raw is the same as it stands in frame.
+// parse appends the unescaped data to buf. raw is the data as it appears in frame.
 func parse(frame, buf []byte) (o Output, data, raw []byte, ok bool) {
 	rest, ok := bytes.CutPrefix(frame, outputHead)
 	if !ok {

@@ -12,7 +12,7 @@ var signals = map[string]bool{
 	"SIGPWR": true, "SIGSYS": true,
 }
 
-// jobControl are the signals that control replaces.
+// jobControl lists the signals that control replaces.
 var jobControl = map[string]bool{"SIGSTOP": true, "SIGTSTP": true, "SIGTTIN": true, "SIGTTOU": true, "SIGCONT": true}
 
 type signalParams struct{ SignalParams }

@@ -255,10 +255,9 @@ const (
 	Stderr = "stderr"
 )
 
-// Output is a piece of an execution's transcript. Pieces of one execution are
-// contiguous: the piece holds the transcript's bytes from Offset-len(bytes) to
-// Offset, where bytes are Data before the replacement of invalid UTF-8, and
-// starts where the piece before it ended, plus Gap.
+// Output is a piece of an execution's transcript. Pieces of one execution are contiguous: a piece
+// holds the transcript's bytes from Offset-len(bytes) to Offset, where bytes are Data before the
+// replacement of invalid UTF-8, and it starts where the previous piece ended, plus Gap.
 type Output struct {
 	ExecutionID string   `json:"execution_id"`
 	Type        string   `json:"type"` // stdout or stderr
@@ -339,6 +338,6 @@ type Draining struct {
 	DeadlineSeconds float64 `json:"deadline_seconds"`
 }
 
-// ID is a JSON-RPC request id, kept as it was sent so that it returns with its
+// ID is a JSON-RPC request id, kept as it was sent so that the answer carries it with the same
 // type. Empty means that the message is a notification.
 type ID json.RawMessage

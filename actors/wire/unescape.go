@@ -1,8 +1,8 @@
 package wire
 
-// appendUnescaped reads the inside of a JSON string up to its closing quote,
-// appends what it stands for to dst, and returns the rest from that quote on. It
-// knows the escapes that appendEscaped writes; ok false leaves anything else to encoding/json.
+// appendUnescaped reads the inside of a JSON string up to its closing quote, appends the unescaped
+// bytes to dst, and returns the rest from that quote on. It knows the escapes that appendEscaped
+// writes; if ok is false, the caller leaves the string to encoding/json.
 func appendUnescaped(dst, b []byte) (out, rest []byte, ok bool) {
 	for i := 0; i < len(b); {
 		run := i
@@ -27,8 +27,8 @@ func appendUnescaped(dst, b []byte) (out, rest []byte, ok bool) {
 	return dst, nil, false
 }
 
-// unescapeByte decodes what follows a backslash, if that is one ASCII character, and returns its
-// length.
+// unescapeByte decodes the text after a backslash, if it stands for one ASCII character, and
+// returns its length.
 func unescapeByte(b []byte) (c byte, n int) {
 	switch b[0] {
 	case 'n':

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// MaxExecutionID is the most bytes of an execution_id that a client chooses.
+// MaxExecutionID is the maximum length in bytes of an execution_id that a client chooses.
 const MaxExecutionID = 128
 
 // executeParams has pointers for the members whose zero value differs from their absence.

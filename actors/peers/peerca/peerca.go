@@ -1,5 +1,5 @@
-// Package peerca makes short-lived certificates for pods that talk to each other:
-// for tests and measurements, whose pods are on one machine.
+// Package peerca makes short-lived certificates for pods that talk to each other. It serves tests
+// and measurements that run all pods on one machine.
 package peerca
 
 import (
@@ -17,7 +17,7 @@ import (
 
 // Authority signs certificates of peers.
 type Authority struct {
-	// Of what it signs from now on.
+	// Lifetime and Uses apply to certificates that it signs from now on.
 	Lifetime time.Duration
 	Uses     []x509.ExtKeyUsage
 
@@ -26,7 +26,7 @@ type Authority struct {
 	pem  []byte
 }
 
-// lifetime is of everything made here, unless an Authority is told otherwise.
+// lifetime applies to every certificate made here, unless Authority.Lifetime says otherwise.
 const lifetime = 24 * time.Hour
 
 // New makes an authority.
@@ -55,11 +55,11 @@ func New() (*Authority, error) {
 
 func serial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
 
-// Files are a certificate, its key and the authorities on disk, in PEM.
+// Files names the PEM files of a certificate, its key and the authorities.
 type Files struct{ Cert, Key, CA string }
 
-// Sign writes a new certificate for name into dir, and those of this authority and of the
-// trusted ones. Each file is replaced as a whole.
+// Sign writes a new certificate for name into dir, along with those of this authority and of the
+// trusted ones. It replaces each file atomically.
 func (a *Authority) Sign(dir, name string, trusted ...*Authority) (Files, error) {
 	f := Files{filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
