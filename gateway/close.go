@@ -73,7 +73,7 @@ func (s *socket) finish() {
 	s.g.metrics.closed.WithLabelValues(string(cause)).Inc()
 	s.log.Info("connection closed", "session", session, "subject", s.subject, "remote", s.remote,
 		"cause", string(cause), "seconds", time.Since(s.opened).Seconds())
-	// Tell the engine first: closing the socket may take seconds when the client is gone.
+	// Tell the engine first: closing the socket may take seconds if the client is gone.
 	s.engineMu.Lock()
 	s.closed = true
 	s.engineMu.Unlock()
@@ -99,7 +99,7 @@ func (s *socket) closeSocket(cause wire.Cause) {
 		_ = s.ws.Close(websocket.StatusCode(cause.Code()), closeReasons[cause]) // the client may be gone
 		timeout.Stop()
 	}
-	_ = s.ws.CloseNow() // whatever state it was left in
+	_ = s.ws.CloseNow() // it may be closed already
 	s.conn.abort()
 }
 

@@ -10,8 +10,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// pullSize is how much of a transcript is read at a time: one message's worth, and what the message
-// leaves over.
+// pullSize is how much of a transcript is read at a time: enough for one message and a remainder.
 const pullSize = wire.MaxOutputMessage
 
 var pullBuffers = sync.Pool{New: func() any { return new([pullSize]byte) }}
@@ -113,7 +112,7 @@ func (s *socket) step(f *follower) error {
 	for f.pull(); f.hasNext && !f.holds(); f.pull() {
 		mark := f.next.Mark
 		if mark == nil {
-			f.advance() // and let the other executions send first
+			f.advance() // next, but the other executions send first
 			return nil
 		}
 		f.hasNext = false

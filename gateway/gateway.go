@@ -66,7 +66,7 @@ type Gateway struct {
 	wg       sync.WaitGroup // one for each reservation, until its goroutines have ended
 }
 
-// New returns a Gateway. The caller serves its Handler and ends it with Close.
+// New returns a Gateway. The caller serves its Handler and calls Close at the end.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Engine == nil {
 		return nil, errors.New("gateway: Config.Engine is required")

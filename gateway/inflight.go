@@ -25,7 +25,7 @@ func (s *socket) admit(r request) wire.ID {
 	return wire.ID(strconv.AppendUint(nil, s.nextID, 10))
 }
 
-// answer answers a message that does not reach the engine.
+// answer replies to a message that does not reach the engine.
 func (s *socket) answer(id wire.ID, size int, result any, err *wire.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -132,7 +132,7 @@ func (s *netConn) Close() error {
 }
 
 // abort closes the connection without writing what was collected.
-func (s *netConn) abort() { _ = s.Conn.Close() } // the error would be that it is closed
+func (s *netConn) abort() { _ = s.Conn.Close() } // the only error is that it is already closed
 
 // hijackInto is a ResponseWriter whose Hijack returns a netConn with small buffers.
 type hijackInto struct {

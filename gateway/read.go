@@ -83,7 +83,7 @@ func (s *socket) readMessage(typ websocket.MessageType, r io.Reader) error {
 	return nil
 }
 
-// readAll appends r to b, at most limit bytes.
+// readAll appends up to limit bytes from r to b.
 func readAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
 	for {
 		if len(b) == cap(b) {

@@ -74,8 +74,8 @@ func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error
 	if token == "" {
 		return "", ErrNoToken
 	}
-	// Digests, so that the time of a comparison says nothing, not even the length; and over
-	// all entries, so that it does not say which one.
+	// Comparing digests reveals nothing through its timing, not even the length. The loop covers all
+	// entries, so that its time does not reveal which one matched.
 	digest := wire.DigestToken(token)
 	subject, found := "", false
 	for _, e := range f.current() {

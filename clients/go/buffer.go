@@ -6,9 +6,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// buffers hold the data of pieces on their way from the socket to Copy, which
-// returns them. Without the pool 10 MiB of output would be 160 large allocations,
-// and collecting them would cost more than decoding the output.
+// buffers pools the data of pieces on their way from the socket to Copy, which returns the buffers.
+// Without the pool 10 MiB of output would take 160 large allocations, and collecting them would
+// cost more than decoding the output.
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, wire.MaxOutputMessage)
 	return &b
@@ -16,7 +16,7 @@ var buffers = sync.Pool{New: func() any {
 
 func getBuffer() []byte { return *buffers.Get().(*[]byte) } //nolint:errcheck // the pool holds nothing else
 
-// putBuffer returns a buffer to which no reference is left.
+// putBuffer returns a buffer to the pool. No reference to it may be left.
 func putBuffer(b []byte) {
 	if cap(b) >= wire.MaxOutputMessage {
 		b = b[:0]

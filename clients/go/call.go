@@ -9,25 +9,25 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// repeat says what happens to a request whose connection ended after it was written
-// and before it was answered.
+// repeat says what happens to a request whose connection ended after the request was written and
+// before it was answered.
 type repeat int
 
 const (
 	retrySafe     repeat = iota // it is sent again on the next connection
 	retryNever                  // it fails with ErrUnknownOutcome
-	perConnection               // it concerned that connection alone and is dropped
+	perConnection               // it concerned only that connection and is dropped
 )
 
-// call is one request. Its fields are guarded by Client.mu but for done.
+// call is one request. Client.mu guards all fields except done.
 type call struct {
 	id         string
 	method     string
 	frame      []byte
 	repeat     repeat
-	background bool // its answer may be long in coming: it does not shorten StallTimeout
+	background bool // its answer may take long, so it does not shorten StallTimeout
 	sent       bool
-	then       func(reply) // run by the connection's reader before it reads on; may be nil
+	then       func(reply) // called by the connection's reader before its next read; may be nil
 	done       chan reply  // capacity 1
 }
 
@@ -44,8 +44,8 @@ func newReply(m *wire.Message) reply {
 	return r
 }
 
-// newCall encodes a request. The server refuses larger frames than its
-// max-message by ending the connection, so they are refused here.
+// newCall encodes a request. It refuses frames larger than the server's max-message, for which the
+// server would end the connection.
 func (c *Client) newCall(method string, params any, r repeat) (*call, error) {
 	id := strconv.FormatInt(c.nextID.Add(1), 10)
 	frame, err := wire.AppendRequest(nil, wire.ID(id), method, params)
@@ -85,8 +85,8 @@ func (c *Client) do(ctx context.Context, k *call) (result json.RawMessage, sent 
 	return c.await(ctx, k)
 }
 
-// await waits for the answer to k. When ctx ends first, sent reports whether the
-// server may have received it; if not, it never will.
+// await waits for the answer to k. If ctx ends first, sent reports whether the server may have
+// received the request; if not, it never will.
 func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, sent bool, err error) {
 	select {
 	case r := <-k.done:
@@ -96,7 +96,7 @@ func (c *Client) await(ctx context.Context, k *call) (result json.RawMessage, se
 	}
 }
 
-// request is do for requests whose caller need not know whether they were sent when ctx ended.
+// request is do for callers that need not know whether the request was sent when ctx ended.
 func (c *Client) request(ctx context.Context, method string, params, result any, r repeat) error {
 	k, err := c.newCall(method, params, r)
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *Client) removeLocked(match func(*call) bool) (removed []*call) {
 	return removed
 }
 
-// nextCall returns the first request that was not written yet, marked as written, or nil.
+// nextCall marks the first request that was not yet written as written and returns it, or nil.
 func (c *Client) nextCall() *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Client) nextCall() *call {
 	return nil
 }
 
-// answer hands a reply to its request, if that still waits.
+// answer passes a reply to its request if the request is still waiting.
 func (c *Client) answer(id wire.ID, r reply) {
 	c.mu.Lock()
 	removed := c.removeLocked(func(k *call) bool { return k.id == string(id) })
@@ -168,8 +168,8 @@ func resolve(calls []*call, r reply) {
 	}
 }
 
-// socketLost decides which of the requests that were written to a connection that ended
-// are sent again. tooBig means that the server refused one of them for its size.
+// socketLost decides which requests are sent again after the connection that they were written to
+// has ended. tooBig means that the server refused one of them for its size.
 func (c *Client) socketLost(tooBig bool) {
 	c.mu.Lock()
 	unknown := c.removeLocked(func(k *call) bool {

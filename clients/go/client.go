@@ -17,7 +17,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// closeTimeout bounds Close and Detach: the time to tell the server.
+// closeTimeout bounds how long Close and Detach may take to tell the server.
 const closeTimeout = 5 * time.Second
 
 // Client owns a session on a server. Its methods may be called from several goroutines.
@@ -28,10 +28,10 @@ type Client struct {
 
 	ctx     context.Context // ends when Close or Detach hang up
 	hangUp  context.CancelCauseFunc
-	done    chan struct{} // closed when the session ended for this Client
-	stopped chan struct{} // closed when its goroutines did
+	done    chan struct{} // closed when the session has ended for this Client
+	stopped chan struct{} // closed when its goroutines have ended
 
-	work          chan struct{} // capacity 1: calls has something to write
+	work          chan struct{} // capacity 1: calls has a request to write
 	priority      chan struct{} // capacity 1: a request waits for its answer
 	priorityCalls atomic.Int64  // unanswered requests that a stalled socket must not delay
 	nextID        atomic.Int64
@@ -45,21 +45,21 @@ type Client struct {
 	end       error
 }
 
-// Session is what it takes to attach to a session from elsewhere. ResumeToken is a secret.
+// Session holds what another Client needs to attach to a session. ResumeToken is a secret.
 type Session struct {
 	URL         string `json:"url"`
 	ID          string `json:"session_id"`
 	ResumeToken string `json:"resume_token"`
-	// Offsets has, for each execution that was not read to its end, the transcript position
-	// after the last event that Next returned.
+	// Offsets maps each execution that was not read to its end to the transcript position after the
+	// last event that Next returned.
 	Offsets map[string]int64 `json:"offsets"`
 }
 
 // Dial opens a session. url has the scheme ws, wss, http or https and the path
 // of the server's endpoint, usually /ws. ctx bounds Dial only.
 //
-// A refusal is a *wire.Error (its code -32001: no session is free) or a
-// *HandshakeError. Options.DialRetry tries again where that may help.
+// A refusal is a *wire.Error (code -32001: no session is free) or a *HandshakeError. With
+// Options.DialRetry, Dial tries again where that may help.
 func Dial(ctx context.Context, url string, opt Options) (*Client, error) {
 	c := newClient(url, opt)
 	if err := c.open(ctx, nil); err != nil {
@@ -91,9 +91,9 @@ func Start(ctx context.Context, url string, params wire.ExecuteParams, opt Optio
 	return c, e, err
 }
 
-// Attach resumes a session that another Client left. It follows the executions
-// that offsets names, each from its offset on; nil follows every execution of
-// the session from its beginning, an empty map none. Executions tells which there are.
+// Attach resumes a session that another Client detached from. It follows the executions that
+// offsets names, each from its offset on; nil follows every execution of the session from its
+// beginning, and an empty map follows none. Executions returns those that are followed.
 //
 // The error wraps ErrNoSession or ErrSessionLost if the session is gone.
 func Attach(
@@ -125,35 +125,35 @@ func newClient(url string, opt Options) *Client {
 	}
 }
 
-// ID is the session's id.
+// ID returns the session's id.
 func (c *Client) ID() string { return c.Connected().SessionID }
 
-// Connected is the server's greeting. After Attach it holds the id, the token and the limits only.
+// Connected returns the server's greeting. After Attach it holds only the id, the token and the
+// limits.
 func (c *Client) Connected() wire.Connected {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.connected
 }
 
-// Limits are the session's limits, as the server announced them.
+// Limits returns the session's limits, as announced by the server.
 func (c *Client) Limits() wire.Limits { return c.Connected().Limits }
 
 // Done is closed when the session has ended for this Client; Err says why.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err is nil while the session lives, and its end after that.
+// Err returns nil while the session lives, and then the error that says why it ended.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.end
 }
 
-// Execute starts a command. Without params.ExecutionID it chooses one; with it,
-// an execution of that id that the session already has is followed from its
-// beginning, and Result().Attached is set.
+// Execute starts a command. Without params.ExecutionID it chooses one. If the session already has
+// an execution with that id, Execute follows it from its beginning and sets Result().Attached.
 //
-// If ctx ends before the answer, the command may have been started and runs on:
-// Execute with the same ExecutionID follows it.
+// If ctx ends before the answer, the command may have been started and keep running: Execute with
+// the same ExecutionID follows it.
 func (c *Client) Execute(ctx context.Context, params wire.ExecuteParams) (*Execution, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func (c *Client) Execute(ctx context.Context, params wire.ExecuteParams) (*Execu
 	return c.awaitExecute(ctx, e, k)
 }
 
-// newExecute makes an execution whose messages are routed to it, and its request, to be submitted.
+// newExecute registers an execution to receive its messages, and returns it with its request.
 func (c *Client) newExecute(params wire.ExecuteParams) (*Execution, *call, error) {
 	if params.ExecutionID == "" {
 		params.ExecutionID = strings.ToLower(rand.Text())
@@ -197,9 +197,9 @@ func (c *Client) awaitExecute(ctx context.Context, e *Execution, k *call) (*Exec
 	return nil, err
 }
 
-// Executions are those that this Client follows and that were not read to
-// their end: an Execution that only Wait is called on stays, until Discard.
-// One whose execute is not answered yet is not among them.
+// Executions returns the executions that this Client follows and that were not read to their end:
+// an Execution on which only Wait is called stays until Discard. Those whose execute is not
+// answered yet are not included.
 func (c *Client) Executions() map[string]*Execution {
 	all := c.followed()
 	maps.DeleteFunc(all, func(_ string, e *Execution) bool { return e.pending() })
@@ -241,9 +241,9 @@ func (c *Client) Status(ctx context.Context) (*wire.StatusResult, error) {
 	return result, nil
 }
 
-// Close ends the session and all that runs in it. If the server cannot be told
-// within 5 s, the session ends there when its resume window has passed, and
-// Close says so. Closing again, or after Detach, does nothing.
+// Close ends the session and everything that runs in it. If the server cannot be told within 5 s,
+// the session ends there when its resume window has passed, and Close says so. Closing again, or
+// after Detach, does nothing.
 func (c *Client) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -260,9 +260,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Detach ends the connection and leaves the session running on the server for
-// its resume window. What was buffered and not read is forgotten: the offsets
-// returned are those after the last events that Next returned.
+// Detach ends the connection and leaves the session running on the server for its resume window. It
+// drops buffered events that were not read: the returned offsets are those after the last events
+// that Next returned.
 func (c *Client) Detach() Session {
 	s := c.session()
 	for id, e := range c.Executions() {
@@ -274,7 +274,7 @@ func (c *Client) Detach() Session {
 	return s
 }
 
-// Session is what Detach would return now; the Client stays attached.
+// Session returns what Detach would return now. The Client stays attached.
 func (c *Client) Session() Session {
 	s := c.session()
 	for id, e := range c.Executions() {
@@ -288,7 +288,7 @@ func (c *Client) session() Session {
 	return Session{URL: c.url, ID: greeting.SessionID, ResumeToken: greeting.ResumeToken, Offsets: make(map[string]int64)}
 }
 
-// disconnect hangs up and waits, for a while, until all goroutines are gone.
+// disconnect hangs up and waits up to closeTimeout for all goroutines to end.
 func (c *Client) disconnect(why error) {
 	c.hangUp(why)
 	select {
@@ -297,7 +297,7 @@ func (c *Client) disconnect(why error) {
 	}
 }
 
-// closeStatus is how to end the WebSocket: only 1000 ends the session with it.
+// closeStatus returns the close code for the WebSocket: only 1000 also ends the session.
 func (c *Client) closeStatus() websocket.StatusCode {
 	if errors.Is(context.Cause(c.ctx), ErrDetached) {
 		return websocket.StatusGoingAway

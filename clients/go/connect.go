@@ -23,7 +23,7 @@ type resumeRequest struct {
 	attach  bool // the first connection of an Attach: executions are new to this Client
 }
 
-// open makes the first connection, trying for Options.DialRetry, and starts to serve it.
+// open makes the first connection, retrying for Options.DialRetry, and starts serving it.
 func (c *Client) open(ctx context.Context, r *resumeRequest) error {
 	var deadline time.Time
 	if c.opt.DialRetry > 0 {
@@ -47,8 +47,8 @@ func (c *Client) open(ctx context.Context, r *resumeRequest) error {
 	}
 }
 
-// connect makes one connection: a new session, or with r an old one. When it
-// returns a socket, the session is attached and nothing was read after that.
+// connect makes one connection: for a new session, or for an old one if r is set. When it returns a
+// socket, the session is attached and no later message has been read.
 func (c *Client) connect(ctx context.Context, r *resumeRequest) (*socket, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.HandshakeTimeout)
 	defer cancel()
@@ -74,7 +74,7 @@ func (c *Client) connect(ctx context.Context, r *resumeRequest) (*socket, error)
 	return s, nil
 }
 
-// handshake makes the WebSocket.
+// handshake opens the WebSocket.
 func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	target, err := url.Parse(c.url)
 	if err != nil {
@@ -113,8 +113,8 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	return nil
 }
 
-// greeted sends the requests that wait already, such as that of Start, and reads up to
-// connected, the first message on a new session.
+// greeted sends the requests that are already waiting, such as that of Start, and reads up to
+// connected, the first message of a new session.
 func (s *socket) greeted() error {
 	for k := s.c.nextCall(); k != nil; k = s.c.nextCall() {
 		if err := s.send(k.frame); err != nil {
@@ -169,7 +169,7 @@ func (s *socket) resume(r *resumeRequest) error {
 	}
 }
 
-// receive reads and decodes one message. A close frame becomes what it means.
+// receive reads and decodes one message. It turns a close frame into the matching error.
 func (s *socket) receive() (wire.Message, error) {
 	frame, err := s.readFrame()
 	if err != nil {
@@ -217,7 +217,7 @@ func newAttachedExecution(c *Client, id string, offset int64, status wire.Execut
 	return e
 }
 
-// permanent reports whether err rules out that another attempt to connect succeeds.
+// permanent reports whether err means that another attempt to connect cannot succeed.
 func permanent(err error) bool {
 	var he *HandshakeError
 	if errors.As(err, &he) {

@@ -19,8 +19,8 @@ var (
 	// resume token is wrong (-32006). A session whose resume window passed, or
 	// that was closed elsewhere, is gone too.
 	ErrNoSession = errors.New("no such session")
-	// ErrSessionLost means that the pod that owned the session is gone, and all
-	// that ran in it (-32007).
+	// ErrSessionLost means that the pod that owned the session is gone, along with everything that ran
+	// in it (-32007).
 	ErrSessionLost = errors.New("session lost")
 	// ErrSessionEnded means that the server ended the session, for example after its idle timeout.
 	ErrSessionEnded = errors.New("session ended by the server")
@@ -74,9 +74,9 @@ func (e *HandshakeError) Error() string {
 	return msg
 }
 
-// Temporary reports whether trying again may help. A 404 may be an ingress that
-// has no backend for the moment: some drop the route of a service without a
-// ready pod, so that a client that comes back during a restart meets it.
+// Temporary reports whether trying again may help. A 404 may come from an ingress that has no
+// backend at the moment: some ingresses drop the route of a service without a ready pod, so a
+// client that reconnects during a restart may receive it.
 func (e *HandshakeError) Temporary() bool {
 	switch e.StatusCode {
 	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -95,7 +95,7 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("%d bytes of the output of %s are no longer on the server", e.Bytes, e.ExecutionID)
 }
 
-// InputError says how far an input got.
+// InputError says how much of an input was delivered.
 type InputError struct {
 	Delivered int   // bytes known to be in the command's pipe
 	InDoubt   int   // bytes after those that may or may not have arrived
@@ -111,7 +111,8 @@ func (e *InputError) Error() string {
 
 func (e *InputError) Unwrap() error { return e.Err }
 
-// sessionEnd is a terminal end of the session: kind is one of the sentinels, cause what showed it.
+// sessionEnd is the final end of a session: kind is one of the sentinels, and cause is the
+// evidence.
 type sessionEnd struct{ kind, cause error }
 
 func (e *sessionEnd) Error() string {

@@ -51,29 +51,28 @@ func newExecution(c *Client, id string, offset int64) *Execution {
 	}
 }
 
-// ID is the execution's id. Another Client of the session can follow it by that.
+// ID returns the execution's id, by which another Client of the session can follow it.
 func (e *Execution) ID() string { return e.id }
 
-// Result is the server's answer to execute. For an attached execution PID and
-// PGID come from the answer to resume.
+// Result returns the server's answer to execute. For an attached execution PID and PGID come from
+// the answer to resume.
 func (e *Execution) Result() wire.ExecuteResult {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.result
 }
 
-// Offset is the transcript position after the last event that Next returned.
+// Offset returns the transcript position after the last event that Next returned.
 func (e *Execution) Offset() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.delivered
 }
 
-// Next returns the next event, waiting for it if need be. After the last one it
-// returns io.EOF: then all output was delivered, except what a Gap or the
-// counts of Completed named. If the session ended before, it returns what is
-// buffered and then the session's end, such as ErrSessionLost. An error of ctx
-// leaves everything as it was.
+// Next returns the next event, waiting for it if necessary. After the last one it returns io.EOF,
+// which means that all output was delivered except for what a Gap or the counts of Completed
+// reported. If the session ended first, it returns what is buffered and then the error that ended
+// the session, such as ErrSessionLost. An error of ctx changes nothing.
 func (e *Execution) Next(ctx context.Context) (Event, error) {
 	for {
 		e.mu.Lock()
@@ -123,8 +122,8 @@ func (e *Execution) pop() Event {
 	return ev
 }
 
-// Wait returns once the execution has ended, or its session. It does not read
-// output, and does not need it to be read: see the package comment on slow consumers.
+// Wait returns once the execution or its session has ended. It does not read output, nor does it
+// require anyone to read it: see the package comment on slow consumers.
 func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
 	select {
 	case <-e.finished:
@@ -140,7 +139,7 @@ func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
 	return nil, e.err
 }
 
-// Discard throws the unread and all further output away. Wait still works.
+// Discard drops the unread output and all further output. Wait still works.
 func (e *Execution) Discard() {
 	e.mu.Lock()
 	e.phase = e.phase.after(stepDiscarded)
@@ -162,9 +161,9 @@ func (e *Execution) Pause(ctx context.Context) error { return e.control(ctx, wir
 // Resume lets a paused execution continue.
 func (e *Execution) Resume(ctx context.Context) error { return e.control(ctx, wire.ControlResume) }
 
-// Cancel begins the execution's end: SIGTERM to its whole tree, SIGKILL after the
-// server's grace. It does not wait for that; Wait does. It is safe to repeat,
-// also once the execution has ended.
+// Cancel begins the execution's end: SIGTERM to its whole tree, SIGKILL after the server's grace.
+// It does not wait for the end; Wait does. It is safe to repeat, even after the execution has
+// ended.
 func (e *Execution) Cancel(ctx context.Context) error { return e.control(ctx, wire.ControlCancel) }
 
 func (e *Execution) control(ctx context.Context, kind string) error {
@@ -178,7 +177,7 @@ func (e *Execution) Signal(ctx context.Context, name string) error {
 	return e.c.Signal(ctx, wire.SignalParams{ExecutionID: e.id, Signal: name})
 }
 
-// fail ends the execution with its session. What is queued stays readable.
+// fail ends the execution with its session. Queued events stay readable.
 func (e *Execution) fail(err error) {
 	e.mu.Lock()
 	e.phase = e.phase.after(stepFailed)

@@ -9,8 +9,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// inputChunk is how much one request carries: a pipe's usual capacity, so that
-// its answer comes when the command reads, and far below the server's max-message.
+// inputChunk is how much one request carries. It is a pipe's usual capacity, so that the answer
+// comes when the command reads, and is far below the server's max-message.
 const inputChunk = 64 << 10
 
 // Input writes p to the stdin of an execution that was started with Stdin. It
@@ -57,13 +57,13 @@ func (e *Execution) CloseInput(ctx context.Context) error {
 	return err
 }
 
-// Stdin returns a writer over Input and CloseInput, bounded by ctx. A command
-// that no longer reads gives io.ErrClosedPipe.
+// Stdin returns a writer that uses Input and CloseInput, bounded by ctx. Writing to a command that
+// no longer reads returns io.ErrClosedPipe.
 func (e *Execution) Stdin(ctx context.Context) io.WriteCloser { return stdin{e, ctx} }
 
 type stdin struct {
 	e   *Execution
-	ctx context.Context // of a value that lives as long as one copy loop
+	ctx context.Context // the value lives only as long as one copy loop
 }
 
 func (s stdin) Write(p []byte) (int, error) {

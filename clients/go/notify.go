@@ -7,8 +7,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// routeNotification handles every notification but process.output. Unknown ones
-// are ignored, so that a newer server can add some.
+// routeNotification handles every notification except process.output. It ignores unknown ones, so
+// that a newer server can add some.
 func (c *Client) routeNotification(s *socket, m wire.Message) error {
 	switch m.Method {
 	case wire.MethodPing:

@@ -13,11 +13,11 @@ import (
 const (
 	// DefaultResumeWindow is used when the server does not announce its own.
 	DefaultResumeWindow = 300 * time.Second
-	// DefaultKeepaliveTimeout is two of the server's default ping intervals and some:
-	// one lost ping does not end a connection, two do.
+	// DefaultKeepaliveTimeout is slightly more than two of the server's default ping intervals: one
+	// lost ping does not end a connection, but two do.
 	DefaultKeepaliveTimeout = 45 * time.Second
-	// DefaultStallTimeout is well below the server's write timeout of 10 s, after
-	// which it would drop a connection that is not read.
+	// DefaultStallTimeout is well below the server's write timeout of 10 s, after which the server
+	// would drop a connection that is not read.
 	DefaultStallTimeout = 2 * time.Second
 	// DefaultBufferBytes of output are held per execution, a tenth of the default output limit.
 	DefaultBufferBytes = 1 << 20
@@ -28,10 +28,10 @@ const (
 // Options configure Dial and Attach. The zero value is usable against a server
 // without authentication.
 type Options struct {
-	// Token is sent as bearer token. Empty: none.
+	// Token is sent as a bearer token. Empty: none.
 	Token string
-	// TokenFunc is asked before every connection and wins over Token, for tokens
-	// that rotate. nil: Token.
+	// TokenFunc supplies tokens that rotate. It is called before every connection and takes precedence
+	// over Token. nil: Token.
 	TokenFunc func() (string, error)
 
 	// HTTPClient makes the handshake. nil: one that honours the proxy environment and TLS.
@@ -49,16 +49,16 @@ type Options struct {
 
 	// Backoff paces reconnection. Zero: see Backoff.
 	Backoff Backoff
-	// ResumeWindow bounds the time without a connection, after which the session
-	// is given up. Zero: the server's resume_window; DefaultResumeWindow if it announces none.
+	// ResumeWindow bounds the time without a connection, after which the Client gives up the session.
+	// Zero: the server's resume_window, or DefaultResumeWindow if it announces none.
 	ResumeWindow time.Duration
-	// DialRetry lets Dial and Start keep trying for that long when the server has no
-	// session free (-32001), is draining or is not reachable. Zero: one try.
+	// DialRetry makes Dial and Start keep trying for this long when the server has no free session
+	// (-32001), is draining or is unreachable. Zero: one try.
 	DialRetry time.Duration
 	// HandshakeTimeout bounds one attempt to connect. Zero: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
-	// KeepaliveTimeout ends a connection on which the server sent nothing for that long; the
-	// client pings at a third of it. Zero: DefaultKeepaliveTimeout. Negative: never.
+	// KeepaliveTimeout ends a connection on which the server sent nothing for this long; the client
+	// pings at a third of it. Zero: DefaultKeepaliveTimeout. Negative: never.
 	KeepaliveTimeout time.Duration
 
 	// BufferBytes bounds the unread output held per Execution. Zero: DefaultBufferBytes.
@@ -128,7 +128,7 @@ const (
 	NoticeDraining NoticeKind = "draining" // the server is stopping; Delay is what running executions have left
 )
 
-// Notice reports a change of the connection, for logs and people.
+// Notice reports a change of the connection, for logs and users.
 type Notice struct {
 	Kind    NoticeKind
 	Err     error

@@ -1,6 +1,6 @@
 package troupe
 
-// phase is the receiving side of an Execution: what becomes of its messages.
+// phase is the state of an Execution's receiving side: it decides what happens to its messages.
 type phase uint8
 
 const (
@@ -8,9 +8,9 @@ const (
 	phasePending phase = iota
 	// phaseReceiving: messages are queued for Next.
 	phaseReceiving
-	// phaseParked: the consumer reads nothing. Messages are dropped, to be fetched again.
+	// phaseParked: the consumer does not read. Messages are dropped and fetched again later.
 	phaseParked
-	// phaseFetching: the consumer reads again and the server was asked to go on from
+	// phaseFetching: the consumer reads again, and the server was asked to continue from
 	// Execution.offset. Messages are dropped until it answers.
 	phaseFetching
 	// phaseSkipping: the server has answered. Output from before the answer, which lies ahead of
@@ -26,7 +26,7 @@ const (
 	phaseCount
 )
 
-// step is what moves an Execution from phase to phase.
+// step is an event that may move an Execution to another phase.
 type step uint8
 
 const (
@@ -43,7 +43,7 @@ const (
 	stepCount
 )
 
-// after returns the phase that follows p at s. A step that does not appear with a phase changes
+// after returns the phase that follows p after s. A step that does not appear with a phase changes
 // nothing in it; Ended and Failed are never left.
 func (p phase) after(s step) phase {
 	switch s {

@@ -8,8 +8,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// priorityStallTimeout replaces StallTimeout while a request with priority waits for its
-// answer behind a full execution, so that a Cancel is answered at once.
+// priorityStallTimeout replaces StallTimeout while a priority request waits for its answer behind a
+// full execution, so that a Cancel is answered promptly.
 const priorityStallTimeout = 100 * time.Millisecond
 
 // receiveOutput queues a piece of the transcript after making it contiguous
@@ -34,7 +34,7 @@ func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) erro
 
 	shortest, longest := rawLength(out.Encoding, data)
 	end := out.Offset
-	advance := end - have // what Gap and data cover of what is not yet here
+	advance := end - have // new bytes that Gap and data cover
 	gap := out.Gap
 	switch {
 	case advance <= 0:
@@ -53,7 +53,7 @@ func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) erro
 	case advance < shortest: // overlaps what is here
 		data = lastRaw(data, advance, out.Encoding)
 		gap = 0
-	case advance < shortest+out.Gap: // only its gap does
+	case advance < shortest+out.Gap: // only its gap overlaps
 		gap = advance - shortest
 	}
 	if gap > 0 {
@@ -117,8 +117,7 @@ func survived(done *wire.Completed) bool {
 	return done.Survivors != nil && done.Survivors.Kept
 }
 
-// receiveWarning queues a warning unless it is the one that a resumed
-// transcript repeats.
+// receiveWarning queues a warning unless it repeats one after a resume.
 func (e *Execution) receiveWarning(s *socket, w *wire.Warning) {
 	e.mu.Lock()
 	again := e.lastWarn.Code == w.Code && e.lastWarn.Offset == w.Offset
@@ -164,8 +163,8 @@ func (e *Execution) push(s *socket, ev Event) bool {
 	}
 }
 
-// awaitRoom leaves the socket unread until e was read from. It parks e when
-// that takes too long, and reports whether to try again.
+// awaitRoom leaves the socket unread until the consumer has read from e. It parks e if that takes
+// too long, and reports whether to try again.
 func (s *socket) awaitRoom(e *Execution) bool {
 	s.blocked.Store(true)
 	defer func() {
@@ -195,7 +194,7 @@ func (s *socket) awaitRoom(e *Execution) bool {
 	}
 }
 
-// park drops what arrives from now on, unless the queue was emptied just now.
+// park drops the messages that arrive from now on, unless the queue was just emptied.
 func (e *Execution) park() {
 	e.mu.Lock()
 	if len(e.queue) > 0 {
@@ -212,8 +211,8 @@ func (e *Execution) step(s step) {
 	e.mu.Unlock()
 }
 
-// received reports whether everything that the server has of e was received: its end
-// and what came before, or nothing because it never started.
+// received reports whether e has received everything that the server has for it, up to its end.
+// That is nothing if the execution never started.
 func (e *Execution) received() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// stableAfter is how long a connection must last to reset the backoff. Without it a client
-// whose connections end at once would reconnect at full rate.
+// stableAfter is how long a connection must last to reset the backoff. Without it, a client whose
+// connections end immediately would reconnect at full rate.
 const stableAfter = 5 * time.Second
 
 // run serves one socket after another until the session ends.
@@ -51,8 +51,8 @@ func (c *Client) run(s *socket) {
 	}
 }
 
-// drained reports whether err closes a drained session whose executions have all been
-// received. Then there is nothing to resume.
+// drained reports whether err closes a drained session whose executions have all been received, so
+// that there is nothing to resume.
 func (c *Client) drained(err error) bool {
 	c.mu.Lock()
 	draining := c.draining
@@ -74,7 +74,7 @@ func (c *Client) drained(err error) bool {
 func (c *Client) reconnect(attempt int, lost error) (*socket, int, error) {
 	began, window := time.Now(), c.resumeWindow()
 	fetching := errors.Is(lost, errFetch)
-	// The first try follows within Backoff.Initial: most often only the connection was lost.
+	// The first attempt follows within Backoff.Initial: usually only the connection was lost.
 	delay := c.opt.Backoff.delay(attempt)
 	if fetching {
 		delay = 0
@@ -131,7 +131,7 @@ func (c *Client) resumeRequest() *resumeRequest {
 	return r
 }
 
-// fetch asks, on the live connection, for what a parked execution dropped.
+// fetch requests, on the live connection, the output that a parked execution dropped.
 func (c *Client) fetch(e *Execution) {
 	offset, _ := e.position()
 	params := wire.ResumeParams{ResumeToken: c.Connected().ResumeToken, Executions: map[string]int64{e.id: offset}}
@@ -144,7 +144,7 @@ func (c *Client) fetch(e *Execution) {
 			e.step(stepFetched)
 			return
 		}
-		// A server that resumes only at the start of a connection gets a new one.
+		// Some servers resume only at the start of a connection: open a new one.
 		c.mu.Lock()
 		s := c.socket
 		c.mu.Unlock()
@@ -152,10 +152,10 @@ func (c *Client) fetch(e *Execution) {
 			s.cancel(errFetch)
 		}
 	}
-	_ = c.submit(k) // else the session ended, and e with it
+	_ = c.submit(k) // it fails only if the session has ended, and e with it
 }
 
-// answered takes the answer to execute, before any output that follows it.
+// answered handles the answer to execute, before any output that follows it.
 func (e *Execution) answered(r reply) {
 	if r.err != nil {
 		return

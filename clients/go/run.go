@@ -9,14 +9,13 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Run executes a command and copies its output, byte for byte, until it has
-// ended. nil writers discard. Unless params say otherwise the output is asked
-// for raw and in base64, so that any bytes arrive intact.
+// Run executes a command and copies its output, byte for byte, until the command has ended. A nil
+// writer discards. Unless params say otherwise, Run requests raw output in base64, so that any
+// bytes arrive intact.
 //
-// How the command ended is in Completed, not in the error. With a *GapError
-// Completed is valid too, and output is missing; what was dropped or cut for a
-// limit is counted in Completed. When ctx ends, or a writer fails, Run returns
-// and the command runs on.
+// Completed, not the error, says how the command ended. With a *GapError output is missing, but
+// Completed is valid. Completed also counts what was dropped or cut at a limit. When ctx ends or a
+// writer fails, Run returns and the command keeps running.
 func (c *Client) Run(ctx context.Context, params wire.ExecuteParams, stdout, stderr io.Writer) (*wire.Completed,
 	error,
 ) {

@@ -18,7 +18,7 @@ const (
 	// maxServerMessage bounds a frame of the server. Its largest are 64 KiB of
 	// output, six times that when escaped, and status of a session with many executions.
 	maxServerMessage = 16 << 20
-	// writeTimeout ends a connection that accepts no bytes for that long: requests are small.
+	// writeTimeout ends a connection that accepts no bytes for this long: requests are small.
 	writeTimeout = 10 * time.Second
 	// keepBuffer is the largest read buffer that outlives its frame.
 	keepBuffer = 1 << 20
@@ -45,16 +45,16 @@ func newSocket(c *Client) *socket {
 	return &socket{c: c, ctx: ctx, cancel: cancel, pong: make(chan struct{}, 1), start: time.Now()}
 }
 
-// touch notes that the server sent something.
+// touch records that the server sent something.
 func (s *socket) touch() { s.lastReceived.Store(int64(time.Since(s.start))) }
 
-// fail ends the socket at once. The first cause counts.
+// fail ends the socket immediately. The first cause counts.
 func (s *socket) fail(cause error) {
 	s.cancel(cause)
 	_ = s.ws.CloseNow()
 }
 
-// serve reads until the socket ends and returns why, after all its goroutines.
+// serve reads until the socket and all its goroutines have ended, and returns the cause.
 func (s *socket) serve() error {
 	s.c.mu.Lock()
 	s.c.socket = s
@@ -174,13 +174,13 @@ func (s *socket) watch() {
 		}
 		quiet := time.Since(s.start) - time.Duration(s.lastReceived.Load())
 		switch {
-		case s.blocked.Load(): // by the consumer, not by the server
+		case s.blocked.Load(): // the consumer is slow, not the server
 		case quiet >= silence:
 			s.fail(fmt.Errorf("%w for %s", ErrKeepaliveTimeout, silence))
 			return
 		case quiet >= silence/3:
 			ctx, cancel := context.WithTimeout(s.ctx, silence/3)
-			_ = s.ws.Ping(ctx) // the answer touches; the lack of one is seen above
+			_ = s.ws.Ping(ctx) // the answer calls touch; the case above notices its absence
 			cancel()
 		}
 	}
@@ -188,7 +188,7 @@ func (s *socket) watch() {
 
 // route handles one message. A non-nil error ends the socket.
 func (c *Client) route(s *socket, frame []byte) error {
-	// Nearly every frame is output: it goes through a pooled buffer.
+	// Nearly every frame is output, so it uses a pooled buffer.
 	buf := getBuffer()
 	if out, data, ok := wire.DecodeOutput(frame, buf); ok {
 		return c.routeOutput(s, &out, data)

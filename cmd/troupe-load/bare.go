@@ -15,8 +15,8 @@ import (
 // bareServerArg makes this program the floor of the websocketd measurement.
 const bareServerArg = "bare-server"
 
-// bareServer runs what a client's first message asks for, with os/exec, and reports the start and
-// the end. It has no sessions, limits, log or metrics, and drops the output.
+// bareServer runs the command in a client's first message with os/exec, and reports its start and
+// end. It has no sessions, limits, log or metrics, and drops the output.
 func bareServer() error {
 	return serveHelper(func(w http.ResponseWriter, r *http.Request) {
 		if err := runBare(w, r); err != nil {
@@ -31,7 +31,7 @@ func runBare(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer ws.CloseNow()
-	ctx := context.Background() // as in the gateway: the library arms a callback for one that can end
+	ctx := context.Background() // as in the gateway: the library registers a callback on a cancellable one
 	_, frame, err := ws.Read(ctx)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func runBare(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	cmd := exec.Command(request.Params.Argv[0], request.Params.Argv[1:]...)
-	var stdout, stderr bytes.Buffer // pipes, as troupe's
+	var stdout, stderr bytes.Buffer // through pipes, as in troupe
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		return err

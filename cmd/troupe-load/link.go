@@ -16,21 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// delayedLinkArg makes this program measure over a link with delay, in a
-// network namespace of its own.
+// delayedLinkArg makes this program measure over a link with a delay, in its own network namespace.
 const delayedLinkArg = "delayed-link"
 
 // linkDelay is the round-trip time of the link.
 const linkDelay = 50 * time.Millisecond
 
-// The link's two ends. Both are this machine: see reflect.
+// The two ends of the link. Both are on this machine: see reflect.
 const (
 	linkLocal  = "10.98.0.1"
 	linkRemote = "10.98.0.2"
 )
 
-// measureRoundTrips counts the round trips of `troupe exec` over a link with
-// delay. It needs a network namespace and a TUN device, so in most places root.
+// measureRoundTrips counts the round trips of `troupe exec` over a link with a delay. It needs a
+// network namespace and a TUN device, and therefore usually root.
 func measureRoundTrips(ctx context.Context, e *env) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -50,7 +49,7 @@ func measureRoundTrips(ctx context.Context, e *env) error {
 	return cmd.Wait()
 }
 
-// delayedLink is this program in the network namespace.
+// delayedLink is what this program runs in the network namespace.
 func delayedLink(args []string) error {
 	e, err := newEnv(args[0], len(args) > 1)
 	if err != nil {
@@ -77,8 +76,8 @@ func delayedLink(args []string) error {
 	return countRoundTrips(ctx, e, s, net.JoinHostPort(linkRemote, port))
 }
 
-// countRoundTrips runs the same with and without the delay. The difference,
-// divided by the delay, is the number of round trips.
+// countRoundTrips runs the same commands with and without the delay. The difference, divided by the
+// delay, is the number of round trips.
 func countRoundTrips(ctx context.Context, e *env, s *server, remote string) error {
 	rounds := 15
 	if e.quick {
@@ -100,7 +99,7 @@ func countRoundTrips(ctx context.Context, e *env, s *server, remote string) erro
 		}
 	}
 	trips := func(d time.Duration) float64 { return float64(d) / float64(linkDelay) }
-	// Half a trip is tolerance for the scheduler: a whole one would show.
+	// Half a round trip of tolerance allows for the scheduler: a whole one would still show.
 	most := trips(upgrade.median()) + 1.5
 	show := func(what string, n float64, target string) {
 		report(what+", round trips of "+linkDelay.String(), fmt.Sprintf("%.2f", n), target, n <= most)
@@ -112,7 +111,7 @@ func countRoundTrips(ctx context.Context, e *env, s *server, remote string) erro
 	return nil
 }
 
-// firstAndEnd are the times from the start of troupe to its first output and to its end.
+// firstAndEnd holds the times from the start of troupe to its first output and to its end.
 type firstAndEnd struct{ first, end samples }
 
 func (f *firstAndEnd) run(ctx context.Context, e *env, s *server, url string) error {
@@ -157,7 +156,7 @@ func upgradeOnly(ctx context.Context, addr string) error {
 	return err
 }
 
-// openLink makes the TUN device of the link and brings it and loopback up.
+// openLink creates the link's TUN device and brings it and loopback up.
 func openLink() (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -215,11 +214,11 @@ func interfaceRequest(request uint, r *unix.Ifreq) error {
 	return nil
 }
 
-// reflect returns every packet after half the delay with its addresses
-// exchanged: what is sent to linkRemote arrives from there at linkLocal. Checksums
-// stay right, as they are sums in which the addresses may change places.
+// reflect returns every packet after half the delay with its addresses exchanged: a packet sent to
+// linkRemote arrives at linkLocal as if it came from linkRemote. Checksums stay valid, because
+// exchanging the addresses does not change the sum.
 //
-// tc-netem(8) would do, but many kernels are built without it.
+// tc-netem(8) would also work, but many kernels are built without it.
 func reflect(tun *os.File) {
 	type held struct {
 		due    time.Time
@@ -229,7 +228,7 @@ func reflect(tun *os.File) {
 	go func() {
 		for h := range line {
 			time.Sleep(time.Until(h.due))
-			_, _ = tun.Write(h.packet) // lost like a packet of any link
+			_, _ = tun.Write(h.packet) // a failed write loses the packet, as any link may
 		}
 	}()
 	defer close(line)
@@ -241,7 +240,7 @@ func reflect(tun *os.File) {
 		}
 		p := append([]byte(nil), buf[:n]...)
 		if n < 20 || p[0]>>4 != 4 {
-			continue // IPv6 looks for neighbours
+			continue // IPv6 neighbour discovery
 		}
 		for i := 12; i < 16; i++ {
 			p[i], p[i+4] = p[i+4], p[i]

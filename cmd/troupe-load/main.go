@@ -1,13 +1,12 @@
-// Command troupe-load is troupe's benchmark, not a command of the product: it is
-// in no image and no release. It prints the figures that troupe promises, each
-// measured in one run beside its baseline: os/exec, a pipe copied into WebSocket
-// frames, a hello-world program, websocketd. It starts trouped itself, on
-// loopback, and stops it.
+// Command troupe-load is troupe's benchmark. It is not part of the product: no image and no release
+// contains it. It prints the figures that troupe promises, each measured in the same run as its
+// baseline: os/exec, a pipe copied into WebSocket frames, a hello-world program, or websocketd. It
+// starts trouped itself, on loopback, and stops it.
 //
 //	make build && go run ./cmd/troupe-load [-only regexp]
 //
-// A figure that misses its target is marked; the exit code is 0 all the same,
-// because a busy machine is not a defect. Only a measurement that fails exits 1.
+// A figure that misses its target is marked, but the exit code is still 0, because a busy machine
+// is not a defect. The exit code is 1 only if a measurement fails.
 package main
 
 import (
@@ -41,7 +40,7 @@ var measurements = []measurement{
 	{"websocketd", measureWebsocketd},
 }
 
-// env is what the measurements share.
+// env holds what the measurements share.
 type env struct {
 	trouped string // path of the binary
 	runner  string
@@ -72,7 +71,7 @@ func main() {
 	}
 }
 
-// command runs a command line: the measurements, or a helper process of one.
+// command runs a command line: either the measurements or a helper process for one of them.
 func command(args []string) error {
 	switch {
 	case len(args) > 1 && args[0] == rawServerArg:
@@ -87,8 +86,8 @@ func command(args []string) error {
 		names = append(names, m.name)
 	}
 	bin := flag.String("bin", "bin", "directory with trouped, troupe and troupe-runner")
-	only := flag.String("only", "", "regular expression: measure only what matches ("+strings.Join(names, ", ")+")")
-	quick := flag.Bool("quick", false, "fewer rounds: a check that everything works, not figures to quote")
+	only := flag.String("only", "", "regular expression: run only measurements that match ("+strings.Join(names, ", ")+")")
+	quick := flag.Bool("quick", false, "run fewer rounds, to check that everything works; do not quote the figures")
 	flag.Parse()
 	return run(*bin, *only, *quick)
 }

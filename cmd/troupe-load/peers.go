@@ -19,8 +19,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// startPeers starts three trouped that are one service, with TLS between them, and waits
-// until a session can be placed from the first on the others.
+// startPeers starts three troupeds as one service, with TLS between them, and waits until the first
+// can place a session on the others.
 func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "troupe-load-ca-")
 	if err != nil {
@@ -49,8 +49,8 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 	}
 	var addrs, list []string
 	for i := range 3 {
-		// A loopback address of its own: a free port of 127.0.0.1 could be given to some connection
-		// first.
+		// Each has its own loopback address: a free port of 127.0.0.1 could be taken by another
+		// connection first.
 		addr := fmt.Sprintf("127.%d.%d.%d:9400", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 		addrs = append(addrs, addr)
 		list = append(list, fmt.Sprintf("pod-%d=%s", i, addr))
@@ -71,7 +71,7 @@ func (e *env) startPeers(ctx context.Context) (pods []*server, stop func(), err 
 	}
 }
 
-// measurePeers measures what it costs that a session is on another pod than its client's socket.
+// measurePeers measures the cost of a session on another pod than its client's socket.
 func measurePeers(ctx context.Context, e *env) error {
 	pods, stop, err := e.startPeers(ctx)
 	if err != nil {
@@ -272,7 +272,7 @@ func measureRelayMemory(ctx context.Context, pods []*server) error {
 	return nil
 }
 
-// peakUntil looks at a field of /proc/PID/status until done, and returns the most that it was.
+// peakUntil polls a field of /proc/PID/status until done and returns its maximum.
 func (s *server) peakUntil(done <-chan struct{}, field string) (peak int64, err error) {
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// openRaw opens n WebSockets by hand, one after the other. Ten thousand client
-// packages would cost this process more than they cost the server.
+// openRaw opens n WebSockets by hand, one after the other. Ten thousand instances of the client
+// package would cost this process more than they cost the server.
 func openRaw(ctx context.Context, url string, n int) ([]net.Conn, error) {
 	var conns []net.Conn
 	for range n {

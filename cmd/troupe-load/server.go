@@ -38,7 +38,7 @@ func (e *env) start(args ...string) (*server, error) {
 		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
 		"--data-dir", dir + "/data", "--workdir", dir, "--runner-binary", e.runner,
 	}, args...)...)
-	// A file: reading a pipe would take time from the server that is measured.
+	// This is a file, because reading a pipe would take time from the server being measured.
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (e *env) start(args ...string) (*server, error) {
 	return nil, fmt.Errorf("trouped did not start: %s", said)
 }
 
-// stop ends the server at once: what it ran is killed.
+// stop stops the server immediately, which kills everything that it runs.
 func (s *server) stop() {
 	for range 2 {
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
@@ -96,7 +96,7 @@ func (s *server) memory(field string) (int64, error) {
 	return 0, fmt.Errorf("no %s in /proc/PID/status", field)
 }
 
-// histogramP99 returns the bucket bound below which 99 % of a histogram of /metrics lie.
+// histogramP99 returns the bucket bound below which 99 % of a histogram in /metrics lie.
 func (s *server) histogramP99(ctx context.Context, name string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+"/metrics", nil)
 	if err != nil {

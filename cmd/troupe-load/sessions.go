@@ -32,14 +32,14 @@ func measureOpen(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	// Clients and server share the cores here, so the scheduler's time slice is in it:
-	// actors.BenchmarkOpenHundredSessions has the figure without.
+	// Clients and server share the cores here, so the figure includes the scheduler's time slice.
+	// actors.BenchmarkOpenHundredSessions measures without it.
 	report("session open inside the server, 100 sockets at once, p99 at most", fmt.Sprintf("%.2f ms", p99*1e3), "", true)
 	return nil
 }
 
-// openAtOnce opens n sessions at once and closes them. The sockets are bare: this
-// process shares the cores with the server that is measured.
+// openAtOnce opens n sessions at once and closes them. It uses bare sockets, because this process
+// shares the cores with the server being measured.
 func openAtOnce(ctx context.Context, s *server, n int) error {
 	var all sync.WaitGroup
 	failures := make(chan error, n)
@@ -61,7 +61,7 @@ func openAtOnce(ctx context.Context, s *server, n int) error {
 		_, _ = c.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8})
 		_ = c.Close()
 	}
-	time.Sleep(100 * time.Millisecond) // the slots come back
+	time.Sleep(100 * time.Millisecond) // until the server has freed the slots
 	select {
 	case err := <-failures:
 		return err
@@ -107,7 +107,7 @@ func closeAll(clients []*troupe.Client) {
 	all.Wait()
 }
 
-// measureCancel times CANCEL to process.completed, which comes when the tree is dead.
+// measureCancel measures the time from CANCEL to process.completed, sent once the tree is dead.
 func measureCancel(ctx context.Context, e *env) error {
 	s, err := e.start()
 	if err != nil {
@@ -146,7 +146,7 @@ func measureCancel(ctx context.Context, e *env) error {
 	return nil
 }
 
-// measureYes runs yes in 100 sessions, cancels one after the other, and looks at the server's
+// measureYes runs yes in 100 sessions, cancels them one after the other, and reads the server's
 // memory.
 func measureYes(ctx context.Context, e *env) error {
 	s, err := e.start()

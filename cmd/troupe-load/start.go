@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// helloWorld is the least that a Go program can do. What it takes to start is
-// the floor for every program written in Go.
+// helloWorld is a minimal Go program. Its start-up time is the floor for every program written in
+// Go.
 const helloWorld = `package main
 
 import "os"
@@ -19,10 +19,10 @@ import "os"
 func main() { os.Stdout.WriteString("hello, world\n") }
 `
 
-// measureStart compares the start-up of the command-line client with two programs
-// built in this run with the flags of `make build`: hello world, and the floor. The
-// floor also runs /bin/true on a bare server, which is about the least that a command
-// over a WebSocket can take when client and server are written in Go.
+// measureStart compares the start-up of the command-line client with two programs built in this run
+// with the flags of `make build`: hello world, and the floor. The floor also runs /bin/true on a
+// bare server, which is close to the minimum for a command over a WebSocket when client and server
+// are written in Go.
 func measureStart(ctx context.Context, e *env) error {
 	dir, err := os.MkdirTemp("", "troupe-load-start-")
 	if err != nil {
@@ -49,7 +49,7 @@ func measureStart(ctx context.Context, e *env) error {
 	}
 	runs := []struct {
 		name  string
-		limit float64 // of the ratio to the first; 0: none
+		limit float64 // for the ratio to the first program; 0: none
 		argv  []string
 		took  samples
 	}{
@@ -60,7 +60,7 @@ func measureStart(ctx context.Context, e *env) error {
 		{name: "that program, running /bin/true on trouped", argv: []string{floor, s.ws}},
 		{name: "troupe exec -- true", limit: 2.5, argv: []string{troupe, "--server", s.ws, "exec", "--", "true"}},
 	}
-	for range rounds { // in turns, so that a change of the machine's speed hits all
+	for range rounds { // alternating, so that a change of the machine's speed affects all
 		for i := range runs {
 			took, err := runOnce(ctx, dir, runs[i].argv)
 			if err != nil {
@@ -83,10 +83,10 @@ func measureStart(ctx context.Context, e *env) error {
 	return measureRoundTrips(ctx, e)
 }
 
-// startPrograms builds hello world and the floor, and copies all three programs to dir
-// as an installation would. The kernel maps more of a file at each page fault when the
-// file was written in one go than when a linker wrote it: troupe version takes 1.4 ms
-// or 2.0 ms (Linux 6.18).
+// startPrograms builds hello world and the floor, and copies all three programs to dir as an
+// installation would. At each page fault the kernel maps more of a file that was written in one go
+// than of one that a linker wrote: troupe version takes 1.4 ms in the first case and 2.0 ms in the
+// second (Linux 6.18).
 func startPrograms(ctx context.Context, e *env, dir string) (hello, floor, troupe string, err error) {
 	source := filepath.Join(dir, "hello.go")
 	if err := os.WriteFile(source, []byte(helloWorld), 0o600); err != nil {
@@ -113,12 +113,12 @@ func startPrograms(ctx context.Context, e *env, dir string) (hello, floor, troup
 	return installed[0], installed[1], installed[2], nil
 }
 
-// runOnce starts a program, waits for its end and returns how long both took.
-// The program's home is dir, so that no configuration of the user counts.
+// runOnce runs a program to its end and returns how long that took. The program's home is dir, so
+// that the user's configuration has no effect.
 func runOnce(ctx context.Context, dir string, argv []string) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + dir}
-	cmd.Stderr = os.Stderr // a file: a pipe would cost each program the same, and hide a part of the difference
+	cmd.Stderr = os.Stderr // not a pipe, whose cost would hide part of the difference
 	began := time.Now()
 	err := cmd.Run()
 	took := time.Since(began)

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// samples are durations of one measurement.
+// samples holds the durations of one measurement.
 type samples []time.Duration
 
-// quantile returns the q-quantile, 0 to 1, nearest rank.
+// quantile returns the q-quantile by nearest rank, with q from 0 to 1.
 func (s samples) quantile(q float64) time.Duration {
 	if len(s) == 0 {
 		return 0

@@ -24,9 +24,9 @@ const size = 10 << 20
 // rawServerArg makes this program the baseline's server.
 const rawServerArg = "raw-server"
 
-// measureThroughput sends 10 MiB of 80-byte lines from a command to a client:
-// through troupe, and through a server that copies the same pipe into 64 KiB
-// WebSocket frames and does nothing else. Both servers are processes of their own.
+// measureThroughput sends 10 MiB of 80-byte lines from a command to a client: through troupe, and
+// through a server that copies the same pipe into 64 KiB WebSocket frames and does nothing else.
+// Each server is a separate process.
 func measureThroughput(ctx context.Context, e *env) error {
 	s, err := e.start()
 	if err != nil {
@@ -86,8 +86,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rawServer serves the baseline: each connection gets the output of cat, in frames of what a read
-// returned.
+// rawServer serves the baseline: each connection gets the output of cat, one frame for each read.
 func rawServer(file string) error {
 	return serveHelper(func(w http.ResponseWriter, r *http.Request) {
 		if err := copyPipe(w, r, file); err != nil {
@@ -143,11 +142,11 @@ func copyPipe(w http.ResponseWriter, r *http.Request, file string) error {
 	if err := cmd.Wait(); err != nil {
 		return err
 	}
-	_ = ws.Close(websocket.StatusNormalClosure, "") // the client may have left with the last byte
+	_ = ws.Close(websocket.StatusNormalClosure, "") // the client may have left after the last byte
 	return nil
 }
 
-// startHelper starts a baseline's server as a process of its own: this program with args.
+// startHelper starts a baseline's server as a separate process: this program with args.
 func startHelper(args ...string) (url string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -18,12 +18,12 @@ import (
 // burst is how many commands run back to back: as many as the default number of warm inits.
 const burst = 8
 
-// refill is the pause in which a server starts new inits.
+// refill is a pause long enough for a server to start new inits.
 const refill = 60 * time.Millisecond
 
-// measureTrue compares execute → process.completed of /bin/true over a WebSocket
-// with os/exec that captures both pipes, in turns. The WebSocket is bare, so that
-// the figure is the server's; what the client package adds stands beside it.
+// measureTrue compares execute → process.completed of /bin/true over a WebSocket with os/exec that
+// captures both pipes, in alternation. The WebSocket is bare, so that the figure is the server's; a
+// second figure shows what the client package adds.
 func measureTrue(ctx context.Context, e *env) error {
 	s, err := e.start()
 	if err != nil {
@@ -131,7 +131,7 @@ func runTrue(ctx context.Context, c *troupe.Client) error {
 	return err
 }
 
-// saturate runs /bin/true in 8 sessions at once, as fast as it goes, and the same with os/exec.
+// saturate runs /bin/true in 8 sessions at once, as fast as possible, and the same with os/exec.
 func saturate(ctx context.Context, e *env, s *server) error {
 	const sessions = 8
 	period := 3 * time.Second
@@ -148,7 +148,7 @@ func saturate(ctx context.Context, e *env, s *server) error {
 		clients = append(clients, c)
 	}
 	var base, ours float64
-	for range 2 { // in turns, so that a change of the machine's speed hits both
+	for range 2 { // alternating, so that a change of the machine's speed affects both
 		b, err := rate(sessions, period/2, func(int) error { return execTrue() })
 		if err != nil {
 			return err

@@ -16,8 +16,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// websocketdModule is the peer in a module of its own, so that it is no
-// dependency of ours. A released version, pinned: the figure is comparable.
+// websocketdModule is the go.mod of a separate module that builds websocketd, so that troupe does
+// not depend on it. It pins a released version, which keeps the figures comparable.
 const websocketdModule = `module peer
 
 go 1.26
@@ -25,11 +25,10 @@ go 1.26
 require github.com/joewalnes/websocketd v0.4.1
 `
 
-// measureWebsocketd compares connect → completed of /bin/true with websocketd,
-// which starts one program for each connection, copies its output line by line
-// and closes the connection at its end. Both are asked by the same bare client. A bare
-// server stands beside them: what it takes is the floor for every server that starts
-// the command only when a client asks for it.
+// measureWebsocketd compares connect → completed of /bin/true with websocketd, which starts one
+// program for each connection, copies its output line by line and closes the connection at its end.
+// The same bare client measures both, and also a bare server, whose time is the floor for every
+// server that starts the command only when a client asks for it.
 func measureWebsocketd(ctx context.Context, e *env) error {
 	dir, err := os.MkdirTemp("", "troupe-load-websocketd-")
 	if err != nil {
@@ -85,12 +84,12 @@ func measureWebsocketd(ctx context.Context, e *env) error {
 	return nil
 }
 
-// buildWebsocketd builds the peer with the flags of `make build`.
+// buildWebsocketd builds websocketd with the flags of `make build`.
 func buildWebsocketd(ctx context.Context, dir string) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(websocketdModule), 0o600); err != nil {
 		return "", err
 	}
-	// With a module of its own rather than `go install`, which also asks for newer versions.
+	// It uses its own module rather than `go install`, which also queries newer versions.
 	build := exec.CommandContext(ctx, "go", "build", "-mod=mod", "-trimpath", "-ldflags", "-s -w",
 		"-o", "websocketd", "github.com/joewalnes/websocketd")
 	build.Dir = dir
@@ -102,14 +101,14 @@ func buildWebsocketd(ctx context.Context, dir string) (string, error) {
 	return filepath.Join(dir, "websocketd"), nil
 }
 
-// startWebsocketd starts the peer on a free port of loopback.
+// startWebsocketd starts websocketd on a free port of loopback.
 func startWebsocketd(ctx context.Context, binary string) (url string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
 	addr := l.Addr().String()
-	_ = l.Close() // websocketd takes no port 0
+	_ = l.Close() // websocketd does not accept port 0
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", nil, err
@@ -162,6 +161,6 @@ func connectTrue(ctx context.Context, url string) error {
 		_ = ws.CloseNow()
 		return err
 	}
-	go ws.Close(websocket.StatusNormalClosure, "") // ends the session, outside of what is timed
+	go ws.Close(websocket.StatusNormalClosure, "") // ends the session, outside the measured time
 	return nil
 }

@@ -61,7 +61,7 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	sig := a.watchSignals(cancel) // never forwarded: an interrupt leaves
+	sig := a.watchSignals(cancel) // not forwarded: an interrupt detaches
 	defer sig.stop()
 
 	c, err := a.attachTo(ctx, r, followed(f, r, args))
@@ -92,7 +92,7 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	return a.endAttach(ctx, c, st, r, result)
 }
 
-// followed is where to go on: with one execution named, that alone.
+// followed returns the offsets to continue from. If args name an execution, it follows only that.
 func followed(f *attachFlags, r record, args []string) map[string]int64 {
 	offsets := maps.Clone(r.Offsets)
 	if len(args) == 2 {
@@ -109,7 +109,7 @@ func followed(f *attachFlags, r record, args []string) map[string]int64 {
 	return offsets
 }
 
-// leave goes away from a session that goes on, and remembers how far it was read.
+// leave detaches from the session and remembers how far its output was read.
 func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, err error) error {
 	if c.Err() != nil {
 		st.remove(r.ID)
@@ -117,7 +117,7 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, e
 	}
 	r.Session = c.Detach()
 	if saveErr := st.save(r); saveErr != nil {
-		a.notef("the session cannot be remembered: %v", saveErr)
+		a.notef("cannot remember the session: %v", saveErr)
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, errNobodyReads):
@@ -125,12 +125,12 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, e
 	case errors.Is(cause, errHangup):
 		return &exitError{exitHangup, nil}
 	case cause != nil:
-		return &exitError{exitCanceled, fmt.Errorf("left; the command runs on: troupe attach %s", r.ID)}
+		return &exitError{exitCanceled, fmt.Errorf("detached; the command keeps running: troupe attach %s", r.ID)}
 	}
 	return err
 }
 
-// endAttach closes a session in which nothing runs any more, and leaves another.
+// endAttach closes the session if nothing runs in it any more, and detaches from it otherwise.
 func (a *app) endAttach(ctx context.Context, c *troupe.Client, st store, r record, result error) error {
 	status, err := c.Status(ctx)
 	if err == nil && !busy(status) {
@@ -139,18 +139,18 @@ func (a *app) endAttach(ctx context.Context, c *troupe.Client, st store, r recor
 		}
 		return result
 	}
-	if c.Err() != nil { // it ended under us, as when the server drains
+	if c.Err() != nil { // the session ended meanwhile, for example because the server drained
 		st.remove(r.ID)
 		return result
 	}
 	r.Session = c.Detach()
 	if err := st.save(r); err != nil {
-		a.notef("the session cannot be remembered: %v", err)
+		a.notef("cannot remember the session: %v", err)
 	}
 	return result
 }
 
-// busy reports whether anything of the session lives.
+// busy reports whether any process of the session is alive.
 func busy(status *wire.StatusResult) bool {
 	for _, e := range status.Executions {
 		if e.State != wire.StateExited {
@@ -160,7 +160,7 @@ func busy(status *wire.StatusResult) bool {
 	return false
 }
 
-// rangeArgs is cobra's, with an error of the command line.
+// rangeArgs is cobra.RangeArgs with a usage error.
 func rangeArgs(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := cobra.RangeArgs(low, high)(cmd, args); err != nil {

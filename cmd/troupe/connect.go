@@ -17,7 +17,7 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// options are the client's, from the settings.
+// options returns the client's options, made from the settings.
 func (a *app) options() (troupe.Options, error) {
 	opt := troupe.Options{Token: a.settings.token, DialRetry: a.settings.wait, OnNotice: a.notice}
 	if file := a.settings.tokenFile; file != "" && a.settings.token == "" {
@@ -43,7 +43,7 @@ func (a *app) options() (troupe.Options, error) {
 	return opt, nil
 }
 
-// notice tells about the connection, one line for each loss and each resumption.
+// notice reports changes of the connection: one line for each loss and each resumption.
 func (a *app) notice(n troupe.Notice) {
 	if a.settings.quiet || a.over.Load() {
 		return
@@ -55,14 +55,14 @@ func (a *app) notice(n troupe.Notice) {
 		a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
 	case troupe.NoticeDraining:
 		a.notef("the server is stopping, running commands have %s", n.Delay.Round(time.Second))
-	case troupe.NoticeRetry: // the loss was told, and the end will be
+	case troupe.NoticeRetry: // the loss was reported, and the end will be too
 	}
 }
 
-// lostBecause says what the server's close codes mean to whoever reads stderr.
-// Codes that end the session are told by explain.
+// lostBecause explains the server's close codes to the user. Codes that end the session are handled
+// by explain.
 var lostBecause = map[int]string{
-	1001:                          "the server, or a proxy before it, went away",
+	1001:                          "the server, or a proxy in front of it, went away",
 	1009:                          "a message was larger than the server accepts",
 	wire.CauseInternal.Code():     "the server failed",
 	wire.CauseDraining.Code():     "the server is restarting",
@@ -70,8 +70,8 @@ var lostBecause = map[int]string{
 	wire.CauseSlowConsumer.Code(): "output was not read fast enough",
 }
 
-// whyLost says why a connection was lost. The errors under it name libraries,
-// so none of their texts is passed on.
+// whyLost says why a connection was lost. It does not quote the underlying errors, because their
+// texts name libraries.
 func whyLost(err error) string {
 	because, known := lostBecause[troupe.CloseCode(err)]
 	var network net.Error
@@ -122,7 +122,7 @@ func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) 
 	return c, nil
 }
 
-// explained is an error in words for people, over the one that it explains.
+// explained wraps an error in a message for the user.
 type explained struct {
 	message string
 	err     error
@@ -131,7 +131,7 @@ type explained struct {
 func (e *explained) Error() string { return e.message }
 func (e *explained) Unwrap() error { return e.err }
 
-// explain says in one line what went wrong with a connection, and what to do.
+// explain returns an error that says in one line what went wrong with a connection and what to do.
 func explain(url string, err error) error {
 	say := func(format string, args ...any) error { return &explained{fmt.Sprintf(format, args...), err} }
 	var refused *troupe.HandshakeError
@@ -141,20 +141,20 @@ func explain(url string, err error) error {
 	errors.As(err, &answer)
 	switch {
 	case errors.Is(err, troupe.ErrSessionLost):
-		return say("the session is lost: the pod that ran it is gone, and its commands with it")
+		return say("the session is lost: the pod that ran it is gone, and so are its commands")
 	case errors.Is(err, troupe.ErrSessionEnded):
 		return say("the server has ended the session: it is stopping, or the session was closed or idle")
 	case errors.Is(err, troupe.ErrNoSession):
 		return say("no such session at %s, or the wrong resume token; a session ends when no client is attached "+
 			"for its resume window", url)
 	case wire.CodeOf(err) == wire.CodeSessionLimit:
-		return say("%s has no session free (%s); try again later, or with --wait=1m", url, answer.Message)
+		return say("%s has no free session (%s); try again later, or use --wait=1m", url, answer.Message)
 	case wire.CodeOf(err) == wire.CodeDraining:
-		return say("%s is stopping (%s); try again, or with --wait=1m", url, answer.Message)
+		return say("%s is stopping (%s); try again, or use --wait=1m", url, answer.Message)
 	case errors.As(err, &refused) && refused.StatusCode == 401:
-		return say("%s does not know you (401 %s): set TROUPE_TOKEN or --token-file", url, because(refused.Body))
+		return say("%s did not authenticate you (401 %s): set TROUPE_TOKEN or --token-file", url, because(refused.Body))
 	case errors.As(err, &refused) && refused.StatusCode == 403:
-		return say("%s does not let you in (403 %s)", url, because(refused.Body))
+		return say("%s denied you access (403 %s)", url, because(refused.Body))
 	case errors.As(err, &dns):
 		return say("cannot reach %s: %v; name the server with --server or TROUPE_SERVER", url, dns)
 	case errors.As(err, &network) && network.Op == "dial":
@@ -164,8 +164,8 @@ func explain(url string, err error) error {
 	return err
 }
 
-// because is the reason in a refusal. trouped's is whole, since it says what is
-// missing; a proxy's, which may be a page, is cut.
+// because returns the reason of a refusal. A reason from trouped is kept whole, since it says what
+// is missing; one from a proxy is cut, since it may be an HTML page.
 func because(body string) string {
 	var answer struct{ Error string }
 	if json.Unmarshal([]byte(body), &answer) == nil && answer.Error != "" {

@@ -62,20 +62,20 @@ type execFlags struct {
 }
 
 func (f *execFlags) define(fs *pflag.FlagSet) {
-	fs.SetInterspersed(false) // flags after the command are the command's
+	fs.SetInterspersed(false) // flags after the command belong to the command
 	fs.VarP(settings.Text(&f.command, "string"), "command", "c", "run this string with /bin/sh -c")
 	fs.Var(settings.Text(&f.executionID, "id"), "execution-id", "id of the execution; empty: random")
 	fs.VarP(settings.Text(&f.cwd, "directory"), "cwd", "C", "working directory on the server")
-	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; may be repeated")
+	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; can be repeated")
 	fs.Var(settings.Duration(&f.timeout), "timeout",
-		"end the command when it prints nothing for this long; 0: the server's limit")
+		"end the command after it has printed nothing for this long; 0: the server's limit")
 	fs.Var(settings.Duration(&f.maxDuration), "max-duration",
-		"end the command when it has run for this long; 0: the server's limit")
+		"end the command after it has run for this long; 0: the server's limit")
 	fs.Var(settings.Bytes(&f.outputLimit), "output-limit", "bytes of output; 0: the server's limit")
 	fs.Var(settings.Choice(&f.onOutputLimit, wire.LimitDrop, wire.LimitCancel), "on-output-limit",
-		"what to do at the output limit: drop more output, or cancel the command")
+		"what to do at the output limit: drop further output, or cancel the command")
 	fs.Var(settings.Choice(&f.onExit, wire.ExitKill, wire.ExitKeep), "on-exit",
-		"what to do with processes that outlive the command: kill or keep them")
+		"whether to kill or keep processes that outlive the command")
 	fs.Var(settings.Choice(&f.encoding, wire.EncodingUTF8, wire.EncodingBase64), "encoding",
 		"encoding between server and client, and in --json; empty: base64, or utf-8 with --lines or --json")
 	settings.Bool(fs, &f.lines, "lines", "", "print whole lines; the server's line limit applies")
@@ -107,7 +107,7 @@ func (a *app) execCommand() *cobra.Command {
 	return cmd
 }
 
-// complete lets the shell complete flags that have a choice of values.
+// complete adds shell completion for the flags that have a fixed set of values.
 func (f *execFlags) complete(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		if choices := settings.Choices(flag.Value); choices != nil {
@@ -117,13 +117,13 @@ func (f *execFlags) complete(cmd *cobra.Command) {
 	})
 }
 
-// params makes the request.
+// params builds the request.
 func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error) {
 	p := wire.ExecuteParams{
 		Command: f.command, Argv: args, ExecutionID: f.executionID, Cwd: f.cwd,
 		Timeout: f.timeout.Seconds(), MaxDuration: f.maxDuration.Seconds(), OutputLimit: f.outputLimit,
 		OnOutputLimit: f.onOutputLimit, OnExit: f.onExit, Encoding: f.encoding, Framing: wire.FramingRaw,
-		Traceparent: os.Getenv("TRACEPARENT"), // the name is OpenTelemetry's, for programs that start others
+		Traceparent: os.Getenv("TRACEPARENT"), // OpenTelemetry's name for passing a trace to child processes
 	}
 	switch {
 	case f.command == "" && len(args) == 0:
@@ -131,11 +131,11 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 	case f.command != "" && len(args) > 0:
 		return p, usageError(errors.New("exec takes -c or a command, not both"))
 	case f.stdin && f.noStdin:
-		return p, usageError(errors.New("--stdin and --no-stdin exclude each other"))
+		return p, usageError(errors.New("--stdin and --no-stdin cannot be combined"))
 	}
 	p.Stdin = f.stdin || piped && !f.noStdin && !f.detach
 	if f.detach && f.stdin {
-		return p, usageError(errors.New("--detach leaves nobody to pass stdin"))
+		return p, usageError(errors.New("--detach and --stdin cannot be combined: troupe exits and cannot pass stdin"))
 	}
 	if f.lines {
 		p.Framing = wire.FramingLines
@@ -151,7 +151,7 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 	return p, err
 }
 
-// exec runs one command from the session's beginning to its end.
+// exec opens a session, runs one command in it and ends it.
 func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams) error {
 	st, err := a.store()
 	if err != nil {
@@ -173,9 +173,9 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	if err := st.save(r); err != nil {
 		if f.detach {
 			_ = c.Close()
-			return fmt.Errorf("the session cannot be remembered, so it was not left running: %w", err)
+			return fmt.Errorf("cannot remember the session, so it was not left running: %w", err)
 		}
-		a.notef("the session cannot be remembered: %v", err)
+		a.notef("cannot remember the session: %v", err)
 	}
 	if f.detach {
 		c.Detach()
@@ -192,7 +192,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	return a.finish(ctx, c, st, r, p, done, err)
 }
 
-// finish ends or leaves the session, and says how the command ended.
+// finish ends the session or detaches from it, and reports how the command ended.
 func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, p *printer, done *wire.Completed,
 	err error,
 ) error {
@@ -202,10 +202,10 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 		window := time.Duration(c.Limits().ResumeWindow * float64(time.Second))
 		r.Session = c.Detach()
 		if err := st.save(r); err != nil {
-			a.notef("the session cannot be remembered: %v", err)
+			a.notef("cannot remember the session: %v", err)
 		}
-		a.notef("processes of the command are kept for %s in session %s; end them with: troupe cancel --end %s", window, r.ID,
-			r.ID)
+		a.notef("processes of the command keep running in session %s for %s; to end them: troupe cancel --end %s",
+			r.ID, window, r.ID)
 		return p.report(done)
 	case err != nil && errors.Is(cause, errHangup):
 		r.Session = c.Detach()
@@ -216,7 +216,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 		_ = st.save(r)
 		return &exitError{
 			exitCanceled,
-			fmt.Errorf("left; if the command still runs, it ends with its session: troupe cancel --end %s", r.ID),
+			fmt.Errorf("detached; the command may still be running; to end it: troupe cancel --end %s", r.ID),
 		}
 	}
 	closeErr := c.Close()
@@ -235,13 +235,13 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 	return explain(r.URL, err)
 }
 
-// kept reports whether processes live on after the command.
+// kept reports whether any processes outlived the command.
 func kept(ctx context.Context, c *troupe.Client, id string) bool {
 	status, err := c.Status(ctx)
 	return err == nil && status.Executions[id].State == wire.StateKept
 }
 
-// title names a command for people.
+// title returns a command as text for the user.
 func title(p wire.ExecuteParams) string {
 	if p.Command != "" {
 		return p.Command

@@ -201,7 +201,7 @@ func TestDetachedSession(t *testing.T) {
 	first.stdout.await(t, "hanging")
 	f.signals <- os.Interrupt
 	<-first.done
-	if first.code != 130 || !strings.Contains(first.stderr.String(), "runs on") {
+	if first.code != 130 || !strings.Contains(first.stderr.String(), "keeps running") {
 		t.Errorf("attach: code %d, %q", first.code, first.stderr)
 	}
 	if r := f.run("cancel", "pod.0"); r.code != 0 {
@@ -241,7 +241,7 @@ func TestGoneSessionIsForgotten(t *testing.T) {
 func TestKeptProcessesKeepTheSession(t *testing.T) {
 	f := start(t, nil)
 	r := f.run("exec", "--on-exit=keep", "--", "print", "up")
-	if r.code != 0 || !strings.Contains(r.stderr.String(), "kept for 5m0s in session pod.0") || f.engine.open() != 1 {
+	if r.code != 0 || !strings.Contains(r.stderr.String(), "keep running in session pod.0 for 5m0s") || f.engine.open() != 1 {
 		t.Errorf("code %d, %q", r.code, r.stderr)
 	}
 	f.engine.endSession("pod.0")

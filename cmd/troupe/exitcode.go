@@ -7,17 +7,17 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// Exit codes of troupe's own. All others are the command's.
+// Exit codes of troupe itself. All others are the command's.
 const (
-	exitOutputLimit = 123 // --on-output-limit=cancel and the limit was reached
-	exitTimeout     = 124 // the stream timeout or --max-duration passed, as timeout(1)
-	exitTroupe      = 125 // troupe or the server failed, or the arguments are wrong, as docker(1)
-	exitCannotRun   = 126 // the command cannot be run or is not allowed, as sh(1)
-	exitNotFound    = 127 // there is no such command, as sh(1)
-	exitSignal      = 128 // + number of the signal, as sh(1)
-	exitCanceled    = 130 // cancelled, and the command still exited with 0
-	exitHangup      = 129 // SIGHUP: troupe left, the command runs on
-	exitPipe        = 141 // nobody reads troupe's output any more
+	exitOutputLimit = 123 // the output limit was reached with --on-output-limit=cancel
+	exitTimeout     = 124 // the stream timeout or --max-duration passed, as in timeout(1)
+	exitTroupe      = 125 // troupe or the server failed, or the arguments are wrong, as in docker(1)
+	exitCannotRun   = 126 // the command cannot be run or is not allowed, as in sh(1)
+	exitNotFound    = 127 // there is no such command, as in sh(1)
+	exitSignal      = 128 // plus the number of the signal, as in sh(1)
+	exitCanceled    = 130 // cancelled, although the command exited with 0
+	exitHangup      = 129 // SIGHUP: troupe detached, and the command keeps running
+	exitPipe        = 141 // the reader of troupe's output is gone
 )
 
 const exitCodeHelp = `Exit codes:
@@ -30,7 +30,7 @@ const exitCodeHelp = `Exit codes:
   127    there is no such command
   130    the command was cancelled and exited with 0`
 
-// exitError carries an exit code up to main. A nil err is said by the code alone.
+// exitError carries an exit code up to main. If err is nil, main prints no message.
 type exitError struct {
 	code int
 	err  error
@@ -52,7 +52,7 @@ func usageError(err error) error { return usage{err} }
 
 func (u usage) Unwrap() error { return u.error }
 
-// verdict turns the error of a run into an exit code and one line, perhaps empty.
+// verdict turns the error of a run into an exit code and a message of one line, which may be empty.
 func verdict(err error) (code int, message string) {
 	if err == nil {
 		return 0, ""
@@ -69,7 +69,7 @@ func verdict(err error) (code int, message string) {
 	return exitTroupe, message
 }
 
-// refusal is the exit code for an execute that the server refused.
+// refusal returns the error, with its exit code, for an execute that the server refused.
 func refusal(err error) error {
 	var refused *wire.Error
 	if !errors.As(err, &refused) {
@@ -84,7 +84,7 @@ func refusal(err error) error {
 	return err
 }
 
-// notStarted tells a command that is not there from one that cannot be run.
+// notStarted distinguishes a command that does not exist from one that cannot be run.
 func notStarted(err *wire.Error) int {
 	if err != nil && err.Data != nil && err.Data.ExitCode == exitNotFound {
 		return exitNotFound
@@ -92,7 +92,7 @@ func notStarted(err *wire.Error) int {
 	return exitCannotRun
 }
 
-// outcome is the exit code of an execution that ended, and what to say about it.
+// outcome returns the exit code of an execution that ended, and a message about it.
 func outcome(done *wire.Completed) (code int, message string) {
 	detail := string(done.Reason)
 	if done.Error != nil {
@@ -124,7 +124,7 @@ func outcome(done *wire.Completed) (code int, message string) {
 	}
 }
 
-// own is the command's exit code as a shell shows it.
+// own returns the command's exit code as a shell reports it.
 func own(done *wire.Completed) int {
 	if done.ExitCode < 0 {
 		return exitSignal - done.ExitCode

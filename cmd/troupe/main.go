@@ -19,9 +19,9 @@ func main() {
 	os.Exit(a.run(os.Args[1:]))
 }
 
-// catchSignals returns a channel of the signals that cancel or leave a command. Only
-// commands that follow one call it: it starts a thread, a twentieth of what troupe
-// version takes.
+// catchSignals returns a channel of the signals that cancel a command or detach from it. Only
+// subcommands that follow a command call it, because it starts a thread, which takes a twentieth of
+// the time of troupe version.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -31,7 +31,7 @@ func catchSignals() <-chan os.Signal {
 	return signals
 }
 
-// app is one run of the program, with all that it touches of the outside.
+// app is one run of the program, with everything that it uses of its environment.
 type app struct {
 	stdin      io.Reader
 	stdinPiped bool // stdin is a pipe or a file
@@ -40,7 +40,7 @@ type app struct {
 	signals    func() <-chan os.Signal
 
 	settings clientSettings
-	over     atomic.Bool // all that was followed has ended: what becomes of the connection is no news
+	over     atomic.Bool // everything followed has ended, so changes of the connection are not reported
 }
 
 // run executes a command line and returns the exit code.
@@ -58,13 +58,13 @@ func (a *app) run(args []string) int {
 	return code
 }
 
-// notef writes one line of troupe's own to stderr.
+// notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "troupe: "+format+"\n", args...)
 }
 
-// piped reports whether f holds input that someone put there: a pipe, a file
-// or a socket. A terminal does not, nor does /dev/null.
+// piped reports whether f provides input: a pipe, a file or a socket does; a terminal and /dev/null
+// do not.
 func piped(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice == 0

@@ -13,7 +13,7 @@ import (
 )
 
 // errNobodyReads means that stdout or stderr was closed by its reader.
-var errNobodyReads = errors.New("output is not read any more")
+var errNobodyReads = errors.New("the reader of the output is gone")
 
 // printer writes the events of executions.
 type printer struct {
@@ -23,8 +23,8 @@ type printer struct {
 	gap      int64
 }
 
-// follow prints an execution until the command has ended. Processes that are
-// kept may go on to write: that is for a later attach.
+// follow prints an execution until the command has ended. Processes that are kept may continue to
+// write; a later attach shows that.
 func (p *printer) follow(ctx context.Context, e *troupe.Execution) (*wire.Completed, error) {
 	for {
 		ev, err := e.Next(ctx)
@@ -69,8 +69,8 @@ func (p *printer) plain(ev troupe.Event) error {
 	return nil
 }
 
-// line prints an event as the notification that it was. A gap is an output
-// without data, as the server sends it when nothing follows.
+// line prints an event as the notification that it came from. A gap becomes an output without data,
+// as the server sends it when nothing follows.
 func (p *printer) line(id string, ev troupe.Event) error {
 	method, params := "", any(nil)
 	switch ev := ev.(type) {
@@ -105,7 +105,7 @@ func (p *printer) line(id string, ev troupe.Event) error {
 	return nil
 }
 
-// losses says in one line what is missing from the output; empty if nothing is.
+// losses describes in one line what is missing from the output. It is empty if nothing is.
 func (p *printer) losses(done *wire.Completed) string {
 	var parts []string
 	if done.DroppedBytes > 0 || done.DroppedLines > 0 {
@@ -124,7 +124,7 @@ func (p *printer) losses(done *wire.Completed) string {
 	return "warning: output is incomplete: " + strings.Join(parts, ", ")
 }
 
-// report ends a followed execution: warnings, and the exit code as an error.
+// report prints warnings about a followed execution and returns its exit code as an error.
 func (p *printer) report(done *wire.Completed) error {
 	if msg := p.losses(done); msg != "" {
 		p.a.notef("%s", msg)

@@ -31,7 +31,7 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	a.settings.define(root.PersistentFlags())
 	root.AddCommand(a.execCommand(), a.attachCommand(), a.sessionsCommand(), a.cancelCommand(), a.versionCommand())
 	if cmd, _, err := root.Find(args); err == nil && cmd != root {
-		root.CompletionOptions.DisableDefaultCmd = true // not needed, and five commands to build
+		root.CompletionOptions.DisableDefaultCmd = true // not needed, and it would build five commands
 	}
 	return root
 }

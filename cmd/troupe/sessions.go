@@ -18,10 +18,10 @@ import (
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
-// askTimeout bounds what one remembered session may take to be asked about.
+// askTimeout bounds the query about one remembered session.
 const askTimeout = 5 * time.Second
 
-// nothing follows no execution: a look at a session must not replay its output.
+// nothing follows no execution: querying a session must not replay its output.
 var nothing = map[string]int64{}
 
 // seen is a remembered session and what its server says about it.
@@ -41,9 +41,10 @@ func (a *app) sessionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sessions",
 		Short: "List the sessions started here and ask their servers about them",
-		Long: `List the sessions that troupe started on this machine and that were not ended,
-with what their servers say. Those that are gone are listed once more and then
-forgotten. Asking counts as a visit: the resume window of a session begins anew.`,
+		Long: `List the sessions that troupe started on this machine and did not end, with the
+state that their servers report. Sessions that are gone are listed one last time
+and then forgotten. Asking attaches briefly, so it restarts a session's resume
+window.`,
 		Args: rangeArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.sessions(cmd.Context(), asJSON) },
 	}
@@ -90,7 +91,7 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 	return w.Flush()
 }
 
-// look asks a session's server about it. gone means that it will never answer otherwise.
+// look asks a session's server about the session. gone means that the session no longer exists.
 func (a *app) look(ctx context.Context, r record) (rows []seen, gone bool) {
 	row := seen{Session: r.ID, Server: r.URL, Execution: r.Execution, Started: r.Started, Command: r.Command}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -141,10 +142,10 @@ func (a *app) cancelCommand() *cobra.Command {
 	var resumeToken string
 	cmd := &cobra.Command{
 		Use:   "cancel SESSION [EXECUTION]",
-		Short: "Cancel what runs in a session",
-		Long: `Cancel one execution of a session, or all that run in it: SIGTERM to all their
-processes, SIGKILL after the server's grace. troupe does not wait for their end.
-With --end the session ends too, and with it everything in it, at once.`,
+		Short: "Cancel the executions of a session",
+		Long: `Cancel one execution of a session, or all of them: the server sends SIGTERM to
+their processes, and SIGKILL after its grace. troupe does not wait for them to
+end. With --end the session ends immediately, and everything in it with it.`,
 		Args:              rangeArgs(1, 2),
 		ValidArgsFunction: a.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -190,7 +191,7 @@ func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end
 		if e.State == wire.StateExited {
 			continue
 		}
-		if err := cancelOne(ctx, c, id); wire.CodeOf(err) != wire.CodeNoProcess { // it ended meanwhile
+		if err := cancelOne(ctx, c, id); wire.CodeOf(err) != wire.CodeNoProcess { // else it has ended meanwhile
 			errs = append(errs, err)
 		}
 	}

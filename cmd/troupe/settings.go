@@ -27,7 +27,7 @@ type clientSettings struct {
 	wait      time.Duration
 	quiet     bool
 
-	serverSet bool // by flag, environment or file: it wins over what a session recorded
+	serverSet bool // by flag, environment or file; takes precedence over a session's record
 }
 
 func (s *clientSettings) define(fs *pflag.FlagSet) {
@@ -41,11 +41,11 @@ func (s *clientSettings) define(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&s.stateDir, "directory"), "state-dir",
 		"directory in which sessions are remembered; empty: XDG_STATE_HOME/troupe or its equivalent")
 	fs.Var(settings.Duration(&s.wait), "wait", "how long to keep trying when the server is full, draining or unreachable")
-	settings.Bool(fs, &s.quiet, "quiet", "q", "print no notes about lost and resumed connections")
+	settings.Bool(fs, &s.quiet, "quiet", "q", "print no messages about lost and resumed connections")
 }
 
-// load fills in every flag of cmd that was not given from the environment, or
-// else from the configuration file.
+// load sets every flag of cmd that was not given on the command line from the environment, or else
+// from the configuration file.
 func (s *clientSettings) load(cmd *cobra.Command) error {
 	path, optional := s.configFile(cmd.Flags())
 	from, err := settings.Load(cmd.Flags(), settings.Options{
@@ -61,8 +61,8 @@ func (s *clientSettings) load(cmd *cobra.Command) error {
 	return nil
 }
 
-// configFile returns the path of the configuration file. Only a file that was asked
-// for must exist.
+// configFile returns the path of the configuration file. The file must exist only if the user named
+// it.
 func (s *clientSettings) configFile(fs *pflag.FlagSet) (path string, optional bool) {
 	if path = settings.ConfigFile(fs); path != "" {
 		return path, false
@@ -74,7 +74,7 @@ func (s *clientSettings) configFile(fs *pflag.FlagSet) (path string, optional bo
 	return filepath.Join(dir, "troupe", "config.yaml"), true
 }
 
-// fileKeys returns what the configuration file may hold: flags of any command.
+// fileKeys returns the keys that the configuration file may hold: the flags of every command.
 func fileKeys(root *cobra.Command) []string {
 	sets := []*pflag.FlagSet{root.PersistentFlags()}
 	for _, cmd := range root.Commands() {
@@ -83,8 +83,8 @@ func fileKeys(root *cobra.Command) []string {
 	return settings.Keys(sets...)
 }
 
-// serverURL completes what people write for a server: http becomes ws, a bare
-// host:port gets ws, and a URL without a path /ws.
+// serverURL completes what the user wrote for a server: http becomes ws, a bare host:port gets ws,
+// and a URL without a path /ws.
 func serverURL(s string) (string, error) {
 	if !strings.Contains(s, "://") {
 		s = "ws://" + s

@@ -15,8 +15,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// record is what is remembered of a session: enough to attach to it from
-// another shell. It holds the resume token, so only its owner may read it.
+// record is what troupe remembers about a session: enough to attach to it from another shell. It
+// holds the resume token, so only its owner may read it.
 type record struct {
 	troupe.Session
 	Execution string    `json:"execution_id"`
@@ -35,7 +35,7 @@ func (a *app) store() (store, error) {
 	if dir == "" {
 		base, err := stateHome()
 		if err != nil {
-			return store{}, fmt.Errorf("no place to remember sessions, set --state-dir: %w", err)
+			return store{}, fmt.Errorf("no directory to remember sessions in, set --state-dir: %w", err)
 		}
 		dir = filepath.Join(base, "troupe")
 	}
@@ -53,8 +53,8 @@ func stateHome() (string, error) {
 	return os.UserCacheDir()
 }
 
-// path is the file of a session. Ids come from servers and from people: only
-// those that are plain file names are used.
+// path returns the file of a session. Ids come from servers and users, so path refuses those that
+// are not plain file names.
 func (s store) path(id string) (string, error) {
 	if id == "" || strings.HasPrefix(id, ".") || strings.ContainsAny(id, `/\:`) {
 		return "", fmt.Errorf("%q is not a session id", id)
@@ -90,7 +90,7 @@ func (s store) save(r record) error {
 
 func (s store) remove(id string) {
 	if path, err := s.path(id); err == nil {
-		_ = os.Remove(path) // gone already is as good
+		_ = os.Remove(path) // it may be gone already
 	}
 }
 
@@ -122,7 +122,7 @@ func (s store) list() ([]record, error) {
 	return records, nil
 }
 
-// find returns the session of that id, or of which it is the only one to begin so.
+// find returns the session with that id, or the only one whose id begins with it.
 func (s store) find(id string) (record, error) {
 	records, err := s.list()
 	if err != nil {
@@ -149,7 +149,7 @@ func (s store) find(id string) (record, error) {
 var errUnknownSession = errors.New(
 	"no such session is remembered here: see troupe sessions, or give --server and TROUPE_RESUME_TOKEN")
 
-// session finds the record to attach to: remembered, or made of flags.
+// session returns the record to attach to, either remembered or made from flags.
 func (a *app) session(id, resumeToken string) (record, store, error) {
 	st, err := a.store()
 	if err != nil {

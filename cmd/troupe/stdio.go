@@ -17,12 +17,12 @@ import (
 // Causes of a context that ends before the command.
 var (
 	errHangup      = errors.New("hung up")
-	errLeft        = errors.New("left by a third interrupt")
+	errLeft        = errors.New("detached by a third interrupt")
 	errInterrupted = errors.New("interrupted")
 )
 
-// requestTimeout bounds a control request made for a signal, so that its
-// goroutine ends while the server is not reachable: the third Ctrl-C leaves.
+// requestTimeout bounds a control request made for a signal, so that its goroutine ends even if the
+// server is unreachable. The third Ctrl-C detaches anyway.
 const requestTimeout = 5 * time.Minute
 
 // signals turns troupe's own signals into requests.
@@ -37,7 +37,7 @@ type signals struct {
 	n  int               // interrupts seen since
 }
 
-// watchSignals starts to watch. Until forward, a signal ends the context.
+// watchSignals starts watching for signals. Until forward is called, a signal ends the context.
 func (a *app) watchSignals(cancel context.CancelCauseFunc) *signals {
 	s := &signals{a: a, cancel: cancel, done: make(chan struct{})}
 	caught := a.signals()
@@ -59,7 +59,7 @@ func (s *signals) stop() {
 	s.wg.Wait()
 }
 
-// forward sends what follows to e.
+// forward sends later signals to e.
 func (s *signals) forward(e *troupe.Execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,18 +81,18 @@ func (s *signals) handle(sig os.Signal) {
 	s.n++
 	switch s.n {
 	case 1:
-		s.a.notef("cancelling; once more to kill")
+		s.a.notef("cancelling; interrupt again to kill")
 		s.request(e.Cancel)
 	case 2:
-		s.a.notef("killing; once more to leave")
+		s.a.notef("killing; interrupt again to detach")
 		s.request(func(ctx context.Context) error { return e.Signal(ctx, "KILL") })
 	default:
 		s.cancel(errLeft)
 	}
 }
 
-// request runs in the background: its answer may be a reconnection away. An
-// error means that the command ended first, or the session did, which follow tells.
+// request runs in the background, because the answer may have to wait for a reconnection. An error
+// means that the command or the session ended first, which follow reports.
 func (s *signals) request(do func(context.Context) error) {
 	go func() {
 		ctx, stop := context.WithTimeout(context.Background(), requestTimeout)
@@ -113,8 +113,8 @@ func orInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// passStdin copies stdin to the command. It is left behind, blocked in Read,
-// when the command ends first.
+// passStdin copies stdin to the command. If the command ends first, its goroutine stays blocked in
+// Read until troupe exits.
 func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *troupe.Execution) {
 	w := e.Stdin(ctx)
 	_, err := io.Copy(w, a.stdin)
@@ -123,7 +123,7 @@ func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *
 	}
 	switch {
 	case err == nil, errors.Is(err, io.ErrClosedPipe), ctx.Err() != nil:
-		// A command that does not read all of its input is in its right.
+		// A command need not read all of its input.
 	case errors.Is(err, troupe.ErrUnknownOutcome):
 		cancel(fmt.Errorf("the command was cancelled, its input may be incomplete: %w", err))
 	default:
@@ -133,8 +133,8 @@ func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *
 	}
 }
 
-// ended reports whether the execution, or its session, has ended: then its end
-// is the better message.
+// ended reports whether the execution or its session has ended. Its end then makes the better
+// message.
 func ended(e *troupe.Execution) bool {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()

@@ -13,7 +13,7 @@ import (
 // version is set with -ldflags "-X main.version=…".
 var version string
 
-// buildVersion is the linker's, else the module's.
+// buildVersion returns the version that the linker set, or else the module's.
 func buildVersion() string {
 	if version != "" {
 		return version

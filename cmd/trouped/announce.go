@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// announce logs that the server is ready, and shows a person at a terminal the one line to
-// try next.
+// announce logs that the server is ready. At a terminal it also prints a command to try next.
 func (s *server) announce() {
 	addr := s.listener.Addr().String()
 	attrs := []any{"version", version, "listen", addr, "runner", s.c.runner, "containment", s.runner.Status().Containment}
@@ -23,8 +22,8 @@ func (s *server) announce() {
 	}
 }
 
-// tryLine returns a command that works when it is pasted into a shell, with a token in
-// place of TOKEN if one is needed.
+// tryLine returns a command to paste into a shell. If the server requires a token, the user
+// replaces TOKEN with it.
 func (s *server) tryLine(addr string) string {
 	var words []string
 	if s.c.auth != authNone && s.c.auth != authNoneInsecure {
@@ -41,8 +40,8 @@ func (s *server) tryLine(addr string) string {
 	return strings.Join(append(words, "exec -- echo hello"), " ")
 }
 
-// clientBinary is how to call troupe from here: beside trouped, as a path
-// relative to the current directory when that is shorter, or found in PATH.
+// clientBinary returns the command that runs troupe: the path of the binary beside trouped,
+// relative to the current directory if that is shorter, or the name of the one in PATH.
 func clientBinary() string {
 	const name = "troupe"
 	own, err := os.Executable()

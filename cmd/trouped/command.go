@@ -94,7 +94,7 @@ func defineFlags(cmd *cobra.Command, groups []group) {
 	}
 }
 
-// complete says how a shell completes a value: by its choices, or by what its type names.
+// complete returns a shell completion for a value, based on its choices or its type.
 func complete(v pflag.Value) ([]string, cobra.ShellCompDirective) {
 	kind := v.Type()
 	switch {
@@ -109,7 +109,7 @@ func complete(v pflag.Value) ([]string, cobra.ShellCompDirective) {
 	}
 }
 
-// rootUsage is the help text below the description.
+// rootUsage returns the help text below the description.
 func rootUsage(root *cobra.Command, groups []group) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:\n  trouped [flags]\n  trouped [command]\n\nExamples:\n%s\n\nCommands:\n", root.Example)

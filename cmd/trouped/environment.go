@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// commandPath is the PATH of commands, in which their programs are also looked up: in the
-// runner's image, when the runner has one of its own. Debian's images set the same.
+// commandPath is the PATH of commands. The runner also looks up their programs in it, in its own
+// image if it has one. Debian's images set the same PATH.
 const commandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // commandEnv returns the environment of every command. It contains nothing of trouped's
@@ -43,9 +43,9 @@ func (c *config) commandEnv(workdir string) []string {
 	return env
 }
 
-// commandDir returns the absolute working directory of commands. A runner in a container
-// of its own has the directory there, so all that can be checked here is that the path is
-// absolute; if the directory is missing, every command fails to start.
+// commandDir returns the absolute working directory of commands. If the runner has its own
+// container, the directory is there, and only the form of the path can be checked here; every
+// command fails to start if the directory is missing.
 func (c *config) commandDir() (string, error) {
 	if c.runner != runnerInside {
 		if !filepath.IsAbs(c.workdir) {

@@ -19,12 +19,12 @@ import (
 
 // kubernetesConfig holds the settings that concern Kubernetes.
 type kubernetesConfig struct {
-	audience  string        // of clients' tokens
-	cache     time.Duration // authCache, except in tests
+	audience  string        // that clients' tokens must have
+	cache     time.Duration // tests change it from authCache
 	reports   string        // kubernetesAuto or kubernetesOff
-	namespace string        // empty: the service account's
+	namespace string        // empty: the service account's namespace
 
-	cluster *k8s.Cluster // set by findCluster; nil: there is none, or no setting needs it
+	cluster *k8s.Cluster // set by findCluster; nil: there is none, or no setting needs one
 	missing error        // why cluster is nil
 }
 
@@ -39,8 +39,8 @@ const (
 // (https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubeapiserver/options/authentication.go#L167).
 const authCache = 10 * time.Second
 
-// podUIDEnv holds the UID of the pod, by which kubectl describe finds its Events. The
-// downward API sets it, so it is not a flag.
+// podUIDEnv names the variable with the pod's UID, which kubectl describe uses to find the pod's
+// Events. The downward API sets the variable, so it is not a flag.
 const podUIDEnv = "TROUPE_POD_UID"
 
 func defaultKubernetes() kubernetesConfig {
@@ -50,15 +50,15 @@ func defaultKubernetes() kubernetesConfig {
 func (c *config) kubernetesFlags(fs *pflag.FlagSet) {
 	k := &c.kubernetes
 	fs.Var(settings.Choice(&k.reports, kubernetesAuto, kubernetesOff), "kubernetes",
-		"auto: in a cluster, keep the number of sessions in the pod's annotations and write Events about the pod")
+		"auto: in a cluster, record the number of sessions in the pod's annotations and write Events about the pod")
 	fs.Var(settings.Text(&k.namespace, "name"), "namespace",
-		"namespace of the pod, in which clients need permission to create sessions.troupe.dev; "+
-			"empty: the service account's")
+		"namespace of the pod; clients need permission to create sessions.troupe.dev in it; "+
+			"empty: the service account's namespace")
 	fs.Var(settings.Text(&k.audience, "name"), "auth-audience",
-		"audience that clients' tokens must have, for --auth kubernetes")
+		"audience that clients' tokens must have with --auth kubernetes")
 }
 
-// namespaceName is a DNS label (RFC 1123), as namespaces are.
+// namespaceName matches a DNS label (RFC 1123), which the name of a namespace must be.
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 func (c *config) validateKubernetes() error {
@@ -76,8 +76,8 @@ func (c *config) validateKubernetes() error {
 // serviceAccountDir is replaced by tests.
 var serviceAccountDir = k8s.ServiceAccountDir
 
-// findCluster looks for the cluster that this process may run in. It is an error only for
-// --auth kubernetes and --peer-service to find none.
+// findCluster looks for the cluster that this process may run in. Finding none is an error only
+// with --auth kubernetes and --peer-service.
 func (c *config) findCluster() error {
 	k := &c.kubernetes
 	if !c.needsCluster() && k.reports == kubernetesOff {
@@ -96,10 +96,10 @@ func (c *config) findCluster() error {
 	case k.missing != nil:
 		return fmt.Errorf("--peer-service %s: %w", c.peers.service, k.missing)
 	case k.namespace == "" && c.auth != authKubernetes:
-		return fmt.Errorf("--peer-service %s needs --namespace, in which the Service is", c.peers.service)
+		return fmt.Errorf("--peer-service %s needs --namespace, the namespace of the Service", c.peers.service)
 	case k.namespace == "":
 		return errors.New(
-			"--auth kubernetes needs --namespace, in which clients must have the permission to create sessions.troupe.dev",
+			"--auth kubernetes needs --namespace, where clients must have permission to create sessions.troupe.dev",
 		)
 	}
 	return nil
@@ -108,8 +108,7 @@ func (c *config) findCluster() error {
 // needsCluster reports whether a setting needs the Kubernetes API.
 func (c *config) needsCluster() bool { return c.auth == authKubernetes || c.peers.service != "" }
 
-// openCluster creates the client of the Kubernetes API, if there is a cluster. It sends no
-// request yet.
+// openCluster creates the Kubernetes API client if there is a cluster. It does not send a request.
 func (s *server) openCluster() error {
 	k := &s.c.kubernetes
 	metrics := k8s.NewMetrics(s.registry)
@@ -149,7 +148,7 @@ func (s *server) ownPod() k8s.Pod {
 	return k8s.Pod{Namespace: s.c.kubernetes.namespace, Name: s.c.pod, UID: os.Getenv(podUIDEnv)}
 }
 
-// openAnnotations keeps the number of sessions on the pod.
+// openAnnotations starts recording the number of sessions in the pod's annotations.
 func (s *server) openAnnotations() error {
 	if !s.reportsOnPod() {
 		return nil
@@ -191,13 +190,13 @@ func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, er
 	case errors.Is(err, k8s.ErrBadToken):
 		return "", gateway.ErrBadToken
 	case errors.As(err, &denied):
-		// The client learns its own name and what it lacks, as from the API server.
+		// As with the API server, the error tells the client its own name and the missing permission.
 		return "", fmt.Errorf("%w: %w", gateway.ErrForbidden, denied)
 	}
 	return subject, err
 }
 
-// sessionRefused is called by the engine and must not block.
+// sessionRefused must not block: the engine calls it.
 func (s *server) sessionRefused(cause wire.Cause) {
 	if cause == wire.CauseSessionLimit {
 		s.events.Record(k8s.SessionLimitReached,
@@ -205,7 +204,7 @@ func (s *server) sessionRefused(cause wire.Cause) {
 	}
 }
 
-// runnerChanged is called by the runner and must not block.
+// runnerChanged must not block: the runner calls it.
 func (s *server) runnerChanged(e proc.RunnerEvent) {
 	switch e.Kind {
 	case proc.RunnerLost:

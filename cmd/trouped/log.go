@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// logBacklog bounds the lines that wait for a slow reader of the log. At 200 bytes a
-	// line it holds some 5,000: a reader that is that far behind has stopped.
+	// logBacklog bounds the lines that wait for a slow reader of the log. It holds about 5,000 lines
+	// of 200 bytes: a reader that falls that far behind has stopped reading.
 	logBacklog = 1 << 20
 	// logFlush is how long trouped waits for that reader before it exits.
 	logFlush = time.Second
 )
 
-// logs are the process's log and the audit log, which --log-level does not silence. Both
-// have the same writer.
+// logs holds the process's log and the audit log, which --log-level does not silence. They share
+// one writer.
 type logs struct {
 	log    *slog.Logger
 	audit  *slog.Logger
@@ -31,7 +31,7 @@ type logs struct {
 
 func newLogs(c *config, out io.Writer) *logs {
 	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.logLevel)) // one of a closed set
+	_ = level.UnmarshalText([]byte(c.logLevel)) // the flag accepts only valid levels
 	handler := func(w io.Writer, level slog.Level) slog.Handler {
 		opts := &slog.HandlerOptions{Level: level}
 		if c.logFormat == logJSON {
@@ -47,17 +47,17 @@ func newLogs(c *config, out io.Writer) *logs {
 	return &logs{log: slog.New(handler(w, level)), audit: slog.New(handler(auditWriter{w}, slog.LevelInfo)), writer: w}
 }
 
-// Close writes the lines that wait, if the reader takes them within logFlush.
+// Close writes the waiting lines if the reader accepts them within logFlush.
 func (l *logs) Close() { l.writer.Close() }
 
-// auditor returns a function that writes a line for each execution.
+// auditor returns a function that writes one audit line per execution.
 func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 	return func(r actors.AuditRecord) {
 		attrs := []any{
 			"subject", r.Subject, "session", r.Session, "execution", r.Execution,
 			"cwd", r.Cwd,
 		}
-		if !r.Started.IsZero() { // it did run
+		if !r.Started.IsZero() { // it was started
 			attrs = append(attrs, "started", r.Started)
 		}
 		if argv == argvFull {
@@ -101,11 +101,11 @@ type logWriter struct {
 	dropped int
 	closed  bool
 
-	lostLines atomic.Int64 // since the start, of the log
-	lostAudit atomic.Int64 // of the audit log
+	lostLines atomic.Int64 // process log lines dropped since the start
+	lostAudit atomic.Int64 // the same for the audit log
 }
 
-// auditWriter is the same writer for lines of the audit log. Their loss is counted separately.
+// auditWriter writes audit lines through the same writer and counts lost lines separately.
 type auditWriter struct{ w *logWriter }
 
 func (a auditWriter) Write(line []byte) (int, error) { return a.w.put(line, &a.w.lostAudit) }
@@ -116,7 +116,7 @@ func newLogWriter(out io.Writer, lost func(int) []byte) *logWriter {
 	return w
 }
 
-// Write takes one line. It never fails.
+// Write queues or drops one line. It never fails.
 func (w *logWriter) Write(line []byte) (int, error) { return w.put(line, &w.lostLines) }
 
 func (w *logWriter) put(line []byte, lost *atomic.Int64) (int, error) {
@@ -139,7 +139,7 @@ func (w *logWriter) signal() {
 	}
 }
 
-// Close waits for logFlush at most. Later lines are dropped.
+// Close waits at most logFlush for the queued lines. Later lines are dropped.
 func (w *logWriter) Close() {
 	w.mu.Lock()
 	w.closed = true
@@ -151,9 +151,9 @@ func (w *logWriter) Close() {
 	}
 }
 
-// logGather is how long lines are collected before they are written. A write for each line,
-// with a wakeup of its reader, would be a tenth of the work for a short command. SIGKILL
-// loses the lines of that time.
+// logGather is how long lines are collected before they are written. Writing each line separately,
+// and waking its reader each time, would make up a tenth of the work for a short command. SIGKILL
+// loses the lines collected during that time.
 const logGather = 5 * time.Millisecond
 
 func (w *logWriter) loop() {
@@ -176,7 +176,7 @@ func (w *logWriter) loop() {
 				spare = batch
 				break
 			}
-			_, _ = w.out.Write(batch) // there is nowhere to report it
+			_, _ = w.out.Write(batch) // there is nowhere to report the error
 			spare = batch
 		}
 	}

@@ -17,7 +17,7 @@ var version = "dev"
 
 // Exit codes.
 const (
-	exitFailure = 1 // it could not start, or was stopped before its work was done
+	exitFailure = 1 // it could not start, or was stopped before the drain was complete
 	exitUsage   = 2 // the command line, the environment or the configuration file is wrong
 )
 
@@ -28,25 +28,25 @@ func main() {
 // tuneMemory is the one place that tunes memory. It returns a ballast for the caller
 // to keep alive.
 //
-// The ballast is never touched, so it takes no memory, but counts as live heap. A server
-// with few sessions has some megabytes of it, and Go would collect after every other four:
-// without the ballast the slowest hundredth of BenchmarkOpenHundredSessions (./actors)
-// takes 2.9 ms instead of 1.2. A higher GOGC would do the same, and would also let the
-// heap of ten thousand sessions grow.
+// The ballast is never touched, so it takes no memory, but it counts as live heap. A server with
+// few sessions has a live heap of some megabytes, and Go would collect after every 4 MB allocated:
+// without the ballast the 99th percentile of BenchmarkOpenHundredSessions (./actors) is 2.9 ms
+// instead of 1.2 ms. A higher GOGC would have the same effect, but would also let the heap of ten
+// thousand sessions grow.
 //
 // protoactor finds actors by name in 1,024 maps (actor/process_registry.go in
-// v0.0.0-20240822202345-3c0e61ca19c9), each with a lock for each of its shards. With the
-// default of 32 shards they are 4 MiB of live heap before the first actor, and so 8 MiB
-// of memory. One shard each is enough.
+// v0.0.0-20240822202345-3c0e61ca19c9), each split into shards that have their own lock. With the
+// default of 32 shards the maps take 4 MiB of live heap, and so 8 MiB of memory, before the first
+// actor starts. One shard per map is enough.
 func tuneMemory() (ballast []byte) {
 	cmap.SHARD_COUNT = 1
 	return make([]byte, 16<<20)
 }
 
-// run executes a command line and returns the exit code. What went wrong is one line on stderr.
+// run executes a command line and returns the exit code. It reports an error as one line on stderr.
 func run(args []string, serve func(*config) error) int {
-	// Before anything secret is read: commands may run as the same user, and could
-	// otherwise read this process's memory and environment under /proc, or trace it.
+	// This comes before reading any secret: commands may run as the same user, and could otherwise
+	// read this process's memory and environment under /proc, or trace it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		fmt.Fprintf(os.Stderr, "trouped: cannot shield its memory from commands: %v\n", err)
 		return exitFailure
@@ -65,7 +65,7 @@ func run(args []string, serve func(*config) error) int {
 	return exitUsage
 }
 
-// failure is an error of the running server, not of the way it was called.
+// failure is an error of the running server, as opposed to a usage error.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }

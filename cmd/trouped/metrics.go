@@ -10,20 +10,20 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
-// newRegistry returns the registry of /metrics with the metrics of the process itself, and
-// with the limits that alerts compare.
+// newRegistry returns the registry behind /metrics. It holds the metrics of the process itself and
+// the limits that alerts compare with.
 func newRegistry(c *config) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "troupe_build_info",
-		Help:        "1, with the version as labels.",
+		Help:        "Always 1; the labels hold the versions of trouped and Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e := exporter{r}
-	e.gauge("limit_cancel_grace_seconds", "From SIGTERM to SIGKILL, as configured.", c.limits.CancelGrace.Seconds)
-	e.gauge("limit_drain_timeout_seconds", "How long executions may finish when the server stops, as configured.",
+	e.gauge("limit_cancel_grace_seconds", "Configured time from SIGTERM to SIGKILL.", c.limits.CancelGrace.Seconds)
+	e.gauge("limit_drain_timeout_seconds", "Configured time that executions have to finish when the server stops.",
 		c.limits.DrainTimeout.Seconds)
 	return r
 }
@@ -41,7 +41,7 @@ func (e exporter) counter(name, help string, value func() float64, labels ...str
 	e.MustRegister(prometheus.NewCounterFunc(opts, value))
 }
 
-// pairs makes labels of name, value, name, value.
+// pairs turns name, value, name, value into labels.
 func pairs(list []string) prometheus.Labels {
 	labels := prometheus.Labels{}
 	for i := 0; i+1 < len(list); i += 2 {
@@ -54,10 +54,10 @@ func pairs(list []string) prometheus.Labels {
 // standard library.
 func registerRunner(r prometheus.Registerer, status func() proc.Status) {
 	e := exporter{r}
-	e.gauge("runner_up", "1 while a runner takes commands.", func() float64 { return truth(status().Up) })
+	e.gauge("runner_up", "1 while a runner accepts commands.", func() float64 { return truth(status().Up) })
 	for _, mode := range []string{proc.ContainmentCgroup, proc.ContainmentTree} {
 		e.gauge("runner_containment",
-			"1 for the way in which executions are held: cgroup+tree with a cgroup for each, or tree.",
+			"1 for the containment in use: cgroup+tree (a cgroup for each execution) or tree.",
 			func() float64 { return truth(status().Containment == mode) }, "mode", mode)
 	}
 	e.counter("runner_restarts_total", "Runners after the first.", func() float64 { return float64(status().Restarts) })
@@ -71,12 +71,12 @@ func registerRunner(r prometheus.Registerer, status func() proc.Status) {
 func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	e := exporter{r}
 	e.gauge("transcript_bytes", "Bytes of transcripts on disk.", func() float64 { return float64(stats().Bytes) })
-	e.gauge("transcript_budget_bytes", "Bytes of transcripts that the disk may hold.",
+	e.gauge("transcript_budget_bytes", "Bytes that transcripts may take on disk.",
 		func() float64 { return float64(stats().Budget) })
-	e.gauge("transcript_evictable_bytes", "Bytes of finished transcripts, which are evicted when room is needed.",
+	e.gauge("transcript_evictable_bytes", "Bytes of finished transcripts, which are evicted when space is needed.",
 		func() float64 { return float64(stats().Evictable) })
 	e.gauge("transcripts", "Transcripts kept.", func() float64 { return float64(stats().Transcripts) })
-	e.counter("transcripts_evicted_total", "Transcripts evicted for the budget.",
+	e.counter("transcripts_evicted_total", "Transcripts evicted to stay within the budget.",
 		func() float64 { return float64(stats().Evicted) })
 	e.counter("transcript_evicted_bytes_total", "Bytes of evicted transcripts.",
 		func() float64 { return float64(stats().EvictedBytes) })
@@ -86,7 +86,7 @@ func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	e.counter("transcript_read_failures_total", "Gaps reported because a transcript could not be read.", func() float64 {
 		return float64(stats().ReadFailures)
 	})
-	e.counter("output_bytes_total", "Bytes of output kept in transcripts.",
+	e.counter("output_bytes_total", "Bytes of output written to transcripts.",
 		func() float64 { return float64(stats().OutputBytes) })
 	e.counter("output_truncated_lines_total", "Lines cut at the line limit.",
 		func() float64 { return float64(stats().TruncatedLines) })
@@ -100,7 +100,7 @@ func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 	}
 }
 
-// registerLogs exports how many lines the logs lost.
+// registerLogs exports the number of lines that the logs lost.
 func registerLogs(r prometheus.Registerer, l *logs) {
 	e := exporter{r}
 	for name, lost := range map[string]func() int64{"process": l.writer.lostLines.Load, "audit": l.writer.lostAudit.Load} {

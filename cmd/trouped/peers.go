@@ -15,8 +15,8 @@ import (
 // peersConfig holds the settings of a service of several pods.
 type peersConfig struct {
 	list     []string // name=host:port of each
-	service  string   // whose EndpointSlices list them instead; empty: see list
-	listen   string   // empty: alone
+	service  string   // whose EndpointSlices list the pods; empty: see list
+	listen   string   // empty: no peers
 	cert     string
 	key      string
 	ca       string
@@ -31,15 +31,15 @@ func defaultPeers() peersConfig { return peersConfig{certName: peers.CertName} }
 func (c *config) peerFlags(fs *pflag.FlagSet) {
 	p := &c.peers
 	fs.Var(settings.List(&p.list, "name=host:port,...", ","), "peers",
-		"pods of the service with their peer addresses, perhaps this one among them; each of them serves the sessions of all")
+		"pods of the service with their peer addresses; may include this pod; each pod serves the sessions of all pods")
 	fs.Var(settings.Text(&p.service, "name"), "peer-service",
 		"headless Service in --namespace whose EndpointSlices list the pods of the service, with a port named peer")
 	fs.Var(settings.Text(&p.listen, "host:port"), "peer-listen",
-		"address on which peers connect; empty: this trouped is alone")
+		"address on which peers connect; empty: this trouped has no peers")
 	fs.Var(settings.Text(&p.cert, "file"), "peer-cert",
-		"certificate for --peer-cert-name that is shown to peers; read again when it changes")
+		"certificate for --peer-cert-name to present to peers; read again when it changes")
 	fs.Var(settings.Text(&p.key, "file"), "peer-key", "private key of --peer-cert")
-	fs.Var(settings.Text(&p.ca, "file"), "peer-ca", "certificates of the authorities that sign those of peers")
+	fs.Var(settings.Text(&p.ca, "file"), "peer-ca", "certificates of the authorities that sign peers' certificates")
 	fs.Var(settings.Text(&p.certName, "name"), "peer-cert-name", "DNS name that the certificate of every peer carries")
 	settings.Bool(fs, &p.insecure, "peer-insecure", "", "talk to peers in plain text, on loopback addresses only")
 }
@@ -70,17 +70,17 @@ func (c *config) validatePeers() (err error) {
 			refuse("--peers: the name of a pod is 1 to 253 of the characters A-Z a-z 0-9 . - _, got %q", peer.Pod)
 		}
 		if p.insecure && !loopback(peer.Addr) {
-			refuse("--peer-insecure is for loopback addresses, and %s=%s is none", peer.Pod, peer.Addr)
+			refuse("--peer-insecure is for loopback addresses, and %s=%s is not one", peer.Pod, peer.Addr)
 		}
 	}
 	switch {
 	case p.insecure && files:
 		refuse("--peer-insecure contradicts --peer-cert, --peer-key and --peer-ca")
 	case p.insecure && !loopback(p.listen):
-		refuse("--peer-insecure is for loopback addresses, and --peer-listen %s is none", p.listen)
+		refuse("--peer-insecure is for loopback addresses, and --peer-listen %s is not one", p.listen)
 	case !p.insecure && (p.cert == "" || p.key == "" || p.ca == ""):
 		refuse("--peer-cert, --peer-key and --peer-ca are needed with --peer-listen; " +
-			"or say --peer-insecure, if all peers are on loopback addresses")
+			"or use --peer-insecure if all peers are on loopback addresses")
 	case p.certName == "":
 		refuse("--peer-cert-name must be the name in peers' certificates")
 	}

@@ -12,7 +12,7 @@ import (
 // peerPort is the name of the port in the Service of --peer-service.
 const peerPort = "peer"
 
-// serviceName is a DNS label that begins with a letter (RFC 1035), as names of Services are.
+// serviceName matches a DNS label that begins with a letter (RFC 1035), as a Service's name must.
 var serviceName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 func (p *peersConfig) validateService() error {
@@ -20,7 +20,7 @@ func (p *peersConfig) validateService() error {
 	case p.service == "":
 		return nil
 	case len(p.list) > 0:
-		return errors.New("--peer-service contradicts --peers: the pods are those of the one or of the other")
+		return errors.New("--peer-service contradicts --peers: use one of them to list the pods")
 	case !serviceName.MatchString(p.service):
 		return fmt.Errorf("--peer-service must be the name of a Service, got %q", p.service)
 	case p.insecure:

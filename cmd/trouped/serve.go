@@ -24,18 +24,18 @@ import (
 	"github.com/troupe-dev/troupe/k8s"
 )
 
-// disconnectTimeout is how long clients may take to receive their last messages when the
-// server is stopped at once. After a drain they have the write timeout.
+// disconnectTimeout is how long clients may take to receive their last messages when the server
+// stops immediately. After a drain they have the write timeout.
 const disconnectTimeout = 500 * time.Millisecond
 
-// closeTimeout is how long closing may take once trouped waits for no client: killing and
-// reaping every process takes milliseconds. After it something is stuck, and trouped exits;
-// the runner then kills what is left.
+// closeTimeout is how long closing may take once trouped no longer waits for clients: killing and
+// reaping every process takes milliseconds. If closing takes longer, something is stuck, and
+// trouped exits. The runner then kills the remaining processes.
 const closeTimeout = 20 * time.Second
 
 // serve runs the server until a signal stops it.
 func serve(c *config) error {
-	signals := catchSignals() // before starting a process that an uncaught signal would leave behind
+	signals := catchSignals() // first, because an uncaught signal would leave processes behind
 	if err := c.findCluster(); err != nil {
 		return err
 	}
@@ -73,10 +73,10 @@ type server struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 
-	// What start found and opened, in the order of its steps.
+	// Found and opened by start, in the order of its steps.
 	workdir  string
 	binary   string        // of the embedded runner
-	socket   string        // of a runner elsewhere
+	socket   string        // of a runner that something else starts
 	cluster  *k8s.Client   // nil: not in a cluster, or no setting needs one
 	events   *k8s.Recorder // nil: no Events are written
 	auth     gateway.Authenticator
@@ -87,7 +87,7 @@ type server struct {
 	engine   *actors.Engine
 	gateway  *gateway.Gateway
 	tracer   oteltrace.Tracer    // nil: no traces
-	peers    *actors.PeersConfig // nil: alone
+	peers    *actors.PeersConfig // nil: no peers
 
 	failed            chan error // a listener failed
 	disconnectTimeout time.Duration
@@ -99,8 +99,8 @@ type closer struct {
 	close func() error
 }
 
-// start opens everything or nothing: after a failure it closes what it had opened. It
-// checks whatever can be checked without a process before it starts one.
+// start opens everything or nothing: if a step fails, it closes what the earlier steps opened. It
+// checks everything that it can before it starts a process.
 func start(c *config) (*server, error) {
 	s := &server{
 		c: c, logs: newLogs(c, os.Stderr), registry: newRegistry(c),
@@ -123,7 +123,7 @@ func start(c *config) (*server, error) {
 
 func (s *server) onClose(what string, f func() error) { s.closers = append(s.closers, closer{what, f}) }
 
-// close undoes start, last step first.
+// close undoes the steps of start in reverse order.
 func (s *server) close() {
 	wedged := time.AfterFunc(closeTimeout, func() {
 		fmt.Fprintf(os.Stderr, "trouped: closing took over %v, giving up; the runner kills what is left\n", closeTimeout)
@@ -287,7 +287,7 @@ func (s *server) serveClients() error {
 	return nil
 }
 
-// serve answers on l until close.
+// serve serves h on l until close.
 func (s *server) serve(what string, h http.Handler, l net.Listener) {
 	srv := gateway.NewHTTPServer(h, s.log)
 	s.onClose(what+" listener", srv.Close)
@@ -303,7 +303,7 @@ func (s *server) serve(what string, h http.Handler, l net.Listener) {
 func (s *server) wait(signals <-chan os.Signal) error {
 	select {
 	case sig := <-signals:
-		s.log.Info("draining; a second signal ends everything at once",
+		s.log.Info("draining; a second signal stops everything immediately",
 			"signal", sig.String(), "sessions", s.engine.Stats().Sessions, "timeout", s.c.limits.DrainTimeout)
 		s.drainBegan()
 	case err := <-s.failed:
@@ -323,6 +323,6 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case <-signals:
 		close(stop)
 		<-drained
-		return errors.New("stopped by a second signal before the drain was done")
+		return errors.New("stopped by a second signal before the drain was complete")
 	}
 }

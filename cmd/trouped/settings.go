@@ -11,7 +11,7 @@ import (
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
-// config is everything that can be set. The zero value is not usable: see defaults.
+// config holds every setting. The zero value is not usable: see defaults.
 type config struct {
 	file string // the configuration file
 
@@ -33,7 +33,7 @@ type config struct {
 	env          []string
 	passEnv      []string
 	runner       string
-	runnerBinary string // empty: beside trouped, then in PATH
+	runnerBinary string // empty: the one beside trouped, or else in PATH
 	cgroup       string
 
 	// Storage.
@@ -72,12 +72,12 @@ const (
 	// drain, clients have the same time to receive their last messages.
 	writeTimeout = 10 * time.Second
 
-	// warmInits are kept ready for the next commands: as many as one session may execute at
-	// once by default.
+	// warmInits is the number of inits that are kept ready for the next commands: by default a session
+	// may execute as many at once.
 	warmInits = 8
 )
 
-// removed names the settings of version 0.1, with what holds instead.
+// removed maps settings of version 0.1 that no longer exist to their replacements.
 var removed = settings.Removed{
 	"allow-insecure-none": "it was removed in 0.2.0; use --auth none-insecure",
 	"auth-cache":          "it was removed in 0.2.0; it is always 10s",
@@ -89,7 +89,7 @@ var removed = settings.Removed{
 	"write-timeout": "it was removed in 0.2.0; it is always 10s",
 }
 
-// defaults returns the configuration of a trouped that is given no settings.
+// defaults returns the configuration of a trouped without any settings.
 func defaults() *config {
 	pod, err := os.Hostname()
 	if err != nil || pod == "" {
@@ -128,7 +128,7 @@ func defaultDataDir() string {
 	return "/var/lib/troupe/transcripts"
 }
 
-// group is a heading of the help text with the flags below it.
+// group is a heading of the help text and the flags below it.
 type group struct {
 	title string
 	flags *pflag.FlagSet
@@ -145,7 +145,7 @@ func (c *config) groups() []group {
 		{"Network", c.networkFlags},
 		{"Access", c.accessFlags},
 		{"Commands", c.commandFlags},
-		{"Limits (a client may ask for less, never for more)", c.limitFlags},
+		{"Limits (a client may ask for less but not for more)", c.limitFlags},
 		{"Storage", c.storageFlags},
 		{"Kubernetes", c.kubernetesFlags},
 		{"Peers", c.peerFlags},
@@ -175,7 +175,7 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 
 func (c *config) accessFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Choice(&c.auth, authNone, authNoneInsecure, authToken, authKubernetes), "auth",
-		"how clients prove who they are; none is for loopback addresses, none-insecure accepts everyone on any address")
+		"how clients authenticate; none is for loopback addresses, none-insecure accepts everyone on any address")
 	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
 		"absolute path of a program that clients may run; "+
@@ -185,7 +185,7 @@ func (c *config) accessFlags(fs *pflag.FlagSet) {
 }
 
 func (c *config) commandFlags(fs *pflag.FlagSet) {
-	fs.Var(settings.Text(&c.workdir, "directory"), "workdir", "working directory of commands, and their HOME")
+	fs.Var(settings.Text(&c.workdir, "directory"), "workdir", "working directory and HOME of commands")
 	fs.Var(settings.List(&c.env, "NAME=value", "\n"), "env",
 		"environment variable of every command; repeat the flag, or separate several with newlines")
 	fs.Var(settings.List(&c.passEnv, "NAME,...", ","), "pass-env",
@@ -193,7 +193,7 @@ func (c *config) commandFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.runner, "embedded|socket"), "runner",
 		"embedded: start troupe-runner as a child; /path or unix:///path: wait for a runner on that socket")
 	fs.Var(settings.Text(&c.runnerBinary, "file"), "runner-binary",
-		"the embedded runner; empty: troupe-runner beside trouped, then in PATH")
+		"binary of the embedded runner; empty: troupe-runner beside trouped, or else in PATH")
 	fs.Var(settings.Text(&c.cgroup, "auto|off|directory"), "cgroup",
 		"cgroup v2 directory for executions of the embedded runner")
 }
@@ -202,30 +202,30 @@ func (c *config) limitFlags(fs *pflag.FlagSet) {
 	l := &c.limits
 	fs.Var(settings.Int(&l.MaxSessions), "max-sessions", "concurrent sessions")
 	fs.Var(settings.Int(&l.MaxExecutions), "max-executions", "concurrent executions of one session")
-	fs.Var(settings.Bytes(&l.MaxLine), "max-line", "bytes of a line; a longer one is truncated")
+	fs.Var(settings.Bytes(&l.MaxLine), "max-line", "bytes of a line; longer lines are truncated")
 	fs.Var(settings.Bytes(&l.MaxOutput), "max-output", "bytes of output kept per execution")
 	fs.Var(settings.Duration(&l.StreamTimeout), "stream-timeout",
 		"how long an execution may print nothing before it is ended")
 	fs.Var(settings.Duration(&l.MaxDuration), "max-duration", "how long an execution may run; 0: no limit")
-	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "memory of all processes of an execution together; 0: no limit")
+	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "total memory of all processes of an execution; 0: no limit")
 	fs.Var(settings.Duration(&l.CancelGrace), "cancel-grace", "time from SIGTERM to SIGKILL")
 	fs.Var(settings.Duration(&l.ResumeWindow), "resume-window", "how long a disconnected session is kept")
-	fs.Var(settings.Duration(&l.IdleTimeout), "idle-timeout", "how long a session in which nothing runs is kept")
+	fs.Var(settings.Duration(&l.IdleTimeout), "idle-timeout", "how long a session with no running execution is kept")
 	fs.Var(settings.Bytes(&l.MaxMessage), "max-message", "bytes of an inbound message")
-	fs.Var(settings.Duration(&l.DrainTimeout), "drain-timeout", "how long executions may go on after SIGTERM")
+	fs.Var(settings.Duration(&l.DrainTimeout), "drain-timeout", "how long executions may keep running after SIGTERM")
 }
 
 func (c *config) storageFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.dataDir, "directory"), "data-dir",
-		"directory of transcripts; those that an earlier trouped left in it are removed")
-	fs.Var(settings.Bytes(&c.transcriptBudget), "transcript-budget", "bytes of all transcripts on disk")
+		"directory of transcripts; trouped removes those that an earlier trouped left there")
+	fs.Var(settings.Bytes(&c.transcriptBudget), "transcript-budget", "total bytes of all transcripts on disk")
 }
 
 func (c *config) traceFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.traceEndpoint, "url"), "trace-endpoint",
-		"OpenTelemetry collector that receives a trace of each execution, by OTLP over HTTP, "+
-			"such as http://otel-collector:4318; empty: none. "+
-			"The variables OTEL_EXPORTER_OTLP_* and OTEL_TRACES_SAMPLER* refine it")
+		"OpenTelemetry collector that receives a trace of each execution by OTLP over HTTP, "+
+			"such as http://otel-collector:4318; empty: none; "+
+			"the variables OTEL_EXPORTER_OTLP_* and OTEL_TRACES_SAMPLER* configure it further")
 }
 
 func (c *config) processFlags(fs *pflag.FlagSet) {
@@ -233,5 +233,5 @@ func (c *config) processFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.pod, "name"), "pod", "name of this server, the first part of its session ids")
 	fs.Var(settings.Choice(&c.logFormat, logText, logJSON), "log-format", "format of the log on stderr")
 	fs.Var(settings.Choice(&c.logLevel, "debug", "info", "warn", "error"), "log-level",
-		"least severe message that is logged")
+		"lowest severity that is logged")
 }

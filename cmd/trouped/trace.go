@@ -18,20 +18,20 @@ import (
 	oteltrace "go.opentelemetry.io/otel/trace"
 )
 
-// traceFlush is how long trouped waits for the collector before it exits. No command and
-// no client is left by then, so only spans can be lost.
+// traceFlush is how long trouped waits for the collector before it exits. By then all commands and
+// clients are gone, so only spans can be lost.
 const traceFlush = 3 * time.Second
 
-// spanCounts counts spans on their way to the collector. The SDK queues 2,048 of them and
-// drops further ones, so that nothing waits for a collector.
+// spanCounts counts spans on their way to the collector. The SDK queues up to 2,048 spans and drops
+// the rest, so that nothing waits for a collector.
 type spanCounts struct {
-	ended    atomic.Int64 // sampled, and given to the queue
+	ended    atomic.Int64 // sampled and queued
 	exported atomic.Int64 // accepted by the collector
-	failed   atomic.Int64 // not accepted by it
+	failed   atomic.Int64 // not accepted by the collector
 }
 
-// openTracer returns the tracer of executions, nil without --trace-endpoint, and a function
-// that sends what is queued and takes at most traceFlush.
+// openTracer returns the tracer for executions and a function that sends the queued spans within
+// traceFlush. The tracer is nil without --trace-endpoint.
 func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, func() error, error) {
 	if c.traceEndpoint == "" {
 		return nil, nil, nil
@@ -41,9 +41,9 @@ func (t *spanCounts) openTracer(c *config, log *slog.Logger) (oteltrace.Tracer, 
 		return nil, nil, fmt.Errorf("--trace-endpoint: %w", err)
 	}
 	watched := &watchedExporter{SpanExporter: exporter, counts: t, log: log}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(watched.complain)) // by default the SDK prints its errors
-	// Without a sampler here the SDK takes OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG, and
-	// by default records every execution whose client has no trace of its own that says otherwise.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(watched.complain)) // the SDK prints errors by default
+	// The SDK configures the sampler from OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG. By default
+	// it records every execution unless the client's own trace is not sampled.
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithResource(traceResource(c)),
 		sdktrace.WithSpanProcessor(countedProcessor{sdktrace.NewBatchSpanProcessor(watched), t}),
@@ -88,7 +88,7 @@ func traceResource(c *config) *resource.Resource {
 	own := resource.NewSchemaless(attrs...)
 	merged, err := resource.Merge(own, resource.Environment())
 	if err != nil {
-		return own // the schemas contradict, and ours has none
+		return own // the schemas conflict, and own has none
 	}
 	return merged
 }
@@ -104,16 +104,17 @@ func (p countedProcessor) OnEnd(s sdktrace.ReadOnlySpan) {
 	p.SpanProcessor.OnEnd(s)
 }
 
-// watchedExporter counts what the collector accepts, and warns once when it stops accepting.
+// watchedExporter counts the spans that the collector accepts, and warns once when it stops
+// accepting them.
 type watchedExporter struct {
 	sdktrace.SpanExporter
 	counts *spanCounts
 	log    *slog.Logger
-	silent atomic.Bool // it has warned
+	silent atomic.Bool // the warning was logged
 }
 
-// ExportSpans is called by the queue's goroutine. It returns no error, because the SDK would
-// report each one.
+// ExportSpans runs on the queue's goroutine. It never returns an error, because the SDK would
+// report every one.
 func (e *watchedExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
 		e.counts.failed.Add(int64(len(spans)))
@@ -122,14 +123,14 @@ func (e *watchedExporter) ExportSpans(ctx context.Context, spans []sdktrace.Read
 	}
 	e.counts.exported.Add(int64(len(spans)))
 	if e.silent.Swap(false) {
-		e.log.Info("traces are exported again")
+		e.log.Info("exporting traces works again")
 	}
 	return nil
 }
 
 func (e *watchedExporter) complain(err error) {
 	if !e.silent.Swap(true) {
-		e.log.Warn("cannot export traces; commands are not affected; logged once until it works again", "err", err)
+		e.log.Warn("cannot export traces; commands are not affected; logged once until exporting works again", "err", err)
 	}
 }
 
@@ -139,8 +140,8 @@ func registerTraces(r prometheus.Registerer, t *spanCounts) {
 	e := exporter{r}
 	e.counter("trace_spans_ended_total", "Spans recorded and queued for the collector.",
 		func() float64 { return float64(t.ended.Load()) })
-	e.counter("trace_spans_exported_total", "Spans that the collector took.",
+	e.counter("trace_spans_exported_total", "Spans that the collector accepted.",
 		func() float64 { return float64(t.exported.Load()) })
-	e.counter("trace_spans_failed_total", "Spans lost because the collector did not take them.",
+	e.counter("trace_spans_failed_total", "Spans lost because the collector did not accept them.",
 		func() float64 { return float64(t.failed.Load()) })
 }

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// validate reports every setting that cannot work and every combination that contradicts
-// itself. Each error begins with the flag to change. validate looks at nothing outside the
-// process: a missing directory is reported when it is used.
+// validate reports every setting that cannot work and every contradictory combination of settings.
+// Each error begins with the flag to change. validate looks at nothing outside the process: a
+// missing directory is reported when it is used.
 func (c *config) validate() error {
 	errs := []error{c.limits.Validate()}
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -69,11 +69,11 @@ func (c *config) validateAccess() error {
 	case c.auth == authToken && c.tokenFile == "":
 		errs = append(errs, errors.New("--auth token needs --token-file FILE, with lines of \"subject token\""))
 	case c.auth != authToken && c.tokenFile != "":
-		errs = append(errs, fmt.Errorf("--token-file has no effect with --auth %s: say --auth token", c.auth))
+		errs = append(errs, fmt.Errorf("--token-file has no effect with --auth %s: use --auth token", c.auth))
 	case c.auth == authNone && !loopback(c.listen):
 		errs = append(errs, fmt.Errorf("--auth none would let everyone who reaches %s run commands: "+
-			"say --auth token --token-file FILE, or listen on a loopback address such as 127.0.0.1:8003, "+
-			"or say --auth none-insecure if something in front of trouped decides who may connect", c.listen))
+			"use --auth token --token-file FILE, or listen on a loopback address such as 127.0.0.1:8003, "+
+			"or use --auth none-insecure if something in front of trouped decides who may connect", c.listen))
 	}
 	for _, path := range c.allowCommands {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {

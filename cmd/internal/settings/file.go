@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// entry is a line of the configuration file. A value is kept as it is written, so
-// that it goes through the same parser as a flag: 10MiB, 1e6 and 0600 mean the same.
+// entry is a line of the configuration file. It keeps the value as written, so that it goes through
+// the same parser as a flag: 10MiB, 1e6 and 0600 mean the same in both.
 type entry struct {
 	where string   // file:line: key
 	text  string   // of a single value
@@ -28,7 +28,7 @@ func (e entry) assign(value pflag.Value) error {
 	}
 	list, ok := value.(pflag.SliceValue)
 	if !ok {
-		return errors.New("one value is needed, not a list")
+		return errors.New("must be a single value, not a list")
 	}
 	return list.Replace(e.items)
 }
@@ -45,7 +45,7 @@ func readFile(o Options) (map[string]entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the configuration file: %w", err)
 	}
-	parsed, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // duplicates get an error of ours
+	parsed, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // we report duplicates
 	if err != nil {
 		return nil, syntaxError(o.File, err)
 	}
@@ -58,7 +58,7 @@ func readFile(o Options) (map[string]entry, error) {
 	}
 	for i, doc := range parsed.Docs {
 		if i > 0 {
-			return nil, fmt.Errorf("%s: one YAML document is needed, there are %d", o.File, len(parsed.Docs))
+			return nil, fmt.Errorf("%s: must hold one YAML document, not %d", o.File, len(parsed.Docs))
 		}
 		if err := f.read(doc.Body); err != nil {
 			return nil, err
@@ -67,8 +67,8 @@ func readFile(o Options) (map[string]entry, error) {
 	return f.entries, nil
 }
 
-// syntaxError makes one line of the parser's error, which shows the source below it. Some messages
-// quote a value, which may be a token.
+// syntaxError reduces the parser's error to one line, without the source that follows it. It also
+// removes quoted values from the message, because they may be tokens.
 func syntaxError(path string, err error) error {
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	var at interface{ GetMessage() string }
@@ -82,7 +82,7 @@ func syntaxError(path string, err error) error {
 	return fmt.Errorf("%s: not YAML: %s", path, message)
 }
 
-// file is a configuration file while it is read.
+// file is a configuration file being read.
 type file struct {
 	path    string
 	keys    []string
@@ -120,7 +120,7 @@ func (f *file) add(pair *ast.MappingValueNode) error {
 		return fmt.Errorf("%s: unknown key %q%s", at, key, suggest(key, f.keys))
 	}
 	if _, twice := f.entries[key]; twice {
-		return fmt.Errorf("%s: the key is there twice", where)
+		return fmt.Errorf("%s: the key appears twice", where)
 	}
 	e, err := f.value(pair.Value)
 	if err != nil {
@@ -144,7 +144,7 @@ func (f *file) value(n ast.Node) (entry, error) {
 	for _, item := range list.Values {
 		text, err := f.scalar(item)
 		if err != nil {
-			return entry{}, errors.New("a list of plain values is needed")
+			return entry{}, errors.New("must be a list of plain values")
 		}
 		e.items = append(e.items, text)
 	}
@@ -162,7 +162,7 @@ func (f *file) scalar(n ast.Node) (string, error) {
 	case ast.ScalarNode:
 		return n.GetToken().Value, nil
 	default:
-		return "", errors.New("a plain value or a list is needed, not a mapping")
+		return "", errors.New("must be a plain value or a list, not a mapping")
 	}
 }
 

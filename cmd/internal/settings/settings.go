@@ -1,21 +1,19 @@
-// Package settings fills flags from the environment and from a YAML file. A flag
-// of a pflag.FlagSet is the one definition of a setting: --max-line is also the
-// variable TROUPE_MAX_LINE and the key max-line of the file. A flag wins over the
-// variable, and the variable over the file.
+// Package settings fills flags from the environment and from a YAML file. A flag of a pflag.FlagSet
+// is the only definition of a setting: --max-line is also the variable TROUPE_MAX_LINE and the key
+// max-line of the file. A flag takes precedence over the variable, and the variable over the file.
 //
-// It stands on pflag, which cobra brings along, and on the parser of goccy/go-yaml.
-// The alternatives were compared as programs with one setting, by the time from
-// their start to their end in units of hello world's (medians of 300 runs each, in
-// turns, on 2 cores; Go 1.26):
+// It uses pflag, which cobra depends on anyway, and the parser of goccy/go-yaml. The alternatives
+// were compared as programs with one setting. The figures are run times relative to hello world
+// (medians of 300 alternating runs each, on 2 cores; Go 1.26):
 //
 //   - pflag 1.1 with the parser of goccy/go-yaml 1.19: 1.20.
 //   - pflag with go.yaml.in/yaml/v3 3.0.6: 1.26. Its init compiles a regular
 //     expression and fills tables, whether or not there is a file.
 //   - peterbourgon/ff 3.4: 1.30, and 4.0.0-alpha.4: 1.36. It would save the loop over
 //     the environment, some ten lines. Version 3 has no short flags, version 4 has been
-//     an alpha since 2023, and neither tells in which line of the file a key is.
+//     an alpha since 2023, and neither reports the line of a key in the file.
 //   - knadh/koanf 2.4: 1.43. It merges maps of values and knows neither types nor
-//     defaults, so that each setting would be defined twice.
+//     defaults, so each setting would have to be defined twice.
 //   - spf13/viper 1.21 (with cobra): 1.86, and ten modules.
 package settings
 
@@ -43,7 +41,7 @@ const flagOnlyKey = "troupe/flag-only"
 func FlagOnly(fs *pflag.FlagSet, names ...string) {
 	for _, name := range names {
 		if err := fs.SetAnnotation(name, flagOnlyKey, nil); err != nil {
-			panic(err) // a flag of that name is not defined
+			panic(err) // no flag has that name
 		}
 	}
 }
@@ -63,24 +61,24 @@ func Document(fs *pflag.FlagSet) {
 	})
 }
 
-// Options say where settings come from. The zero value reads the environment alone.
+// Options says where settings come from. The zero value reads only the environment.
 type Options struct {
 	File         string // path of the configuration file; empty: none
-	FileOptional bool   // a missing file is no error
+	FileOptional bool   // a missing file is not an error
 
-	// Keys returns the names that the file may hold, for programs with several
-	// commands that share a file. Nil: those of the flags that are loaded.
+	// Keys returns the names that the file may hold, for programs with several commands that share a
+	// file. Nil: the names of the flags being loaded.
 	Keys func() []string
 
-	// IgnoreEmpty ignores variables that are set but empty. Otherwise they count,
-	// as the way to say --admin-listen "".
+	// IgnoreEmpty ignores variables that are set but empty. Otherwise an empty variable sets the value
+	// "", as --admin-listen "" does.
 	IgnoreEmpty bool
 
 	Removed Removed
 }
 
-// ConfigFile returns the path of the configuration file: that of the flag
-// --config, or else of its variable.
+// ConfigFile returns the path of the configuration file from the flag --config, or else from its
+// variable.
 func ConfigFile(fs *pflag.FlagSet) string {
 	if f := fs.Lookup("config"); f != nil && f.Value.String() != "" {
 		return f.Value.String()
@@ -101,8 +99,8 @@ func Keys(sets ...*pflag.FlagSet) []string {
 	return keys
 }
 
-// Origins says, for each setting that was given, where its value came from, in
-// words for an error message: --max-line, TROUPE_MAX_LINE or troupe.yaml:3: max-line.
+// Origins says where the value of each given setting came from, in the form used by error messages:
+// --max-line, TROUPE_MAX_LINE or troupe.yaml:3: max-line.
 type Origins map[string]string
 
 // Load sets every flag that was not given on the command line from the
@@ -148,9 +146,8 @@ func load(f *pflag.Flag, file map[string]entry, ignoreEmpty bool) (origin string
 	return "", nil
 }
 
-// Explain makes one line of everything that validation refused. Each error begins
-// with the flag to change; Explain adds where a refused value came from when that
-// was not the flag.
+// Explain joins everything that validation refused into one line. Each error begins with the flag
+// to change; Explain adds the origin of a refused value that did not come from the flag.
 func (from Origins) Explain(err error) error {
 	var errs []error
 	for _, e := range flatten(err) {
@@ -192,8 +189,8 @@ func oneLine(errs []error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// Removed maps settings that once existed to a sentence that says what holds instead. Using one is
-// an error: to ignore it would change what the operator asked for without a word.
+// Removed maps each setting that no longer exists to a sentence about its replacement. Using one is
+// an error: ignoring it would silently change what the operator asked for.
 type Removed map[string]string
 
 func (r Removed) explain(name string) error {

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The functions below return values for pflag's FlagSet.Var. Flags, variables and
-// the configuration file all go through the same Set and so accept the same
-// spellings, and an error says what would be right.
+// The functions below return values for pflag's FlagSet.Var. Flags, variables and the configuration
+// file all go through the same Set, so they accept the same spellings. Its errors say what is
+// valid.
 
 // Duration accepts Go's syntax (1h30m, 250ms) and plain seconds (300, 0.5).
 func Duration(p *time.Duration) pflag.Value { return duration{p} }
@@ -52,8 +52,8 @@ func FormatDuration(d time.Duration) string {
 	}
 }
 
-// Bytes accepts a number of bytes with the suffixes of Kubernetes quantities and of
-// people: 10485760, 10Mi, 10MiB (powers of 1024), 10M, 10MB (powers of 1000).
+// Bytes accepts a number of bytes, with or without the suffix of a Kubernetes quantity or a common
+// unit: 10485760, 10Mi, 10MiB (powers of 1024), 10M, 10MB (powers of 1000).
 func Bytes[T int | int64](p *T) pflag.Value { return size[T]{p} }
 
 type size[T int | int64] struct{ p *T }
@@ -73,7 +73,7 @@ func (v size[T]) Set(s string) error {
 		most = math.MaxInt32 // the same on every platform
 	}
 	if n > most/factor || n < -most/factor {
-		return fmt.Errorf("%q is too large: %d bytes is the most", s, most)
+		return fmt.Errorf("%q is too large: the maximum is %d bytes", s, most)
 	}
 	*v.p = T(n * factor)
 	return nil
@@ -113,7 +113,7 @@ func (v text) Type() string       { return v.kind }
 func (v text) String() string     { return *v.p }
 func (v text) Set(s string) error { *v.p = s; return nil }
 
-// Choice accepts one of the given values, and nothing if that is the default.
+// Choice accepts one of the given values, or an empty value if that is the default.
 func Choice[T ~string](p *T, choices ...T) pflag.Value {
 	c := choice{get: func() string { return string(*p) }, set: func(s string) { *p = T(s) }, optional: *p == ""}
 	for _, s := range choices {
@@ -141,23 +141,22 @@ func (v choice) Set(s string) error {
 	return nil
 }
 
-// Choices returns what a value made by Choice accepts, and nil for any other value.
+// Choices returns the choices of a value made by Choice, or nil for any other value.
 func Choices(v pflag.Value) []string {
 	c, _ := v.(choice)
 	return c.choices
 }
 
-// List collects strings. A flag may be repeated, a variable separates items with
-// sep, the configuration file has a YAML list. What comes from one source replaces
-// the default and what less important sources say. sep is a newline where an item
-// may hold commas.
+// List collects strings. A flag can be repeated, a variable separates items with sep, and the
+// configuration file has a YAML list. The items from one source replace the default and the items
+// from sources of lower precedence. sep is a newline where an item may contain commas.
 func List(p *[]string, kind, sep string) pflag.Value { return &list{p: p, kind: kind, sep: sep} }
 
 type list struct {
 	p    *[]string
 	kind string
 	sep  string
-	set  bool // by a flag: the next flag adds to it
+	set  bool // by a flag, so that the next flag adds to it
 }
 
 func (v *list) Type() string   { return v.kind }
@@ -187,8 +186,7 @@ func (v *list) Replace(items []string) error {
 	return nil
 }
 
-// Bool defines a flag that needs no value. It replaces pflag's own only for the
-// sake of its error.
+// Bool defines a flag that needs no value. It differs from pflag's own only in its error message.
 func Bool(fs *pflag.FlagSet, p *bool, name, short, usage string) {
 	fs.VarPF(boolean{p}, name, short, usage).NoOptDefVal = "true"
 }

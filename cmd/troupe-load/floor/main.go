@@ -1,6 +1,6 @@
-// Command floor is the least program that can do what `troupe exec -- true` does:
-// it links net/http and the WebSocket library and nothing else. Without an argument
-// it ends at once. cmd/troupe-load builds it and measures it beside troupe.
+// Command floor is a minimal program that does what `troupe exec -- true` does: it links only
+// net/http and the WebSocket library. Without an argument it exits immediately. cmd/troupe-load
+// builds it and measures it beside troupe.
 package main
 
 import (
