@@ -241,7 +241,8 @@ func TestGoneSessionIsForgotten(t *testing.T) {
 func TestKeptProcessesKeepTheSession(t *testing.T) {
 	f := start(t, nil)
 	r := f.run("exec", "--on-exit=keep", "--", "print", "up")
-	if r.code != 0 || !strings.Contains(r.stderr.String(), "keep running in session pod.0 for 5m0s") || f.engine.open() != 1 {
+	if r.code != 0 || !strings.Contains(r.stderr.String(), "keep running in session pod.0 for 5m0s") ||
+		f.engine.open() != 1 {
 		t.Errorf("code %d, %q", r.code, r.stderr)
 	}
 	f.engine.endSession("pod.0")
