@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -157,5 +158,48 @@ func TestFullQueueParks(t *testing.T) {
 	}
 	if s.blocked.Load() {
 		t.Error("the connection counts as blocked by its consumer")
+	}
+}
+
+// A resumed transcript repeats the warning that lies at its start.
+func TestRepeatedWarningIsDeliveredOnce(t *testing.T) {
+	c := newClient("ws://unused", Options{})
+	defer c.hangUp(nil)
+	e, s := newExecution(c, "x", 0), newSocket(c)
+	defer s.cancel(nil)
+	for _, offset := range []int64{7, 7, 9} {
+		e.receiveWarning(s, &wire.Warning{Code: "output_limit", Offset: offset})
+	}
+	if len(e.queue) != 2 {
+		t.Errorf("%d warnings were queued, want those at 7 and 9", len(e.queue))
+	}
+}
+
+// A request with priority, such as a cancel, waits behind an unread execution for
+// priorityStallTimeout instead of StallTimeout.
+func TestPriorityShortensAStall(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		requests int64
+		want     time.Duration
+	}{{"no request", 0, time.Hour}, {"one request", 1, priorityStallTimeout}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newClient("ws://unused", Options{BufferBytes: 1, StallTimeout: time.Hour})
+				defer c.hangUp(nil)
+				e, s := newExecution(c, "x", 0), newSocket(c)
+				defer s.cancel(nil)
+				e.phase = phaseReceiving
+				e.push(s, &Control{})
+				c.priorityCalls.Store(tc.requests)
+				began := time.Now()
+				if e.push(s, &Control{}) {
+					t.Error("a full queue took an event")
+				}
+				if waited := time.Since(began); waited != tc.want {
+					t.Errorf("the socket was left unread for %s, want %s", waited, tc.want)
+				}
+			})
+		})
 	}
 }
