@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -102,9 +103,11 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	}
 	x := &execution{
 		id: plan.id, session: s.id, subject: s.subject, requested: time.Now(), plan: plan, state: wire.StateStarting,
-		tree:       s.engine.runner.NewTree(s.id, plan.id),
-		transcript: s.engine.store.Create(s.id+"/"+plan.id, plan.outputLimit),
-		waiting:    []waiter{w},
+		tree: s.engine.runner.NewTree(s.id, plan.id),
+		transcript: s.engine.store.Create(s.id+"/"+plan.id, transcript.Options{
+			Owner: s.subject, Limit: plan.outputLimit,
+		}),
+		waiting: []waiter{w},
 	}
 	x.trace = s.engine.traceExecution(x, plan.parent)
 	s.executions[x.id] = x

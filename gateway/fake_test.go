@@ -283,7 +283,7 @@ type output struct {
 }
 
 func (o *outputs) create(id string) *output {
-	tr := o.store.Create(id, 1<<30)
+	tr := o.store.Create(id, transcript.Options{Limit: 1 << 30})
 	return &output{tr, id, tr.Writer(transcript.Stdout, transcript.WriterConfig{WholeRunes: true})}
 }
 

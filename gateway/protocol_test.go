@@ -255,7 +255,7 @@ func TestOutputArrivesWhole(t *testing.T) {
 		t.Errorf("live: %d bytes, want %d", len(got), len(text))
 	}
 	binary := strings.Repeat("\x00\xff\xfe\n\x80", 50_000)
-	tr := outs.store.Create("bin", 1<<30)
+	tr := outs.store.Create("bin", transcript.Options{Limit: 1 << 30})
 	w := tr.Writer(transcript.Stdout, transcript.WriterConfig{})
 	_, _ = w.Write([]byte(binary))
 	bin := &output{tr, "bin", w}

@@ -26,7 +26,7 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, 1<<40)
-			tr := s.Create("t", tc.limit)
+			tr := s.Create("t", Options{Limit: tc.limit})
 			tr.index = make([]indexEntry, 0, 4096) // Grows by 16 bytes per 64 KiB: amortised, but not nothing.
 			w := tr.Writer(Stdout, tc.cfg)
 			woken := 0
@@ -78,7 +78,7 @@ func TestMemoryOfATranscript(t *testing.T) {
 	all := make([]*Transcript, 20)
 	before := heap()
 	for i := range all {
-		all[i] = s.Create("t", 10<<20)
+		all[i] = s.Create("t", Options{Limit: 10 << 20})
 		w := all[i].Writer(Stdout, WriterConfig{Lines: true})
 		for range 170 {
 			_, _ = w.Write(piece)
@@ -95,7 +95,7 @@ func TestMemoryOfATranscript(t *testing.T) {
 		t.Errorf("%d bytes of heap for each transcript of 10 MiB, %d of index", each, index)
 	}
 	// The worst case: a record for each byte has five bytes of file.
-	tr := s.Create("t", 1<<20)
+	tr := s.Create("t", Options{Limit: 1 << 20})
 	w := tr.Writer(Stdout, WriterConfig{})
 	for range 100_000 {
 		_, _ = w.Write(piece[:1])

@@ -22,14 +22,14 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("lines/%dKiB", size>>10), func(b *testing.B) {
 			s := openStore(b, 1<<40)
 			benchWrites(b, piece, func() (io.Writer, func()) {
-				tr := s.Create("t", 1<<40)
+				tr := s.Create("t", Options{Limit: 1 << 40})
 				return tr.Writer(Stdout, WriterConfig{Lines: true}), func() { tr.Seal(); _ = tr.Remove() }
 			})
 		})
 		b.Run(fmt.Sprintf("raw/%dKiB", size>>10), func(b *testing.B) {
 			s := openStore(b, 1<<40)
 			benchWrites(b, piece, func() (io.Writer, func()) {
-				tr := s.Create("t", 1<<40)
+				tr := s.Create("t", Options{Limit: 1 << 40})
 				return tr.Writer(Stdout, WriterConfig{WholeRunes: true}), func() { tr.Seal(); _ = tr.Remove() }
 			})
 		})
@@ -81,7 +81,7 @@ func BenchmarkFrame(b *testing.B) {
 // BenchmarkDropped is what a command past its limit costs.
 func BenchmarkDropped(b *testing.B) {
 	s := openStore(b, 1<<30)
-	tr := s.Create("t", 0)
+	tr := s.Create("t", Options{Limit: 0})
 	w := tr.Writer(Stdout, WriterConfig{Lines: true})
 	b.SetBytes(64 << 10)
 	b.ReportAllocs()
@@ -102,7 +102,7 @@ func BenchmarkRead(b *testing.B) {
 			name += ",alternating"
 		}
 		s := openStore(b, 1<<40)
-		tr := s.Create("t", 1<<40)
+		tr := s.Create("t", Options{Limit: 1 << 40})
 		out, err := tr.Writer(Stdout, WriterConfig{}), tr.Writer(Stderr, WriterConfig{})
 		for tr.End() < benchTotal {
 			_, _ = out.Write(benchLines[:tc.record])

@@ -13,7 +13,7 @@ import (
 // sealedWith makes a sealed transcript of one record.
 func sealedWith(t testing.TB, s *Store, name, data string) *Transcript {
 	t.Helper()
-	tr := s.Create(name, 1<<30)
+	tr := s.Create(name, Options{Limit: 1 << 30})
 	write(t, tr.Writer(Stdout, WriterConfig{}), data)
 	tr.Mark(name)
 	tr.Seal()
@@ -40,7 +40,7 @@ func addsUp(t *testing.T, s *Store) {
 func TestOldestSealedGivesWay(t *testing.T) {
 	const record = 100 + headerSize
 	s := openStore(t, 4*record)
-	live := s.Create("live", 1<<20)
+	live := s.Create("live", Options{Limit: 1 << 20})
 	lw := live.Writer(Stdout, WriterConfig{})
 	write(t, lw, fill(100)) // The oldest, but not sealed.
 	first, second := sealedWith(t, s, "first", fill(100)), sealedWith(t, s, "second", fill(100))
@@ -78,7 +78,7 @@ func TestOldestSealedGivesWay(t *testing.T) {
 func TestNothingIsEvictedInVain(t *testing.T) {
 	s := openStore(t, 300)
 	old := sealedWith(t, s, "old", fill(100))
-	tr := s.Create("big", 1<<20)
+	tr := s.Create("big", Options{Limit: 1 << 20})
 	calls := dropMarks(tr)
 	w := tr.Writer(Stdout, WriterConfig{Lines: true})
 	write(t, w, fill(150)+"\n")
@@ -100,7 +100,7 @@ func TestNothingIsEvictedInVain(t *testing.T) {
 
 func TestRemoveGivesBackTheBudget(t *testing.T) {
 	s := openStore(t, 1000)
-	tr := s.Create("t", 1000)
+	tr := s.Create("t", Options{Limit: 1000})
 	w := tr.Writer(Stdout, WriterConfig{})
 	write(t, w, fill(500))
 	tr.Mark("m")
@@ -218,7 +218,7 @@ func TestEvictionUnderReaders(t *testing.T) {
 	for g := range 4 {
 		work.Go(func() {
 			for i := range 60 {
-				tr := s.Create(fmt.Sprint(g, "/", i), 1<<20)
+				tr := s.Create(fmt.Sprint(g, "/", i), Options{Limit: 1 << 20})
 				tr.OnDrop(func(r DropReason, _ int64) any { t.Errorf("dropped: %s", r); return nil })
 				var readers sync.WaitGroup
 				for r := range 3 {

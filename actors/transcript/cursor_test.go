@@ -45,7 +45,7 @@ func script(t testing.TB, tr *Transcript, rng *rand.Rand, n int) []run {
 func TestAnyOffsetAndAnyBufferGiveTheSameBytes(t *testing.T) {
 	s := openStore(t, 1<<30)
 	rng := rand.New(rand.NewSource(2))
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	want := script(t, tr, rng, 600)
 	all := text(want)
 	if len(tr.index) < 5 {
@@ -98,7 +98,7 @@ func rejoins(t testing.TB, tr *Transcript, after, size int, all string) {
 
 func TestNextJoinsRecordsOfOneStream(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	out, err := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 10}), tr.Writer(Stderr, WriterConfig{Lines: true})
 	for range 1000 {
 		write(t, out, "line\n")
@@ -126,7 +126,7 @@ func TestNextJoinsRecordsOfOneStream(t *testing.T) {
 // A reader sees the marks in order and each of them once, also when it resumes exactly at one.
 func TestMarksAreSeenOnceAndInOrder(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	w := tr.Writer(Stdout, WriterConfig{})
 	tr.Mark("start")
 	write(t, w, "abc")
@@ -163,7 +163,7 @@ func TestMarksAreSeenOnceAndInOrder(t *testing.T) {
 
 func TestCursorRefusesOffsetsThatDoNotExist(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	write(t, tr.Writer(Stdout, WriterConfig{}), "abc")
 	for _, after := range []int64{-1, 4} {
 		if _, err := tr.Cursor(after, nil); !errors.Is(err, ErrOffset) {
@@ -196,7 +196,7 @@ func TestNotifyComesOncePerWait(t *testing.T) {
 		"remove": func(tr *Transcript, _ *Writer) { _ = tr.Remove() },
 		"drop":   func(_ *Transcript, w *Writer) { _, _ = w.Write(make([]byte, 200)) },
 	} {
-		tr := s.Create("t", 100)
+		tr := s.Create("t", Options{Limit: 100})
 		dropMarks(tr)
 		w := tr.Writer(Stdout, WriterConfig{})
 		calls := 0
@@ -228,7 +228,7 @@ func TestNoWakeupIsLost(t *testing.T) {
 	s := openStore(t, 1<<30)
 	const total = 20_000
 	for _, readers := range []int{1, 12} {
-		tr := s.Create("t", 1<<30)
+		tr := s.Create("t", Options{Limit: 1 << 30})
 		var wg sync.WaitGroup
 		for range readers {
 			wg.Go(func() {
@@ -280,7 +280,7 @@ func TestNoWakeupIsLost(t *testing.T) {
 // Two readers, one slow and one fast, both see everything while two writers are at work.
 func TestReadersDoNotDisturbEachOther(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	var writers, readers sync.WaitGroup
 	lines := 4000
 	for _, stream := range []Stream{Stdout, Stderr} {

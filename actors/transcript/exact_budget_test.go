@@ -8,7 +8,7 @@ func TestBudgetIsUsedToTheLastByte(t *testing.T) {
 	const size = 100
 	for more, kept := range map[int]bool{0: true, 1: false} {
 		s := openStore(t, size+headerSize)
-		tr := s.Create("t", 1<<20)
+		tr := s.Create("t", Options{Limit: 1 << 20})
 		w := tr.Writer(Stdout, WriterConfig{Lines: true})
 		write(t, w, fill(size+more-1)+"\n")
 		w.Close()

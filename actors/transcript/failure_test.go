@@ -40,7 +40,7 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	}{"EIO": {0, unix.EIO}, "ENOSPC after a short write": {3, unix.ENOSPC}} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, 1<<20)
-			tr := s.Create("t", 1<<20)
+			tr := s.Create("t", Options{Limit: 1 << 20})
 			calls := dropMarks(tr)
 			out, err := tr.Writer(Stdout, WriterConfig{Lines: true}), tr.Writer(Stderr, WriterConfig{Lines: true})
 			failing(s, 3, tc.short, tc.err)
@@ -76,7 +76,7 @@ func TestShortWritesAreContinued(t *testing.T) {
 		}
 		return 0, nil
 	}
-	tr := s.Create("t", 1<<20)
+	tr := s.Create("t", Options{Limit: 1 << 20})
 	w := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 5})
 	write(t, w, "12")
 	write(t, w, "3\n4567")
@@ -136,7 +136,7 @@ func untilDiskFull(dir string, room int64) (err error) {
 			err = e
 		}
 	}()
-	tr := s.Create("t", 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 30})
 	var reason DropReason
 	tr.OnDrop(func(r DropReason, _ int64) any { reason = r; return r })
 	w := tr.Writer(Stdout, WriterConfig{Lines: true})
@@ -177,7 +177,7 @@ func untilDiskFull(dir string, room int64) (err error) {
 
 func TestDirectoryGone(t *testing.T) {
 	s := openStore(t, 1<<20)
-	open, silent := s.Create("open", 1<<20), s.Create("silent", 1<<20)
+	open, silent := s.Create("open", Options{Limit: 1 << 20}), s.Create("silent", Options{Limit: 1 << 20})
 	dropMarks(silent)
 	ow, sw := open.Writer(Stdout, WriterConfig{}), silent.Writer(Stdout, WriterConfig{})
 	write(t, ow, "before")
@@ -216,7 +216,7 @@ func TestDirectoryGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	// With the place free, the directory is made again for what comes.
-	later := s.Create("later", 1<<20)
+	later := s.Create("later", Options{Limit: 1 << 20})
 	write(t, later.Writer(Stdout, WriterConfig{}), "kept\n")
 	runs, _ = readFrom(t, later, 0, 10)
 	sameRuns(t, runs, []run{{data: "kept\n"}})
@@ -240,7 +240,7 @@ func TestTamperedFileGivesAGap(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, 1<<20)
-			tr := s.Create("t", 1<<20)
+			tr := s.Create("t", Options{Limit: 1 << 20})
 			w := tr.Writer(Stdout, WriterConfig{})
 			for range 20 {
 				write(t, w, fill(100))
@@ -286,7 +286,7 @@ func TestFileThatCannotBeRemovedIsEmptied(t *testing.T) {
 	if err := replace(old.path, func() error { return os.MkdirAll(filepath.Join(old.path, "x"), 0o700) }); err != nil {
 		t.Fatal(err)
 	}
-	tr := s.Create("t", 1000)
+	tr := s.Create("t", Options{Limit: 1000})
 	dropMarks(tr)
 	write(t, tr.Writer(Stdout, WriterConfig{}), fill(200))
 	runs, _ := readFrom(t, tr, 0, 10)

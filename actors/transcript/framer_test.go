@@ -14,7 +14,7 @@ func frameWith(t testing.TB, s *Store, cfg WriterConfig, limit int64, input []by
 	flush bool,
 ) *Transcript {
 	t.Helper()
-	tr := s.Create("test", limit)
+	tr := s.Create("test", Options{Limit: limit})
 	w := tr.Writer(Stdout, cfg)
 	scratch := make([]byte, 0, len(input))
 	at := 0
@@ -126,7 +126,7 @@ func TestTruncatedLineStandsAlone(t *testing.T) {
 // A client must see that a line was cut before the command ends it, which may be never.
 func TestMarkerDoesNotWaitForTheNewline(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<20)
+	tr := s.Create("t", Options{Limit: 1 << 20})
 	w := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 4})
 	write(t, w, "1234")
 	if tr.End() != 0 || !w.Pending() {
@@ -246,7 +246,7 @@ func randomCuts(rng *rand.Rand, n int) []int {
 // that the line cannot grow without bound.
 func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 1<<20)
+	tr := s.Create("t", Options{Limit: 1 << 20})
 	w := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 8})
 	write(t, w, "name: ")
 	if !w.Pending() {
@@ -277,7 +277,7 @@ func TestFlushedPartCountsAsPartOfItsLine(t *testing.T) {
 func TestFlushHoldsBackAnIncompleteRune(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, lines := range []bool{true, false} {
-		tr := s.Create("t", 1<<20)
+		tr := s.Create("t", Options{Limit: 1 << 20})
 		w := tr.Writer(Stdout, WriterConfig{Lines: lines, WholeRunes: true})
 		write(t, w, "a\xf0\x9d")
 		w.Flush()

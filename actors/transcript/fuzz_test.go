@@ -18,7 +18,7 @@ func FuzzFramer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, flags, maxLine byte, limit uint16, script, text []byte) {
 		cfg := WriterConfig{Lines: flags&1 != 0, WholeRunes: flags&2 != 0, MaxLine: int(maxLine) + 1}
 		ref := newReference(int64(limit), cfg)
-		tr := s.Create("t", int64(limit))
+		tr := s.Create("t", Options{Limit: int64(limit)})
 		calls := dropMarks(tr)
 		writers := [2]*Writer{tr.Writer(Stdout, cfg), tr.Writer(Stderr, cfg)}
 		for _, op := range script {
@@ -59,7 +59,7 @@ func FuzzCursor(f *testing.F) {
 	f.Add([]byte{9, 13, 9, 13, 7, 11, 3}, uint32(0), uint16(1))
 	s := openFuzzStore(f)
 	f.Fuzz(func(t *testing.T, script []byte, after uint32, size uint16) {
-		tr := s.Create("t", 1<<30)
+		tr := s.Create("t", Options{Limit: 1 << 30})
 		defer func() { _ = tr.Remove() }()
 		var all strings.Builder
 		var marks []int64

@@ -22,7 +22,7 @@ func dropMarks(tr *Transcript) *int {
 
 func TestWhatFitsExactlyIsKept(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 10)
+	tr := s.Create("t", Options{Limit: 10})
 	calls := dropMarks(tr)
 	out, err := tr.Writer(Stdout, WriterConfig{Lines: true}), tr.Writer(Stderr, WriterConfig{Lines: true})
 	write(t, out, "1234\n")
@@ -98,7 +98,7 @@ func TestNothingFollowsADroppedLine(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := openStore(t, 1<<30)
-			tr := s.Create("t", tc.limit)
+			tr := s.Create("t", Options{Limit: tc.limit})
 			calls := dropMarks(tr)
 			out, err := tr.Writer(Stdout, WriterConfig{Lines: true}), tr.Writer(Stderr, WriterConfig{Lines: true})
 			tc.write(t, out, err)
@@ -123,7 +123,7 @@ func TestNothingFollowsADroppedLine(t *testing.T) {
 
 func TestRawBytesFillTheLimitExactly(t *testing.T) {
 	s := openStore(t, 1<<30)
-	tr := s.Create("t", 10)
+	tr := s.Create("t", Options{Limit: 10})
 	dropMarks(tr)
 	out, err := tr.Writer(Stdout, WriterConfig{}), tr.Writer(Stderr, WriterConfig{})
 	write(t, out, "12345")

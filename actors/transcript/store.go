@@ -30,6 +30,9 @@ type Config struct {
 	// Budget is the most bytes that all files of the store may have, record headers included.
 	// Required: without it a client could fill the disk of the node.
 	Budget int64
+	// OwnerBudget is the most bytes that the files of one owner may have. 0: Budget alone bounds
+	// them.
+	OwnerBudget int64
 	// Logger receives failures and evictions. Nil: discard.
 	Logger *slog.Logger
 }
@@ -200,12 +203,11 @@ func (s *Store) removeLeftovers() error {
 	return nil
 }
 
-// Create makes a transcript that may hold limit payload bytes (none if not positive). The name is
-// for the log: the session's, a slash and the execution's. There is no I/O before the first byte,
-// so a silent command leaves no file. Remove it when done.
-func (s *Store) Create(name string, limit int64) *Transcript {
+// Create makes a transcript. The name is for the log: the session's, a slash and the execution's.
+// There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
+func (s *Store) Create(name string, o Options) *Transcript {
 	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
-	t := &Transcript{store: s, name: name, limit: limit, path: filepath.Join(s.dir, file)}
+	t := &Transcript{store: s, name: name, limit: o.Limit, path: filepath.Join(s.dir, file)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[t] = struct{}{}

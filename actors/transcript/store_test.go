@@ -57,7 +57,7 @@ func TestOpenSaysWhatWouldBeRight(t *testing.T) {
 
 func TestFilesAreForTheOwnerOnly(t *testing.T) {
 	s := openStore(t, 1<<20)
-	tr := s.Create("../../../escape", 100)
+	tr := s.Create("../../../escape", Options{Limit: 100})
 	write(t, tr.Writer(Stdout, WriterConfig{}), "x")
 	for path, want := range map[string]os.FileMode{s.dir: 0o700 | os.ModeDir, tr.path: 0o600} {
 		info, err := os.Stat(path)
@@ -98,7 +98,7 @@ func TestOpenRemovesLeftovers(t *testing.T) {
 
 func TestSilentCommandDoesNoDiskIO(t *testing.T) {
 	s := openStore(t, 1<<20)
-	tr := s.Create("t", 100)
+	tr := s.Create("t", Options{Limit: 100})
 	w := tr.Writer(Stdout, WriterConfig{Lines: true})
 	_, _ = w.Write(nil)
 	w.Flush()
@@ -118,7 +118,7 @@ func TestSilentCommandDoesNoDiskIO(t *testing.T) {
 
 func TestCloseRemovesEverything(t *testing.T) {
 	s := openStore(t, 1<<20)
-	live, done := s.Create("live", 100), s.Create("done", 100)
+	live, done := s.Create("live", Options{Limit: 100}), s.Create("done", Options{Limit: 100})
 	lw := live.Writer(Stdout, WriterConfig{})
 	write(t, lw, "abc")
 	write(t, done.Writer(Stdout, WriterConfig{}), "def")
@@ -137,7 +137,7 @@ func TestCloseRemovesEverything(t *testing.T) {
 	balance(t, live, 7)
 	runs, _ := readFrom(t, live, 1, 10)
 	sameRuns(t, runs, []run{{gap: 2}})
-	after := s.Create("after", 100)
+	after := s.Create("after", Options{Limit: 100})
 	write(t, after.Writer(Stdout, WriterConfig{}), "x")
 	if c := after.Counts(); c.DroppedBytes != 1 {
 		t.Fatalf("%+v", c)
@@ -152,24 +152,24 @@ func TestCloseRemovesEverything(t *testing.T) {
 func TestStoreCountsOutputAsItComes(t *testing.T) {
 	s := openStore(t, 200)
 	lines := WriterConfig{Lines: true, MaxLine: 4}
-	over := s.Create("over its limit", 12)
+	over := s.Create("over its limit", Options{Limit: 12})
 	w := over.Writer(Stdout, lines)
 	write(t, w, "1234\n5678\n")
 	if got := s.Stats(); got.OutputBytes != 10 || got.DroppedBytes != [DropClosed + 1]int64{} {
 		t.Fatalf("before the limit: %+v", got)
 	}
 	write(t, w, "abcd\nef\n")
-	budget := s.Create("over the budget", 1<<20).Writer(Stdout, WriterConfig{})
+	budget := s.Create("over the budget", Options{Limit: 1 << 20}).Writer(Stdout, WriterConfig{})
 	write(t, budget, fill(300))
-	gone := s.Create("removed", 100)
+	gone := s.Create("removed", Options{Limit: 100})
 	if err := gone.Remove(); err != nil {
 		t.Fatal(err)
 	}
 	write(t, gone.Writer(Stderr, lines), "late\n")
-	cut := s.Create("cut", 100).Writer(Stdout, lines)
+	cut := s.Create("cut", Options{Limit: 100}).Writer(Stdout, lines)
 	write(t, cut, "12345\n")
 	s.pwritev = func(int, [][]byte, int64) (int, error) { return 0, unix.EIO }
-	write(t, s.Create("broken", 100).Writer(Stdout, lines), "x\ny\n")
+	write(t, s.Create("broken", Options{Limit: 100}).Writer(Stdout, lines), "x\ny\n")
 
 	got := s.Stats()
 	wantLines := [DropClosed + 1]int64{DropLimit: 2, DropWrite: 2, DropBudget: 1, DropClosed: 1}
@@ -196,7 +196,7 @@ func TestLogNamesSessionAndExecution(t *testing.T) {
 	}
 	defer s.Close()
 	s.pwritev = func(int, [][]byte, int64) (int, error) { return 0, unix.EIO }
-	write(t, s.Create("pod-0.5f2c/build-1", 100).Writer(Stdout, WriterConfig{}), "x")
+	write(t, s.Create("pod-0.5f2c/build-1", Options{Limit: 100}).Writer(Stdout, WriterConfig{}), "x")
 	if !strings.Contains(out.String(), " session=pod-0.5f2c execution=build-1 ") {
 		t.Error(out.String())
 	}
