@@ -63,6 +63,7 @@ var outcomes = map[string][]wire.Code{
 	wire.MethodStatus: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodResume: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodClose:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodAck:    {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

@@ -29,6 +29,8 @@ func encodeRequest(id wire.ID, params any) *Request {
 		r.Method = wire.MethodPong
 	case *wire.ResumeParams:
 		r.Method = wire.MethodResume
+	case *wire.AckParams:
+		r.Method = wire.MethodAck
 	default:
 		return nil
 	}

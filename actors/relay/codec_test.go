@@ -29,7 +29,8 @@ func TestEveryMethodTravels(t *testing.T) {
 		wire.MethodInput:   &wire.InputParams{ExecutionID: "x", Data: "d"},
 		wire.MethodSignal:  &wire.SignalParams{ExecutionID: "x", Signal: "SIGTERM"},
 		wire.MethodStatus:  &wire.StatusParams{}, wire.MethodResume: &wire.ResumeParams{ResumeToken: "t"},
-		wire.MethodClose: &wire.CloseParams{}, wire.MethodPong: &wire.PongParams{},
+		wire.MethodClose: &wire.CloseParams{}, wire.MethodAck: &wire.AckParams{ExecutionID: "x", Offset: 7},
+		wire.MethodPong: &wire.PongParams{},
 	}
 	for _, method := range wire.Methods() {
 		r := encodeRequest(wire.ID("1"), valid[method])

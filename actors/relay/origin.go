@@ -198,6 +198,7 @@ func (h *Origin) Follow(now time.Time, f Feed) bool {
 	at := executionAt{f.ExecutionID, cursor.Offset()}
 	h.link.enqueue(now, &Frame_Follow{&Follow{
 		Feed: feed.id, Execution: at.execution, Encoding: string(f.Encoding), Offset: at.offset,
+		Window: f.Window,
 	}})
 	h.unseen = append(h.unseen, followed{h.link.last, at})
 	h.pump(now)

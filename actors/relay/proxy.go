@@ -256,7 +256,7 @@ func (g *Proxy) notify(n *Notify) {
 
 func (g *Proxy) follow(now time.Time, m *Follow) {
 	id, execution := m.GetFeed(), m.GetExecution()
-	if _, used := g.feeds[id]; used || id == 0 || m.GetOffset() < 0 {
+	if _, used := g.feeds[id]; used || id == 0 || m.GetOffset() < 0 || m.GetWindow() < 0 {
 		g.link.violated(now)
 		return
 	}
@@ -264,7 +264,7 @@ func (g *Proxy) follow(now time.Time, m *Follow) {
 	f := &feed{execution: execution, window: &g.window, arrived: m.GetOffset(), offset: m.GetOffset()}
 	g.feeds[id], g.newest[execution] = f, id
 	taken := !g.over && g.cfg.Sink.Follow(Feed{
-		ExecutionID: execution, Encoding: wire.Encoding(m.GetEncoding()), Open: f.open,
+		ExecutionID: execution, Encoding: wire.Encoding(m.GetEncoding()), Window: m.GetWindow(), Open: f.open,
 	})
 	if !taken {
 		f.Close()

@@ -54,6 +54,10 @@ type Sink interface {
 type Feed struct {
 	ExecutionID string
 	Encoding    wire.Encoding
+	// Window bounds the bytes that the socket sends beyond the client's last ack for this execution.
+	// With it, only an ack of the client counts as delivery. Zero: no bound; the socket acknowledges
+	// the end once it has written it.
+	Window int64
 	// Open makes the cursor, and the caller closes it. Each time the cursor had nothing to return,
 	// notify is called at most once, when there is more. notify must not block.
 	Open func(notify func()) (Cursor, error)

@@ -1231,6 +1231,7 @@ type Follow struct {
 	Execution     string                 `protobuf:"bytes,2,opt,name=execution,proto3" json:"execution,omitempty"`
 	Encoding      string                 `protobuf:"bytes,3,opt,name=encoding,proto3" json:"encoding,omitempty"`
 	Offset        int64                  `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"` // where it begins
+	Window        int64                  `protobuf:"varint,5,opt,name=window,proto3" json:"window,omitempty"` // bytes that may be sent to the client beyond its last ack; 0: no bound
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,6 +1290,13 @@ func (x *Follow) GetEncoding() string {
 func (x *Follow) GetOffset() int64 {
 	if x != nil {
 		return x.Offset
+	}
+	return 0
+}
+
+func (x *Follow) GetWindow() int64 {
+	if x != nil {
+		return x.Window
 	}
 	return 0
 }
@@ -1579,12 +1587,13 @@ const file_relay_proto_rawDesc = "" +
 	"\aresumed\x18\x04 \x01(\bR\aresumed\"8\n" +
 	"\x06Notify\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
-	"\x06params\x18\x02 \x01(\fR\x06params\"n\n" +
+	"\x06params\x18\x02 \x01(\fR\x06params\"\x86\x01\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\rR\x04feed\x12\x1c\n" +
 	"\texecution\x18\x02 \x01(\tR\texecution\x12\x1a\n" +
 	"\bencoding\x18\x03 \x01(\tR\bencoding\x12\x16\n" +
-	"\x06offset\x18\x04 \x01(\x03R\x06offset\"^\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06window\x18\x05 \x01(\x03R\x06window\"^\n" +
 	"\x06Output\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\rR\x04feed\x12.\n" +
 	"\x06pieces\x18\x02 \x03(\v2\x16.troupe.relay.v1.PieceR\x06pieces\x12\x10\n" +

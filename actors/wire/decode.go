@@ -38,6 +38,7 @@ var methods = map[string]func() params{
 	MethodStatus:  func() params { return &emptyParams[StatusParams]{} },
 	MethodResume:  func() params { return &resumeParams{} },
 	MethodClose:   func() params { return &emptyParams[CloseParams]{} },
+	MethodAck:     func() params { return &ackParams{} },
 	MethodPong:    func() params { return &emptyParams[PongParams]{} },
 }
 
@@ -45,7 +46,7 @@ var methods = map[string]func() params{
 func Methods() []string {
 	return []string{
 		MethodExecute, MethodControl, MethodInput, MethodSignal,
-		MethodStatus, MethodResume, MethodClose, MethodPong,
+		MethodStatus, MethodResume, MethodClose, MethodAck, MethodPong,
 	}
 }
 
@@ -190,7 +191,7 @@ func typeError(err error) *Error {
 	field := mismatch.Field
 	for _, embedded := range []string{
 		"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.",
-		"ResumeParams.",
+		"ResumeParams.", "AckParams.",
 	} {
 		field = strings.TrimPrefix(field, embedded)
 	}

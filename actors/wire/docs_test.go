@@ -119,6 +119,7 @@ var openRPCTypes = map[string]struct{ params, result any }{
 	MethodStatus:  {StatusParams{}, StatusResult{}},
 	MethodResume:  {ResumeParams{}, ResumeResult{}},
 	MethodClose:   {CloseParams{}, struct{}{}},
+	MethodAck:     {AckParams{}, struct{}{}},
 	MethodPong:    {PongParams{}, nil},
 }
 
@@ -126,6 +127,7 @@ var openRPCTypes = map[string]struct{ params, result any }{
 var enums = map[reflect.Type][]string{
 	reflect.TypeFor[Framing]():       {"lines", "raw"},
 	reflect.TypeFor[Encoding]():      {"utf-8", "base64"},
+	reflect.TypeFor[Retain]():        {"first", "unread", "last"},
 	reflect.TypeFor[OnOutputLimit](): {"drop", "cancel"},
 	reflect.TypeFor[OnExit]():        {"kill", "keep"},
 	reflect.TypeFor[State]():         {"starting", "running", "paused", "canceling", "exiting", "kept", "exited"},
@@ -221,7 +223,8 @@ func (doc *openRPC) match(t *testing.T, where string, s schema, typ reflect.Type
 	}
 	want := map[reflect.Kind]string{
 		reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "integer", reflect.Int64: "integer",
-		reflect.Float64: "number", reflect.Slice: "array", reflect.Map: "object", reflect.Struct: "object",
+		reflect.Uint16: "integer", reflect.Float64: "number",
+		reflect.Slice: "array", reflect.Map: "object", reflect.Struct: "object",
 	}[typ.Kind()]
 	if s.Type != want {
 		t.Errorf("%s: type %q, want %q", where, s.Type, want)

@@ -116,8 +116,11 @@ func AppendNotification(dst []byte, method string, params any) ([]byte, error) {
 }
 
 // AppendRequest appends a request of a client, or a notification if id is empty. Nil params are
-// left out.
+// left out. It fails if a string in params is not UTF-8, see CheckText.
 func AppendRequest(dst []byte, id ID, method string, params any) ([]byte, error) {
+	if err := CheckText(params); err != nil {
+		return dst, err
+	}
 	dst = append(dst, `{"jsonrpc":"2.0","method":`...)
 	dst = AppendString(dst, method)
 	if len(id) > 0 {

@@ -41,6 +41,12 @@ var goldenRequests = map[string]Request{
 		Framing: FramingRaw, Encoding: EncodingBase64,
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}},
+	"client.execute.unread": {ID: ID("11"), Method: MethodExecute, Params: &ExecuteParams{
+		Argv: []string{"pg_dump", "shop"}, Retain: RetainUnread, Framing: FramingRaw, Window: 262144,
+	}},
+	"client.execute.last": {ID: ID("12"), Method: MethodExecute, Params: &ExecuteParams{
+		Argv: []string{"top", "-b"}, Retain: RetainLast, Scrollback: 1048576,
+	}},
 	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{
 		Type:        ControlPause,
 		ExecutionID: "build-1",
@@ -49,14 +55,26 @@ var goldenRequests = map[string]Request{
 		ExecutionID: "build-1", Data: "eQo=",
 		Encoding: EncodingBase64, EOF: true, decoded: []byte("y\n"),
 	}},
+	"client.input.offset": {ID: ID("13"), Method: MethodInput, Params: &InputParams{
+		ExecutionID: "build-1", Data: "y\n", Offset: ptr(int64(2)),
+	}},
 	"client.signal": {ID: ID("4"), Method: MethodSignal, Params: &SignalParams{ExecutionID: "build-1", Signal: "SIGINT"}},
 	"client.status": {ID: ID("5"), Method: MethodStatus, Params: &StatusParams{}},
 	"client.resume": {ID: ID("6"), Method: MethodResume, Params: &ResumeParams{
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Executions: map[string]int64{"build-1": 6},
 	}},
+	"client.resume.window": {ID: ID("14"), Method: MethodResume, Params: &ResumeParams{
+		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Executions: map[string]int64{"dump-1": 1048576}, Window: 262144,
+	}},
 	"client.close": {ID: ID("7"), Method: MethodClose, Params: &CloseParams{}},
-	"client.pong":  {Method: MethodPong, Params: &PongParams{}},
+	"client.ack":   {Method: MethodAck, Params: &AckParams{ExecutionID: "dump-1", Offset: 131072}},
+	"client.ack.completed": {ID: ID("15"), Method: MethodAck, Params: &AckParams{
+		ExecutionID: "dump-1", Offset: 2097152, Completed: true,
+	}},
+	"client.pong": {Method: MethodPong, Params: &PongParams{}},
 }
+
+func ptr[T any](v T) *T { return &v }
 
 // answer is a response of the server.
 type answer struct {
@@ -93,7 +111,7 @@ var goldenAnswers = map[string]answer{
 	}},
 	"server.error.parse": {err: Errorf(CodeParse, "the frame is not JSON: unexpected end of JSON input at byte 12")},
 	"server.error.method": {id: ID("8"), err: Errorf(CodeMethodNotFound,
-		`unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, pong`)},
+		`unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, ack, pong`)},
 	"server.error.params": {id: ID("9"), err: Errorf(CodeInvalidParams,
 		`unknown control type "STOP": use PAUSE, RESUME or CANCEL`)},
 	"server.error.start": {id: ID("10"), err: &Error{
@@ -114,13 +132,19 @@ var goldenNotifications = map[string]struct {
 	"server.connected": {MethodConnected, &Connected{
 		SessionID: "troupe-0.5f2c", Version: Version, Capabilities: []string{
 			"execute", "control", "stream", "input",
-			"signal", "resume",
+			"signal", "resume", "ack", "retain", "binary", "input_offset",
 		},
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Limits: goldenLimits, Pod: "troupe-0", Containment: "tree",
 	}},
 	"server.process.started": {MethodStarted, &Started{
 		ExecutionID: "build-1", Status: "started", PID: 4242,
 		PGID: 4242,
+	}},
+	"server.process.stream": {MethodStream, &StreamOpened{ExecutionID: "build-1", Stream: 1}},
+	"server.process.input":  {MethodInputTaken, &InputTaken{ExecutionID: "build-1", Offset: 2}},
+	"server.process.input.error": {MethodInputTaken, &InputTaken{
+		ExecutionID: "build-1", Offset: 2,
+		Error: Errorf(CodeInputUnavailable, "the command has closed its stdin"),
 	}},
 	"server.process.output": {MethodOutput, &Output{
 		ExecutionID: "build-1", Type: Stdout, Data: "hello\n",
@@ -331,8 +355,8 @@ func TestGoldenCoversEveryMessage(t *testing.T) {
 		notified[n.method] = true
 	}
 	for _, m := range []string{
-		MethodConnected, MethodStarted, MethodOutput, MethodWarning, MethodPaused, MethodResumed,
-		MethodCanceled, MethodCompleted, MethodError, MethodPing, MethodDraining,
+		MethodConnected, MethodStarted, MethodStream, MethodOutput, MethodInputTaken, MethodWarning, MethodPaused,
+		MethodResumed, MethodCanceled, MethodCompleted, MethodError, MethodPing, MethodDraining,
 	} {
 		if !notified[m] {
 			t.Errorf("no golden notification for %s", m)

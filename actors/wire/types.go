@@ -14,22 +14,25 @@ const (
 	MethodStatus  = "status"
 	MethodResume  = "resume"
 	MethodClose   = "close"
+	MethodAck     = "ack"  // usually a notification
 	MethodPong    = "pong" // a notification: never answered
 )
 
 // Method names of notifications, server to client.
 const (
-	MethodConnected = "connected"
-	MethodStarted   = "process.started"
-	MethodOutput    = "process.output"
-	MethodWarning   = "process.warning"
-	MethodPaused    = "process.paused"
-	MethodResumed   = "process.resumed"
-	MethodCanceled  = "process.canceled"
-	MethodCompleted = "process.completed"
-	MethodError     = "process.error"
-	MethodPing      = "ping"
-	MethodDraining  = "server.draining"
+	MethodConnected  = "connected"
+	MethodStarted    = "process.started"
+	MethodStream     = "process.stream" // on connections with binary frames
+	MethodOutput     = "process.output"
+	MethodInputTaken = "process.input" // on connections with binary frames
+	MethodWarning    = "process.warning"
+	MethodPaused     = "process.paused"
+	MethodResumed    = "process.resumed"
+	MethodCanceled   = "process.canceled"
+	MethodCompleted  = "process.completed"
+	MethodError      = "process.error"
+	MethodPing       = "ping"
+	MethodDraining   = "server.draining"
 )
 
 // Control types of ControlParams.
@@ -53,6 +56,28 @@ type Encoding string
 const (
 	EncodingUTF8   Encoding = "utf-8"  // bytes that are not UTF-8 become U+FFFD; the default
 	EncodingBase64 Encoding = "base64" // bytes arrive intact
+)
+
+// Retain says which output of an execution its transcript keeps, and what happens when it is full.
+type Retain string
+
+const (
+	// RetainFirst keeps the output from its beginning up to the output limit, and then drops; the
+	// default.
+	RetainFirst Retain = "first"
+	// RetainUnread keeps what the execution's reader has not acknowledged, at most 1 MiB. When that
+	// much is unread, the command waits, as behind a pipe.
+	RetainUnread Retain = "unread"
+	// RetainLast keeps the newest output, as much as the scrollback allows. The oldest gives way.
+	RetainLast Retain = "last"
+)
+
+// Bounds of retained output and of windows, in bytes.
+const (
+	DefaultScrollback = 4 << 20  // kept with RetainLast
+	MinScrollback     = 64 << 10 // the least that a client can ask for
+	MinWindow         = 4 << 10  // of a follower; room for several lines
+	MaxWindow         = 16 << 20
 )
 
 // OnOutputLimit says what happens when an execution reaches its output limit.
@@ -82,6 +107,7 @@ const (
 	ReasonDeadline      Reason = "deadline"       // it ran for max_duration
 	ReasonOutputLimit   Reason = "output_limit"   // the limit was reached and on_output_limit is cancel
 	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
+	ReasonReaderGone    Reason = "reader_gone"    // with retain unread: no reader came within the resume window
 	ReasonDrain         Reason = "drain"          // the server stopped before the command did
 	// its tree exceeded max-memory, or the kernel killed the command because its container had no
 	// memory left
@@ -95,7 +121,8 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonExited, ReasonSignaled, ReasonCanceled, ReasonStreamTimeout, ReasonDeadline, ReasonOutputLimit,
-		ReasonSessionClosed, ReasonDrain, ReasonOutOfMemory, ReasonRunnerLost, ReasonStartFailed, ReasonInternal,
+		ReasonSessionClosed, ReasonReaderGone, ReasonDrain, ReasonOutOfMemory, ReasonRunnerLost, ReasonStartFailed,
+		ReasonInternal,
 	}
 }
 
@@ -118,8 +145,11 @@ type ExecuteParams struct {
 	Stdin         bool              `json:"stdin,omitempty"`           // a pipe; otherwise /dev/null
 	Timeout       float64           `json:"timeout,omitempty"`         // stream timeout, seconds; at most the server's
 	MaxDuration   float64           `json:"max_duration,omitempty"`    // seconds of running time; at most the server's
-	OutputLimit   int64             `json:"output_limit,omitempty"`    // bytes; at most the server's
-	OnOutputLimit OnOutputLimit     `json:"on_output_limit,omitempty"` // default drop
+	Retain        Retain            `json:"retain,omitempty"`          // default first
+	OutputLimit   int64             `json:"output_limit,omitempty"`    // with first: bytes; at most the server's
+	OnOutputLimit OnOutputLimit     `json:"on_output_limit,omitempty"` // with first: default drop
+	Scrollback    int64             `json:"scrollback,omitempty"`      // with last: bytes; default DefaultScrollback
+	Window        int64             `json:"window,omitempty"`          // bytes sent beyond the last ack; 0: unbounded
 	OnExit        OnExit            `json:"on_exit,omitempty"`         // default kill
 	Framing       Framing           `json:"framing,omitempty"`         // default lines
 	Encoding      Encoding          `json:"encoding,omitempty"`        // default utf-8
@@ -155,6 +185,9 @@ type InputParams struct {
 	Data        string   `json:"data,omitempty"`
 	Encoding    Encoding `json:"encoding,omitempty"` // of Data; default utf-8
 	EOF         bool     `json:"eof,omitempty"`      // close stdin after Data
+	// Offset is the position in stdin of the first byte of Data. Bytes that the server has taken
+	// already are skipped, so that a client may repeat an input. Nil: after all that was sent before.
+	Offset *int64 `json:"offset,omitempty"`
 
 	decoded []byte // Data, once validation has decoded the base64
 }
@@ -172,6 +205,15 @@ type SignalParams struct {
 type ResumeParams struct {
 	ResumeToken string           `json:"resume_token"`
 	Executions  map[string]int64 `json:"executions,omitzero"`
+	Window      int64            `json:"window,omitempty"` // of each follower; see ExecuteParams
+}
+
+// AckParams says that the client has processed an execution's output up to Offset. It gives a
+// follower with a window more credit, and lets output that is retained until it is read go.
+type AckParams struct {
+	ExecutionID string `json:"execution_id"`
+	Offset      int64  `json:"offset"`
+	Completed   bool   `json:"completed,omitempty"` // process.completed was processed too
 }
 
 // ResumeResult answers resume. Executions that the session does not know are
@@ -204,6 +246,8 @@ type ExecutionStatus struct {
 	Offset    int64      `json:"offset"`              // bytes in the transcript
 	StartedAt string     `json:"started_at"`          // RFC 3339
 	Completed *Completed `json:"completed,omitempty"` // once it has ended
+	// InputOffset is how many bytes of stdin the server has taken.
+	InputOffset int64 `json:"input_offset,omitempty"`
 }
 
 // StatusResult answers status.
@@ -230,6 +274,20 @@ type Limits struct {
 	MaxMessage    int64   `json:"max_message"`    // bytes
 }
 
+// Capabilities of Connected.
+const (
+	CapabilityExecute     = "execute"
+	CapabilityControl     = "control"
+	CapabilityStream      = "stream"
+	CapabilityInput       = "input"
+	CapabilitySignal      = "signal"
+	CapabilityResume      = "resume"
+	CapabilityAck         = "ack"          // the method ack, and window
+	CapabilityRetain      = "retain"       // retain and scrollback of execute
+	CapabilityBinary      = "binary"       // ?frames=binary
+	CapabilityInputOffset = "input_offset" // offset of input
+)
+
 // Connected is the first notification on a new session.
 type Connected struct {
 	SessionID    string   `json:"session_id"`
@@ -247,6 +305,21 @@ type Started struct {
 	Status      string `json:"status"` // "started"
 	PID         int    `json:"pid"`
 	PGID        int    `json:"pgid"`
+}
+
+// StreamOpened announces, on a connection with binary frames, the number of an execution's output.
+// It precedes the first frame of each follow. A later one for the execution replaces it.
+type StreamOpened struct {
+	ExecutionID string `json:"execution_id"`
+	Stream      uint16 `json:"stream"` // 1 or more; not used for another follow while this one may have frames under way
+	Offset      int64  `json:"offset"` // where the output begins
+}
+
+// InputTaken answers a binary input frame.
+type InputTaken struct {
+	ExecutionID string `json:"execution_id"`
+	Offset      int64  `json:"offset"`          // bytes of stdin that are in the command's pipe
+	Error       *Error `json:"error,omitempty"` // the frame was refused
 }
 
 // Stream names of Output.Type.

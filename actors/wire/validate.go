@@ -17,11 +17,14 @@ type executeParams struct {
 	Timeout     *float64  `json:"timeout"`
 	MaxDuration *float64  `json:"max_duration"`
 	OutputLimit *int64    `json:"output_limit"`
+	Scrollback  *int64    `json:"scrollback"`
 }
 
 func (p *executeParams) check() (any, *Error) {
 	out := p.ExecuteParams
-	checks := []func(*ExecuteParams) *Error{p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices}
+	checks := []func(*ExecuteParams) *Error{
+		p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices, p.checkRetain,
+	}
 	for _, check := range checks {
 		if err := check(&out); err != nil {
 			return nil, err
@@ -140,6 +143,39 @@ func (*executeParams) checkChoices(out *ExecuteParams) *Error {
 	return checkEncoding(out.Encoding)
 }
 
+// checkRetain refuses members that have no meaning with the kind of transcript that was asked for.
+func (p *executeParams) checkRetain(out *ExecuteParams) *Error {
+	switch out.Retain {
+	case "", RetainFirst:
+	case RetainUnread, RetainLast:
+		if p.OutputLimit != nil || out.OnOutputLimit != "" {
+			return Errorf(CodeInvalidParams,
+				"output_limit and on_output_limit need retain %q: with %q no limit ends or drops output",
+				RetainFirst, out.Retain)
+		}
+	default:
+		return badChoice("retain", string(out.Retain), string(RetainFirst), string(RetainUnread), string(RetainLast))
+	}
+	if p.Scrollback != nil {
+		if out.Retain != RetainLast {
+			return Errorf(CodeInvalidParams, "scrollback needs retain %q", RetainLast)
+		}
+		if *p.Scrollback < MinScrollback {
+			return Errorf(CodeInvalidParams, "scrollback must be a number of bytes, %d or more", MinScrollback)
+		}
+		out.Scrollback = *p.Scrollback
+	}
+	return checkWindow(out.Window)
+}
+
+func checkWindow(n int64) *Error {
+	if n != 0 && (n < MinWindow || n > MaxWindow) {
+		return Errorf(CodeInvalidParams, "window must be a number of bytes, %d to %d; leave it out for none",
+			MinWindow, MaxWindow)
+	}
+	return nil
+}
+
 func checkEncoding(e Encoding) *Error {
 	switch e {
 	case "", EncodingUTF8, EncodingBase64:
@@ -179,6 +215,9 @@ func (p *inputParams) check() (any, *Error) {
 	if err := checkEncoding(p.Encoding); err != nil {
 		return nil, err
 	}
+	if p.Offset != nil && *p.Offset < 0 {
+		return nil, Errorf(CodeInvalidParams, "offset must be the position in stdin of the first byte of data, 0 or more")
+	}
 	if p.Data == "" && !p.EOF {
 		return nil, Errorf(CodeInvalidParams, "data is missing: give data, or eof to close stdin")
 	}
@@ -213,7 +252,27 @@ func (p *resumeParams) check() (any, *Error) {
 			return nil, Errorf(CodeInvalidParams, "executions[%s] must be an offset of 0 or more", quote(id))
 		}
 	}
+	if err := checkWindow(p.Window); err != nil {
+		return nil, err
+	}
 	return &p.ResumeParams, nil
+}
+
+// ackParams has a pointer for the member whose zero value differs from its absence.
+type ackParams struct {
+	AckParams
+	Offset *int64 `json:"offset"`
+}
+
+func (p *ackParams) check() (any, *Error) {
+	if err := needExecutionID(p.ExecutionID); err != nil {
+		return nil, err
+	}
+	if p.Offset == nil || *p.Offset < 0 {
+		return nil, Errorf(CodeInvalidParams, "offset must be the position after the output that was processed, 0 or more")
+	}
+	p.AckParams.Offset = *p.Offset
+	return &p.AckParams, nil
 }
 
 func hasNUL(s string) bool { return strings.IndexByte(s, 0) >= 0 }
