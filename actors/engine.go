@@ -27,6 +27,7 @@ type Config struct {
 	Workdir       string                // absolute working directory of commands; empty: "/"
 	Env           []string              // NAME=value pairs every command gets; empty: none
 	AllowCommands []string              // absolute paths of the programs that may run; empty: all, and shell strings
+	AllowEnv      []string              // variables that clients may set beside AllowCommands; see CheckAllowEnv
 	Logger        *slog.Logger          // nil: discard
 	Peers         *PeersConfig          // nil: this pod is the whole service
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
@@ -88,7 +89,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	if cfg.Runner == nil || cfg.Store == nil {
 		return nil, errors.New("actors: Config.Runner and Config.Store are required")
 	}
-	allow, err := newAllowList(cfg.AllowCommands)
+	allow, err := newAllowList(cfg.AllowCommands, cfg.AllowEnv)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,25 +75,35 @@ func (e *Engine) argv(p *wire.ExecuteParams) ([]string, *wire.Error) {
 	}
 	program, ok := e.allow.resolve(p.Argv[0])
 	if !ok {
-		return nil, wire.Errorf(wire.CodeNotAllowed, "%q is not on this server's allow-list", p.Argv[0])
+		return nil, wire.Errorf(wire.CodeNotAllowed,
+			"%.*q is not on this server's allow-list", maxQuoted, p.Argv[0])
 	}
 	return append([]string{program}, p.Argv[1:]...), nil
 }
 
-// checkEnv refuses, under an allow-list, the variables of the dynamic loader (ld.so(8)): LD_PRELOAD
-// and LD_AUDIT name code to run within an allowed program, and LD_LIBRARY_PATH where to look for it.
-// It goes by the prefix, since loaders differ in what they know.
-//
-// https://man7.org/linux/man-pages/man8/ld.so.8.html
+// checkEnv holds a client's variables to those that the allow-list lets it set. To an allowed program
+// most others are code, or the way to it: LD_PRELOAD and GCONV_PATH to every one that a libc starts,
+// BASH_ENV, PYTHONPATH, GIT_SSH_COMMAND or PAGER to some. No list of them would be complete.
 func (e *Engine) checkEnv(env map[string]string) *wire.Error {
+	if e.allow == nil {
+		return nil
+	}
+	refused, found := "", false
 	for name := range env {
-		if e.allow != nil && strings.HasPrefix(name, "LD_") {
-			return wire.Errorf(wire.CodeNotAllowed,
-				"env %q is for the dynamic loader, which this server's allow-list leaves to the server", name)
+		if !e.allow.maySet(name) && (!found || name < refused) {
+			refused, found = name, true
 		}
 	}
-	return nil
+	if !found {
+		return nil
+	}
+	return wire.Errorf(wire.CodeNotAllowed,
+		"env %.*q is not among the variables that clients may set beside this server's allow-list: "+
+			"leave it out, or have the server's --allow-env name it", maxQuoted, refused)
 }
+
+// maxQuoted bounds, in characters, what an error quotes of a request.
+const maxQuoted = 256
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
@@ -120,18 +131,21 @@ func mergeEnv(base []string, client map[string]string) []string {
 	return env
 }
 
-// allowList holds the programs that may run, by absolute path.
+// allowList holds the programs that may run, by absolute path, and the variables that clients may
+// set for them.
 type allowList struct {
-	paths  map[string]bool
-	byName map[string]string // the first path of that base name
+	paths    map[string]bool
+	byName   map[string]string // the first path of that base name
+	env      map[string]bool
+	prefixes []string // of variables: LC_ for LC_*
 }
 
-// newAllowList returns nil for an empty list: everything may run.
-func newAllowList(paths []string) (*allowList, error) {
+// newAllowList returns nil for no programs: everything may run, with any variables.
+func newAllowList(paths, env []string) (*allowList, error) {
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	a := &allowList{paths: map[string]bool{}, byName: map[string]string{}}
+	a := &allowList{paths: map[string]bool{}, byName: map[string]string{}, env: map[string]bool{}}
 	for _, p := range paths {
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 			return nil, fmt.Errorf("allow-list entries must be absolute paths of programs, got %q", p)
@@ -141,7 +155,39 @@ func newAllowList(paths []string) (*allowList, error) {
 			a.byName[path.Base(p)] = p
 		}
 	}
+	for _, entry := range env {
+		if err := CheckAllowEnv(entry); err != nil {
+			return nil, fmt.Errorf("allow-env entries %w", err)
+		}
+		if prefix, ok := strings.CutSuffix(entry, "*"); ok {
+			a.prefixes = append(a.prefixes, prefix)
+		} else {
+			a.env[entry] = true
+		}
+	}
 	return a, nil
+}
+
+// CheckAllowEnv reports what is wrong with an entry of Config.AllowEnv. It must be a name, or the
+// beginning of names up to an underscore: LC_*. Shorter beginnings cover more than their author
+// thinks: L* covers LD_PRELOAD, which makes the dynamic loader run any code within an allowed program
+// (https://man7.org/linux/man-pages/man8/ld.so.8.html), so the names of the loader are refused.
+func CheckAllowEnv(entry string) error {
+	name, pattern := strings.CutSuffix(entry, "*")
+	switch {
+	case name == "" || strings.ContainsAny(name, "=*\x00 \t\n") || pattern && (name[len(name)-1] != '_' || name == "_"):
+		return fmt.Errorf(
+			"must be the name of a variable, or a beginning that ends with an underscore as in LC_*, got %q", entry)
+	case strings.HasPrefix(name, "LD_"):
+		return fmt.Errorf("must not have variables of the dynamic loader, got %q: "+
+			"clients could run code of their own within every allowed program; --env sets them for all commands", entry)
+	}
+	return nil
+}
+
+// maySet reports whether a client may set the variable.
+func (a *allowList) maySet(name string) bool {
+	return a.env[name] || slices.ContainsFunc(a.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // resolve returns the path to run for argv[0]. A bare name stands for the entry

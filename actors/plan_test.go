@@ -2,6 +2,7 @@ package actors
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 // planner returns an engine that can plan and nothing else.
 func planner(t *testing.T, allowed ...string) *Engine {
 	t.Helper()
-	allow, err := newAllowList(allowed)
+	allow, err := newAllowList(allowed, []string{"LANG", "LC_*", "A"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +212,7 @@ func TestAllowListHoldsPrograms(t *testing.T) {
 		"/":              refused,
 		"":               refused,
 	} {
-		p, err := e.plan(&wire.ExecuteParams{Argv: []string{argv0, "-l", "/tmp"}, Env: map[string]string{"PATH": "/tmp"}})
+		p, err := e.plan(&wire.ExecuteParams{Argv: []string{argv0, "-l", "/tmp"}})
 		switch {
 		case want == refused:
 			if err == nil || err.Code != wire.CodeNotAllowed {
@@ -227,36 +228,89 @@ func TestAllowListHoldsPrograms(t *testing.T) {
 	}
 }
 
-// TestAllowListHoldsTheLoader: a library that a client preloads would run within an allowed program.
-// Other variables pass, and without an allow-list all do.
-func TestAllowListHoldsTheLoader(t *testing.T) {
+// TestAllowListHoldsTheEnvironment: variables make an allowed program run other code, so a client
+// sets those that the operator lists and no others. Without an allow-list it sets all.
+func TestAllowListHoldsTheEnvironment(t *testing.T) {
 	restricted, open := planner(t, "/bin/ls"), planner(t)
-	for name, refused := range map[string]bool{
-		"LD_PRELOAD":      true,
-		"LD_AUDIT":        true,
-		"LD_LIBRARY_PATH": true,
-		"LD_":             true,
-		"LD":              false,
-		"OLD_PRELOAD":     false,
-		"ld_preload":      false, // names are case-sensitive (environ(7)), so the loader ignores it
-		"LANG":            false,
+	for name, allowed := range map[string]bool{
+		"LANG": true, "LC_ALL": true, "LC_": true, "A": true,
+		// The dynamic loader and the C library.
+		"LD_PRELOAD": false, "LD_AUDIT": false, "LD_LIBRARY_PATH": false, "GCONV_PATH": false, "LOCPATH": false,
+		"GLIBC_TUNABLES": false, "MALLOC_CHECK_": false, "NLSPATH": false, "RESOLV_HOST_CONF": false,
+		// Shells, interpreters and programs that run others.
+		"BASH_ENV": false, "ENV": false, "IFS": false, "PS4": false, "SHELLOPTS": false, "BASH_FUNC_ls%%": false,
+		"PATH": false, "HOME": false, "SHELL": false, "PYTHONPATH": false, "PYTHONSTARTUP": false, "PERL5OPT": false,
+		"RUBYOPT": false, "NODE_OPTIONS": false, "JAVA_TOOL_OPTIONS": false, "GIT_SSH_COMMAND": false,
+		"GIT_CONFIG_COUNT": false, "PAGER": false, "LESSOPEN": false, "EDITOR": false, "TAR_OPTIONS": false,
+		"RSYNC_RSH": false, "MAKEFLAGS": false, "XDG_CONFIG_HOME": false, "TMPDIR": false, "http_proxy": false,
+		// What only resembles a listed one.
+		"a": false, "AB": false, " A": false, "A ": false, "LANGUAGE": false, "LC": false, "lc_ALL": false, "XLC_ALL": false,
+		"*": false, "LC*": false,
 	} {
-		params := &wire.ExecuteParams{Argv: []string{"/bin/ls"}, Env: map[string]string{"A": "1", name: "/tmp/x.so", "Z": "1"}}
+		params := &wire.ExecuteParams{Argv: []string{"/bin/ls"}, Env: map[string]string{"LC_TIME": "C", name: "/tmp/x"}}
 		p, err := restricted.plan(params)
 		switch {
-		case refused && (err == nil || err.Code != wire.CodeNotAllowed || !strings.Contains(err.Message, name)):
-			t.Errorf("with an allow-list, %s was not refused: %+v, %v", name, p, err)
-		case !refused && (err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x.so")):
-			t.Errorf("with an allow-list, %s was refused: %+v, %v", name, p, err)
+		case allowed && (err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x")):
+			t.Errorf("%s was refused: %+v, %v", name, p, err)
+		case !allowed && (err == nil || err.Code != wire.CodeNotAllowed ||
+			!strings.Contains(err.Message, strconv.Quote(name)) || !strings.Contains(err.Message, "--allow-env")):
+			t.Errorf("%s: %+v, %v, want a refusal that names the variable and the flag", name, p, err)
 		}
-		if p, err := open.plan(params); err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x.so") {
+		if p, err := open.plan(params); err != nil || !slices.Contains(p.spec.Env, name+"=/tmp/x") {
 			t.Errorf("without an allow-list, %s was refused: %+v, %v", name, p, err)
 		}
 	}
 	restricted.env = []string{"LD_LIBRARY_PATH=/opt/lib"} // --env, which the client cannot reach
 	p, err := restricted.plan(&wire.ExecuteParams{Argv: []string{"ls"}})
-	if err != nil || !slices.Contains(p.spec.Env, "LD_LIBRARY_PATH=/opt/lib") {
-		t.Errorf("the server's own variable is refused or gone: %+v, %v", p, err)
+	if err != nil || !slices.Equal(p.spec.Env, restricted.env) {
+		t.Errorf("the server's own variables became %+v, %v", p, err)
+	}
+}
+
+// TestAllowListLetsNoVariablePassByDefault: an operator who lists only programs has listed no
+// variable.
+func TestAllowListLetsNoVariablePassByDefault(t *testing.T) {
+	allow, err := newAllowList([]string{"/bin/ls"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{limits: DefaultLimits(), workdir: "/work", allow: allow}
+	for _, name := range []string{"LANG", "A", "", "*"} {
+		_, err := e.plan(&wire.ExecuteParams{Argv: []string{"ls"}, Env: map[string]string{name: ""}})
+		if err == nil || err.Code != wire.CodeNotAllowed {
+			t.Errorf("%q: %v, want it to be refused", name, err)
+		}
+	}
+}
+
+// TestAllowListRefusalsAreBounded: what is refused may be as long as a message, what is said about it
+// may not.
+func TestAllowListRefusalsAreBounded(t *testing.T) {
+	e, long := planner(t, "/bin/ls"), strings.Repeat("x", 1<<20)
+	for _, params := range []wire.ExecuteParams{
+		{Argv: []string{long}}, {Argv: []string{"ls"}, Env: map[string]string{long: ""}},
+	} {
+		_, err := e.plan(&params)
+		if err == nil || len(err.Message) > 1000 || !strings.Contains(err.Message, long[:100]) {
+			t.Errorf("%.300v", err)
+		}
+	}
+}
+
+// TestAllowListTakesVariables: an entry says which variables it means.
+func TestAllowListTakesVariables(t *testing.T) {
+	for entry, ok := range map[string]bool{
+		"LANG": true, "a": true, "_": true, "LC_*": true, "MY_APP_*": true, "npm_config_a": true, "A.B-C": true,
+		"": false, "*": false, "_*": false, "L*": false, "LC*": false, "*_A": false, "A_*_B": false, "A_**": false,
+		"A=b": false, "A B": false, " A": false, "A\n": false, "A\x00": false,
+		"LD_*": false, "LD_PRELOAD": false, "LD_LIBRARY_PATH": false, "LD_A_*": false,
+	} {
+		if err := CheckAllowEnv(entry); (err == nil) != ok {
+			t.Errorf("%q: %v", entry, err)
+		}
+		if _, err := newAllowList([]string{"/bin/ls"}, []string{"A", entry}); (err == nil) != ok {
+			t.Errorf("%q in a list: %v", entry, err)
+		}
 	}
 }
 
@@ -280,7 +334,7 @@ func TestAllowListRefusesShellStrings(t *testing.T) {
 // author thinks.
 func TestAllowListTakesAbsolutePaths(t *testing.T) {
 	for _, entry := range []string{"", "ls", "./ls", "bin/ls", "/", "//bin/ls", "/bin/", "/bin/../ls", "/bin/./ls"} {
-		if _, err := newAllowList([]string{"/bin/ls", entry}); err == nil {
+		if _, err := newAllowList([]string{"/bin/ls", entry}, nil); err == nil {
 			t.Errorf("%q was taken", entry)
 		}
 	}

@@ -15,7 +15,7 @@ const (
 	CodeInvalidParams    Code = -32602 // the params are wrong; the message says which and what is right
 	CodeInternal         Code = -32603 // a defect in troupe, unless Data says when to retry
 	CodeSessionLimit     Code = -32001 // no session is free; the connection closes with 1013
-	CodeNotAllowed       Code = -32002 // the command is not on the allow-list
+	CodeNotAllowed       Code = -32002 // the command is not on the allow-list, or env has what clients may not set
 	CodeNoProcess        Code = -32003 // no such execution, or it has ended
 	CodeStreamTimeout    Code = -32004 // the execution was silent for the stream timeout
 	CodeExecutionLimit   Code = -32005 // the session runs as many executions as it may

@@ -47,8 +47,8 @@ func TestPromise17LimitsAreTheServers(t *testing.T) {
 	}
 }
 
-// TestPromise17OnlyAllowedCommandsRun: with an allow-list no other program runs, whatever its name,
-// the working directory or PATH, no shell string, and no library of the client's.
+// TestPromise17OnlyAllowedCommandsRun: with an allow-list no other program runs, whatever its name
+// and the working directory, no shell string, and no code that a variable of the client's names.
 func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 	dir := t.TempDir()
 	ran := filepath.Join(dir, "ran")
@@ -56,7 +56,7 @@ func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 	allowed := filepath.Join(dir, "allowed", "tool")
 	evil := filepath.Join(dir, "evil")
 	for path, content := range map[string]string{
-		allowed:                      "#!/bin/sh\necho the tool: \"$@\"\n",
+		allowed:                      "#!/bin/sh\necho the tool: $GREETING \"$@\"\n",
 		filepath.Join(evil, "tool"):  script,
 		filepath.Join(evil, "other"): script,
 	} {
@@ -67,9 +67,10 @@ func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := launch(t, "--allow-command", allowed+",/bin/echo", "--env", "PATH="+evil+":/usr/bin:/bin")
+	s := launch(t, "--allow-command", allowed+",/bin/echo", "--env", "PATH="+evil+":/usr/bin:/bin",
+		"--allow-env", "GREETING,LC_*")
 	c, _ := session(t, s, "/ws")
-	env := map[string]string{"PATH": evil}
+	env := map[string]string{"GREETING": "hello", "LC_ALL": "C"}
 	for _, params := range []wire.ExecuteParams{
 		{Command: "touch " + ran},
 		{Command: allowed},
@@ -92,16 +93,17 @@ func TestPromise17OnlyAllowedCommandsRun(t *testing.T) {
 			t.Errorf("%q %q: %v, want it to be refused", params.Command, params.Argv, err)
 		}
 	}
-	for _, name := range []string{"LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"} {
-		params := wire.ExecuteParams{Argv: []string{"echo"}, Env: map[string]string{name: filepath.Join(evil, "other")}}
-		if err := c.call(wire.MethodExecute, params, nil); err == nil || err.Code != wire.CodeNotAllowed {
+	for _, name := range []string{"LD_PRELOAD", "LD_LIBRARY_PATH", "GCONV_PATH", "ENV", "BASH_ENV", "PATH", "GREETINGS"} {
+		params := wire.ExecuteParams{Argv: []string{"tool"}, Env: map[string]string{name: filepath.Join(evil, "other")}}
+		err := c.call(wire.MethodExecute, params, nil)
+		if err == nil || err.Code != wire.CodeNotAllowed || !strings.Contains(err.Message, name) {
 			t.Errorf("%s of the client: %v, want it to be refused", name, err)
 		}
 	}
 	for want, argv := range map[string][]string{
-		"the tool: a b\n": {"tool", "a", "b"},
-		"the tool: c\n":   {allowed, "c"},
-		"$(touch x) d\n":  {"echo", "$(touch x)", "d"},
+		"the tool: hello a b\n": {"tool", "a", "b"},
+		"the tool: hello c\n":   {allowed, "c"},
+		"$(touch x) d\n":        {"echo", "$(touch x)", "d"},
 	} {
 		r := c.run(wire.ExecuteParams{Argv: argv, Env: env, Cwd: evil})
 		if got := r.text(wire.Stdout); got != want || r.done.ExitCode != 0 {

@@ -238,6 +238,7 @@ func (s *server) openEngine() (err error) {
 		Workdir:       s.workdir,
 		Env:           s.c.commandEnv(s.workdir),
 		AllowCommands: s.c.allowCommands,
+		AllowEnv:      s.c.allowEnv,
 		Logger:        s.log,
 		Registerer:    s.registry,
 		Tracer:        s.tracer,

@@ -26,6 +26,7 @@ type config struct {
 	auth          string
 	tokenFile     string
 	allowCommands []string
+	allowEnv      []string
 	auditArgv     string
 
 	// Commands.
@@ -179,7 +180,10 @@ func (c *config) accessFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
 		"absolute path of a program that clients may run; "+
-			"once one is named, every other program and every shell string is refused")
+			"once one is named, every other program, every shell string and every variable is refused")
+	fs.Var(settings.List(&c.allowEnv, "NAME,...", ","), "allow-env",
+		"with --allow-command, a variable that clients may set, or the beginning of several: LC_*; "+
+			"to many programs variables are code (BASH_ENV, PYTHONPATH, GIT_SSH_COMMAND)")
 	fs.Var(settings.Choice(&c.auditArgv, argvFull, argvDigest), "audit-argv",
 		"how the audit log records a command: its arguments, or their SHA-256")
 }

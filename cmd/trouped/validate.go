@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/troupe-dev/troupe/actors"
 )
 
 // validate reports every setting that cannot work and every contradictory combination of settings.
@@ -79,6 +81,14 @@ func (c *config) validateAccess() error {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 			errs = append(errs, fmt.Errorf("--allow-command must be an absolute path without . or .., got %q", path))
 		}
+	}
+	for _, entry := range c.allowEnv {
+		if err := actors.CheckAllowEnv(entry); err != nil {
+			errs = append(errs, fmt.Errorf("--allow-env %w", err))
+		}
+	}
+	if len(c.allowEnv) > 0 && len(c.allowCommands) == 0 {
+		errs = append(errs, errors.New("--allow-env has no effect without --allow-command: clients may set every variable"))
 	}
 	return errors.Join(errs...)
 }

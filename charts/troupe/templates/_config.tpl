@@ -18,6 +18,9 @@ audit-argv: {{ $v.commands.auditArgv }}
 {{- with $v.commands.allow }}
 allow-command: {{ toJson . }}
 {{- end }}
+{{- with $v.commands.allowEnv }}
+allow-env: {{ toJson . }}
+{{- end }}
 runner: {{ include "troupe.runnerSocket" . }}
 workdir: /workspace
 {{- with $v.commands.env }}

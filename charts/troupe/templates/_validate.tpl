@@ -78,6 +78,14 @@
     {{- $wrong = append $wrong (printf "commands.allow: %s must be written without . and .., as %s" . (clean .)) -}}
   {{- end -}}
 {{- end -}}
+{{- range $v.commands.allowEnv -}}
+  {{- if hasPrefix "LD_" . -}}
+    {{- $wrong = append $wrong (printf "commands.allowEnv: with %s clients could run code of their own within every allowed program; commands.env sets it for all" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and $v.commands.allowEnv (not $v.commands.allow) -}}
+  {{- $wrong = append $wrong "commands.allowEnv has no effect without commands.allow: clients may set every variable" -}}
+{{- end -}}
 {{- if and $v.runner.workspace.volumeSource (hasKey $v.runner.workspace.volumeSource "emptyDir") -}}
   {{- $wrong = append $wrong "runner.workspace.volumeSource is for other volumes than an emptyDir: that one is made from runner.workspace.sizeLimit" -}}
 {{- end -}}
