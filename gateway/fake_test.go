@@ -135,7 +135,7 @@ func startBehind(t testing.TB, change func(*Config), wrap func(net.Listener) net
 	f := &fixture{gateway: g, server: httptest.NewUnstartedServer(g.Handler())}
 	f.engine, _ = cfg.Engine.(*fakeEngine)
 	f.server.Config = NewHTTPServer(g.Handler(), nil)
-	f.server.Listener = wrap(f.server.Listener)
+	f.server.Listener = Limit(wrap(f.server.Listener), ListenerConfig{})
 	f.server.Start()
 	f.url = "ws" + strings.TrimPrefix(f.server.URL, "http")
 	t.Cleanup(func() {

@@ -33,6 +33,10 @@ const disconnectTimeout = 500 * time.Millisecond
 // trouped exits. The runner then kills the remaining processes.
 const closeTimeout = 20 * time.Second
 
+// maxScrapes is how many requests for /metrics are answered at a time, since each answer is built in
+// memory. Others get 503.
+const maxScrapes = 4
+
 // serve runs the server until a signal stops it.
 func serve(c *config) error {
 	signals := catchSignals() // first, because an uncaught signal would leave processes behind
@@ -274,22 +278,25 @@ func (s *server) serveAdmin() error {
 	if s.admin == nil {
 		return nil
 	}
-	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry})
+	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
+		Registry: s.registry, MaxRequestsInFlight: maxScrapes,
+	})
 	s.serve(
 		"admin",
 		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready, Pprof: s.c.pprof}),
-		s.admin,
+		s.admin, gateway.MaxAdminConnections,
 	)
 	return nil
 }
 
 func (s *server) serveClients() error {
-	s.serve("client", s.gateway.Handler(), s.listener)
+	s.serve("client", s.gateway.Handler(), s.listener, gateway.MaxHTTPConnections)
 	return nil
 }
 
 // serve serves h on l until close.
-func (s *server) serve(what string, h http.Handler, l net.Listener) {
+func (s *server) serve(what string, h http.Handler, l net.Listener, connections int) {
+	l = gateway.Limit(l, gateway.ListenerConfig{Name: what, Max: connections, Registerer: s.registry})
 	srv := gateway.NewHTTPServer(h, s.log)
 	s.onClose(what+" listener", srv.Close)
 	go func() {
