@@ -423,26 +423,3 @@ func TestTooManyConnections(t *testing.T) {
 		}
 	}
 }
-
-// TestClientThatSpokeWithItsHandshakeIsHeardAfterwards: what it sends later counts as a sign of life
-// too, although net/http had read the beginning.
-func TestClientThatSpokeWithItsHandshakeIsHeardAfterwards(t *testing.T) {
-	const interval = 100 * time.Millisecond
-	f := start(t, func(c *Config) { c.PingInterval = interval })
-	const pong = `{"jsonrpc":"2.0","method":"pong"}`
-	frame := append([]byte{0x81, 0x80 | byte(len(pong)), 0, 0, 0, 0}, pong...) // masked with zeros
-	ws := openTo(t, f.server.Listener.Addr().String(), "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n"+
-		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+string(frame))
-	engine := f.accepted(t)
-	for range 12 {
-		time.Sleep(interval / 2)
-		if _, err := ws.Write(frame); err != nil {
-			t.Fatal(err)
-		}
-	}
-	select {
-	case end := <-engine.ended:
-		t.Errorf("ended by %s", end.cause)
-	default:
-	}
-}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bufio"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -26,7 +25,6 @@ type netConn struct {
 	net.Conn
 	metrics *metrics
 	timeout time.Duration // of a write
-	early   []byte        // came with the handshake and was not read yet
 
 	heard   atomic.Int64 // when the client last sent bytes, in nanoseconds of clock
 	writing atomic.Bool
@@ -45,14 +43,8 @@ var clockStart = time.Now()
 
 func clock() int64 { return int64(time.Since(clockStart)) }
 
-func (s *netConn) Read(p []byte) (n int, err error) {
-	if len(s.early) > 0 {
-		n = copy(p, s.early)
-		s.early = s.early[n:]
-	} else {
-		s.early = nil
-		n, err = s.Conn.Read(p)
-	}
+func (s *netConn) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
 	if n > 0 {
 		s.heard.Store(clock())
 		s.metrics.bytesReceived.Add(float64(n))
@@ -159,19 +151,14 @@ func (h hijackInto) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	h.conn.Conn = raw
 	h.conn.heard.Store(clock())
+	reader := bufio.NewReaderSize(h.conn, readBuffer)
 	if n := brw.Reader.Buffered(); n > 0 {
-		// The client sent it behind its handshake. net/http's reader itself would bypass netConn.Read.
-		h.conn.early = make([]byte, n)
-		if _, err := io.ReadFull(brw.Reader, h.conn.early); err != nil {
-			_ = raw.Close()
-			return nil, nil, err
-		}
+		reader = brw.Reader // it holds what the client sent behind its handshake; the library rebinds it
 	}
 	// net/http has left the handshake's answer in its own writer.
 	if err := brw.Writer.Flush(); err != nil {
 		_ = raw.Close() // the error of the write is the one to report
 		return nil, nil, err
 	}
-	reader := bufio.NewReaderSize(h.conn, readBuffer)
 	return h.conn, bufio.NewReadWriter(reader, bufio.NewWriterSize(h.conn, writeBuffer)), nil
 }
