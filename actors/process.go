@@ -281,7 +281,6 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 		p.decide(reason)
 		p.x.trace.canceling(reason, p.endedAt)
 	}
-	stands := p.state == wire.StatePaused || len(p.pauses) > 0
 	switch {
 	case force || p.state == wire.StateStarting:
 		p.moved(killBegun)
@@ -290,9 +289,6 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 		p.killSurvivors()
 	case p.moved(cancelBegun):
 		p.x.tree.Terminate()
-		if stands {
-			p.x.tree.Resume() // a stopped process does not see SIGTERM
-		}
 		p.arm(p.engine.limits.CancelGrace, graceOver{})
 	default:
 		return

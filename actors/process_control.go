@@ -2,6 +2,7 @@ package actors
 
 import (
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -14,11 +15,12 @@ import (
 //
 //	            starting       running   paused    canceling  exiting   kept
 //	PAUSE       when running   pause     ok        refused    refused   refused
-//	RESUME      forget PAUSE   ok        resume    refused    refused   refused
+//	RESUME      forget PAUSE   continue  resume    refused    refused   refused
 //	CANCEL      kill           cancel    cancel    ok         sweep     cancel
 //
 // "ok" is answered like the request that made it so, and changes nothing.
-// PAUSE is answered when the tree stands still.
+// PAUSE is answered when the tree stands still. RESUME of a tree that was not paused continues what
+// stopped by itself, with SIGSTOP or as a background job that touched the terminal.
 func (p *process) control(ctx actor.Context, msg controlExecution) {
 	switch msg.typ {
 	case wire.ControlPause:
@@ -84,10 +86,10 @@ func (p *process) resume(ctx actor.Context, msg controlExecution) {
 		p.silenceCheck(ctx)
 		p.deadlineCheck(ctx)
 	case wire.StateStarting, wire.StateRunning:
+		if p.state == wire.StateRunning {
+			p.x.tree.Resume()
+		}
 		if len(p.pauses) > 0 {
-			if p.state == wire.StateRunning {
-				p.x.tree.Resume()
-			}
 			for _, waiting := range p.pauses {
 				p.answer(ctx, waiting, "paused") // and resumed at once
 			}
@@ -143,8 +145,22 @@ func (p *process) signal(ctx actor.Context, msg signalExecution) {
 		return
 	default:
 		p.x.tree.Signal(sig)
+		if endsProcess(sig) && p.state == wire.StateRunning && len(p.pauses) == 0 {
+			p.x.tree.Resume()
+		}
 	}
 	ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
+}
+
+// endsProcess reports whether sig asks a program to end. A process that has stopped by itself does
+// not see such a signal before it is continued; shells continue their stopped jobs for it too. What
+// a PAUSE has stopped stays so until RESUME.
+func endsProcess(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT:
+		return true
+	}
+	return false
 }
 
 // silenceCheck ends an execution that has been silent for the stream timeout of

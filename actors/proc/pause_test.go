@@ -4,11 +4,9 @@ package proc
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,16 +21,6 @@ func tree(t *testing.T, c *command) []proctree.Stat {
 		t.Fatal("the command is gone")
 	}
 	return below(leader.PPID)
-}
-
-// pending reports whether a signal waits for a process.
-func pending(pid int, sig syscall.Signal) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return false
-	}
-	mask, err := strconv.ParseUint(line(string(b), "ShdPnd:\t"), 16, 64)
-	return err == nil && mask&(1<<(sig-1)) != 0
 }
 
 // cpu returns the CPU time of the living processes with the marker, in ticks.
@@ -88,23 +76,68 @@ func TestKillWhilePaused(t *testing.T) {
 	c.waitDead()
 }
 
-func TestTerminateWhilePausedActsOnResume(t *testing.T) {
-	r := open(t)
-	c := run(t, r, `trap 'echo term; exit 3' TERM; echo ready; while :; do sleep 0.02; done`)
+func countStopped(t *testing.T, c *command) (n int) {
+	for _, s := range tree(t, c) {
+		if s.Stopped() {
+			n++
+		}
+	}
+	return n
+}
+
+// SIGTERM reaches processes that cannot act on it because they are stopped, whoever stopped them.
+func TestTerminateReachesStoppedProcesses(t *testing.T) {
+	const trap = `trap "echo term; exit 3" TERM; echo ready; `
+	const wait = `while :; do sleep 0.02; done`
+	for name, tc := range map[string]struct {
+		script  string
+		stopped int // by themselves
+		pause   bool
+		traps   int
+	}{
+		"paused":    {script: trap + wait, pause: true, traps: 1},
+		"by itself": {script: trap + `kill -STOP $$; ` + wait, stopped: 1, traps: 1},
+		"a background job at the terminal": { // the kernel stops no job whose shell is gone
+			script:  `set -m; trap : TERM; bash -c '` + trap + `kill -TTIN $$; ` + wait + `' & ` + wait,
+			stopped: 1, traps: 1,
+		},
+		"a child of another session": {
+			script:  `setsid bash -c '` + trap + `kill -STOP $$; ` + wait + `' & wait`,
+			stopped: 1, traps: 1,
+		},
+		"paused with a stopped child": {
+			script:  `bash -c '` + trap + `kill -STOP $$; ` + wait + `' & ` + trap + wait,
+			stopped: 1, pause: true, traps: 2,
+		},
+		"a stopped parent of a child": {
+			script:  `bash -c '` + trap + wait + `' & ` + trap + `kill -STOP $$; ` + wait,
+			stopped: 1, traps: 2,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := run(t, open(t), tc.script)
+			eventually(t, "every trap", func() bool { return strings.Count(c.stdout(), "ready") == tc.traps })
+			eventually(t, "stopped processes", func() bool { return countStopped(t, c) == tc.stopped })
+			if tc.pause {
+				c.tree.Pause()
+				waitEvent[Paused](c)
+			}
+			c.tree.Terminate()
+			eventually(t, "every trap to run", func() bool { return strings.Count(c.stdout(), "term") == tc.traps })
+			c.tree.Kill()
+			c.waitDead()
+		})
+	}
+}
+
+// Resume continues a tree that no Pause has stopped.
+func TestResumeContinuesWhatStoppedItself(t *testing.T) {
+	c := run(t, open(t), `(echo ready; kill -STOP $BASHPID; echo child) & kill -STOP $$; wait; echo on`)
 	c.waitOutput("ready")
-	c.tree.Pause()
-	waitEvent[Paused](c)
-	c.tree.Terminate()
-	leader := waitEvent[Started](c).PID
-	eventually(t, "a pending SIGTERM", func() bool { return pending(leader, syscall.SIGTERM) })
-	if strings.Contains(c.stdout(), "term") {
-		t.Error("ran while paused")
-	}
+	eventually(t, "two stopped processes", func() bool { return countStopped(t, c) == 2 })
 	c.tree.Resume()
-	if e := waitEvent[Exited](c); e.Code != 3 {
-		t.Errorf("%+v", e)
-	}
-	c.tree.Sweep()
+	c.waitOutput("child")
+	c.waitOutput("on")
 	c.waitDead()
 }
 

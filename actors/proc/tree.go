@@ -240,8 +240,8 @@ func (t *Tree) Signal(sig syscall.Signal) {
 	}
 }
 
-// Terminate sends SIGTERM once to every process of the tree. Stopped processes act on it when they
-// are resumed.
+// Terminate sends SIGTERM once to every process of the tree and then continues those that are
+// stopped, so that they act on it.
 func (t *Tree) Terminate() { t.control(frame.New(frame.KindTerminate).Done()) }
 
 // Pause stops every process of the tree. Paused follows.

@@ -38,7 +38,8 @@ func (p *initProcess) signal(x *execution, sig unix.Signal) {
 const maxTermPasses = 10
 
 // terminate sends SIGTERM to the whole tree, once to each process: a second one makes some programs
-// abandon their clean shutdown.
+// abandon their clean shutdown. Then it continues the tree, because a stopped process acts on SIGTERM
+// only once it runs again (signal(7)), whether a PAUSE stopped it or it stopped itself.
 func (p *initProcess) terminate(x *execution) {
 	until := proctree.BootTicks()
 	done := make(map[proctree.ProcID]bool)
@@ -50,9 +51,12 @@ func (p *initProcess) terminate(x *execution) {
 		}
 		p.mu.Unlock()
 		if sent == 0 {
-			return
+			break
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.proceed(x)
 }
 
 // pauseTimeout bounds the wait for processes to stop. A process in an uninterruptible wait stops
@@ -94,12 +98,19 @@ func (p *initProcess) pause(x *execution) {
 func (p *initProcess) resume(x *execution) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.proceed(x) { // otherwise Dead was the last event of the tree
+		p.send(frame.New(frame.KindResumed).Done())
+	}
+}
+
+// proceed lets every process of the tree run, and reports whether it lives. Called with mu held.
+func (p *initProcess) proceed(x *execution) bool {
 	if x.isDead() {
-		return // Dead is the last event of a tree
+		return false
 	}
 	p.cgroup.freeze(false)
 	p.walk.ContinuePass()
-	p.send(frame.New(frame.KindResumed).Done())
+	return true
 }
 
 // sweep kills the survivors of the command. A request that arrives before the command has exited
