@@ -18,8 +18,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/troupe-dev/troupe/cmd/troupe-load/attack"
 )
 
 // measurement is one block of the report.
@@ -38,6 +39,7 @@ var measurements = []measurement{
 	{"peers", measurePeers},
 	{"start", measureStart},
 	{"websocketd", measureWebsocketd},
+	{"hostile", measureHostile},
 }
 
 // env holds what the measurements share.
@@ -46,6 +48,10 @@ type env struct {
 	runner  string
 	troupe  string
 	quick   bool
+
+	// Only for hostile.
+	attack   string // regular expression; empty: all attacks
+	profiles string // directory; empty: none are saved
 }
 
 // newEnv finds the binaries in a directory.
@@ -80,6 +86,8 @@ func command(args []string) error {
 		return bareServer()
 	case len(args) > 1 && args[0] == delayedLinkArg:
 		return delayedLink(args[1:])
+	case len(args) > 0 && args[0] == attack.Arg:
+		return attack.Main(args[1:])
 	}
 	var names []string
 	for _, m := range measurements {
@@ -88,20 +96,27 @@ func command(args []string) error {
 	bin := flag.String("bin", "bin", "directory with trouped, troupe and troupe-runner")
 	only := flag.String("only", "", "regular expression: run only measurements that match ("+strings.Join(names, ", ")+")")
 	quick := flag.Bool("quick", false, "run fewer rounds, to check that everything works; do not quote the figures")
+	names = nil
+	for _, a := range attack.Attacks {
+		names = append(names, a.Name)
+	}
+	attacks := flag.String("attack", "", "regular expression: of hostile, run only attacks that match as a whole ("+strings.Join(names, ", ")+")")
+	profiles := flag.String("profiles", "", "directory for profiles of the server that hostile attacks, saved every 5 s")
 	flag.Parse()
-	return run(*bin, *only, *quick)
+	e, err := newEnv(*bin, *quick)
+	if err != nil {
+		return err
+	}
+	e.attack, e.profiles = *attacks, *profiles
+	return run(e, *only)
 }
 
-func run(bin, only string, quick bool) error {
+func run(e *env, only string) error {
 	match, err := regexp.Compile(only)
 	if err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
-	e, err := newEnv(bin, quick)
-	if err != nil {
-		return err
-	}
-	raiseFileLimit()
+	attack.RaiseFileLimit() // ten thousand sockets here, and more in the troupeds and attackers it starts
 	var failed []error
 	for _, m := range measurements {
 		if !match.MatchString(m.name) {
@@ -115,15 +130,6 @@ func run(bin, only string, quick bool) error {
 		cancel()
 	}
 	return errors.Join(failed...)
-}
-
-// raiseFileLimit lets this process and the trouped it starts hold ten thousand sockets.
-func raiseFileLimit() {
-	var l syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil && l.Cur < l.Max {
-		l.Cur = l.Max
-		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
-	}
 }
 
 // report prints one figure beside its target. An empty target is a baseline.

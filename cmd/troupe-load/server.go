@@ -29,6 +29,11 @@ type server struct {
 
 // start starts trouped on free ports and waits until it is ready.
 func (e *env) start(args ...string) (*server, error) {
+	return e.startWith(func(*exec.Cmd) {}, append([]string{"--runner-binary", e.runner}, args...)...)
+}
+
+// startWith is start for a command line that prepare may change. It names no runner.
+func (e *env) startWith(prepare func(*exec.Cmd), args ...string) (*server, error) {
 	dir, err := os.MkdirTemp("", "troupe-load-")
 	if err != nil {
 		return nil, err
@@ -36,8 +41,9 @@ func (e *env) start(args ...string) (*server, error) {
 	s := &server{dir: dir}
 	s.cmd = exec.Command(e.trouped, append([]string{
 		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
-		"--data-dir", dir + "/data", "--workdir", dir, "--runner-binary", e.runner,
+		"--data-dir", dir + "/data", "--workdir", dir,
 	}, args...)...)
+	prepare(s.cmd)
 	// This is a file, because reading a pipe would take time from the server being measured.
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
