@@ -125,7 +125,7 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, e
 	case errors.Is(cause, errHangup):
 		return &exitError{exitHangup, nil}
 	case cause != nil:
-		return &exitError{exitCanceled, fmt.Errorf("detached; the command keeps running: troupe attach %s", r.ID)}
+		return &exitError{signalCode(cause), fmt.Errorf("detached; the command keeps running: troupe attach %s", r.ID)}
 	}
 	return err
 }

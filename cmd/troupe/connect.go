@@ -45,6 +45,13 @@ func (a *app) options() (troupe.Options, error) {
 
 // notice reports changes of the connection: one line for each loss and each resumption.
 func (a *app) notice(n troupe.Notice) {
+	switch n.Kind {
+	case troupe.NoticeLost:
+		now := time.Now()
+		a.lost.CompareAndSwap(nil, &now)
+	case troupe.NoticeResumed:
+		a.lost.Store(nil)
+	}
 	if a.settings.quiet || a.over.Load() {
 		return
 	}

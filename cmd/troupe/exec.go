@@ -30,7 +30,10 @@ cancelled and troupe says so.
 
 Ctrl-C and SIGTERM cancel the command (SIGTERM to all its processes, SIGKILL
 after the server's grace). A second one kills it at once, a third leaves
-without waiting. SIGHUP leaves the command running: see troupe attach.
+without waiting. While the connection is lost, the second one leaves. Ctrl-\ is
+passed on: the command gets SIGQUIT. SIGHUP leaves the command running: see
+troupe attach. Signals that were ignored when troupe started, as by nohup or in
+the background of a script, stay ignored.
 
 Where the variable TRACEPARENT holds a W3C trace context, the execution becomes a
 part of that trace.
@@ -215,7 +218,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 		r.Session = c.Detach()
 		_ = st.save(r)
 		return &exitError{
-			exitCanceled,
+			signalCode(cause),
 			fmt.Errorf("detached; the command may still be running; to end it: troupe cancel --end %s", r.ID),
 		}
 	}

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
+	"time"
 )
 
 func main() {
@@ -19,18 +18,6 @@ func main() {
 	os.Exit(a.run(os.Args[1:]))
 }
 
-// catchSignals returns a channel of the signals that cancel a command or detach from it. Only
-// subcommands that follow a command call it, because it starts a thread, which takes a twentieth of
-// the time of troupe version.
-func catchSignals() <-chan os.Signal {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	// A reader that goes away (`troupe exec … | head`) must cancel the command,
-	// not kill troupe and leave it running.
-	signal.Ignore(syscall.SIGPIPE)
-	return signals
-}
-
 // app is one run of the program, with everything that it uses of its environment.
 type app struct {
 	stdin      io.Reader
@@ -40,7 +27,8 @@ type app struct {
 	signals    func() <-chan os.Signal
 
 	settings clientSettings
-	over     atomic.Bool // everything followed has ended, so changes of the connection are not reported
+	over     atomic.Bool               // everything followed has ended, so changes of the connection are not reported
+	lost     atomic.Pointer[time.Time] // when the connection was lost; nil while there is one
 }
 
 // run executes a command line and returns the exit code.
@@ -57,6 +45,9 @@ func (a *app) run(args []string) int {
 	}
 	return code
 }
+
+// disconnected reports whether the connection is lost and was not resumed yet.
+func (a *app) disconnected() bool { return a.lost.Load() != nil }
 
 // notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {

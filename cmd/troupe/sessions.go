@@ -53,6 +53,8 @@ window.`,
 }
 
 func (a *app) sessions(ctx context.Context, asJSON bool) error {
+	ctx, stop := a.interruptible(ctx)
+	defer stop()
 	st, err := a.store()
 	if err != nil {
 		return err
@@ -64,6 +66,9 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 	var rows []seen
 	for _, r := range records {
 		found, gone := a.look(ctx, r)
+		if ctx.Err() != nil {
+			return orInterrupted(ctx, ctx.Err())
+		}
 		rows = append(rows, found...)
 		if gone {
 			st.remove(r.ID)
@@ -149,7 +154,9 @@ end. With --end the session ends immediately, and everything in it with it.`,
 		Args:              rangeArgs(1, 2),
 		ValidArgsFunction: a.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.cancel(cmd.Context(), args, resumeToken, end)
+			ctx, stop := a.interruptible(cmd.Context())
+			defer stop()
+			return orInterrupted(ctx, a.cancel(ctx, args, resumeToken, end))
 		},
 	}
 	fs := cmd.Flags()
