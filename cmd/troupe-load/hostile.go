@@ -238,14 +238,15 @@ func hostOf(url string) string {
 }
 
 // startOne starts one attack. Its process gives way to the server and the honest clients, so that
-// they do not wait for the CPU because the attackers have it.
+// these do not wait for the CPU because the attackers have it.
 func (u *attackers) startOne(self string, spec attack.Spec) error {
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
 	p := &attackProcess{name: spec.Name}
-	p.cmd = exec.Command("nice", "-n", "19", self, attack.Arg, string(text))
+	argv := u.v.attackersIn.command("nice", "-n", "19", self, attack.Arg, string(text))
+	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, os.Stderr
 	stdin, err := p.cmd.StdinPipe()

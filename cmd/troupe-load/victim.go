@@ -23,10 +23,16 @@ import (
 // What the chart sets for a pod, see server.resources and runner.resources in its values.yaml. Its
 // other settings are trouped's defaults, or do not matter here.
 const (
-	chartMemory       = 256 << 20
-	chartGoMemory     = chartMemory * 9 / 10
-	chartShares       = 102 // 100m
-	chartRunnerShares = 256 // 250m
+	chartMemory   = 256 << 20
+	chartGoMemory = chartMemory * 9 / 10
+)
+
+// CPU weights, 1024 for what is in no cgroup. The server and the runner are to each other as the
+// chart's CPU requests. Attackers get the rest, and a tenth of the CPUs if there is none.
+const (
+	serverShares   = 1024
+	runnerShares   = 2560
+	attackerShares = 512
 )
 
 // tokensEach is the number of subjects that each attack has.
@@ -36,11 +42,13 @@ const tokensEach = 8
 // and their commands are in another container.
 type victim struct {
 	*server
-	group    *cgroup
-	unbound  error // why there is no memory limit; nil: there is one
-	runner   *exec.Cmd
-	runnerIn *cgroup
-	peer     attack.Peer
+	runner *exec.Cmd
+	peer   attack.Peer
+
+	group       *cgroup // of trouped
+	unbound     error   // why it has no memory limit; nil: it has one
+	runnerIn    *cgroup
+	attackersIn *cgroup
 
 	dead  chan struct{} // closed when trouped has ended
 	state *os.ProcessState
@@ -71,8 +79,10 @@ func (e *env) startVictim(ctx context.Context, names []string, args ...string) (
 	if err := os.WriteFile(tokens, []byte(lines.String()), 0o600); err != nil {
 		return nil, err
 	}
-	v.group, v.unbound = newCgroup("server", chartMemory, chartShares)
-	v.runnerIn, _ = newCgroup("runner", 0, chartRunnerShares) // only so that commands have their share of the CPU
+	v.group, v.unbound = newCgroup("server", chartMemory, serverShares)
+	// Without these, commands and attackers only have another share of the CPUs.
+	v.runnerIn, _ = newCgroup("runner", 0, runnerShares)
+	v.attackersIn, _ = newCgroup("attackers", 0, attackerShares)
 	socket := filepath.Join(dir, "runner.sock")
 	args = append([]string{
 		"--runner", socket, "--auth", "token", "--token-file", tokens, "--pprof", "--pod", "pod-0",
@@ -220,7 +230,7 @@ func (v *victim) stop() {
 		_ = v.runner.Wait()
 		late.Stop()
 	}
-	for _, g := range []*cgroup{v.group, v.runnerIn} {
+	for _, g := range []*cgroup{v.group, v.runnerIn, v.attackersIn} {
 		if g != nil {
 			_ = g.remove() // a process that does not end has been reported
 		}

@@ -134,16 +134,16 @@ func (a *attacker) scaled(n int) int { return max(1, int(float64(n)*a.spec.Scale
 // token returns the token of the next subject.
 func (a *attacker) token() string { return a.spec.Tokens[a.next.Add(1)%uint64(len(a.spec.Tokens))] }
 
-// ramp is the share of the attack's period in which all its sockets are opened. It also limits how
-// fast they are opened again: an attacker that only makes the kernel complete handshakes measures
-// the kernel.
-const ramp = 0.2
+// ramp is how long an attack takes to open all its connections, unless there are few. It also limits
+// how fast they are opened again: an attacker that only makes the kernel complete handshakes
+// measures the kernel.
+const ramp = 12 * time.Second
 
 // keep holds n connections to addr until ctx ends, and hands each to use. When use returns, or the
 // server refuses, the connection is made again.
 func (a *attacker) keep(ctx context.Context, addr string, n int, use func(*conn) error) {
 	turns := make(chan struct{})
-	a.wg.Go(func() { giveTurns(ctx, turns, a.spec.Period.Seconds()*ramp/float64(n)) })
+	a.wg.Go(func() { giveTurns(ctx, turns, min(50*time.Millisecond, ramp/time.Duration(n))) })
 	for range n {
 		a.wg.Go(func() {
 			for {
@@ -160,9 +160,9 @@ func (a *attacker) keep(ctx context.Context, addr string, n int, use func(*conn)
 	}
 }
 
-// giveTurns gives one turn each so many seconds. It gives those that nobody took later only within
-// the same tick, so that a server that closes everything at once is not met by a burst.
-func giveTurns(ctx context.Context, turns chan<- struct{}, seconds float64) {
+// giveTurns gives a turn each so often. Turns that nobody took are lost, so that a server that closes
+// everything at once is not met by a burst.
+func giveTurns(ctx context.Context, turns chan<- struct{}, each time.Duration) {
 	const tick = 10 * time.Millisecond
 	ticks := time.NewTicker(tick)
 	defer ticks.Stop()
@@ -173,7 +173,7 @@ func giveTurns(ctx context.Context, turns chan<- struct{}, seconds float64) {
 			return
 		case <-ticks.C:
 		}
-		for due = min(due, 1) + tick.Seconds()/seconds; due >= 1; due-- {
+		for due = min(due, 1) + float64(tick)/float64(each); due >= 1; due-- {
 			select {
 			case turns <- struct{}{}:
 			default:
