@@ -64,10 +64,10 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	sig := a.watchSignals(cancel) // not forwarded: an interrupt detaches
 	defer sig.stop()
 
-	c, err := a.attachTo(ctx, r, followed(f, r, args))
+	c, err := a.attachTo(ctx, r, followed(f, r, args), true)
 	if err != nil {
-		if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost) {
-			st.remove(r.ID)
+		if r.forgettable(err) {
+			st.remove(r)
 		}
 		return orInterrupted(ctx, err)
 	}
@@ -93,7 +93,7 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 }
 
 // followed returns the offsets to continue from. If args name an execution, it follows only that.
-func followed(f *attachFlags, r record, args []string) map[string]int64 {
+func followed(f *attachFlags, r *record, args []string) map[string]int64 {
 	offsets := maps.Clone(r.Offsets)
 	if len(args) == 2 {
 		offsets = map[string]int64{args[1]: offsets[args[1]]}
@@ -110,9 +110,11 @@ func followed(f *attachFlags, r record, args []string) map[string]int64 {
 }
 
 // leave detaches from the session and remembers how far its output was read.
-func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, err error) error {
-	if c.Err() != nil {
-		st.remove(r.ID)
+func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record, err error) error {
+	if end := c.Err(); end != nil {
+		if r.ended(end) {
+			st.remove(r)
+		}
 		return explain(r.URL, err)
 	}
 	r.Session = c.Detach()
@@ -131,16 +133,18 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st store, r record, e
 }
 
 // endAttach closes the session if nothing runs in it any more, and detaches from it otherwise.
-func (a *app) endAttach(ctx context.Context, c *troupe.Client, st store, r record, result error) error {
+func (a *app) endAttach(ctx context.Context, c *troupe.Client, st *store, r *record, result error) error {
 	status, err := c.Status(ctx)
 	if err == nil && !busy(status) {
 		if c.Close() == nil {
-			st.remove(r.ID)
+			st.remove(r)
 		}
 		return result
 	}
-	if c.Err() != nil { // the session ended meanwhile, for example because the server drained
-		st.remove(r.ID)
+	if end := c.Err(); end != nil { // the session ended meanwhile, for example because the server drained
+		if r.ended(end) {
+			st.remove(r)
+		}
 		return result
 	}
 	r.Session = c.Detach()
@@ -176,11 +180,10 @@ func (a *app) completeSessions(cmd *cobra.Command, args []string, _ string) ([]c
 	if len(args) > 0 || a.settings.load(cmd) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	st, err := a.store()
+	records, _, err := a.store().list()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	records, _ := st.list()
 	var ids []cobra.Completion
 	for _, r := range records {
 		ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Command))

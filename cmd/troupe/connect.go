@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -16,32 +13,6 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
-
-// options returns the client's options, made from the settings.
-func (a *app) options() (troupe.Options, error) {
-	opt := troupe.Options{Token: a.settings.token, DialRetry: a.settings.wait, OnNotice: a.notice}
-	if file := a.settings.tokenFile; file != "" && a.settings.token == "" {
-		if _, err := os.Stat(file); err != nil {
-			return opt, fmt.Errorf("token file: %w", err)
-		}
-		opt.TokenFunc = func() (string, error) {
-			b, err := os.ReadFile(file)
-			return strings.TrimSpace(string(b)), err
-		}
-	}
-	if file := a.settings.caFile; file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return opt, fmt.Errorf("ca file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return opt, fmt.Errorf("ca file %s holds no PEM certificate", file)
-		}
-		opt.TLS = &tls.Config{RootCAs: pool}
-	}
-	return opt, nil
-}
 
 // notice reports changes of the connection: one line for each loss and each resumption.
 func (a *app) notice(n troupe.Notice) {
@@ -101,7 +72,7 @@ func (a *app) start(ctx context.Context, params wire.ExecuteParams) (*troupe.Cli
 	if err != nil {
 		return nil, nil, err
 	}
-	opt, err := a.options()
+	opt, err := a.options(a.configured())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,9 +87,11 @@ func (a *app) start(ctx context.Context, params wire.ExecuteParams) (*troupe.Cli
 	return nil, nil, refusal(err)
 }
 
-// attachTo attaches to a remembered session, following offsets as client.Attach does.
-func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) (*troupe.Client, error) {
-	opt, err := a.options()
+// attachTo attaches to a remembered session, following offsets as client.Attach does. one means that
+// the run is about this session alone.
+func (a *app) attachTo(ctx context.Context, r *record, offsets map[string]int64, one bool) (*troupe.Client, error) {
+	use := a.credentialsFor(r, one)
+	opt, err := a.options(use)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +99,7 @@ func (a *app) attachTo(ctx context.Context, r record, offsets map[string]int64) 
 	if err != nil {
 		return nil, explain(r.URL, err)
 	}
+	r.Access, r.elsewhere = use.access(), false // what the record says from now on was accepted
 	return c, nil
 }
 

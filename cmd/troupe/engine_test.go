@@ -341,7 +341,7 @@ func (c *cursor) Close()        {}
 type fixture struct {
 	t       *testing.T
 	engine  *engine
-	url     string
+	url     string // empty: --server is not given
 	state   string
 	signals chan os.Signal
 	stdin   string // "" is a terminal
@@ -425,7 +425,11 @@ func (f *fixture) begin(args ...string) *result {
 		stdin: strings.NewReader(f.stdin), stdinPiped: f.stdin != "", stdout: r.stdout, stderr: r.stderr,
 		signals: func() <-chan os.Signal { return f.signals },
 	}
-	args = append([]string{args[0], "--server", f.url, "--state-dir", f.state}, args[1:]...)
+	line := []string{args[0], "--state-dir", f.state}
+	if f.url != "" {
+		line = append(line, "--server", f.url)
+	}
+	args = append(line, args[1:]...)
 	go func() {
 		defer close(r.done)
 		r.code = a.run(args)

@@ -156,9 +156,17 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 
 // exec opens a session, runs one command in it and ends it.
 func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams) error {
-	st, err := a.store()
-	if err != nil {
-		return err
+	st := a.store()
+	defer st.release()
+	r := &record{
+		Execution: params.ExecutionID, Command: title(params), Started: time.Now().UTC(),
+		Access: a.configured().access(), keep: params.OnExit == wire.ExitKeep,
+	}
+	// Without a record no client could attach to the session or end it.
+	if f.detach || r.keep {
+		if err := st.reserve(r); err != nil {
+			return fmt.Errorf("nothing was started, because its session cannot be remembered: %w", err)
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -169,16 +177,15 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
-	r := record{
-		Session: c.Session(), Execution: e.ID(), Command: title(params), Started: time.Now().UTC(),
-		keep: params.OnExit == wire.ExitKeep,
-	}
+	r.Session, r.Execution, r.Started = c.Session(), e.ID(), time.Now().UTC()
 	if err := st.save(r); err != nil {
 		if f.detach {
 			_ = c.Close()
 			return fmt.Errorf("cannot remember the session, so it was not left running: %w", err)
 		}
-		a.notef("cannot remember the session: %v", err)
+		if st.err == nil && !a.settings.quiet {
+			a.notef("cannot remember the session: %v", err)
+		}
 	}
 	if f.detach {
 		c.Detach()
@@ -196,7 +203,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 }
 
 // finish ends the session or detaches from it, and reports how the command ended.
-func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, p *printer, done *wire.Completed,
+func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record, p *printer, done *wire.Completed,
 	err error,
 ) error {
 	cause := context.Cause(ctx)
@@ -216,15 +223,15 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st store, r record, 
 		return &exitError{exitHangup, nil}
 	case err != nil && errors.Is(cause, errLeft):
 		r.Session = c.Detach()
-		_ = st.save(r)
-		return &exitError{
-			signalCode(cause),
-			fmt.Errorf("detached; the command may still be running; to end it: troupe cancel --end %s", r.ID),
+		hint := "to end it: troupe cancel --end " + r.ID
+		if err := st.save(r); err != nil {
+			hint = fmt.Sprintf("session %s cannot be remembered and ends after its resume window: %v", r.ID, err)
 		}
+		return &exitError{signalCode(cause), errors.New("detached; the command may still be running; " + hint)}
 	}
 	closeErr := c.Close()
 	if closeErr == nil {
-		st.remove(r.ID)
+		st.remove(r)
 	}
 	if err == nil {
 		return p.report(done)

@@ -57,7 +57,7 @@ func TestExecExitsAsTheCommandDid(t *testing.T) {
 	if n := f.engine.open(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
-	if left, _ := (store{f.state + "/sessions"}).list(); len(left) != 0 {
+	if left, _, _ := (&store{dir: f.state + "/sessions"}).list(); len(left) != 0 {
 		t.Errorf("remembered: %v", left)
 	}
 }
@@ -72,7 +72,7 @@ func TestRestartsAreToldInWords(t *testing.T) {
 		"troupe: the server is stopping, running commands have 5m0s\n"); r.code != 0 || alarm != "" {
 		t.Errorf("drained: code %d, stderr %q", r.code, r.stderr)
 	}
-	if left, _ := (store{f.state + "/sessions"}).list(); len(left) != 0 {
+	if left, _, _ := (&store{dir: f.state + "/sessions"}).list(); len(left) != 0 {
 		t.Errorf("the drained session is remembered: %v", left)
 	}
 	r = f.run("exec", "--", "broken")

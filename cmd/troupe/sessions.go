@@ -55,13 +55,13 @@ window.`,
 func (a *app) sessions(ctx context.Context, asJSON bool) error {
 	ctx, stop := a.interruptible(ctx)
 	defer stop()
-	st, err := a.store()
+	st := a.store()
+	records, broken, err := st.list()
 	if err != nil {
 		return err
 	}
-	records, err := st.list()
-	if err != nil {
-		return err
+	for _, err := range broken {
+		a.notef("%v", err)
 	}
 	var rows []seen
 	for _, r := range records {
@@ -71,7 +71,7 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 		}
 		rows = append(rows, found...)
 		if gone {
-			st.remove(r.ID)
+			st.remove(r)
 		}
 	}
 	if asJSON {
@@ -97,13 +97,13 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 }
 
 // look asks a session's server about the session. gone means that the session no longer exists.
-func (a *app) look(ctx context.Context, r record) (rows []seen, gone bool) {
+func (a *app) look(ctx context.Context, r *record) (rows []seen, gone bool) {
 	row := seen{Session: r.ID, Server: r.URL, Execution: r.Execution, Started: r.Started, Command: r.Command}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	c, err := a.attachTo(ctx, r, nothing)
+	c, err := a.attachTo(ctx, r, nothing, false)
 	if err != nil {
-		gone = errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost)
+		gone = r.forgettable(err)
 		row.State, row.Error = "unreachable", err.Error()
 		if gone {
 			row.State = "gone"
@@ -171,10 +171,10 @@ func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end
 	if err != nil {
 		return err
 	}
-	c, err := a.attachTo(ctx, r, nothing)
+	c, err := a.attachTo(ctx, r, nothing, true)
 	if err != nil {
-		if errors.Is(err, troupe.ErrNoSession) || errors.Is(err, troupe.ErrSessionLost) {
-			st.remove(r.ID)
+		if r.forgettable(err) {
+			st.remove(r)
 		}
 		return err
 	}
@@ -182,7 +182,7 @@ func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end
 		if err := c.Close(); err != nil {
 			return err
 		}
-		st.remove(r.ID)
+		st.remove(r)
 		return nil
 	}
 	defer c.Detach()

@@ -27,7 +27,8 @@ type clientSettings struct {
 	wait      time.Duration
 	quiet     bool
 
-	serverSet bool // by flag, environment or file; takes precedence over a session's record
+	from      settings.Origins // where each setting came from
+	serverSet bool             // by flag, environment or file
 }
 
 func (s *clientSettings) define(fs *pflag.FlagSet) {
@@ -57,9 +58,12 @@ func (s *clientSettings) load(cmd *cobra.Command) error {
 	if from["token-file"] == "--token-file" && from["token"] != "--token" {
 		s.token = "" // the flag outranks TROUPE_TOKEN
 	}
-	s.serverSet = from["server"] != ""
+	s.from, s.serverSet = from, from["server"] != ""
 	return nil
 }
+
+// onLine reports whether a setting was given on the command line.
+func (s *clientSettings) onLine(name string) bool { return s.from[name] == "--"+name }
 
 // configFile returns the path of the configuration file. The file must exist only if the user named
 // it.

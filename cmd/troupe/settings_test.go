@@ -80,7 +80,8 @@ func TestTokenFileFlagBeatsTheEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt, err := (&app{settings: *s}).options()
+	a := &app{settings: *s}
+	opt, err := a.options(a.configured())
 	if err != nil || opt.TokenFunc == nil {
 		t.Fatalf("%+v, %v", opt, err)
 	}
@@ -106,25 +107,25 @@ func TestServerURL(t *testing.T) {
 }
 
 func TestStoreRefusesNamesThatArePaths(t *testing.T) {
-	s := store{filepath.Join(t.TempDir(), "sessions")}
+	s := &store{dir: filepath.Join(t.TempDir(), "sessions")}
 	for _, id := range []string{"", "../x", "a/b", `a\b`, ".x", "c:d"} {
-		if err := s.save(record{Session: troupe.Session{ID: id}}); err == nil {
+		if err := s.save(&record{Session: troupe.Session{ID: id, ResumeToken: "t"}}); err == nil {
 			t.Errorf("%q was saved", id)
 		}
 	}
 }
 
 func TestStoreFindsByPrefix(t *testing.T) {
-	s := store{filepath.Join(t.TempDir(), "sessions")}
+	s := &store{dir: filepath.Join(t.TempDir(), "sessions")}
 	for _, id := range []string{"pod-0.aa", "pod-0.ab", "pod-1.a"} {
-		if err := s.save(record{Session: troupe.Session{ID: id}}); err != nil {
+		if err := s.save(&record{Session: troupe.Session{ID: id, ResumeToken: "t"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if r, err := s.find("pod-1"); err != nil || r.ID != "pod-1.a" {
+	if r, err := s.find("pod-1", ""); err != nil || r.ID != "pod-1.a" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := s.find("pod-0"); err == nil {
+	if _, err := s.find("pod-0", ""); err == nil {
 		t.Error("an ambiguous beginning was taken")
 	}
 }

@@ -3,7 +3,6 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -38,10 +37,13 @@ func readFile(o Options) (map[string]entry, error) {
 	if o.File == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(o.File)
-	if o.FileOptional && errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if o.FileOptional {
+		// It is also missing if its directory is a file or may not be searched: HOME may be anything.
+		if _, err := os.Stat(o.File); err != nil {
+			return nil, nil //nolint:nilerr // that is what optional means
+		}
 	}
+	data, err := os.ReadFile(o.File)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration file: %w", err)
 	}

@@ -64,7 +64,7 @@ func Document(fs *pflag.FlagSet) {
 // Options says where settings come from. The zero value reads only the environment.
 type Options struct {
 	File         string // path of the configuration file; empty: none
-	FileOptional bool   // a missing file is not an error
+	FileOptional bool   // a file that is missing, or cannot even be looked for, is not an error
 
 	// Keys returns the names that the file may hold, for programs with several commands that share a
 	// file. Nil: the names of the flags being loaded.
