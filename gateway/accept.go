@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -18,6 +19,11 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	subject, status, err := g.authenticate(r)
 	if err != nil {
 		g.refuse(w, r, status, err)
+		return
+	}
+	binary, err := wantsBinary(r)
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, refusal{err.Error()})
 		return
 	}
 	if err := g.reserve(); err != nil {
@@ -39,7 +45,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		return
 	}
 	s.ws.SetReadLimit(-1) // readMessage has its own limit, with a close reason that says what to do
-	s.traceparent = traceparent(r)
+	s.traceparent, s.binary = traceparent(r), binary
 	s.setSession(r.URL.Query().Get("session"))
 	s.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: s.sessionID(), EndsWithConnection: endsWithConnection,
@@ -48,6 +54,18 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", s.sessionID())
 	go s.read()
 	go s.write()
+}
+
+// wantsBinary reports whether the client asks for binary frames.
+func wantsBinary(r *http.Request) (bool, error) {
+	switch frames := r.URL.Query().Get("frames"); frames {
+	case "", "text":
+		return false, nil
+	case "binary":
+		return true, nil
+	default:
+		return false, fmt.Errorf("unknown frames %.64q: use binary, or leave it out for text", frames)
+	}
 }
 
 // maxTraceparent bounds what a connection keeps of the header for its whole life. Version 00 has 55

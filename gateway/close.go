@@ -103,17 +103,26 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	s.conn.abort()
 }
 
-// unfollow closes the cursors. It maps each followed execution whose completion was not written to
-// the last offset written.
+// unfollow closes the cursors. It maps each execution that the client has not followed to its end
+// to the offset up to which it has the output: what it acknowledged or, if it sends no acks, what
+// was written.
 func (s *socket) unfollow() map[string]int64 {
 	delivered := make(map[string]int64)
 	for _, f := range s.following {
-		if !f.completed {
+		if f.credit.window == 0 && !f.completed {
 			delivered[f.id] = f.sent
 		}
 		f.close()
 	}
 	s.following = nil
+	s.mu.Lock()
+	for id, c := range s.credits {
+		if from, unread := c.unread(); unread && c.window > 0 {
+			delivered[id] = from
+		}
+	}
+	s.credits = nil
+	s.mu.Unlock()
 	// Feeds that are still queued: the offset at which they would have begun.
 	for _, it := range s.take() {
 		if it.feed == nil {

@@ -39,7 +39,8 @@ type fakeConn struct {
 	req      actors.ConnectRequest
 	client   actors.Sink
 	requests chan fakeRequest
-	ended    chan fakeEnd // holds one; a second end would block the writer, and goleak would tell
+	claims   chan wire.AckParams // acks that the gateway sent in the client's place; further ones are dropped
+	ended    chan fakeEnd        // holds one; a second end would block the writer, and goleak would tell
 }
 
 type fakeRequest struct {
@@ -57,7 +58,9 @@ func newFakeEngine() *fakeEngine {
 }
 
 func (e *fakeEngine) Connect(req actors.ConnectRequest, client actors.Sink) Connection {
-	c := &fakeConn{engine: e, req: req, client: client, ended: make(chan fakeEnd, 1)}
+	c := &fakeConn{
+		engine: e, req: req, client: client, ended: make(chan fakeEnd, 1), claims: make(chan wire.AckParams, 16),
+	}
 	if e.handle == nil {
 		c.requests = make(chan fakeRequest, 1000)
 	}
@@ -73,6 +76,13 @@ func (e *fakeEngine) Stats() actors.Stats {
 
 func (c *fakeConn) Request(id wire.ID, params any) {
 	r := fakeRequest{id, params}
+	if ack, ok := params.(*wire.AckParams); ok && len(id) == 0 {
+		select {
+		case c.claims <- *ack:
+		default:
+		}
+		return
+	}
 	if c.engine.handle != nil {
 		c.engine.handle(c, r)
 		return
@@ -314,6 +324,7 @@ func (o *output) feed(after int64) actors.Feed {
 type script struct {
 	pieces []transcript.Piece
 	waits  bool
+	notify func()
 	offset int64
 	closed atomic.Bool
 }
@@ -322,7 +333,10 @@ type script struct {
 var pause = transcript.Piece{Truncated: true}
 
 func (s *script) feed(id string) actors.Feed {
-	return actors.Feed{ExecutionID: id, Open: func(func()) (actors.Cursor, error) { return s, nil }}
+	return actors.Feed{ExecutionID: id, Open: func(notify func()) (actors.Cursor, error) {
+		s.notify = notify
+		return s, nil
+	}}
 }
 
 func (s *script) Next(buf []byte) (transcript.Piece, error) {
@@ -335,6 +349,7 @@ func (s *script) Next(buf []byte) (transcript.Piece, error) {
 	p := s.pieces[0]
 	if p.Truncated && p.Data == nil {
 		s.pieces = s.pieces[1:]
+		s.notify()
 		return p, transcript.ErrWait
 	}
 	if p.Data != nil {

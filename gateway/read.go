@@ -106,24 +106,18 @@ func readAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
 func (s *socket) handle(typ websocket.MessageType, frame []byte) {
 	size := max(len(frame), 1)
 	if typ != websocket.MessageText {
-		err := wire.Errorf(wire.CodeInvalidRequest, "the frame is binary: send text frames")
-		s.g.metrics.answered(methodInvalid, err)
-		s.answer(wire.NullID, size, nil, err)
+		s.handleBinary(frame)
 		return
 	}
 	req, err := wire.Decode(frame)
-	if err != nil {
+	pass := err == nil && req.Method != wire.MethodPong // netConn has already recorded that the client is alive
+	if ack, ok := req.Params.(*wire.AckParams); ok && pass {
+		pass, err = s.acknowledge(ack)
+	}
+	if !pass {
 		s.g.metrics.answered(methodLabel(req, err), err)
 		if len(req.ID) > 0 {
-			s.answer(req.ID, size, nil, err)
-		}
-		return
-	}
-	if req.Method == wire.MethodPong {
-		// netConn has already recorded that the client is alive.
-		s.g.metrics.answered(req.Method, nil)
-		if len(req.ID) > 0 {
-			s.answer(req.ID, size, struct{}{}, nil)
+			s.answer(req.ID, size, struct{}{}, err)
 		}
 		return
 	}
@@ -134,7 +128,7 @@ func (s *socket) handle(typ websocket.MessageType, frame []byte) {
 // methodLabel keeps method names that clients invent out of the metrics.
 func methodLabel(req wire.Request, err *wire.Error) string {
 	switch {
-	case err.Code == wire.CodeMethodNotFound:
+	case err != nil && err.Code == wire.CodeMethodNotFound:
 		return methodUnknown
 	case req.Method == "":
 		return methodInvalid

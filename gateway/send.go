@@ -32,6 +32,10 @@ func (s *socket) Reply(id wire.ID, result any, err *wire.Error) {
 		s.requests = nil // a Go map does not shrink: https://go.dev/issue/20135
 	}
 	s.g.metrics.answered(r.method, err)
+	if r.taken != nil {
+		s.enqueue(r.inputTaken(err))
+		return
+	}
 	if len(r.id) == 0 {
 		s.requestDone(r.size)
 		return
@@ -77,7 +81,7 @@ func (s *socket) enqueue(it item) bool {
 	if s.ending != "" {
 		return false
 	}
-	if !it.answer || it.size == 0 {
+	if it.size == 0 {
 		// maxInFlight bounds only the answers to admitted requests.
 		if s.pendingNotifications++; s.pendingNotifications > maxPendingNotifications {
 			s.endLocked(wire.CauseSlowConsumer)

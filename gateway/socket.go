@@ -35,6 +35,7 @@ type socket struct {
 	opened  time.Time
 
 	traceparent string // of the handshake: the default for executions
+	binary      bool   // output and input travel in binary frames
 
 	// Shared state: what the engine and the reader pass to the writer.
 	mu                   sync.Mutex
@@ -47,8 +48,10 @@ type socket struct {
 	inFlight             int // requests received whose answers are not written
 	bytes                int // of the requests in flight
 	ending               wire.Cause
-	flushDeadline        time.Time // set by Disconnect: the deadline for sending what is queued
-	backpressured        bool      // the reader waits for capacity
+	flushDeadline        time.Time          // set by Disconnect: the deadline for sending what is queued
+	backpressured        bool               // the reader waits for capacity
+	credits              map[string]*credit // by execution; nil while there are none
+	streams              streams            // with binary frames
 
 	// Separate from mu, because the engine may call Reply from within Request.
 	engineMu sync.Mutex
@@ -60,9 +63,10 @@ type socket struct {
 
 	// Writer state.
 	following []*follower
-	rrIndex   int    // round robin: index in following of the next to send
-	out       []byte // pooled; nil while idle
-	sent      int    // messages since the last tick
+	rrIndex   int         // round robin: index in following of the next to send
+	out       []byte      // pooled; nil while idle
+	pull      *pullBuffer // pooled; nil while idle
+	sent      int         // messages since the last tick
 	pings     sync.WaitGroup
 }
 
@@ -71,6 +75,10 @@ type request struct {
 	id     wire.ID // empty for a notification: its answer is dropped
 	method string
 	size   int
+
+	// Of a binary input frame: its answer, unless it is refused, and how many bytes it has.
+	taken  *wire.InputTaken
+	length int64
 }
 
 // item is something to send, in order: an answer, a notification or a feed.
@@ -79,7 +87,7 @@ type item struct {
 	id     wire.ID
 	result any // of an answer; params of a notification
 	err    *wire.Error
-	size   int // of the request that this answers
+	size   int // of the request that this answers; 0: it answers none
 	answer bool
 	feed   *actors.Feed
 }

@@ -116,6 +116,7 @@ func (s *socket) round() (worked bool, err error) {
 func (s *socket) commit(items []item, f *follower) {
 	if f != nil {
 		f.commit()
+		s.claim(f)
 		s.unfollowEnded()
 	}
 	if len(items) == 0 {
@@ -124,10 +125,20 @@ func (s *socket) commit(items []item, f *follower) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range items {
-		if items[i].answer && items[i].size > 0 {
+		if items[i].size > 0 {
 			s.requestDone(items[i].size)
 		}
 	}
+}
+
+// claim acknowledges the end of an execution in the place of a client that sends no acks, once it
+// is written. Survivors of the command may still write: that is acknowledged as it is written.
+func (s *socket) claim(f *follower) {
+	if f.credit.window > 0 || !f.completed || f.sent <= f.claimed || f.claimed >= 0 && f.ready.Load() {
+		return
+	}
+	f.claimed = f.sent
+	s.request(nil, &wire.AckParams{ExecutionID: f.id, Offset: f.sent, Completed: true})
 }
 
 // send writes one item.
@@ -154,14 +165,14 @@ func (s *socket) send(it *item) error {
 			return err
 		}
 	}
-	return s.writeMessage(out)
+	return s.writeMessage(websocket.MessageText, out)
 }
 
-// writeMessage writes one text message. netConn bounds the write, so it needs no context.
-func (s *socket) writeMessage(b []byte) error {
+// writeMessage writes one message. netConn bounds the write, so it needs no context.
+func (s *socket) writeMessage(typ websocket.MessageType, b []byte) error {
 	s.sent++
 	s.g.metrics.messagesSent.Inc()
-	return s.ws.Write(context.Background(), websocket.MessageText, b)
+	return s.ws.Write(context.Background(), typ, b)
 }
 
 // buffer returns an empty buffer for encoding.
@@ -174,8 +185,23 @@ func (s *socket) buffer() []byte {
 	return s.out[:0]
 }
 
+// pullBuffer returns the buffer into which followers pull, one at a time.
+func (s *socket) pullBuffer() *pullBuffer {
+	if s.pull == nil {
+		var ok bool
+		if s.pull, ok = pullBuffers.Get().(*pullBuffer); !ok {
+			s.pull = new(pullBuffer)
+		}
+	}
+	return s.pull
+}
+
 // release frees what only a busy writer needs.
 func (s *socket) release() {
+	if s.pull != nil {
+		pullBuffers.Put(s.pull)
+		s.pull = nil
+	}
 	if s.out != nil {
 		b := s.out[:0]
 		outBuffers.Put(&b)
