@@ -33,11 +33,15 @@ type Config struct {
 	Registerer    prometheus.Registerer // nil: metrics are kept but not exported
 	Tracer        trace.Tracer          // records the life of each execution; nil: no traces
 
+	// ManySubjects reports whether clients of more than one subject may come, so that slots are kept
+	// for those that hold none; see Reserved. It must not block. nil: one subject.
+	ManySubjects func() bool
+
 	// Audit is called once for each execution, at its end, from its actor. It must not block. nil:
 	// none.
 	Audit func(AuditRecord)
-	// Refused is called for each session that was not opened, after its client was told. Its causes
-	// are the reasons of troupe_sessions_refused_total. It must not block. nil: none.
+	// Refused is called for each session that the server could not open, after its client was told;
+	// not if the client's subject was at its limit. It must not block. nil: none.
 	Refused func(wire.Cause)
 }
 
@@ -57,6 +61,7 @@ type Engine struct {
 	tracer      trace.Tracer
 	audit       func(AuditRecord)
 	refused     func(wire.Cause)
+	many        func() bool                     // clients of more than one subject may come
 	probe       func(actorKind string, msg any) // tests only: runs before an actor's Receive
 
 	system      *actor.ActorSystem
@@ -64,7 +69,8 @@ type Engine struct {
 	manager     *actor.PID
 	connections sync.WaitGroup
 	sessions    atomic.Int64 // slots in use, published by the manager
-	executions  atomic.Int64 // executions that are not dead
+	most        atomic.Int64 // of these, those of the subject that has most
+	executions  executionCount
 	detached    atomic.Int64 // sessions without a connection
 	draining    atomic.Bool
 	closing     atomic.Bool
@@ -97,6 +103,9 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod,
 		incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
 		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
+	}
+	if e.many = cfg.ManySubjects; e.many == nil {
+		e.many = func() bool { return false }
 	}
 	if e.refused == nil {
 		e.refused = func(wire.Cause) {}
@@ -151,7 +160,7 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	return Stats{
 		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
-		Executions: int(e.executions.Load()), Draining: e.draining.Load(),
+		Executions: e.executions.all(), Draining: e.draining.Load(),
 	}
 }
 

@@ -76,7 +76,7 @@ func (x *execution) abandon(e *Engine, reason wire.Reason) {
 	x.tree.Kill()
 	if !x.dead {
 		x.dead = true
-		e.executions.Add(-1)
+		e.executions.release(x.subject)
 		e.recordEnd(x, x.started, x.killed(reason))
 	}
 	e.remove(x)

@@ -26,6 +26,10 @@ type Limits struct {
 	MaxMessage    int64         // bytes of an inbound message; also the input waiting for one command
 	KeepFinished  int           // finished executions a session remembers, with their transcripts
 	DrainTimeout  time.Duration // running executions may finish for this long when the server stops
+
+	// Of one subject, on this pod. 0: what the limits of all leave it.
+	MaxSessionsPerSubject   int // see also Reserved
+	MaxExecutionsPerSubject int // executions at a time in all sessions of the subject
 }
 
 // DefaultLimits returns the documented defaults.
@@ -64,6 +68,13 @@ func (l Limits) Validate() error {
 	positive("max-message", l.MaxMessage > 0, l.MaxMessage)
 	positive("keep-finished", l.KeepFinished > 0, l.KeepFinished)
 	positive("drain-timeout", l.DrainTimeout > 0, l.DrainTimeout)
+	notNegative := func(flag string, got int) {
+		if got < 0 {
+			errs = append(errs, fmt.Errorf("--%s must not be negative (0 means none), got %d", flag, got))
+		}
+	}
+	notNegative("max-sessions-per-subject", l.MaxSessionsPerSubject)
+	notNegative("max-executions-per-subject", l.MaxExecutionsPerSubject)
 	if l.SurvivorGrace <= 0 {
 		errs = append(errs, fmt.Errorf("the survivor grace must be positive, got %v", l.SurvivorGrace))
 	}

@@ -29,6 +29,8 @@ func TestLimitsThatCannotWorkAreRefused(t *testing.T) {
 		{"resume-window", func(l *Limits, to int64) { l.ResumeWindow = time.Duration(to) }, 1},
 		{"idle-timeout", func(l *Limits, to int64) { l.IdleTimeout = time.Duration(to) }, 1},
 		{"max-message", func(l *Limits, to int64) { l.MaxMessage = to }, 1},
+		{"max-sessions-per-subject", func(l *Limits, to int64) { l.MaxSessionsPerSubject = int(to) }, 0},
+		{"max-executions-per-subject", func(l *Limits, to int64) { l.MaxExecutionsPerSubject = int(to) }, 0},
 		{"drain-timeout", func(l *Limits, to int64) { l.DrainTimeout = time.Duration(to) }, 1},
 	} {
 		l := DefaultLimits()

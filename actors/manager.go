@@ -3,7 +3,6 @@ package actors
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"strings"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -17,10 +16,10 @@ import (
 type manager struct {
 	engine *Engine
 
-	// Admission at the ceiling.
-	evictable map[string]time.Time // detached sessions that may be evicted, since when
-	evicting  map[string]bool      // asked to end, not answered yet
-	waiting   []openSession        // one for each session that was asked
+	// What is known of the children, by name. A child is only ever of one subject.
+	owners    map[string]string      // the subject that has the slot
+	evictable map[string]time.Time   // detached sessions that may be evicted, since when
+	evicting  map[string]openSession // asked to end, not answered yet; who gets the slot
 
 	draining bool
 	deadline time.Time
@@ -28,7 +27,9 @@ type manager struct {
 }
 
 func (e *Engine) newManager() *manager {
-	return &manager{engine: e, evictable: map[string]time.Time{}, evicting: map[string]bool{}}
+	return &manager{
+		engine: e, owners: map[string]string{}, evictable: map[string]time.Time{}, evicting: map[string]openSession{},
+	}
 }
 
 func (m *manager) receive(ctx actor.Context) {
@@ -60,7 +61,7 @@ func (m *manager) handle(ctx actor.Context) {
 		m.terminated(ctx, msg)
 	case *actor.Stopping:
 		stopTimer(m.timer)
-		m.waiting = nil // slots that become free now are not given away
+		clear(m.evicting) // slots that become free now are not given away
 	}
 }
 
@@ -68,36 +69,26 @@ func (m *manager) handle(ctx actor.Context) {
 // session is evicted for a client of another pod while a third pod has room: the pod that
 // asked did not know how full this one is, and asks the third one next.
 func (m *manager) open(ctx actor.Context, msg openSession) {
+	held := m.holdings(ctx)
+	short := m.shortageOf(held, msg.subject)
 	switch {
-	case msg.mayPlace && (m.draining || len(ctx.Children()) >= m.engine.limits.MaxSessions):
+	case msg.mayPlace && (m.draining || short != nil):
 		ctx.Send(msg.conn, placeElsewhere{})
 	case m.draining:
-		m.refuse(ctx, msg, wire.CodeDraining, wire.CauseDraining,
-			"the server is stopping and opens no new sessions: connect again to reach another")
-	case len(ctx.Children()) < m.engine.limits.MaxSessions:
+		m.refuse(ctx, msg, wire.CauseDraining, string(wire.CauseDraining), wire.Errorf(wire.CodeDraining,
+			"the server is stopping and opens no new sessions: connect again to reach another"))
+	case short == nil:
 		m.spawn(ctx, msg)
 	default:
-		victim, pid := m.oldestEvictable(ctx)
+		id, pid := m.victim(ctx, held, msg.subject)
 		if pid == nil || msg.proxyPod != "" && m.engine.cluster.hasRoomElsewhere(msg.proxyPod) {
-			m.refuse(ctx, msg, wire.CodeSessionLimit, wire.CauseSessionLimit,
-				"all sessions of this server are in use: try again later")
+			m.refuse(ctx, msg, wire.CauseSessionLimit, short.reason, short.error())
 			return
 		}
-		delete(m.evictable, victim)
-		m.evicting[victim] = true
-		m.waiting = append(m.waiting, msg)
+		delete(m.evictable, id)
+		m.evicting[id] = msg
 		ctx.Send(pid, evict{})
 	}
-}
-
-func (m *manager) oldestEvictable(ctx actor.Context) (string, *actor.PID) {
-	oldest, at := "", time.Time{}
-	for id, since := range m.evictable {
-		if oldest == "" || since.Before(at) {
-			oldest, at = id, since
-		}
-	}
-	return oldest, findChild(ctx, oldest)
 }
 
 // findChild finds a living session among the children, which are the only list of them.
@@ -116,25 +107,31 @@ func (m *manager) spawn(ctx actor.Context, msg openSession) {
 	s := newSession(m.engine, id, msg)
 	_, err := ctx.SpawnNamed(m.engine.props("session", s.receive, s.cleanup), id)
 	if err != nil { // a 128-bit random id collided
-		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "cannot open a session: "+err.Error())
+		m.failed(ctx, msg, "cannot open a session: "+err.Error())
 		return
 	}
+	m.owners[id] = msg.subject
 	m.engine.metrics.opened.Inc()
 }
 
 // refuse turns a client away. The pod that has the client's socket counts and reports the
 // refusal. A pod that was only asked for a slot does not: the first pod asks on.
-func (m *manager) refuse(ctx actor.Context, msg openSession, code wire.Code, cause wire.Cause, text string) {
-	err := wire.Errorf(code, "%s", text)
-	if code == wire.CodeSessionLimit {
-		err.Data = &wire.ErrorData{Limit: "max-sessions", Value: float64(m.engine.limits.MaxSessions), RetryAfterSeconds: 5}
-	}
+func (m *manager) refuse(ctx actor.Context, msg openSession, cause wire.Cause, reason string, err *wire.Error) {
 	ctx.Send(msg.conn, reply{id: wire.NullID, err: err})
 	ctx.Send(msg.conn, disconnect{cause: cause})
-	if msg.proxyPod == "" {
-		m.engine.metrics.refused.WithLabelValues(string(cause)).Inc()
+	if msg.proxyPod != "" {
+		return
+	}
+	m.engine.metrics.refused.WithLabelValues(reason).Inc()
+	m.engine.log.Info("session refused", "subject", msg.subject, "reason", reason)
+	if reason == string(cause) { // it is the server that lacks something, and not the subject that has too much
 		m.engine.refused(cause)
 	}
+}
+
+// failed refuses a client because of a defect.
+func (m *manager) failed(ctx actor.Context, msg openSession, text string) {
+	m.refuse(ctx, msg, wire.CauseInternal, string(wire.CauseInternal), wire.Errorf(wire.CodeInternal, "%s", text))
 }
 
 func (m *manager) find(ctx actor.Context, msg findSession) {
@@ -160,32 +157,34 @@ func refuseAttach(ctx actor.Context, msg attach) {
 	ctx.Send(msg.conn, disconnect{cause: wire.CauseNoSession})
 }
 
-// evictRefused serves the client that waited for a session whose own client has come back.
+// evictRefused decides again about the client that waited for a session whose own client has come
+// back.
 func (m *manager) evictRefused(ctx actor.Context, msg evictRefused) {
-	delete(m.evicting, msg.session)
-	m.serveWaiting(ctx)
-}
-
-// serveWaiting opens sessions for as many of the waiting clients as there is room for. When
-// more wait than sessions are being evicted, the first ones are decided now.
-func (m *manager) serveWaiting(ctx actor.Context) {
-	for len(m.waiting) > 0 && (len(ctx.Children()) < m.engine.limits.MaxSessions || len(m.waiting) > len(m.evicting)) {
-		next := m.waiting[0]
-		m.waiting = m.waiting[1:]
+	if next, ok := m.evicting[msg.session]; ok {
+		delete(m.evicting, msg.session)
 		m.open(ctx, next)
 	}
 }
 
-// terminated frees a session's slot, unless processes of it are still alive
-// because it failed: then a reaper takes its place in the same step.
+// terminated frees a child's slot, which the client gets that waited for it. If processes of a
+// session are still alive because it failed, a reaper takes its place in the same step.
 func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
-	id := strings.TrimPrefix(msg.Who.Id, ctx.Self().Id+"/")
+	id := nameOf(ctx, msg.Who)
+	next, promised := m.evicting[id]
+	if done := m.engine.runner.OwnerDone(id); !closed(done) {
+		reaper := ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
+		m.owners[nameOf(ctx, reaper)] = m.owners[id]
+		promised = false
+	}
+	delete(m.owners, id)
 	delete(m.evictable, id)
 	delete(m.evicting, id)
-	if done := m.engine.runner.OwnerDone(id); !closed(done) {
-		ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
+	switch {
+	case promised && !m.draining:
+		m.spawn(ctx, next)
+	case next.conn != nil:
+		m.open(ctx, next)
 	}
-	m.serveWaiting(ctx)
 }
 
 // survive answers or repeats a message at which the manager panicked, so that no client waits in
@@ -193,7 +192,7 @@ func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 func (m *manager) survive(ctx actor.Context, msg any) {
 	switch msg := msg.(type) {
 	case openSession:
-		m.refuse(ctx, msg, wire.CodeInternal, wire.CauseInternal, "the server failed while it opened a session")
+		m.failed(ctx, msg, "the server failed while it opened a session")
 	case findSession:
 		ctx.Send(msg.attach.conn,
 			reply{id: msg.attach.id, err: wire.Errorf(wire.CodeInternal, "the server failed while it looked for the session")})
@@ -219,6 +218,10 @@ func (m *manager) drain(ctx actor.Context, msg drain) {
 // publish lets readers outside of the actor see how many slots are in use.
 func (m *manager) publish(ctx actor.Context) {
 	m.engine.sessions.Store(int64(len(ctx.Children())))
+	switch ctx.Message().(type) {
+	case openSession, *actor.Terminated: // slots have changed hands
+		m.engine.most.Store(int64(m.holdings(ctx).most()))
+	}
 	if m.draining && len(ctx.Children()) == 0 {
 		m.engine.drained.once.Do(func() { close(m.engine.drained.done) })
 	}

@@ -29,7 +29,7 @@ type metrics struct {
 
 // Reasons for which an execute request is refused before anything runs.
 const (
-	refusedLimit      = "execution_limit" // the session runs as many as it may
+	refusedLimit      = "execution_limit" // the session runs as many as it may; see also refusedSubject
 	refusedNotAllowed = "not_allowed"     // not on the allow-list
 	refusedDraining   = "draining"        // the server is stopping
 	refusedEnding     = "session_ending"  // its session is
@@ -64,13 +64,13 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 
 	m.opened = counter("sessions_opened_total", "Sessions opened.")
 	m.refused = vec("sessions_refused_total", "Sessions refused, by reason.", "reason",
-		string(wire.CauseSessionLimit), string(wire.CauseDraining), string(wire.CauseInternal))
+		refusedFull, refusedSubject, refusedReserve, string(wire.CauseDraining), string(wire.CauseInternal))
 	m.resumed = counter("sessions_resumed_total", "Connections that took a session up again.")
 	m.ended = vec("sessions_ended_total", "Sessions ended, by cause.", "cause", sessionEnds()...)
 	m.started = counter("executions_started_total", "Commands that began to run.")
 	m.notStarted = vec("executions_refused_total",
 		"Requests to execute that were refused before anything ran, by reason.", "reason",
-		refusedLimit, refusedNotAllowed, refusedDraining, refusedEnding)
+		refusedLimit, refusedSubject, refusedNotAllowed, refusedDraining, refusedEnding)
 	m.executions = vec("executions_ended_total", "Executions ended, by reason.", "reason", reasons...)
 	m.openSeconds = histogram("session_open_seconds", "From an accepted connection to its new session.",
 		prometheus.ExponentialBuckets(0.00005, 2, 14)) // 50 us to 0.4 s
@@ -105,9 +105,13 @@ func (m *metrics) gauges(e *Engine) {
 	}
 	gauge("sessions", "Session slots in use.", func() float64 { return float64(e.sessions.Load()) })
 	gauge("sessions_max", "Session slots.", func() float64 { return float64(e.limits.MaxSessions) })
+	gauge("sessions_reserved", "Session slots that only subjects get which hold none.",
+		func() float64 { return float64(e.reserved()) })
+	gauge("subject_sessions_highest", "Session slots of the subject that has most.",
+		func() float64 { return float64(e.most.Load()) })
 	gauge("sessions_detached", "Sessions without a connection, kept for the resume window.",
 		func() float64 { return float64(e.detached.Load()) })
-	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.Load()) })
+	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.all()) })
 	gauge("ready", "1 while new sessions and commands are accepted.", truth(e.Ready))
 	gauge("draining", "1 while the server is draining.", truth(e.draining.Load))
 	gauge("drain_deadline_timestamp_seconds",

@@ -113,7 +113,7 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 	s.live--
 	s.lastActivity = time.Now()
 	s.lastEnd = s.lastActivity
-	s.engine.executions.Add(-1)
+	s.engine.executions.release(s.subject)
 	s.finished = append(s.finished, id)
 	for len(s.finished) > s.engine.limits.KeepFinished {
 		s.forget(s.finished[0])

@@ -80,6 +80,13 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		refuse(refusedNotAllowed, err)
 		return
 	}
+	if most := s.engine.limits.MaxExecutionsPerSubject; !s.engine.executions.take(s.subject, most) {
+		err := wire.Errorf(wire.CodeSessionLimit,
+			"this subject runs %d executions on this server, which is its limit: wait for one to complete", most)
+		err.Data = &wire.ErrorData{Limit: "max-executions-per-subject", Value: float64(most), RetryAfterSeconds: 1}
+		refuse(refusedSubject, err)
+		return
+	}
 	s.startExecution(ctx, plan, waiter{conn: c.pid, id: id})
 }
 
@@ -95,8 +102,8 @@ func (s *session) attachExecution(ctx actor.Context, x *execution, w waiter) {
 	}
 }
 
-// startExecution registers the execution before anything of it runs, so that
-// whatever happens next there is a record that knows its tree.
+// startExecution registers the execution before anything of it runs, so that whatever happens next
+// there is a record that knows its tree. The execution is counted already.
 func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	if plan.id == "" {
 		plan.id = randomHex(8)
@@ -112,7 +119,6 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 	x.trace = s.engine.traceExecution(x, plan.parent)
 	s.executions[x.id] = x
 	s.live++
-	s.engine.executions.Add(1)
 	p := newProcess(s.engine, s.self, x)
 	guarded := &guard{engine: s.engine, kind: "process", cleanup: p.cleanup, failRequest: p.failRequest}
 	pid, err := ctx.SpawnNamed(guarded.props(p.receive), x.id)
@@ -122,7 +128,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		x.trace.completed(x.killed(wire.ReasonInternal))
 		s.forget(x.id)
 		s.live--
-		s.engine.executions.Add(-1)
+		s.engine.executions.release(s.subject)
 		ctx.Send(w.conn, reply{id: w.id, err: wire.Errorf(wire.CodeInternal, "cannot start execution %s: %v", x.id, err)})
 		return
 	}

@@ -28,6 +28,16 @@ type NoAuth struct{}
 // Authenticate implements Authenticator.
 func (NoAuth) Authenticate(context.Context, string) (string, error) { return "anonymous", nil }
 
+// ManySubjects reports whether clients of more than one subject may come. An Authenticator that may
+// have only one has a method of this name.
+func ManySubjects(a Authenticator) bool {
+	knows, ok := a.(interface{ ManySubjects() bool })
+	return !ok || knows.ManySubjects()
+}
+
+// ManySubjects returns false: see the function.
+func (NoAuth) ManySubjects() bool { return false }
+
 // bearerPrefix begins a subprotocol that carries a token in base64url without padding, for
 // browsers: their WebSocket API cannot set headers
 // (https://websockets.spec.whatwg.org/#the-websocket-interface). Kubernetes does the same

@@ -25,7 +25,7 @@ var closeReasons = map[wire.Cause]string{
 	wire.CauseWriteTimeout: "a write took longer than the write timeout",
 	wire.CauseSlowConsumer: "too many notifications were left unread",
 	wire.CauseTooBig:       "the message is larger than max-message",
-	wire.CauseSessionLimit: "no session is free, try again later",
+	wire.CauseSessionLimit: "no session is free for this client, try again later",
 	wire.CauseSessionEnded: "the session has ended",
 	wire.CauseNoSession:    "no such session, or the wrong token",
 	wire.CauseSessionLost:  "the pod that owned the session is gone",

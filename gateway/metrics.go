@@ -52,8 +52,8 @@ type metrics struct {
 // all methods share. docs/openrpc.json lists the same.
 var outcomes = map[string][]wire.Code{
 	wire.MethodExecute: {
-		wire.CodeInternal, wire.CodeNotAllowed, wire.CodeExecutionLimit, wire.CodeNoSession, wire.CodeSessionLost,
-		wire.CodeDraining, wire.CodeStartFailed,
+		wire.CodeInternal, wire.CodeSessionLimit, wire.CodeNotAllowed, wire.CodeExecutionLimit, wire.CodeNoSession,
+		wire.CodeSessionLost, wire.CodeDraining, wire.CodeStartFailed,
 	},
 	wire.MethodControl: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodInput: {

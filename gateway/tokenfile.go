@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,6 +88,13 @@ func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error
 		return "", ErrBadToken
 	}
 	return subject, nil
+}
+
+// ManySubjects reports whether the tokens are of more than one subject: see the function.
+func (f *TokenFile) ManySubjects() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.entries, func(e tokenEntry) bool { return e.subject != f.entries[0].subject })
 }
 
 // current returns the entries. It checks the file first, unless it has done so within

@@ -31,6 +31,30 @@ func TestEachTokenIsItsSubjects(t *testing.T) {
 	}
 }
 
+// TestManySubjects: no slots are kept for other subjects where there is one only, however many tokens
+// it has. How many there are besides those of a file is not known.
+func TestManySubjects(t *testing.T) {
+	for content, want := range map[string]bool{
+		"alice " + goodToken: false,
+		"alice first-token-of-alice\nalice second-token-of-alice\n#bob the-token-of-bob\n": false,
+		"alice first-token-of-alice\nalice second-token-of-alice\nbob the-token-of-bob\n":  true,
+	} {
+		f, err := NewTokenFile(tokenFile(t, content), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ManySubjects(f); got != want {
+			t.Errorf("%q: %v", content, got)
+		}
+	}
+	if ManySubjects(NoAuth{}) {
+		t.Error("without authentication there are several subjects")
+	}
+	if !ManySubjects(struct{ Authenticator }{NoAuth{}}) {
+		t.Error("an authenticator that does not say has one subject")
+	}
+}
+
 func TestTokenFileBounds(t *testing.T) {
 	line := "alice " + strings.Repeat("t", minToken) + "\n"
 	full := strings.Repeat("#\n", (maxTokenFile-len(line))/2) + strings.Repeat("\n", len(line)%2) + line

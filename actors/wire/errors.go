@@ -14,7 +14,7 @@ const (
 	CodeMethodNotFound   Code = -32601 // the method is unknown
 	CodeInvalidParams    Code = -32602 // the params are wrong; the message says which and what is right
 	CodeInternal         Code = -32603 // a defect in troupe, unless Data says when to retry
-	CodeSessionLimit     Code = -32001 // no session is free; the connection closes with 1013
+	CodeSessionLimit     Code = -32001 // no session is free, or a subject is at its limit: Data says which
 	CodeNotAllowed       Code = -32002 // the command is not on the allow-list, or env has what clients may not set
 	CodeNoProcess        Code = -32003 // no such execution, or it has ended
 	CodeStreamTimeout    Code = -32004 // the execution was silent for the stream timeout
@@ -35,7 +35,7 @@ type Error struct {
 
 // ErrorData says which limit refused a request, and when to try again.
 type ErrorData struct {
-	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes
+	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes; or reserved-sessions
 	Value             float64 `json:"value,omitempty"`               // its value
 	RetryAfterSeconds float64 `json:"retry_after_seconds,omitempty"` // 0: trying again will not help
 	ExitCode          int     `json:"exit_code,omitempty"`           // a shell's: 127 not found, 126 not executable

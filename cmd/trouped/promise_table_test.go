@@ -65,7 +65,10 @@ import (
 //	17 a client never gets more than the server's limits, and with --allow-command nothing else runs
 //	       TestPromise17LimitsAreTheServers, TestPromise17OnlyAllowedCommandsRun
 //	       actors.TestPlanHoldsTimesToTheLimits, actors.TestPlanHoldsOutputToTheLimit, actors.TestPlanReplacesVariables,
-//	       actors.TestAllowListHoldsPrograms, actors.TestAllowListRefusesShellStrings
+//	       actors.TestAllowListHoldsPrograms, actors.TestAllowListHoldsTheEnvironment, actors.TestAllowListRefusesShellStrings
+//	18 no subject keeps the others out
+//	       TestPromise18GreedySubjectLeavesTheLastTenth, TestPromise18SubjectAtItsLimits
+//	       actors.TestGreedySubjectLeavesTheLastTenth, actors.TestEvictionTakesFromWhoHoldsMost, actors.TestSubjectAtItsExecutionLimit
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each
 // test of a promise is in it.

@@ -243,6 +243,7 @@ func (s *server) openEngine() (err error) {
 		Env:           s.c.commandEnv(s.workdir),
 		AllowCommands: s.c.allowCommands,
 		AllowEnv:      s.c.allowEnv,
+		ManySubjects:  func() bool { return gateway.ManySubjects(s.auth) },
 		Logger:        s.log,
 		Registerer:    s.registry,
 		Tracer:        s.tracer,

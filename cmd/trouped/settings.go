@@ -206,6 +206,10 @@ func (c *config) limitFlags(fs *pflag.FlagSet) {
 	l := &c.limits
 	fs.Var(settings.Int(&l.MaxSessions), "max-sessions", "concurrent sessions")
 	fs.Var(settings.Int(&l.MaxExecutions), "max-executions", "concurrent executions of one session")
+	fs.Var(settings.Int(&l.MaxSessionsPerSubject), "max-sessions-per-subject",
+		"concurrent sessions of one subject; 0: all but the last tenth, which is for subjects that have none")
+	fs.Var(settings.Int(&l.MaxExecutionsPerSubject), "max-executions-per-subject",
+		"concurrent executions of one subject, in all its sessions; 0: no limit")
 	fs.Var(settings.Bytes(&l.MaxLine), "max-line", "bytes of a line; longer lines are truncated")
 	fs.Var(settings.Bytes(&l.MaxOutput), "max-output", "bytes of output kept per execution")
 	fs.Var(settings.Duration(&l.StreamTimeout), "stream-timeout",
