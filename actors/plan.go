@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"path/filepath"
 	"slices"
@@ -105,7 +106,15 @@ func (e *Engine) checkEnv(env map[string]string) *wire.Error {
 // maxQuoted bounds, in characters, what an error quotes of a request.
 const maxQuoted = 256
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds rounds up, because a fraction of a nanosecond is a wish and 0 is none, and saturates: the
+// conversion of a number that is too large is up to the processor.
+func seconds(s float64) time.Duration {
+	ns := math.Ceil(s * float64(time.Second))
+	if ns >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return time.Duration(ns)
+}
 
 // atMost returns the wish, or the limit when there is no wish or it is above the limit.
 // A limit of 0 does not limit.

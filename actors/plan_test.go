@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,9 @@ func TestPlanHoldsTimesToTheLimits(t *testing.T) {
 		"a much longer one":               {1e6, time.Minute, time.Minute},
 		"a wish where nothing is limited": {1e6, none, 1e6 * time.Second},
 		"no wish and no limit":            {none, none, none},
+		"less than a nanosecond":          {1e-10, time.Minute, 1},
+		"more than a Duration can hold":   {1e300, time.Minute, time.Minute},
+		"such a one and no limit":         {1e300, none, math.MaxInt64},
 	} {
 		e := planner(t)
 		e.limits.StreamTimeout, e.limits.MaxDuration = c.limit, c.limit

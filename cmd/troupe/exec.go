@@ -70,11 +70,13 @@ func (f *execFlags) define(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&f.executionID, "id"), "execution-id", "id of the execution; empty: random")
 	fs.VarP(settings.Text(&f.cwd, "directory"), "cwd", "C", "working directory on the server")
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "NAME=value, or NAME to pass troupe's own value; can be repeated")
-	fs.Var(settings.Duration(&f.timeout), "timeout",
-		"end the command after it has printed nothing for this long; 0: the server's limit")
-	fs.Var(settings.Duration(&f.maxDuration), "max-duration",
-		"end the command after it has run for this long; 0: the server's limit")
-	fs.Var(settings.Bytes(&f.outputLimit), "output-limit", "bytes of output; 0: the server's limit")
+	const unset = "leave it out for the server's"
+	fs.Var(settings.Positive(settings.Duration(&f.timeout), unset), "timeout",
+		"end the command after it has printed nothing for this long; default: the server's limit")
+	fs.Var(settings.Positive(settings.Duration(&f.maxDuration), unset), "max-duration",
+		"end the command after it has run for this long; default: the server's limit")
+	fs.Var(settings.Positive(settings.Bytes(&f.outputLimit), unset), "output-limit",
+		"bytes of output; default: the server's limit")
 	fs.Var(settings.Choice(&f.onOutputLimit, wire.LimitDrop, wire.LimitCancel), "on-output-limit",
 		"what to do at the output limit: drop further output, or cancel the command")
 	fs.Var(settings.Choice(&f.onExit, wire.ExitKill, wire.ExitKeep), "on-exit",

@@ -41,7 +41,8 @@ func (s *clientSettings) define(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&s.caFile, "file"), "ca-file", "file with PEM certificates to trust instead of the system's")
 	fs.Var(settings.Text(&s.stateDir, "directory"), "state-dir",
 		"directory in which sessions are remembered; empty: XDG_STATE_HOME/troupe or its equivalent")
-	fs.Var(settings.Duration(&s.wait), "wait", "how long to keep trying when the server is full, draining or unreachable")
+	fs.Var(settings.NotNegative(settings.Duration(&s.wait)), "wait",
+		"how long to keep trying when the server is full, draining or unreachable")
 	settings.Bool(fs, &s.quiet, "quiet", "q", "print no messages about lost and resumed connections")
 }
 

@@ -101,6 +101,48 @@ func (v number) Set(s string) error {
 	return nil
 }
 
+// Positive restricts a value of Duration, Bytes or Int to numbers greater than zero. Its default is
+// zero, which cannot be given: whoever writes 0 may mean no limit, an immediate one, or the default.
+// otherwise says in the error how to get the default.
+func Positive(v pflag.Value, otherwise string) pflag.Value { return positive{v, otherwise} }
+
+type positive struct {
+	pflag.Value
+	otherwise string
+}
+
+func (v positive) String() string {
+	if v.Value == nil || v.Value.String() == "0" { // pflag asks the zero value of the type, too
+		return ""
+	}
+	return v.Value.String()
+}
+
+func (v positive) Set(s string) error {
+	if err := v.Value.Set(s); err != nil {
+		return err
+	}
+	if n := v.Value.String(); n == "0" || strings.HasPrefix(n, "-") {
+		return fmt.Errorf("%q is not greater than 0; %s", s, v.otherwise)
+	}
+	return nil
+}
+
+// NotNegative restricts a value of Duration, Bytes or Int to zero and more.
+func NotNegative(v pflag.Value) pflag.Value { return notNegative{v} }
+
+type notNegative struct{ pflag.Value }
+
+func (v notNegative) Set(s string) error {
+	if err := v.Value.Set(s); err != nil {
+		return err
+	}
+	if strings.HasPrefix(v.Value.String(), "-") {
+		return fmt.Errorf("%q is less than 0", s)
+	}
+	return nil
+}
+
 // Text accepts any string; kind names it in the help text.
 func Text(p *string, kind string) pflag.Value { return text{p, kind} }
 

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -51,5 +52,28 @@ func TestSpellings(t *testing.T) {
 		} else if err != nil || x.v.String() != x.want {
 			t.Errorf("%s %q: got %s, %v, want %s", x.v.Type(), x.in, x.v, err, x.want)
 		}
+	}
+}
+
+// TestPositiveRefusesZero: 0 is neither the default nor none.
+func TestPositiveRefusesZero(t *testing.T) {
+	for _, in := range []string{"0", "0s", "-1", "-5m", "0.0000000001"} {
+		v := Positive(Duration(new(time.Duration)), "leave it out")
+		if err := v.Set(in); err == nil || !strings.Contains(err.Error(), "is not greater than 0; leave it out") {
+			t.Errorf("duration %q: %v", in, err)
+		}
+	}
+	v := Positive(Bytes(new(int64)), "leave it out")
+	for _, in := range []string{"0", "0MiB", "-1", "-2KiB"} {
+		if err := v.Set(in); err == nil || !strings.Contains(err.Error(), "is not greater than 0; leave it out") {
+			t.Errorf("size %q: %v", in, err)
+		}
+	}
+	if err := v.Set("1KiB"); err != nil || v.String() != "1024" {
+		t.Errorf("%v, %v", v, err)
+	}
+	wait := NotNegative(Duration(new(time.Duration)))
+	if err := wait.Set("-1ms"); err == nil || wait.Set("0") != nil || wait.Set("1ms") != nil {
+		t.Errorf("wait: %v", err)
 	}
 }
