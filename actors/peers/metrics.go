@@ -16,6 +16,7 @@ const (
 	RefusedPlaintext   = "plaintext"   // the other side does not speak TLS
 	RefusedCertificate = "certificate" // missing, not signed by the authority, expired, or for another name
 	RefusedHandshake   = "handshake"   // the handshake broke off for another reason
+	RefusedConnections = "connections" // it made room for another, see limitedListener
 )
 
 // Directions, and the reasons why an envelope is lost. The sets are closed.
@@ -42,7 +43,7 @@ func NewMetrics(register func(prometheus.Collector)) *Metrics {
 			"Envelopes not sent because the peer's queue was full or its address is not known. Links send theirs again.",
 			"reason", queueFull, noAddress),
 		Refused: vec("troupe_peers_refused_total", "Connections between pods refused, by reason.",
-			"reason", RefusedPlaintext, RefusedCertificate, RefusedHandshake),
+			"reason", RefusedPlaintext, RefusedCertificate, RefusedHandshake, RefusedConnections),
 		Malformed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "troupe_peer_malformed_total",
 			Help: "Messages of peers that were ignored because they could not be understood.",

@@ -198,7 +198,10 @@ func (p *TLS) config(use x509.ExtKeyUsage) *tls.Config {
 	}
 }
 
-var errNoPeerCertificate = errors.New("the peer has no certificate")
+var (
+	errNoPeerCertificate = errors.New("the peer has no certificate")
+	errTooMany           = errors.New("too many connections")
+)
 
 // countedCredentials reports failed handshakes, which gRPC only logs.
 type countedCredentials struct {
@@ -218,6 +221,9 @@ func (p *TLS) client(refused func(reason, remote string, err error)) credentials
 func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	remote := raw.RemoteAddr().String()
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if limited, ok := raw.(*limitedConn); ok && err == nil {
+		limited.hasProved()
+	}
 	c.count(remote, err)
 	return conn, info, err
 }

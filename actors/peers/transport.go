@@ -41,8 +41,9 @@ const (
 	// Either end gives up a connection on which nothing has arrived for the sum of these two.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
-	// maxStreams applies to each connection. A peer opens one stream.
-	maxStreams = 4
+	// maxStreams applies to each connection. A peer opens one stream, and another is refused before
+	// it can hold half a message.
+	maxStreams = 1
 )
 
 // Config is what a Transport needs.
@@ -132,7 +133,8 @@ func newServer(creds credentials.TransportCredentials, age time.Duration, r *rec
 func (t *Transport) Start() {
 	go func() {
 		defer close(t.served)
-		if err := t.server.Serve(t.cfg.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		limited := limitConnections(t.cfg.Listener, func(addr string) { t.refused(RefusedConnections, addr, errTooMany) })
+		if err := t.server.Serve(limited); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.log.Error("the peer listener broke", "err", err)
 		}
 	}()
