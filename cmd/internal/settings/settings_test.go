@@ -103,6 +103,10 @@ func TestMissingFile(t *testing.T) {
 	if _, err := Load(fs, Options{File: t.TempDir(), FileOptional: true}); err == nil {
 		t.Error("a directory was taken for a missing file")
 	}
+	below := filepath.Join(write(t, ""), "none.yaml") // the home directory is a file
+	if _, err := Load(fs, Options{File: below, FileOptional: true}); err != nil {
+		t.Errorf("optional, below a file: %v", err)
+	}
 }
 
 // TestKeysOfOtherCommands: commands share a file, so each must accept the others' keys.
