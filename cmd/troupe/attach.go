@@ -186,7 +186,7 @@ func (a *app) completeSessions(cmd *cobra.Command, args []string, _ string) ([]c
 	}
 	var ids []cobra.Completion
 	for _, r := range records {
-		ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Command))
+		ids = append(ids, cobra.CompletionWithDesc(r.ID, visible(oneLine(r.Command))))
 	}
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }

@@ -191,7 +191,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	}
 	if f.detach {
 		c.Detach()
-		_, err := fmt.Fprintf(a.stdout, "%s %s\n", r.ID, r.Execution)
+		_, err := fmt.Fprintf(a.stdout, "%s %s\n", visible(r.ID), visible(r.Execution))
 		return err
 	}
 	sig.forward(e)

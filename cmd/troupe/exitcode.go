@@ -59,15 +59,18 @@ func verdict(err error) (code int, message string) {
 	}
 	var exit *exitError
 	if errors.As(err, &exit) {
-		return exit.code, exit.Error()
+		return exit.code, joinLines(exit.Error())
 	}
-	message = strings.ReplaceAll(err.Error(), "\n", "; ")
+	message = joinLines(err.Error())
 	var u usage
 	if errors.As(err, &u) {
 		message += " (see troupe --help)"
 	}
 	return exitTroupe, message
 }
+
+// joinLines makes one line of the lines of errors.Join.
+func joinLines(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
 
 // refusal returns the error, with its exit code, for an execute that the server refused.
 func refusal(err error) error {

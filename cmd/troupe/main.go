@@ -51,7 +51,7 @@ func (a *app) disconnected() bool { return a.lost.Load() != nil }
 
 // notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "troupe: "+format+"\n", args...)
+	fmt.Fprintf(a.stderr, "troupe: %s\n", visible(fmt.Sprintf(format, args...)))
 }
 
 // piped reports whether f provides input: a pipe, a file or a socket does; a terminal and /dev/null

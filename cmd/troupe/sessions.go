@@ -44,7 +44,8 @@ func (a *app) sessionsCommand() *cobra.Command {
 		Long: `List the sessions that troupe started on this machine and did not end, with the
 state that their servers report. Sessions that are gone are listed one last time
 and then forgotten. Asking attaches briefly, so it restarts a session's resume
-window.`,
+window. Control characters in names and commands appear as escapes such as \x1b;
+--json has the text itself.`,
 		Args: rangeArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.sessions(cmd.Context(), asJSON) },
 	}
@@ -89,9 +90,9 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SESSION\tEXECUTION\tSTATE\tBYTES\tAGE\tCOMMAND")
 	for _, row := range rows {
-		age := time.Since(row.Started).Round(time.Second)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", row.Session, row.Execution, row.State, row.Offset, age,
-			oneLine(row.Command))
+		age := max(0, time.Since(row.Started).Round(time.Second)) // the clock may have been set back
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", visible(row.Session), visible(row.Execution), visible(row.State),
+			row.Offset, age, visible(oneLine(row.Command)))
 	}
 	return w.Flush()
 }

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
@@ -107,7 +106,7 @@ func (s *store) path(r *record) (string, error) {
 
 func plainID(id string) error {
 	if id == "" || strings.HasPrefix(id, ".") || strings.ContainsAny(id, `/\:`) ||
-		strings.ContainsFunc(id, unicode.IsControl) {
+		strings.ContainsFunc(id, unsafe) {
 		return fmt.Errorf("%q is not a session id", id)
 	}
 	return nil
