@@ -276,10 +276,14 @@ func TestDeliveredIsWhatWasAcknowledged(t *testing.T) {
 	f := start(t, nil)
 	outs := newOutputs(t)
 	c, e := f.connect(t)
-	for _, id := range []string{"done", "unacked", "half"} {
+	for _, id := range []string{"done", "unacked", "half", "kept"} {
 		out := outs.create(id)
 		out.write("hello\n")
-		if id != "half" {
+		switch id {
+		case "half":
+		case "kept": // survivors of the command may still write
+			out.Mark(&wire.Completed{ExecutionID: id, Status: wire.StatusCompleted, Reason: wire.ReasonExited})
+		default:
 			out.complete()
 		}
 		e.client.Follow(windowed(out.feed(0), 4096))
@@ -291,7 +295,8 @@ func TestDeliveredIsWhatWasAcknowledged(t *testing.T) {
 	c.ack("done", 6, true)
 	c.ack("unacked", 6, false)
 	c.ack("half", 2, false)
-	for range 3 {
+	c.ack("kept", 6, true)
+	for range 4 {
 		e.client.Reply(e.next(t).id, struct{}{}, nil)
 	}
 	_ = c.ws.Close(websocket.StatusGoingAway, "")

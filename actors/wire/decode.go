@@ -104,8 +104,8 @@ func Decode(frame []byte) (Request, *Error) {
 // DecodeParams decodes and validates the params of one method, as Decode does for a whole request.
 // Nil and null mean no members. The result shares no memory with raw.
 func DecodeParams(method string, raw json.RawMessage) (any, *Error) {
-	if !utf8.Valid(raw) {
-		return nil, Errorf(CodeInvalidParams, "the params are not UTF-8")
+	if at := notUTF8(raw); at >= 0 {
+		return nil, Errorf(CodeInvalidParams, "the params are not UTF-8 at byte %d", at)
 	}
 	return decodeParams(method, raw)
 }
@@ -124,6 +124,9 @@ func decodeParams(method string, raw json.RawMessage) (any, *Error) {
 		if err := json.Unmarshal(raw, p); err != nil {
 			return nil, typeError(err)
 		}
+		if err := checkMembers(raw, p); err != nil {
+			return nil, err
+		}
 	}
 	return p.check()
 }
@@ -133,13 +136,16 @@ func decodeEnvelope(frame []byte) (envelope, *Error) {
 	var env envelope
 	// encoding/json replaces invalid UTF-8 by U+FFFD (https://pkg.go.dev/encoding/json#Unmarshal),
 	// and a command with a replaced byte is another command.
-	if !utf8.Valid(frame) {
-		return env, Errorf(CodeParse, "the frame is not UTF-8")
+	if at := notUTF8(frame); at >= 0 {
+		return env, Errorf(CodeParse, "the frame is not UTF-8 at byte %d", at)
 	}
 	err := json.Unmarshal(frame, &env)
 	var syntax *json.SyntaxError
 	switch {
 	case err == nil && isObject(frame):
+		if name := repeatedMember(frame); name != "" {
+			return env, Errorf(CodeInvalidRequest, "%q is given twice: give it once", name)
+		}
 		return env, nil
 	case errors.As(err, &syntax):
 		return env, Errorf(CodeParse, "the frame is not JSON: %s at byte %d", syntax, syntax.Offset)
@@ -147,6 +153,21 @@ func decodeEnvelope(frame []byte) (envelope, *Error) {
 		return env, Errorf(CodeInvalidRequest, "batches are not supported; send one request per frame")
 	}
 	return env, Errorf(CodeInvalidRequest, "a request is a JSON object")
+}
+
+// notUTF8 returns the index of the first byte of b that is not part of valid UTF-8, or -1.
+func notUTF8(b []byte) int {
+	if utf8.Valid(b) {
+		return -1
+	}
+	at := 0
+	for {
+		r, n := utf8.DecodeRune(b[at:])
+		if r == utf8.RuneError && n <= 1 {
+			return at
+		}
+		at += n
+	}
 }
 
 // check reports why the envelope is not a request.

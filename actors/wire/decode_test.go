@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -113,7 +115,19 @@ func TestDecodeRefusesParams(t *testing.T) {
 		{"execute", `{"command":"x","timeout":0}`, "timeout must be"},
 		{"execute", `{"command":"x","timeout":-1}`, "timeout must be"},
 		{"execute", `{"command":"x","timeout":1e400}`, "timeout must be a number, not 1e400"},
+		{"execute", `{"command":"x","timeout":1e-300}`, "timeout must be"},
 		{"execute", `{"command":"x","max_duration":-0.0}`, "max_duration must be"},
+		{"execute", `{"command":"x","retain":"all"}`, `unknown retain "all": use first or unread or last`},
+		{"execute", `{"command":"x","retain":"unread","output_limit":5}`, `on_output_limit need retain "first"`},
+		{"execute", `{"command":"x","retain":"last","on_output_limit":"drop"}`, `need retain "first"`},
+		{"execute", `{"command":"x","scrollback":65536}`, `scrollback needs retain "last"`},
+		{"execute", `{"command":"x","retain":"unread","scrollback":65536}`, `scrollback needs retain "last"`},
+		{"execute", `{"command":"x","retain":"last","scrollback":65535}`, "must be a number of bytes, 65536 or more"},
+		{"execute", `{"command":"x","retain":"last","scrollback":0}`, "scrollback must be"},
+		{"execute", `{"command":"x","window":4095}`, "window must be a number of bytes, 4096 to 16777216"},
+		{"execute", `{"command":"x","window":16777217}`, "window must be"},
+		{"execute", `{"command":"x","window":-1}`, "window must be"},
+		{"execute", `{"command":"x","window":"4096"}`, "window must be an integer, not a string"},
 		{"execute", `{"command":"x","output_limit":0}`, "output_limit must be"},
 		{"execute", `{"command":"x","output_limit":1.5}`, "output_limit must be an integer, not 1.5"},
 		{
@@ -140,6 +154,13 @@ func TestDecodeRefusesParams(t *testing.T) {
 		{"signal", `{"execution_id":"a","signal":"SIGCONT"}`, "use control"},
 		{"signal", `{"execution_id":"a","signal":"TSTP"}`, "use control"},
 		{"signal", `{"signal":"INT"}`, "execution_id is missing"},
+		{"resume", `{"resume_token":"t","window":1}`, "window must be"},
+		{"input", `{"execution_id":"x","data":"a","offset":-1}`, "offset must be"},
+		{"input", `{"execution_id":"x","data":"a","offset":0.5}`, "offset must be an integer, not 0.5"},
+		{"ack", `{"execution_id":"x"}`, "offset must be"},
+		{"ack", `{"execution_id":"x","offset":-1}`, "offset must be"},
+		{"ack", `{"offset":1}`, "execution_id is missing"},
+		{"ack", `{"execution_id":"x","offset":1,"completed":1}`, "completed must be true or false"},
 		{"resume", `{}`, "resume_token is missing"},
 		{"resume", `{"resume_token":"t","executions":[1]}`, "executions must be an object, each value an integer"},
 		{"resume", `{"resume_token":"t","executions":{"a":-1}}`, `executions["a"] must be an offset of 0 or more`},
@@ -270,6 +291,10 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			return
+		}
+		written := bytes.Contains(frame, []byte("\uFFFD")) || bytes.Contains(bytes.ToLower(frame), []byte(`\ufffd`))
+		if got := fmt.Sprintf("%+v", req.Params); strings.Contains(got, "\uFFFD") && !written {
+			t.Fatalf("%q was read as %s", frame, got)
 		}
 		if len(req.ID) > 0 && !json.Valid(req.ID) {
 			t.Fatalf("id %q is not JSON", req.ID)

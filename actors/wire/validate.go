@@ -101,18 +101,12 @@ func (*executeParams) checkEnv(out *ExecuteParams) *Error {
 func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
 	// These numbers are finite: JSON has no infinities and no NaN, and encoding/json refuses
 	// numbers beyond the range of float64.
-	if p.Timeout != nil {
-		if *p.Timeout <= 0 {
-			return Errorf(CodeInvalidParams, "timeout must be a number of seconds greater than 0; leave it out for the server's")
-		}
-		out.Timeout = *p.Timeout
+	var err *Error
+	if out.Timeout, err = checkSeconds("timeout", p.Timeout); err != nil {
+		return err
 	}
-	if p.MaxDuration != nil {
-		if *p.MaxDuration <= 0 {
-			return Errorf(CodeInvalidParams,
-				"max_duration must be a number of seconds greater than 0; leave it out for the server's")
-		}
-		out.MaxDuration = *p.MaxDuration
+	if out.MaxDuration, err = checkSeconds("max_duration", p.MaxDuration); err != nil {
+		return err
 	}
 	if p.OutputLimit != nil {
 		if *p.OutputLimit <= 0 {
@@ -122,6 +116,20 @@ func (p *executeParams) checkLimits(out *ExecuteParams) *Error {
 		out.OutputLimit = *p.OutputLimit
 	}
 	return nil
+}
+
+// minSeconds is what a time.Duration can hold. Less would be 0, which stands for the server's value.
+const minSeconds = 1e-9
+
+func checkSeconds(name string, n *float64) (float64, *Error) {
+	switch {
+	case n == nil:
+		return 0, nil
+	case *n < minSeconds:
+		return 0, Errorf(CodeInvalidParams,
+			"%s must be a number of seconds greater than 0; leave it out for the server's", name)
+	}
+	return *n, nil
 }
 
 func (*executeParams) checkChoices(out *ExecuteParams) *Error {
