@@ -44,7 +44,7 @@ const maxBacklog = 1024
 
 // resumeTimeout is how long a connection that re-attaches may take to send
 // resume. It holds no session's slot until then, so nothing else would end it.
-const resumeTimeout = 30 * time.Second
+const resumeTimeout = 10 * time.Second
 
 // connection is the actor of one socket: it knows the session and passes messages on.
 type connection struct {
@@ -111,7 +111,7 @@ func (c *connection) receive(ctx actor.Context) {
 		c.linkMessage(ctx, msg)
 	case resumeOverdue:
 		if c.session == nil && c.remote == nil && !c.attaching {
-			c.sink.Disconnect(wire.CauseNoSession)
+			c.sink.Disconnect(wire.CauseReadTimeout) // not no_session: the session may exist
 		}
 	}
 }

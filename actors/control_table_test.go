@@ -198,7 +198,7 @@ func TestGraceIsGivenWhole(t *testing.T) {
 func TestInputIsBounded(t *testing.T) {
 	const most = 1000
 	for name, c := range map[string]struct{ fits, size int }{
-		"by requests":                 {maxInputs, 1},
+		"by requests":                 {MaxInputs, 1},
 		"by bytes":                    {4, most / 4},
 		"by bytes, with one that big": {1, most},
 	} {
@@ -219,8 +219,8 @@ func TestInputIsBounded(t *testing.T) {
 			}
 			send("too much")
 			r := client.reply("too much")
-			if r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable ||
-				r.err.Data == nil || r.err.Data.RetryAfterSeconds == 0 {
+			if r == nil || r.err == nil || r.err.Code != wire.CodeSessionLimit ||
+				r.err.Data == nil || r.err.Data.Limit != "input" || r.err.Data.RetryAfterSeconds == 0 {
 				t.Fatalf("%s: one more was answered with %+v", name, r)
 			}
 			// The command reads one, and there is room for one.

@@ -58,6 +58,7 @@ type Engine struct {
 	allow       *allowList
 	log         *slog.Logger
 	metrics     *metrics
+	input       inputBudget
 	tracer      trace.Tracer
 	audit       func(AuditRecord)
 	refused     func(wire.Cause)

@@ -81,6 +81,8 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		"From the decision to end an execution to the death of its last process.", fast)
 	m.duration = histogram("execution_duration_seconds", "From the running command to its end.", slow)
 	m.survivors = counter("execution_survivors_total", "Processes that outlived their command and were killed.")
+	e.input.refused = counter("input_refused_total",
+		"Input refused because the memory for input that commands have not read is spent.")
 	m.panics = vec("actor_panics_total", "Panics recovered in actors, by kind of actor.", "actor", "manager", "session",
 		"process", "connection", "reaper")
 	m.gauges(e)
@@ -112,6 +114,7 @@ func (m *metrics) gauges(e *Engine) {
 	gauge("sessions_detached", "Sessions without a connection, kept for the resume window.",
 		func() float64 { return float64(e.detached.Load()) })
 	gauge("executions", "Executions that are not dead.", func() float64 { return float64(e.executions.all()) })
+	gauge("input_waiting_bytes", "Input that commands have not read, beyond what each may always have.", e.input.bytes)
 	gauge("ready", "1 while new sessions and commands are accepted.", truth(e.Ready))
 	gauge("draining", "1 while the server is draining.", truth(e.draining.Load))
 	gauge("drain_deadline_timestamp_seconds",

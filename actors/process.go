@@ -321,6 +321,7 @@ func (p *process) arm(d time.Duration, msg any) {
 // cleanup runs when the actor stops, also after a panic. The tree and its readers do not
 // outlive it, and no request is left without an answer.
 func (p *process) cleanup() {
+	p.engine.input.give(p.x.subject, 0, p.stdin.bytes) // an answer that still comes finds no actor
 	p.x.tree.Kill()
 	for _, t := range p.timers {
 		t.Stop()

@@ -2,15 +2,79 @@ package actors
 
 import (
 	"io"
+	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// maxInputs bounds the input requests that wait for one command, together with
-// Limits.MaxMessage for their bytes. A client that waits for answers never meets it.
-const maxInputs = 16
+const (
+	// MaxInputs bounds the input requests that wait for one command, together with
+	// Limits.MaxMessage for their bytes. The gateway reads no more from a client that
+	// does not wait for answers, so few clients meet it.
+	MaxInputs = 64
+	// InputReserve is how many bytes of input may always wait for one command.
+	InputReserve = 16 << 10
+	// MaxInputBytes bounds what waits beyond that, of all executions. One subject may
+	// hold half of it.
+	MaxInputBytes = 16 << 20
+)
+
+// inputBudget is MaxInputBytes. One request may take a quarter of what is left for its
+// subject, so that there is always room for a small one.
+type inputBudget struct {
+	mu      sync.Mutex
+	held    map[string]int64 // by subject
+	total   int64
+	refused prometheus.Counter
+}
+
+// beyondReserve is the part of n waiting bytes that counts.
+func beyondReserve(n int64) int64 { return max(n-InputReserve, 0) }
+
+// take counts n bytes that join waiting bytes of an execution, or refuses them.
+func (b *inputBudget) take(subject string, waiting, n int64) bool {
+	n = beyondReserve(waiting+n) - beyondReserve(waiting)
+	if n == 0 {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := min(MaxInputBytes/2-b.held[subject], MaxInputBytes-b.total)
+	if n > left/4 {
+		b.refused.Inc()
+		return false
+	}
+	if b.held == nil {
+		b.held = make(map[string]int64)
+	}
+	b.held[subject] += n
+	b.total += n
+	return true
+}
+
+// give counts out n bytes, after which left bytes of the execution wait.
+func (b *inputBudget) give(subject string, left, n int64) {
+	n = beyondReserve(left+n) - beyondReserve(left)
+	if n == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total -= n
+	if b.held[subject] -= n; b.held[subject] == 0 {
+		delete(b.held, subject)
+	}
+}
+
+// bytes is how much is held.
+func (b *inputBudget) bytes() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return float64(b.total)
+}
 
 // input is the stdin of a process: a bounded queue of requests, of which one at
 // a time is written by a goroutine of its own, since the command may not read.
@@ -30,10 +94,12 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 		err = wire.Errorf(wire.CodeInputUnavailable, "execution %s has no stdin: start it with stdin set to true", p.x.id)
 	case in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)
-	case len(in.queue) >= maxInputs || in.bytes+int64(len(msg.data)) > p.engine.limits.MaxMessage:
-		err = wire.Errorf(wire.CodeInputUnavailable,
-			"the command has not read %d bytes of earlier input: wait for input to be answered", in.bytes)
-		err.Data = &wire.ErrorData{Limit: "max-message", Value: float64(p.engine.limits.MaxMessage), RetryAfterSeconds: 1}
+	case len(in.queue) >= MaxInputs || in.bytes+int64(len(msg.data)) > p.engine.limits.MaxMessage ||
+		!p.engine.input.take(p.x.subject, in.bytes, int64(len(msg.data))):
+		err = wire.Errorf(wire.CodeSessionLimit,
+			"the command has not read %d bytes of earlier input: wait for input to be answered, and send less at a time",
+			in.bytes)
+		err.Data = &wire.ErrorData{Limit: "input", Value: InputReserve, RetryAfterSeconds: 1}
 	}
 	if err != nil {
 		ctx.Send(msg.conn, reply{id: msg.id, err: err})
@@ -68,6 +134,7 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	done := in.queue[0]
 	in.queue = in.queue[1:]
 	in.bytes -= int64(len(done.data))
+	p.engine.input.give(p.x.subject, in.bytes, int64(len(done.data)))
 	if msg.err != nil {
 		ctx.Send(done.conn, reply{
 			id:  done.id,
@@ -95,12 +162,13 @@ func (p *process) closeInput(ctx actor.Context) {
 		_ = in.pipe.Close()
 		in.pipe = nil
 	}
-	waiting := in.queue
+	waiting, before := in.queue, in.bytes
 	in.queue, in.bytes = nil, 0
 	if in.writing {
 		in.queue, in.bytes = waiting[:1:1], int64(len(waiting[0].data))
 		waiting = waiting[1:]
 	}
+	p.engine.input.give(p.x.subject, in.bytes, before-in.bytes)
 	for _, msg := range waiting {
 		ctx.Send(msg.conn, reply{
 			id:  msg.id,

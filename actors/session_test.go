@@ -445,7 +445,7 @@ func TestConnectionThatNeverResumesEnds(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if cause, ended := silent.hasEnded(); !ended || cause != wire.CauseNoSession {
+		if cause, ended := silent.hasEnded(); !ended || cause != wire.CauseReadTimeout {
 			t.Errorf("ended %v with %q", ended, cause)
 		}
 		h.stop(t)

@@ -26,7 +26,8 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		writeJSON(w, http.StatusBadRequest, refusal{err.Error()})
 		return
 	}
-	if err := g.reserve(); err != nil {
+	session := r.URL.Query().Get("session")
+	if err := g.place(r, subject, session); err != nil {
 		g.metrics.refused.WithLabelValues(refusalReason(err)).Inc()
 		w.Header().Set("Retry-After", "5")
 		writeJSON(w, http.StatusServiceUnavailable, refusal{err.Error()})
@@ -40,17 +41,20 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	})
 	if err != nil {
 		// Accept has sent the error.
-		g.unreserve()
+		g.unplace(subject, session)
 		g.log.Debug("handshake failed", "subject", subject, "remote", r.RemoteAddr, "err", err)
 		return
 	}
 	s.ws.SetReadLimit(-1) // readMessage has its own limit, with a close reason that says what to do
 	s.traceparent, s.binary = traceparent(r), binary
-	s.setSession(r.URL.Query().Get("session"))
+	s.setSession(session)
 	s.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: s.sessionID(), EndsWithConnection: endsWithConnection,
 	}, s)
 	g.add(s)
+	if session != "" {
+		g.resumes.add(s)
+	}
 	g.log.Info("connection opened", "subject", subject, "remote", r.RemoteAddr, "session", s.sessionID())
 	go s.read()
 	go s.write()
@@ -68,6 +72,28 @@ func wantsBinary(r *http.Request) (bool, error) {
 	}
 }
 
+// place makes room for a socket. session is the one that it asks for.
+func (g *Gateway) place(r *http.Request, subject, session string) error {
+	if session != "" {
+		if err := g.resumes.enter(r.Context(), g, subject); err != nil {
+			return err
+		}
+	}
+	err := g.reserve(subject)
+	if err != nil && session != "" {
+		g.resumes.leave(subject)
+	}
+	return err
+}
+
+// unplace undoes place.
+func (g *Gateway) unplace(subject, session string) {
+	if session != "" {
+		g.resumes.leave(subject)
+	}
+	g.unreserve(subject)
+}
+
 // maxTraceparent bounds what a connection keeps of the header for its whole life. Version 00 has 55
 // bytes; later versions may be longer
 // (https://www.w3.org/TR/trace-context/#versioning-of-traceparent).
@@ -83,8 +109,13 @@ func traceparent(r *http.Request) string {
 }
 
 func refusalReason(err error) string {
-	if errors.Is(err, errClosing) {
+	switch {
+	case errors.Is(err, errClosing):
 		return refusedStopping
+	case errors.Is(err, errLastConnections):
+		return refusedLast
+	case errors.Is(err, errTooManyResumes):
+		return refusedUnresumed
 	}
 	return refusedFull
 }
@@ -114,5 +145,6 @@ func newSocket(g *Gateway, subject, remote string) *socket {
 		wake: make(chan struct{}, 1), dead: make(chan struct{}), readerDone: make(chan struct{}),
 	}
 	s.capacity.L = &s.mu
+	s.permit.socket = s
 	return s
 }

@@ -31,8 +31,8 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 		stops          bool
 	}{
 		"none":                        {0, 0, false},
-		"one less than may be":        {maxInFlight - 1, 10, false},
-		"as many as may be":           {maxInFlight, 10, true},
+		"one less than may be":        {MaxInFlight - 1, 10, false},
+		"as many as may be":           {MaxInFlight, 10, true},
 		"as many bytes as may be":     {4, maxInFlightBytes / 4, false},
 		"one byte more":               {1, maxInFlightBytes + 1, true},
 		"more bytes, in few requests": {5, maxInFlightBytes / 4, true},
@@ -40,7 +40,7 @@ func TestReaderStopsAtItsBounds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn := idleSocket(t)
 			for range c.requests {
-				conn.admit(request{id: wire.ID("1"), method: wire.MethodStatus, size: c.size})
+				conn.admit(request{id: wire.ID("1"), method: wire.MethodSignal, size: c.size})
 			}
 			passed := make(chan bool, 1)
 			wait := func() {
@@ -79,14 +79,14 @@ func TestMessagesThatNeverReachTheEngineCountToo(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := idleSocket(t)
-			for range maxInFlight {
+			for range MaxInFlight {
 				send(c)
 			}
 			passed := make(chan bool, 1)
 			go func() { passed <- c.awaitCapacity() }()
 			synctest.Wait()
 			if len(passed) != 0 {
-				t.Errorf("%s: the reader continues beyond %d", name, maxInFlight)
+				t.Errorf("%s: the reader continues beyond %d", name, MaxInFlight)
 			}
 			c.end(wire.CauseClientGone)
 		})
@@ -99,7 +99,7 @@ func TestNoticesAreBounded(t *testing.T) {
 	c := idleSocket(t)
 	fill := func() {
 		t.Helper()
-		for range maxPendingNotifications {
+		for range MaxPendingNotifications {
 			c.Notify("x", nil)
 			c.answer(wire.NullID, 1, nil, nil)
 		}
@@ -130,14 +130,16 @@ func TestNoticesAreBounded(t *testing.T) {
 // than it.
 func TestMessageOfTheLongestSizeIsRead(t *testing.T) {
 	const limit = 1000
+	conn := idleSocket(t)
+	conn.g.cfg.MaxMessage = limit
 	for size, want := range map[int64]error{
 		0: nil, limit - 1: nil, limit: nil, limit + 1: errMessageTooBig, 1 << 30: errMessageTooBig,
 	} {
-		got, err := readAll(nil, io.LimitReader(zeros{}, size), limit)
+		got, err := readAll(nil, io.LimitReader(zeros{}, size), limit, conn)
 		if !errors.Is(err, want) || want == nil && int64(len(got)) != size {
 			t.Errorf("%d bytes: %d, %v", size, len(got), err)
 		}
-		if cap(got) > 4*limit {
+		if cap(got) > SmallMessage {
 			t.Errorf("%d bytes: %d are held", size, cap(got))
 		}
 	}
@@ -155,19 +157,19 @@ func TestReservations(t *testing.T) {
 	}
 	reserve := func(want error) {
 		t.Helper()
-		if err := g.reserve(); !errors.Is(err, want) {
+		if err := g.reserve("subject"); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
 		}
 	}
 	reserve(nil)
 	reserve(nil)
 	reserve(errTooManyConnections)
-	g.unreserve()
+	g.unreserve("subject")
 	reserve(nil)
 	reserve(errTooManyConnections)
 	g.closing = true
 	reserve(errClosing)
-	g.unreserve()
+	g.unreserve("subject")
 	reserve(errClosing)
 	if refusalReason(errClosing) != refusedStopping || refusalReason(errTooManyConnections) != refusedFull {
 		t.Error("a refusal is counted under the wrong reason")

@@ -12,7 +12,8 @@ const (
 	// closeTimeout bounds the closing handshake: the client must read everything sent before it and
 	// answer. Only the socket's own goroutines wait for it.
 	closeTimeout = 5 * time.Second
-	// deadCloseTimeout bounds the closing handshake with a client that did not answer pings.
+	// deadCloseTimeout bounds the closing handshake with a client that did not answer pings,
+	// or did not send what it had begun.
 	deadCloseTimeout = 100 * time.Millisecond
 )
 
@@ -23,6 +24,7 @@ var closeReasons = map[wire.Cause]string{
 	wire.CauseClientGone:   "the connection broke",
 	wire.CausePingTimeout:  "no pong for two ping intervals",
 	wire.CauseWriteTimeout: "a write took longer than the write timeout",
+	wire.CauseReadTimeout:  "a message, or resume, did not arrive in time",
 	wire.CauseSlowConsumer: "too many notifications were left unread",
 	wire.CauseTooBig:       "the message is larger than max-message",
 	wire.CauseSessionLimit: "no session is free for this client, try again later",
@@ -91,7 +93,7 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	switch cause {
 	case wire.CauseWriteTimeout:
 		wait = 0 // the write stopped inside a message: a close frame would become part of it
-	case wire.CausePingTimeout:
+	case wire.CausePingTimeout, wire.CauseReadTimeout:
 		wait = deadCloseTimeout
 	}
 	if wait > 0 {

@@ -204,23 +204,23 @@ func TestAcksAreCountedAsInFlight(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for i := range 2 * maxInFlight {
+		for i := range 2 * MaxInFlight {
 			c.ack("y", int64(i+1), false)
 		}
 	}()
 	<-done
 	deadline := time.Now().Add(testTimeout)
-	for len(e.requests) < maxInFlight && time.Now().Before(deadline) {
+	for len(e.requests) < MaxInFlight && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
 	s, _ := e.client.(*socket)
 	for !s.isBackpressured() && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if n := len(e.requests); n != maxInFlight {
-		t.Errorf("%d acks are under way, want %d", n, maxInFlight)
+	if n := len(e.requests); n != MaxInFlight {
+		t.Errorf("%d acks are under way, want %d", n, MaxInFlight)
 	}
-	for range 2 * maxInFlight {
+	for range 2 * MaxInFlight {
 		e.client.Reply(e.next(t).id, struct{}{}, nil)
 	}
 }

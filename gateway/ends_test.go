@@ -238,29 +238,29 @@ func TestNotificationsLeftUnreadEndTheConnection(t *testing.T) {
 func TestPipeliningIsPushedBack(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connect(t)
-	const total = 3 * maxInFlight
+	const total = 3 * MaxInFlight
 	go func() {
 		for range total {
 			if c.ws.Write(context.Background(), websocket.MessageText,
-				[]byte(`{"jsonrpc":"2.0","id":1,"method":"status"}`)) != nil {
+				[]byte(`{"jsonrpc":"2.0","id":1,"method":"control","params":{"type":"PAUSE"}}`)) != nil {
 				return
 			}
 		}
 	}()
 	var first []fakeRequest
-	for range maxInFlight {
+	for range MaxInFlight {
 		first = append(first, e.next(t))
 	}
 	select {
 	case <-e.requests:
-		t.Fatalf("more than %d requests in flight", maxInFlight)
+		t.Fatalf("more than %d requests in flight", MaxInFlight)
 	case <-time.After(50 * time.Millisecond): // nothing can be waited for that must not happen
 	}
 	for _, r := range first {
 		e.client.Reply(r.id, struct{}{}, nil)
 	}
 	go func() {
-		for range total - maxInFlight {
+		for range total - MaxInFlight {
 			e.client.Reply((<-e.requests).id, struct{}{}, nil)
 		}
 	}()
@@ -275,7 +275,7 @@ func TestPipeliningIsPushedBack(t *testing.T) {
 func TestHeldBackClientIsNotSilent(t *testing.T) {
 	f := start(t, func(c *Config) { c.PingInterval = testInterval })
 	c, e := f.connect(t)
-	for range maxInFlight {
+	for range MaxInFlight {
 		c.send(`{"jsonrpc":"2.0","id":1,"method":"status"}`)
 	}
 	go func() {

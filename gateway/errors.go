@@ -11,7 +11,10 @@ var (
 	ErrForbidden = errors.New("this subject may not use this server")
 
 	errClosing            = errors.New("the server is stopping")
-	errTooManyConnections = errors.New("too many connections")
-	errBearerAlone        = errors.New("offer the subprotocol " + Subprotocol + " together with the bearer token's")
-	errMalformedToken     = errors.New("the bearer token is malformed")
+	errTooManyConnections = errors.New("too many connections: try again later")
+	errTooManyResumes     = errors.New("too many connections have yet to send resume: try again")
+	errLastConnections    = errors.New(
+		"the last connections are for subjects that have none: close one of yours, or try again later")
+	errBearerAlone    = errors.New("offer the subprotocol " + Subprotocol + " together with the bearer token's")
+	errMalformedToken = errors.New("the bearer token is malformed")
 )

@@ -31,7 +31,7 @@ type Config struct {
 
 	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
-	MaxConnections int           // sockets at a time; 0: 16,384
+	MaxConnections int           // sockets at a time; 0: 400
 	WriteTimeout   time.Duration // of one write to a client; 0: 10 s
 	PingInterval   time.Duration // between pings; a client silent for two is dropped; 0: 20 s
 
@@ -45,7 +45,7 @@ type Config struct {
 // timeout).
 const (
 	defaultMaxMessage     = 1 << 20
-	defaultMaxConnections = 1 << 14
+	defaultMaxConnections = 400
 	defaultWriteTimeout   = 10 * time.Second
 	defaultPingInterval   = 20 * time.Second
 )
@@ -58,12 +58,17 @@ type Gateway struct {
 	started time.Time
 	tokens  bool // clients need one
 
+	medium, large *permits // for messages above SmallMessage and above MediumMessage
+
 	mu       sync.Mutex
 	open     int // reservations, connections included
 	sockets  map[*socket]struct{}
+	subjects map[string]int // how many of open each subject has
 	closing  bool
 	aborting bool           // Close has timed out and aborts connections
 	wg       sync.WaitGroup // one for each reservation, until its goroutines have ended
+
+	resumes resumes
 }
 
 // New returns a Gateway. The caller serves its Handler and calls Close at the end.
@@ -91,8 +96,17 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	_, open := cfg.Auth.(NoAuth)
-	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), tokens: !open, sockets: make(map[*socket]struct{})}
+	g := &Gateway{
+		cfg: cfg, log: cfg.Logger, started: time.Now(), tokens: !open,
+		sockets: make(map[*socket]struct{}), subjects: make(map[string]int),
+	}
+	g.medium, g.large = newPermits(MediumMessages, !open), newPermits(LargeMessages, !open)
+	g.resumes = resumes{permits: newPermits(max(cfg.MaxConnections/4, 1), !open)}
 	g.metrics = newMetrics(cfg.Registerer)
+	if cfg.Registerer != nil {
+		g.medium.register(cfg.Registerer, "medium")
+		g.large.register(cfg.Registerer, "large")
+	}
 	return g, nil
 }
 
@@ -143,8 +157,9 @@ func (g *Gateway) Close(ctx context.Context) error {
 	return fmt.Errorf("closing client connections: %w", ctx.Err())
 }
 
-// reserve counts a connection before its handshake, so that MaxConnections is never exceeded.
-func (g *Gateway) reserve() error {
+// reserve counts a connection before its handshake, so that MaxConnections is never exceeded. The
+// last tenth of them is for subjects that have none, unless there is only one subject.
+func (g *Gateway) reserve(subject string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -152,16 +167,22 @@ func (g *Gateway) reserve() error {
 		return errClosing
 	case g.open >= g.cfg.MaxConnections:
 		return errTooManyConnections
+	case g.tokens && g.subjects[subject] > 0 && g.open >= g.cfg.MaxConnections-g.cfg.MaxConnections/10:
+		return errLastConnections
 	}
 	g.open++
+	g.subjects[subject]++
 	g.wg.Add(1)
 	return nil
 }
 
 // unreserve undoes reserve.
-func (g *Gateway) unreserve() {
+func (g *Gateway) unreserve(subject string) {
 	g.mu.Lock()
 	g.open--
+	if g.subjects[subject]--; g.subjects[subject] == 0 {
+		delete(g.subjects, subject)
+	}
 	g.mu.Unlock()
 	g.wg.Done()
 }
@@ -186,5 +207,6 @@ func (g *Gateway) remove(s *socket) {
 	g.mu.Lock()
 	delete(g.sockets, s)
 	g.mu.Unlock()
-	g.unreserve()
+	g.resumes.remove(s)
+	g.unreserve(s.subject)
 }

@@ -20,8 +20,10 @@ const (
 
 // Reasons to refuse a connection that was authenticated.
 const (
-	refusedFull     = "limit"    // MaxConnections are open
-	refusedStopping = "stopping" // the server is stopping
+	refusedFull      = "limit"    // MaxConnections are open
+	refusedLast      = "subject"  // what is left is for subjects that have no connection
+	refusedUnresumed = "resume"   // closed without a session, since too many wait for resume
+	refusedStopping  = "stopping" // the server is stopping
 )
 
 // Values of the labels method and code in addition to the protocol's own.
@@ -57,7 +59,8 @@ var outcomes = map[string][]wire.Code{
 	},
 	wire.MethodControl: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodInput: {
-		wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost, wire.CodeInputUnavailable,
+		wire.CodeInternal, wire.CodeSessionLimit, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost,
+		wire.CodeInputUnavailable,
 	},
 	wire.MethodSignal: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodStatus: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
@@ -96,8 +99,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{authMissing, authMalformed, authInvalid, authForbidden, authUnavailable, authOrigin} {
 		m.authFailures.WithLabelValues(kind)
 	}
-	m.refused.WithLabelValues(refusedFull)
-	m.refused.WithLabelValues(refusedStopping)
+	for _, reason := range []string{refusedFull, refusedLast, refusedUnresumed, refusedStopping} {
+		m.refused.WithLabelValues(reason)
+	}
 	m.expectRequests()
 	if reg != nil {
 		reg.MustRegister(m.connections, m.closed, m.messagesReceived, m.messagesSent, m.bytesReceived, m.bytesSent,
@@ -129,4 +133,17 @@ func (m *metrics) answered(method string, err *wire.Error) {
 		code = strconv.Itoa(int(err.Code))
 	}
 	m.requests.WithLabelValues(method, code).Inc()
+}
+
+// register exports how many permits are in use.
+func (p *permits) register(reg prometheus.Registerer, size string) {
+	gauge := func(name, help string, of func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "troupe_" + name, Help: help, ConstLabels: prometheus.Labels{"size": size},
+		}, func() float64 { return float64(of()) })
+	}
+	reg.MustRegister(
+		gauge("message_permits_used", "Permits held for messages that are read or executed, by size.", p.used),
+		gauge("message_permits_awaited", "Connections whose reading waits for such a permit.", p.awaited),
+	)
 }

@@ -16,6 +16,10 @@ func (s *socket) tick(timer *time.Timer) {
 	s.mu.Lock()
 	backpressured := s.backpressured
 	s.mu.Unlock()
+	if began := s.frameBegan.Load(); began != 0 && time.Duration(clock()-began) >= messageTimeout {
+		s.end(wire.CauseReadTimeout)
+		return
+	}
 	if silent := time.Duration(clock() - s.conn.heard.Load()); silent >= 2*interval && !backpressured {
 		s.end(wire.CausePingTimeout)
 		return

@@ -89,11 +89,11 @@ func TestIDsReturnAsSentAndNotificationsAreNotAnswered(t *testing.T) {
 func TestRequestsArriveInOrderWithTheirParams(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connect(t)
-	for i := range 100 {
+	for i := range MaxInFlight {
 		c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"execute","params":{"command":"echo %d"}}`, i))
 	}
 	var ids []wire.ID
-	for i := range 100 {
+	for i := range MaxInFlight {
 		r := e.next(t)
 		if p, ok := r.params.(*wire.ExecuteParams); !ok || p.Command != fmt.Sprintf("echo %d", i) {
 			t.Fatalf("request %d: %+v", i, r.params)

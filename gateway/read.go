@@ -6,18 +6,11 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
-	"sync"
 
 	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
-
-// smallMessage bounds the size of pooled read buffers. Larger ones are left to the garbage
-// collector: otherwise rare large messages would keep large buffers in memory.
-const smallMessage = 64 << 10
-
-var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 var errMessageTooBig = errors.New("message too big")
 
@@ -30,8 +23,10 @@ func (s *socket) read() {
 			s.end(wire.CauseInternal)
 		}
 	}()
+	defer func() { s.permit.release() }()
 	var err error
 	for err == nil && s.awaitCapacity() {
+		s.permit.release()
 		var typ websocket.MessageType
 		var r io.Reader
 		if typ, r, err = s.ws.Reader(context.Background()); err == nil {
@@ -55,51 +50,12 @@ func (s *socket) readCause(err error) wire.Cause {
 		return wire.CauseTooBig
 	case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
 		return wire.CauseClientDone
+	case errors.Is(err, errConnectionEnds):
+		return wire.CauseInternal // which has no effect: there is a cause
 	case s.conn.stalled.Load() || s.conn.aborted.Load():
 		return wire.CauseWriteTimeout
 	}
 	return wire.CauseClientGone
-}
-
-// readMessage reads one message and handles it. It takes a buffer only once a message has begun, so
-// that an idle connection holds none.
-func (s *socket) readMessage(typ websocket.MessageType, r io.Reader) error {
-	buf, ok := readBuffers.Get().(*[]byte)
-	if !ok {
-		buf = new([]byte)
-	}
-	frame, err := readAll((*buf)[:0], r, s.g.cfg.MaxMessage)
-	defer func() {
-		if cap(frame) <= smallMessage {
-			*buf = frame
-		}
-		readBuffers.Put(buf)
-	}()
-	if err != nil {
-		return err
-	}
-	s.g.metrics.messagesReceived.Inc()
-	s.handle(typ, frame)
-	return nil
-}
-
-// readAll appends up to limit bytes from r to b.
-func readAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		switch {
-		case int64(len(b)) > limit:
-			return b, errMessageTooBig
-		case errors.Is(err, io.EOF):
-			return b, nil
-		case err != nil:
-			return b, err
-		}
-	}
 }
 
 // handle passes one message to the engine, or answers it. It does not retain frame.
@@ -138,8 +94,13 @@ func methodLabel(req wire.Request, err *wire.Error) string {
 
 // request passes a request to the engine, unless the connection has ended.
 func (s *socket) request(id wire.ID, params any) {
-	if p, ok := params.(*wire.ExecuteParams); ok && p.Traceparent == "" {
-		p.Traceparent = s.traceparent
+	switch p := params.(type) {
+	case *wire.ExecuteParams:
+		if p.Traceparent == "" {
+			p.Traceparent = s.traceparent
+		}
+	case *wire.InputParams:
+		s.permit.release() // from here on the engine's budget of input counts it, for as long as that takes
 	}
 	s.engineMu.Lock()
 	defer s.engineMu.Unlock()

@@ -32,6 +32,7 @@ func (s *socket) Reply(id wire.ID, result any, err *wire.Error) {
 		s.requests = nil // a Go map does not shrink: https://go.dev/issue/20135
 	}
 	s.g.metrics.answered(r.method, err)
+	s.requestAnswered(r, err)
 	if r.taken != nil {
 		s.enqueue(r.inputTaken(err))
 		return
@@ -81,9 +82,9 @@ func (s *socket) enqueue(it item) bool {
 	if s.ending != "" {
 		return false
 	}
-	if it.size == 0 {
-		// maxInFlight bounds only the answers to admitted requests.
-		if s.pendingNotifications++; s.pendingNotifications > maxPendingNotifications {
+	if it.feed == nil && it.size == 0 {
+		// MaxInFlight bounds the answers to admitted requests, and feeds come with these.
+		if s.pendingNotifications++; s.pendingNotifications > MaxPendingNotifications {
 			s.endLocked(wire.CauseSlowConsumer)
 			return false
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -12,14 +13,9 @@ import (
 )
 
 const (
-	// maxInFlight is how many requests of a client may wait for their answers to be written. At the
-	// limit the reader stops, and TCP flow control slows a client that sends without reading.
-	maxInFlight = 256
-	// maxInFlightBytes bounds their total size likewise. It always admits one request.
-	maxInFlightBytes = 4 << 20
-	// maxPendingNotifications is how many notifications and feeds may wait to be sent. maxInFlight
+	// MaxPendingNotifications is how many notifications may wait to be sent. MaxInFlight
 	// bounds the answers.
-	maxPendingNotifications = 256
+	MaxPendingNotifications = 64
 )
 
 // socket is one WebSocket. Its reader goroutine is in read.go; its writer goroutine (write.go) also
@@ -45,10 +41,13 @@ type socket struct {
 	pendingNotifications int // items of queue that are not answers
 	requests             map[uint64]request
 	nextID               uint64
-	inFlight             int // requests received whose answers are not written
-	bytes                int // of the requests in flight
+	inFlight             int       // requests received whose answers are not written
+	bytes                int       // of the requests in flight
+	inputBytes           int       // of these, input that the engine has not answered
+	inputStalled         time.Time // since then the reader waits, and no input was taken; see inputPatience
 	ending               wire.Cause
 	flushDeadline        time.Time          // set by Disconnect: the deadline for sending what is queued
+	resumePlace          bool               // guarded by Gateway.resumes
 	backpressured        bool               // the reader waits for capacity
 	credits              map[string]*credit // by execution; nil while there are none
 	streams              streams            // with binary frames
@@ -56,6 +55,10 @@ type socket struct {
 	// Separate from mu, because the engine may call Reply from within Request.
 	engineMu sync.Mutex
 	closed   bool // the engine has been told of the end
+
+	// Reader state.
+	permit     permit
+	frameBegan atomic.Int64 // when the piece of a message that is being read began, by clock; 0: none
 
 	wake       chan struct{} // wakes the writer; capacity 1
 	dead       chan struct{} // closed when nothing more is to be sent

@@ -10,6 +10,7 @@ const (
 	CauseClientGone   Cause = "client_gone"
 	CausePingTimeout  Cause = "ping_timeout"  // no pong for two ping intervals
 	CauseWriteTimeout Cause = "write_timeout" // one write took longer than the write timeout
+	CauseReadTimeout  Cause = "read_timeout"  // a message was begun, or resume expected, and did not come in time
 	CauseSlowConsumer Cause = "slow_consumer" // the client left too many notifications unread
 	CauseTooBig       Cause = "too_big"       // a frame was larger than max-message
 	CauseSessionLimit Cause = "session_limit" // no session was free
@@ -23,7 +24,8 @@ const (
 // Causes lists every Cause, for metrics and documentation.
 func Causes() []Cause {
 	return []Cause{
-		CauseClientDone, CauseClientGone, CausePingTimeout, CauseWriteTimeout, CauseSlowConsumer, CauseTooBig,
+		CauseClientDone, CauseClientGone, CausePingTimeout, CauseWriteTimeout, CauseReadTimeout,
+		CauseSlowConsumer, CauseTooBig,
 		CauseSessionLimit, CauseSessionEnded, CauseNoSession, CauseSessionLost, CauseDraining, CauseInternal,
 	}
 }
@@ -48,7 +50,7 @@ func (c Cause) Code() int {
 		return 4007
 	case CausePingTimeout:
 		return 4010
-	case CauseWriteTimeout, CauseSlowConsumer:
+	case CauseWriteTimeout, CauseReadTimeout, CauseSlowConsumer:
 		return 4011
 	default:
 		return 1001

@@ -121,6 +121,9 @@ func decodeParams(method string, raw json.RawMessage) (any, *Error) {
 		if !isObject(raw) {
 			return nil, Errorf(CodeInvalidParams, "params must be an object: they are by name only")
 		}
+		if n := Elements(raw); n > MaxElements {
+			return nil, Errorf(CodeInvalidParams, "params have %d elements: at most %d are accepted", n, MaxElements)
+		}
 		if err := json.Unmarshal(raw, p); err != nil {
 			return nil, typeError(err)
 		}

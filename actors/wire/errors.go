@@ -14,7 +14,7 @@ const (
 	CodeMethodNotFound   Code = -32601 // the method is unknown
 	CodeInvalidParams    Code = -32602 // the params are wrong; the message says which and what is right
 	CodeInternal         Code = -32603 // a defect in troupe, unless Data says when to retry
-	CodeSessionLimit     Code = -32001 // no session is free, or a subject is at its limit: Data says which
+	CodeSessionLimit     Code = -32001 // a limit of the server or of a subject, which Data names
 	CodeNotAllowed       Code = -32002 // the command is not on the allow-list, or env has what clients may not set
 	CodeNoProcess        Code = -32003 // no such execution, or it has ended
 	CodeStreamTimeout    Code = -32004 // the execution was silent for the stream timeout
@@ -22,7 +22,7 @@ const (
 	CodeNoSession        Code = -32006 // no such session, or the wrong token: one answer for both
 	CodeSessionLost      Code = -32007 // the pod that owned the session is gone
 	CodeDraining         Code = -32008 // the server is stopping and starts nothing new
-	CodeInputUnavailable Code = -32009 // stdin is closed, was not asked for, or its buffer is full
+	CodeInputUnavailable Code = -32009 // stdin is closed or was not asked for
 	CodeStartFailed      Code = -32010 // the command could not be started; exit_code in data is 127 or 126, as a shell's
 )
 
@@ -35,7 +35,7 @@ type Error struct {
 
 // ErrorData says which limit refused a request, and when to try again.
 type ErrorData struct {
-	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes; or reserved-sessions
+	Limit             string  `json:"limit,omitempty"`               // the flag's name, without dashes, or a budget's
 	Value             float64 `json:"value,omitempty"`               // its value
 	RetryAfterSeconds float64 `json:"retry_after_seconds,omitempty"` // 0: trying again will not help
 	ExitCode          int     `json:"exit_code,omitempty"`           // a shell's: 127 not found, 126 not executable

@@ -148,7 +148,7 @@ func TestCloseCodes(t *testing.T) {
 		CauseClientDone: 1000, CauseSessionEnded: 1000, CauseClientGone: 1001,
 		CauseTooBig: 1009, CauseInternal: 1011, CauseDraining: 1012, CauseSessionLimit: 1013,
 		CauseNoSession: 4006, CauseSessionLost: 4007,
-		CausePingTimeout: 4010, CauseWriteTimeout: 4011, CauseSlowConsumer: 4011,
+		CausePingTimeout: 4010, CauseWriteTimeout: 4011, CauseReadTimeout: 4011, CauseSlowConsumer: 4011,
 	}
 	for _, cause := range Causes() {
 		if cause.Code() != want[cause] {

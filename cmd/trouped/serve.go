@@ -37,6 +37,10 @@ const closeTimeout = 20 * time.Second
 // memory. Others get 503.
 const maxScrapes = 4
 
+// maxSockets is how many WebSockets there may be: those of each session, those of sessions on other
+// pods, and those that wait for one.
+func maxSockets(l actors.Limits) int { return max(4*l.MaxSessions, 64) }
+
 // serve runs the server until a signal stops it.
 func serve(c *config) error {
 	signals := catchSignals() // first, because an uncaught signal would leave processes behind
@@ -261,7 +265,7 @@ func (s *server) openEngine() (err error) {
 func (s *server) openGateway() (err error) {
 	s.gateway, err = gateway.New(gateway.Config{
 		Engine: gateway.FromActors(s.engine), Auth: s.auth, AllowedOrigins: s.c.allowedOrigins, Version: version,
-		MaxMessage: s.c.limits.MaxMessage, WriteTimeout: writeTimeout, PingInterval: s.c.pingInterval,
+		MaxConnections: maxSockets(s.c.limits), MaxMessage: s.c.limits.MaxMessage, WriteTimeout: writeTimeout, PingInterval: s.c.pingInterval,
 		Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
