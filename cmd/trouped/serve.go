@@ -204,7 +204,9 @@ func bind(flag, addr string) (net.Listener, error) {
 }
 
 func (s *server) openStore() (err error) {
-	s.store, err = transcript.Open(transcript.Config{Dir: s.c.dataDir, Budget: s.c.transcriptBudget, Logger: s.log})
+	s.store, err = transcript.Open(transcript.Config{
+		Dir: s.c.dataDir, Budget: s.c.transcriptBudget, OwnerBudget: s.c.subjectBudget, Logger: s.log,
+	})
 	if err != nil {
 		return fmt.Errorf("--data-dir: %w", err)
 	}

@@ -40,6 +40,7 @@ type config struct {
 	// Storage.
 	dataDir          string
 	transcriptBudget int64
+	subjectBudget    int64 // of one subject; 0: none
 
 	kubernetes kubernetesConfig
 	peers      peersConfig
@@ -227,6 +228,8 @@ func (c *config) storageFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.dataDir, "directory"), "data-dir",
 		"directory of transcripts; trouped removes those that an earlier trouped left there")
 	fs.Var(settings.Bytes(&c.transcriptBudget), "transcript-budget", "total bytes of all transcripts on disk")
+	fs.Var(settings.Bytes(&c.subjectBudget), "max-output-per-subject",
+		"total bytes of one subject's transcripts on disk; 0: no limit")
 }
 
 func (c *config) traceFlags(fs *pflag.FlagSet) {

@@ -27,6 +27,10 @@ func (c *config) validate() error {
 		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d",
 			c.limits.MaxOutput, c.transcriptBudget)
 	}
+	if c.subjectBudget != 0 && (c.subjectBudget < c.limits.MaxOutput || c.subjectBudget > c.transcriptBudget) {
+		refuse("--max-output-per-subject must be 0 (no limit), or from one execution's --max-output (%d) to "+
+			"--transcript-budget (%d), got %d", c.limits.MaxOutput, c.transcriptBudget, c.subjectBudget)
+	}
 	if c.dataDir == "" {
 		refuse("--data-dir must name a directory")
 	}

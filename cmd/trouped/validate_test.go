@@ -47,6 +47,13 @@ func TestSettingsAtTheirBounds(t *testing.T) {
 		"pod that ends a line":  {func(c *config) { c.pod = "a\n" }, "--pod"},
 		"pod that begins wrong": {func(c *config) { c.pod = "/a" }, "--pod"},
 
+		"a subject's output": {func(c *config) { c.subjectBudget = c.limits.MaxOutput }, ""},
+		"a subject's output below one execution's": {
+			func(c *config) { c.subjectBudget = c.limits.MaxOutput - 1 }, "--max-output-per-subject",
+		},
+		"a subject's output above all output": {
+			func(c *config) { c.subjectBudget = c.transcriptBudget + 1 }, "--max-output-per-subject",
+		},
 		"collector":                  {func(c *config) { c.traceEndpoint = "https://collector" }, ""},
 		"collector without a host":   {func(c *config) { c.traceEndpoint = "http://" }, "--trace-endpoint"},
 		"collector without a scheme": {func(c *config) { c.traceEndpoint = "//collector" }, "--trace-endpoint"},

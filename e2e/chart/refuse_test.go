@@ -37,6 +37,12 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{"limits: {drainOutputSeconds: 2}", "at '/limits': additional properties 'drainOutputSeconds' not allowed"},
 		{"limits: {streamTimeoutSeconds: 5m}", "at '/limits/streamTimeoutSeconds': got string, want integer"},
 		{"limits: {transcriptBudgetBytes: 10000}", "limits.transcriptBudgetBytes (10000) must hold at least the output of one execution, limits.maxOutputBytes (10485760)"},
+		{"limits: {perSubject: {session: 2}}", "at '/limits/perSubject': additional properties 'session' not allowed"},
+		{"limits: {perSubject: {sessions: -1}}", "at '/limits/perSubject/sessions': minimum: got -1, want 0"},
+		{
+			"limits: {perSubject: {outputBytes: 1000}}",
+			"limits.perSubject.outputBytes (1000) must be 0 (no limit), or from limits.maxOutputBytes (10485760) to limits.transcriptBudgetBytes (2147483648)",
+		},
 		{
 			"limits: {maxMemoryBytes: 2147483648}",
 			"limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)",

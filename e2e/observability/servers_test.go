@@ -25,6 +25,9 @@ const namespace = "demo"
 // maxSessions is what each server has of slots.
 const maxSessions = 4
 
+// maxExecutionsPerSubject is more than the subject of the other steps has at a time.
+const maxExecutionsPerSubject = 12
+
 // build makes the programs of the product, and returns the directory they are in.
 func build(t *testing.T) string {
 	t.Helper()
@@ -44,6 +47,7 @@ type server struct {
 	bin    string
 	socket string
 	token  string
+	second string     // the token of another subject; not in a cluster
 	peers  *peerFiles // nil: it is alone
 
 	ws, http, admin string // URLs
@@ -68,7 +72,7 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{
-		t: t, pod: cfg.pod, bin: bin, token: cfg.token, peers: cfg.peers,
+		t: t, pod: cfg.pod, bin: bin, token: cfg.token, second: cfg.token + "-second", peers: cfg.peers,
 		socket: filepath.Join(dir, "runner.sock"), ended: make(chan error, 1),
 	}
 	args := []string{
@@ -77,6 +81,7 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 		"--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", s.socket,
 		"--max-sessions", strconv.Itoa(maxSessions), "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget",
 		"2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
+		"--max-executions-per-subject", strconv.Itoa(maxExecutionsPerSubject),
 	}
 	if cfg.peers != nil {
 		args = append(args, cfg.peers.args()...)
@@ -85,7 +90,7 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 		args = cfg.cluster.pod(t, args)
 	} else {
 		file := filepath.Join(dir, "tokens")
-		if err := os.WriteFile(file, []byte("alice "+cfg.token+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte("alice "+cfg.token+"\nbob "+s.second+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, "--auth", "token", "--token-file", file)
@@ -190,7 +195,13 @@ func (s *server) drain() { _ = s.cmd.Process.Signal(syscall.SIGTERM) }
 // dial opens a session, waiting for a slot and a runner if need be.
 func (s *server) dial() *troupe.Client {
 	s.t.Helper()
-	c, err := troupe.Dial(s.t.Context(), s.ws, troupe.Options{Token: s.token, DialRetry: 30 * time.Second})
+	return s.dialAs(s.token)
+}
+
+// dialAs is dial with the token of a subject.
+func (s *server) dialAs(token string) *troupe.Client {
+	s.t.Helper()
+	c, err := troupe.Dial(s.t.Context(), s.ws, troupe.Options{Token: token, DialRetry: 30 * time.Second})
 	if err != nil {
 		s.t.Fatalf("%s: %v", s.pod, err)
 	}

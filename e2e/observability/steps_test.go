@@ -33,6 +33,7 @@ func (s *scenario) steps() []step {
 		// machine.
 		{"runner stopped for 1.5 s", s.runnerStandsStill, "TroupeStartSlow"},
 		{"failing commands", s.commandsGoWrong, "TroupeProcessesEscaped"},
+		{"a subject with more commands than one may have", s.subjectAtItsLimit, "TroupeSubjectsRefused"},
 		{"runner stopped during a cancel", s.cancelSlowly, "TroupeCancelSlow"},
 		{"transcript budget spent", s.outputWithoutRoom, "TroupeOutputLost"},
 		{"clients detach and resume", s.clientsComeBack, ""},
@@ -85,6 +86,24 @@ func (s *scenario) commandsGoWrong() {
 	for token, want := range map[string]int{"": 401, "wrong": 401} {
 		if got := s.a.knock(http.DefaultClient, token); got != want {
 			s.t.Errorf("token %q: status %d", token, got)
+		}
+	}
+}
+
+// subjectAtItsLimit starts commands in two sessions of one subject until the next is refused.
+func (s *scenario) subjectAtItsLimit() {
+	one, two := s.a.dialAs(s.a.second), s.a.dialAs(s.a.second)
+	defer one.Close()
+	defer two.Close()
+	for i := range maxExecutionsPerSubject + 1 {
+		c := one
+		if i >= one.Limits().MaxExecutions {
+			c = two
+		}
+		_, err := c.Execute(s.t.Context(), wire.ExecuteParams{Command: "sleep 100"})
+		refused := wire.CodeOf(err) == wire.CodeSessionLimit
+		if refused != (i == maxExecutionsPerSubject) || err != nil && !refused {
+			s.t.Errorf("command %d of a subject that may have %d: %v", i, maxExecutionsPerSubject, err)
 		}
 	}
 }

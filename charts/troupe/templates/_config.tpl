@@ -34,6 +34,8 @@ pass-env: {{ toJson . }}
 {{- end }}
 max-sessions: {{ $l.maxSessions | int64 }}
 max-executions: {{ $l.maxExecutions | int64 }}
+max-sessions-per-subject: {{ $l.perSubject.sessions | int64 }}
+max-executions-per-subject: {{ $l.perSubject.executions | int64 }}
 max-line: {{ $l.maxLineBytes | int64 }}
 max-output: {{ $l.maxOutputBytes | int64 }}
 stream-timeout: {{ $l.streamTimeoutSeconds | int64 }}s
@@ -46,6 +48,7 @@ max-message: {{ $l.maxMessageBytes | int64 }}
 drain-timeout: {{ $v.drain.timeoutSeconds | int64 }}s
 data-dir: /var/lib/troupe/transcripts
 transcript-budget: {{ $l.transcriptBudgetBytes | int64 }}
+max-output-per-subject: {{ $l.perSubject.outputBytes | int64 }}
 kubernetes: {{ ternary "auto" "off" $v.podReports.enabled | quote }}
 {{- if include "troupe.peers" . }}
 peer-listen: ":{{ include "troupe.peerPort" . }}"

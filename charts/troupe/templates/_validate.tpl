@@ -38,6 +38,11 @@
 {{- if lt (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes) -}}
   {{- $wrong = append $wrong (printf "limits.transcriptBudgetBytes (%d) must hold at least the output of one execution, limits.maxOutputBytes (%d)" (int64 $v.limits.transcriptBudgetBytes) (int64 $v.limits.maxOutputBytes)) -}}
 {{- end -}}
+{{- with int64 $v.limits.perSubject.outputBytes -}}
+  {{- if or (lt . (int64 $v.limits.maxOutputBytes)) (gt . (int64 $v.limits.transcriptBudgetBytes)) -}}
+    {{- $wrong = append $wrong (printf "limits.perSubject.outputBytes (%d) must be 0 (no limit), or from limits.maxOutputBytes (%d) to limits.transcriptBudgetBytes (%d)" . (int64 $v.limits.maxOutputBytes) (int64 $v.limits.transcriptBudgetBytes)) -}}
+  {{- end -}}
+{{- end -}}
 {{- with dig "limits" "memory" "" ($v.runner.resources | default dict) -}}
   {{- if ge (int64 $v.limits.maxMemoryBytes) (include "troupe.bytes" . | int64) -}}
     {{- $wrong = append $wrong (printf "limits.maxMemoryBytes (%d) must be below runner.resources.limits.memory (%v), or the kernel ends every command of the pod before it is reached" (int64 $v.limits.maxMemoryBytes) .) -}}
