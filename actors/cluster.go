@@ -33,6 +33,8 @@ func (c *PeersConfig) validate() error {
 const (
 	// closeGrace is how long the ends of links may take to reach the peers when the Engine closes.
 	closeGrace = time.Second
+	// maxOrigins bounds the clients that other pods have here, as the gateway bounds those of this pod.
+	maxOrigins = 400
 	// congested is how much may wait for a peer before links to it get the smallest window.
 	congested = 1 << 20
 )
@@ -46,6 +48,7 @@ type cluster struct {
 	transport *peers.Transport
 	metrics   *clusterMetrics
 	counters  relay.Counters
+	budget    *relay.Budget
 
 	unsubscribe func()
 	links       sync.Map // relay.LinkID → linkEnd
@@ -81,6 +84,7 @@ func (h *linksHeld) of(role string) *atomic.Int64 {
 // joinCluster makes the Engine part of the service. cfg is valid.
 func (e *Engine) joinCluster(cfg *PeersConfig) {
 	p := &cluster{engine: e, log: e.log, directory: cfg.Directory, known: map[string]string{}}
+	p.budget = relay.NewBudget(relay.DefaultBudget)
 	e.cluster = p
 	p.table = relay.NewTable(relay.Self{Pod: e.pod, Incarnation: e.incarnation}, relay.TableConfig{
 		Load: p.load, Counters: &p.counters,
@@ -235,7 +239,10 @@ func (p *cluster) route(e *relay.Envelope) {
 	now := time.Now()
 	routed, events := p.table.Route(now, e)
 	if routed.Verdict == relay.OpenOrigin {
-		if p.add(now, routed.Link, newOriginLink(p, routed.Link, e.GetFrom())) {
+		if p.held.origins.Load() >= maxOrigins {
+			events = append(events, p.table.Refuse(now, routed.Link, e.GetFrom())...)
+			routed.Verdict = relay.Ignore
+		} else if p.add(now, routed.Link, newOriginLink(p, routed.Link, e.GetFrom())) {
 			p.held.origins.Add(1)
 		} else {
 			routed.Verdict = relay.Ignore

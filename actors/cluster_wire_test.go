@@ -140,6 +140,31 @@ func TestGarbageIsSurvived(t *testing.T) {
 	s.stop(c)
 }
 
+// TestLinksOfOtherPodsAreBounded: a pod that opens links without end gets the bound, a Reset for
+// those beyond it, and keeps no client of this pod out.
+func TestLinksOfOtherPodsAreBounded(t *testing.T) {
+	s, bad := meetOldPeer(t)
+	open := &relay.Frame_Open{Open: &relay.Open{Subject: []byte("somebody"), Session: []byte("pod-0.x"), Window: 1 << 40}}
+	held := s.pods[0].cluster.held.of(roleOrigin)
+	resets := s.pods[0].cluster.counters.Resets.Load
+	for range maxOrigins + 100 {
+		id := relay.NewLinkID()
+		bad.transport.Send("pod-0", &relay.Envelope{
+			Version: 1, From: "old", Incarnation: oldIncarnation[:],
+			Kind: &relay.Envelope_Frame{Frame: &relay.Frame{Link: id[:], Seq: 1, Body: open}},
+		})
+	}
+	eventually(t, 10*time.Second, "those beyond the bound are refused", func() bool { return resets() >= 90 })
+	if n := held.Load(); n > maxOrigins {
+		t.Errorf("%d links are open", n)
+	}
+	c := connect(s.pods[0].Engine, ConnectRequest{})
+	if connected, err := c.settled(t); connected == nil {
+		t.Errorf("a session was refused: %v", err)
+	}
+	s.stop(c)
+}
+
 // TestPeerThatHangsAtHandshakeIsGivenUp: a peer whose kernel accepts and whose process does
 // nothing.
 func TestPeerThatHangsAtHandshakeIsGivenUp(t *testing.T) {

@@ -42,7 +42,7 @@ func newOriginLink(p *cluster, id relay.LinkID, peer string) *originLink {
 	h := &originLink{cluster: p, id: id, peer: peer}
 	h.origin = relay.NewOrigin(time.Now(), relay.OriginConfig{
 		Link: id, Send: p.sender(peer), Wake: h.wake, Counters: &p.counters,
-		MaxControl: p.maxControl(), Window: p.originWindow(peer),
+		MaxControl: p.maxControl(), Budget: p.budget, Window: p.originWindow(peer),
 		Connect: func(o relay.OpenParams) {
 			h.conn = p.engine.Connect(ConnectRequest{
 				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection,
@@ -142,7 +142,7 @@ func (h *originLink) post(event linkEvent) {
 	cost := costOf(event)
 	h.inboxMu.Lock()
 	defer h.inboxMu.Unlock()
-	if h.cost+cost > h.cluster.maxControl() && cost > 0 {
+	if cost > 0 && (h.cost+cost > h.cluster.maxControl() || !h.cluster.budget.Resize(h.cost, h.cost+cost)) {
 		return
 	}
 	h.inbox = append(h.inbox, event)
@@ -164,7 +164,9 @@ func (h *originLink) take() linkEvent {
 	event := h.inbox[0]
 	h.inbox[0] = nil
 	h.inbox = h.inbox[1:]
-	h.cost -= costOf(event)
+	cost := costOf(event)
+	h.cluster.budget.Resize(h.cost, h.cost-cost)
+	h.cost -= cost
 	return event
 }
 

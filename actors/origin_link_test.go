@@ -113,7 +113,7 @@ func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 		h.Follow(Feed{ExecutionID: "x", Open: func(func()) (Cursor, error) { return new(endlessCursor), nil }})
 	}
 	// This waits as long as it takes, but ends before the pod would be called dead.
-	owner, enough := s.pods[0].cluster, 4<<20
+	owner, enough := s.pods[0].cluster, congested
 	waited := 0
 	for until := time.Now().Add(relay.DeadAfter - time.Second); waited < enough && time.Now().Before(until); {
 		waited = owner.transport.Queued("pod-1")

@@ -35,7 +35,7 @@ func (c *connection) join(peer string, o relay.OpenParams) *proxyLink {
 	now := time.Now()
 	g.proxy = relay.NewProxy(now, relay.ProxyConfig{
 		Link: g.id, Open: o, Sink: c.sink, Send: g.cluster.sender(peer), Wake: g.wake, Counters: &g.cluster.counters,
-		MaxControl: g.cluster.maxControl(), Window: g.cluster.proxyWindow,
+		MaxControl: g.cluster.maxControl(), Budget: g.cluster.budget, Window: g.cluster.proxyWindow,
 		Opened:  func(string) { c.remote = g },
 		Refused: func(*wire.Error, wire.Cause) { g.refused = true },
 	})

@@ -17,7 +17,7 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 	for n := range links {
 		windows += WindowFor(n + 1)
 	}
-	if windows > 36<<20 {
+	if windows > 18<<20 {
 		t.Errorf("%d links have windows of %d bytes", links, windows)
 	}
 	// Beside the windows there is what structs cost beyond pieceCost, and size classes.

@@ -48,7 +48,8 @@
 // One link may use this much memory: at the proxy, its window of unread output; at the origin, the
 // same amount of unacknowledged output; at each end, [DefaultMaxControl] of other unacknowledged
 // frames, beyond which the link ends as [EndedOverflow]. TestStalledLinksCostBoundedMemory measures
-// it. The code that drives an origin may queue the same amount of the proxy's frames for it.
+// it. The code that drives an origin may queue the same amount of the proxy's frames for it. All
+// links of a pod together are bounded by their windows ([WindowFor]) and by a [Budget] for the rest.
 //
 // # Ends
 //

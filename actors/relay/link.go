@@ -46,6 +46,7 @@ type link struct {
 	acked      func()                  // something was acknowledged; may be nil
 	counters   *Counters
 	maxControl int
+	budget     *Budget // charged for control and parts; may be nil
 	maxBody    int
 
 	// The end.
@@ -120,14 +121,14 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 }
 
 func (l *link) push(now time.Time, p pending) {
-	if p.control {
-		l.control += p.cost
-	} else {
+	switch {
+	case !p.control:
 		l.data += p.cost
-	}
-	if l.control > l.maxControl {
+	case l.control+p.cost > l.maxControl || !l.budget.Resize(l.held(), l.held()+p.cost):
 		l.fail(now, EndedOverflow, Reset_OVERFLOW)
 		return
+	default:
+		l.control += p.cost
 	}
 	l.last++
 	l.unacked = append(l.unacked, p)
@@ -196,7 +197,7 @@ func (l *link) acknowledged(now time.Time, ack uint64) {
 	if ack <= l.gone {
 		return
 	}
-	n := int(ack - l.gone)
+	n, held := int(ack-l.gone), l.held()
 	for i := range l.unacked[:n] {
 		p := &l.unacked[i]
 		if p.control {
@@ -206,6 +207,7 @@ func (l *link) acknowledged(now time.Time, ack uint64) {
 		}
 		*p = pending{}
 	}
+	l.budget.Resize(held, l.held())
 	l.gone = ack
 	if l.unacked = l.unacked[n:]; len(l.unacked) == 0 {
 		l.unacked = nil // its array keeps the size of the longest queue there was
@@ -269,8 +271,13 @@ func bodySize(f *Frame) int {
 
 // join returns the complete frame if this is its last fragment, and otherwise nil.
 func (l *link) join(now time.Time, part *Fragment) *Frame {
+	held := l.held()
 	if len(l.parts)+len(part.GetData()) > l.maxControl+MaxEnvelope {
 		l.violated(now)
+		return nil
+	}
+	if !l.budget.Resize(held, held+len(part.GetData())) {
+		l.fail(now, EndedOverflow, Reset_OVERFLOW)
 		return nil
 	}
 	if l.parts == nil {
@@ -282,7 +289,7 @@ func (l *link) join(now time.Time, part *Fragment) *Frame {
 	}
 	f := new(Frame)
 	err := proto.Unmarshal(l.parts, f)
-	l.parts = nil
+	l.dropParts()
 	if _, nested := f.Body.(*Frame_Fragment); err != nil || nested {
 		l.violated(now)
 		return nil
@@ -304,7 +311,17 @@ func (l *link) postAck() { l.post(&Frame{Body: &Frame_Acknowledge{&Ack{}}}) }
 // freeze stops accepting and acknowledging frames, so that the other end knows which frames were
 // used.
 func (l *link) freeze() {
-	l.frozen, l.parts = true, nil
+	l.frozen = true
+	l.dropParts()
+}
+
+// held is what the budget is charged for.
+func (l *link) held() int { return l.control + len(l.parts) }
+
+func (l *link) dropParts() {
+	held := l.held()
+	l.parts = nil
+	l.budget.Resize(held, l.held())
 }
 
 func (l *link) violated(now time.Time) {
@@ -329,6 +346,7 @@ func (l *link) end(now time.Time, why Ended) {
 		return
 	}
 	l.ended = why
+	l.budget.Resize(l.held(), 0)
 	l.unacked, l.parts, l.control, l.data = nil, nil, 0, 0
 	l.onEnded(now)
 }

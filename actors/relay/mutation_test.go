@@ -37,7 +37,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"idle links are not asked about", "resend.go", "return due.Add(keepAlive)", "return due.Add(1000 * time.Hour)"},
 	{"nothing is asked", "resend.go", "return l.armed.Add(l.retry)", "return l.armed.Add(1000 * time.Hour)"},
 	{"requests overtake the opening", "link.go", "(!l.first || l.out == 0)", "true"},
-	{"the end does not stop what comes", "link.go", "l.frozen, l.parts = true, nil", "l.parts = nil"},
+	{"the end does not stop what comes", "link.go", "l.frozen = true", "l.frozen = false"},
 	{
 		"more credit than the window", "proxy.go", "limit := g.window.done.Load() + window;",
 		"limit := g.window.done.Load() + 2*window;",

@@ -33,11 +33,13 @@ type OriginConfig struct {
 	Send func(*Frame)
 	Wake func()
 	// Window bounds the cost of unacknowledged output, whatever the proxy allows. It is called before
-	// each frame of output, and may return less than at first, but no less than a quarter of that.
-	// nil: always LeastWindow.
+	// each frame of output, and may return less than at first, but no less than a quarter of that or
+	// LeastWindow. nil: always LeastWindow.
 	Window func() int
 	// MaxControl bounds the bytes of unacknowledged answers and notifications. 0: DefaultMaxControl.
 	MaxControl int
+	// Budget bounds the same for all links of the pod, with what has arrived in part. nil: no bound.
+	Budget *Budget
 	// LeaveTimeout is how long Disconnect waits for output to be pulled. 0: DefaultLeaveTimeout.
 	LeaveTimeout time.Duration
 	// Counters may be nil.
@@ -97,6 +99,7 @@ func NewOrigin(now time.Time, cfg OriginConfig) *Origin {
 	h := &Origin{cfg: cfg, least: pieceCost + 1}
 	h.link = newLink(now, cfg.Link, false)
 	h.link.send, h.link.counters, h.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
+	h.link.budget = cfg.Budget
 	h.link.deliver, h.link.onEnded, h.link.acked = h.deliver, h.linkEnded, h.acked
 	return h
 }

@@ -27,12 +27,14 @@ type ProxyConfig struct {
 	// first. The client has been told nothing. If Refused is nil, the proxy tells the client.
 	Refused func(*wire.Error, wire.Cause)
 	// Window bounds the cost of output that the client has not read. It is called whenever credit is
-	// granted, and may return less than at first, but no less than a quarter of that. nil: always
-	// LeastWindow.
+	// granted, and may return less than at first, but no less than a quarter of that or LeastWindow.
+	// nil: always LeastWindow.
 	Window func() int
 	// MaxControl bounds the bytes of unacknowledged requests. It must exceed the largest request. 0:
 	// DefaultMaxControl.
 	MaxControl int
+	// Budget bounds the same for all links of the pod, with what has arrived in part. nil: no bound.
+	Budget *Budget
 	// Counters may be nil.
 	Counters *Counters
 }
@@ -74,6 +76,7 @@ func NewProxy(now time.Time, cfg ProxyConfig) *Proxy {
 	g := &Proxy{cfg: cfg, opened: cfg.Open.Session != "", feeds: map[uint32]*feed{}, newest: map[string]uint32{}}
 	g.link = newLink(now, cfg.Link, true)
 	g.link.send, g.link.counters, g.link.maxControl = cfg.Send, cfg.Counters, cfg.MaxControl
+	g.link.budget = cfg.Budget
 	g.link.deliver, g.link.onEnded, g.link.acked = g.deliver, g.linkEnded, g.acked
 	g.window.wake = cfg.Wake
 	g.granted = uint64(cfg.Window())

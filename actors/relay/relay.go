@@ -87,12 +87,12 @@ type OpenParams struct {
 const (
 	// LeastWindow and MostWindow bound the window of a link: the cost of its output that is in flight
 	// or unread, over all of its feeds. A client that does not read holds that much memory on its own
-	// pod, and unacknowledged frames hold the same amount on the owner's pod. LeastWindow is five full
-	// frames, so that some can be read while others travel. See WindowFor.
-	LeastWindow = 256 << 10
-	MostWindow  = 4 * LeastWindow
+	// pod, and unacknowledged frames hold the same amount on the owner's pod. Half of LeastWindow is
+	// room for a frame, so that one can be read while another travels. See WindowFor.
+	LeastWindow = 64 << 10
+	MostWindow  = 16 * LeastWindow
 	// sharedWindows is divided among the links of a pod as long as each share exceeds LeastWindow.
-	sharedWindows = 8 * MostWindow
+	sharedWindows = 4 * MostWindow
 	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of a
 	// link, in bytes. The gateway allows 4 MiB of unanswered requests and one more message. A link
 	// needs a higher bound where messages may be large.
@@ -102,12 +102,11 @@ const (
 )
 
 // WindowFor returns the window of a link on a pod with the given number of links in the same role,
-// including the link itself. If there are few links, each reaches up to three fifths of the rate of
-// a client that is connected to the owner's pod; the least window gives half.
+// including the link itself.
 //
 // However links come and go, n of them together have at most the windows for 1, 2, ..., n links,
-// which is 36 MiB for 100 links. To see this, order the links by when credit was last granted to
-// them: when the r-th got its credit, there were at least r links.
+// which is 18 MiB for 100 links and 37 MiB for 400. To see this, order the links by when credit was
+// last granted to them: when the r-th got its credit, there were at least r links.
 func WindowFor(links int) int {
 	return share(sharedWindows, LeastWindow, MostWindow, links)
 }

@@ -281,6 +281,13 @@ func (t *Table) routeFrame(now time.Time, p *peer, f *Frame) Routed {
 	return Routed{}
 }
 
+// Refuse answers an Open, for which Route returned OpenOrigin and the caller has no room, with a
+// Reset. A late copy of it does not open the link either.
+func (t *Table) Refuse(now time.Time, link LinkID, from string) []Event {
+	t.refuse(now, t.peer(now, from), link, &Frame{Seq: 1})
+	return t.take()
+}
+
 // refuse answers a frame of an unknown link with a Reset. A Reset asks for no answer, and refuse
 // never answers an Ack or a Reset, so two pods cannot keep exchanging messages about a link that
 // neither has.
