@@ -34,7 +34,8 @@ type Options struct {
 	// over Token. nil: Token.
 	TokenFunc func() (string, error)
 
-	// HTTPClient makes the handshake. nil: one that honours the proxy environment and TLS.
+	// HTTPClient makes the handshake. nil: one that honours the proxy environment and TLS, and
+	// follows redirects only to the same host.
 	HTTPClient *http.Client
 	// TLS configures wss when HTTPClient is nil. nil: the system's roots.
 	TLS *tls.Config
@@ -101,7 +102,7 @@ func (o Options) withDefaults() Options {
 		o.TokenFunc = func() (string, error) { return token, nil }
 	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = &http.Client{Transport: &http.Transport{
+		o.HTTPClient = &http.Client{CheckRedirect: sameServer, Transport: &http.Transport{
 			Proxy:           http.ProxyFromEnvironment,
 			DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 			TLSClientConfig: o.TLS,

@@ -115,7 +115,7 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record,
 		if r.ended(end) {
 			st.remove(r)
 		}
-		return explain(r.URL, err)
+		return a.explain(r.URL, err)
 	}
 	r.Session = c.Detach()
 	if saveErr := st.save(r); saveErr != nil {

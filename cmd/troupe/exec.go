@@ -100,6 +100,9 @@ func (a *app) execCommand() *cobra.Command {
 		Long:    execHelp,
 		Example: execExample,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.command == "" && cmd.Flags().Changed("command") {
+				return usageError(errors.New("--command is empty: give a command for /bin/sh"))
+			}
 			params, err := f.params(args, a.stdinPiped)
 			if err != nil {
 				return err
@@ -135,6 +138,8 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 		return p, usageError(errors.New("exec needs a command: troupe exec -- command args, or -c 'string'"))
 	case f.command != "" && len(args) > 0:
 		return p, usageError(errors.New("exec takes -c or a command, not both"))
+	case len(args) > 0 && args[0] == "":
+		return p, usageError(errors.New("the name of the command is empty"))
 	case f.stdin && f.noStdin:
 		return p, usageError(errors.New("--stdin and --no-stdin cannot be combined"))
 	}
@@ -244,7 +249,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 	if cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause // such as input in doubt
 	}
-	return explain(r.URL, err)
+	return a.explain(r.URL, err)
 }
 
 // kept reports whether any processes outlived the command.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -73,7 +74,7 @@ func verdict(err error) (code int, message string) {
 func joinLines(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
 
 // refusal returns the error, with its exit code, for an execute that the server refused.
-func refusal(err error) error {
+func refusal(params wire.ExecuteParams, err error) error {
 	var refused *wire.Error
 	if !errors.As(err, &refused) {
 		return err
@@ -82,9 +83,29 @@ func refusal(err error) error {
 	case wire.CodeNotAllowed:
 		return &exitError{exitCannotRun, errors.New(strings.TrimPrefix(refused.Message, "troupe: "))}
 	case wire.CodeStartFailed:
-		return &exitError{notStarted(refused), errors.New(strings.TrimPrefix(refused.Message, "troupe: "))}
+		message := strings.TrimPrefix(refused.Message, "troupe: ")
+		if n := longestArgument(params); n >= maxArgument {
+			message += fmt.Sprintf(" (one argument or variable has %d bytes; Linux takes up to %d)", n, maxArgument-1)
+		}
+		return &exitError{notStarted(refused), errors.New(message)}
 	}
 	return err
+}
+
+// maxArgument is MAX_ARG_STRLEN of Linux with pages of 4 KiB, which includes the final NUL (execve(2)).
+// The server's pages may be larger, so troupe explains the kernel's refusal instead of refusing.
+const maxArgument = 32 * 4096
+
+// longestArgument returns the length of the longest string that execve would get.
+func longestArgument(p wire.ExecuteParams) int {
+	longest := len(p.Command)
+	for _, arg := range p.Argv {
+		longest = max(longest, len(arg))
+	}
+	for name, value := range p.Env {
+		longest = max(longest, len(name)+len("=")+len(value))
+	}
+	return longest
 }
 
 // notStarted distinguishes a command that does not exist from one that cannot be run.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
-	"time"
 )
 
 func main() {
@@ -27,8 +26,8 @@ type app struct {
 	signals    func() <-chan os.Signal
 
 	settings clientSettings
-	over     atomic.Bool               // everything followed has ended, so changes of the connection are not reported
-	lost     atomic.Pointer[time.Time] // when the connection was lost; nil while there is one
+	over     atomic.Bool // everything followed has ended, so changes of the connection are not reported
+	outage   outage
 }
 
 // run executes a command line and returns the exit code.
@@ -45,9 +44,6 @@ func (a *app) run(args []string) int {
 	}
 	return code
 }
-
-// disconnected reports whether the connection is lost and was not resumed yet.
-func (a *app) disconnected() bool { return a.lost.Load() != nil }
 
 // notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {

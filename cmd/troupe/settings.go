@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,7 +46,7 @@ func (s *clientSettings) define(fs *pflag.FlagSet) {
 		"directory in which sessions are remembered; empty: XDG_STATE_HOME/troupe or its equivalent")
 	fs.Var(settings.NotNegative(settings.Duration(&s.wait)), "wait",
 		"how long to keep trying when the server is full, draining or unreachable")
-	settings.Bool(fs, &s.quiet, "quiet", "q", "print no messages about lost and resumed connections")
+	settings.Bool(fs, &s.quiet, "quiet", "q", "print no messages about lost and resumed connections, unless it takes long")
 }
 
 // load sets every flag of cmd that was not given on the command line from the environment, or else
@@ -91,12 +94,24 @@ func fileKeys(root *cobra.Command) []string {
 // serverURL completes what the user wrote for a server: http becomes ws, a bare host:port gets ws,
 // and a URL without a path /ws.
 func serverURL(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if strings.Count(s, ":") > 1 && net.ParseIP(s) != nil || strings.HasPrefix(s, "::") {
+		return "", usageError(fmt.Errorf("server %q: write an IPv6 address in brackets: [::1]:8003", s))
+	}
 	if !strings.Contains(s, "://") {
 		s = "ws://" + s
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return "", usageError(fmt.Errorf("server: %w", err))
+		var parse *url.Error
+		if errors.As(err, &parse) {
+			err = parse.Err // without the URL, which may hold a password
+		}
+		return "", usageError(fmt.Errorf("server: the URL is not valid: %w", err))
+	}
+	if u.User != nil {
+		return "", usageError(errors.New(
+			"server: the URL must not hold a user name or password; give a token with TROUPE_TOKEN or --token-file"))
 	}
 	switch u.Scheme {
 	case "http":
@@ -107,11 +122,17 @@ func serverURL(s string) (string, error) {
 	default:
 		return "", usageError(fmt.Errorf("server %q: the scheme must be ws, wss, http or https", s))
 	}
-	if u.Host == "" {
+	if u.Hostname() == "" {
 		return "", usageError(fmt.Errorf("server %q names no host", s))
 	}
-	if u.Path == "" || u.Path == "/" {
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", usageError(fmt.Errorf("server %q: the port must be from 1 to 65535", s))
+		}
+	}
+	if u.Path = strings.TrimRight(u.Path, "/"); u.Path == "" {
 		u.Path = "/ws"
 	}
+	u.Fragment = ""
 	return u.String(), nil
 }

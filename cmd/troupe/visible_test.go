@@ -72,7 +72,6 @@ func TestHostileTextIsEscaped(t *testing.T) {
 		{"attach", "." + hostile, "--resume-token", "t"},
 		{hostile},
 		{"exec", "--token-file", hostile, "--", "true"},
-		{"exec", "--server", hostile, "--", "true"},
 		{"exec", "--timeout", hostile, "--", "true"},
 	} {
 		r := f.run(args...)
