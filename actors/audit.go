@@ -1,23 +1,30 @@
 package actors
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
+// MaxAuditArgv is how many bytes of arguments an execution keeps for its AuditRecord.
+// Those of a command may have megabytes, for as long as it runs.
+const MaxAuditArgv = 16 << 10
+
 // AuditRecord tells who ran what and how it ended. It is the only place where a
-// command's argv leaves the engine; the receiver decides whether to write it or
-// its digest.
+// command's argv leaves the engine.
 type AuditRecord struct {
-	Time      time.Time // of the end
-	Subject   string
-	Session   string
-	Execution string
-	Argv      []string
-	Cwd       string
-	Started   time.Time // of the command; zero: it never ran
-	Completed *wire.Completed
+	Time       time.Time // of the end
+	Subject    string
+	Session    string
+	Execution  string
+	Argv       []string // nil without Config.AuditArgv, and if it has more than MaxAuditArgv
+	ArgvSHA256 string   // see ArgvDigest
+	Cwd        string
+	Started    time.Time // of the command; zero: it never ran
+	Completed  *wire.Completed
 }
 
 // recordEnd records an execution's end in the metrics, the log and the audit log.
@@ -37,6 +44,29 @@ func (e *Engine) recordEnd(x *execution, started time.Time, c *wire.Completed) {
 	}
 	e.audit(AuditRecord{
 		Time: time.Now(), Subject: x.subject, Session: x.session, Execution: x.id,
-		Argv: x.plan.spec.Argv, Cwd: x.plan.spec.Dir, Started: started, Completed: c,
+		Argv: x.plan.auditArgv, ArgvSHA256: x.plan.argvSHA256, Cwd: x.plan.dir, Started: started, Completed: c,
 	})
+}
+
+// ArgvDigest returns the SHA-256 of the arguments, each followed by a zero byte, as
+// `printf '%s\0' ARGS… | sha256sum` prints it.
+func ArgvDigest(argv []string) string {
+	h := sha256.New()
+	for _, arg := range argv {
+		_, _ = io.WriteString(h, arg) // a hash does not fail
+		_, _ = h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// auditedArgv returns what is kept of argv for the audit record.
+func (e *Engine) auditedArgv(argv []string) []string {
+	size := 0
+	for _, arg := range argv {
+		size += len(arg) + 16 // a string's header
+	}
+	if !e.auditArgv || size > MaxAuditArgv {
+		return nil
+	}
+	return argv
 }

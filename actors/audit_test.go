@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/asynkron/protoactor-go/actor"
 	dto "github.com/prometheus/client_model/go"
@@ -38,6 +40,7 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 				var mu sync.Mutex
 				var records []AuditRecord
 				h := newHarness(t, newFakeRunner(nil), func(c *Config) {
+					c.AuditArgv = true
 					c.Audit = func(r AuditRecord) {
 						mu.Lock()
 						defer mu.Unlock()
@@ -226,4 +229,38 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(p)
+}
+
+// TestAnExecutionKeepsNoLargeArguments: while it runs, an execution holds neither its environment
+// nor arguments of any size, only their digest and, where the audit log wants them, short ones.
+func TestAnExecutionKeepsNoLargeArguments(t *testing.T) {
+	for _, want := range []struct {
+		arg  int
+		full bool
+		kept bool
+	}{{10, true, true}, {10, false, false}, {MaxAuditArgv, true, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			records := make(chan AuditRecord, 1)
+			h := newHarness(t, newFakeRunner(running), func(c *Config) {
+				c.AuditArgv, c.Audit = want.full, func(r AuditRecord) { records <- r }
+			}, nil)
+			c := connect(h.Engine, ConnectRequest{})
+			argv := []string{"prog", strings.Repeat("x", want.arg)}
+			c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: argv, Env: map[string]string{"A": "b"}})
+			synctest.Wait()
+			digest, kept := ArgvDigest(argv), weak.Make(&argv[0])
+			argv, h.runner.tree("x").spec = nil, proc.Spec{}
+			runtime.GC()
+			if holds := kept.Value() != nil; holds != want.kept {
+				t.Errorf("%+v: the engine holds the arguments: %t", want, holds)
+			}
+			h.runner.tree("x").exit(0)
+			synctest.Wait()
+			r := <-records
+			if r.ArgvSHA256 != digest || (r.Argv != nil) != want.kept {
+				t.Errorf("%+v: the record has %d arguments and the digest %s", want, len(r.Argv), r.ArgvSHA256)
+			}
+			h.stop(t, c)
+		})
+	}
 }

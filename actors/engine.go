@@ -40,6 +40,9 @@ type Config struct {
 	// Audit is called once for each execution, at its end, from its actor. It must not block. nil:
 	// none.
 	Audit func(AuditRecord)
+	// AuditArgv keeps the arguments of running executions for Audit, up to MaxAuditArgv. false: it
+	// gets their digest only.
+	AuditArgv bool
 	// Refused is called for each session that the server could not open, after its client was told;
 	// not if the client's subject was at its limit. It must not block. nil: none.
 	Refused func(wire.Cause)
@@ -61,6 +64,7 @@ type Engine struct {
 	input       inputBudget
 	tracer      trace.Tracer
 	audit       func(AuditRecord)
+	auditArgv   bool
 	refused     func(wire.Cause)
 	many        func() bool                     // clients of more than one subject may come
 	probe       func(actorKind string, msg any) // tests only: runs before an actor's Receive
@@ -103,7 +107,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e := &Engine{
 		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod,
 		incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
-		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, refused: cfg.Refused, probe: probe,
+		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, auditArgv: cfg.AuditArgv, refused: cfg.Refused, probe: probe,
 	}
 	if e.many = cfg.ManySubjects; e.many == nil {
 		e.many = func() bool { return false }

@@ -18,8 +18,11 @@ import (
 // plan is an execute request with every default filled in and every wish held
 // to the server's limits.
 type plan struct {
-	id            string // empty: to be chosen
-	spec          proc.Spec
+	id            string    // empty: to be chosen
+	spec          proc.Spec // the process actor drops it at the start, because it may be large
+	dir           string    // spec.Dir
+	argvSHA256    string    // of spec.Argv
+	auditArgv     []string  // see AuditRecord.Argv
 	encoding      wire.Encoding
 	lines         bool
 	maxLine       int
@@ -59,6 +62,7 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(e.workdir, dir)
 	}
+	out.dir, out.argvSHA256, out.auditArgv = dir, ArgvDigest(argv), e.auditedArgv(argv)
 	out.spec = proc.Spec{Argv: argv, Env: mergeEnv(e.env, p.Env), Dir: dir, Stdin: p.Stdin, MaxMemory: l.MaxMemory}
 	return out, nil
 }

@@ -108,7 +108,9 @@ func (p *process) receive(ctx actor.Context) {
 func (p *process) start(ctx actor.Context) {
 	root, self := p.engine.system.Root, p.self
 	p.x.transcript.OnDrop(p.onDrop)
-	std, err := p.x.tree.Start(p.plan.spec, func(ev proc.Event) { root.Send(self, treeEvent{event: ev}) })
+	spec := p.plan.spec
+	p.plan.spec = proc.Spec{}
+	std, err := p.x.tree.Start(spec, func(ev proc.Event) { root.Send(self, treeEvent{event: ev}) })
 	if err != nil {
 		p.failed = err
 		p.streams = [2]streamState{streamAtEnd, streamAtEnd}

@@ -23,6 +23,9 @@ func (s *socket) Reply(id wire.ID, result any, err *wire.Error) {
 	// The engine knows a request by the number that admit gave it.
 	n, perr := strconv.ParseUint(string(id), 10, 64)
 	r, known := s.requests[n]
+	if perr == nil && !known && s.ending != "" {
+		return // finish has forgotten it
+	}
 	if perr != nil || !known {
 		s.log.Error("answer to an unknown request", "session", s.session, "id", id.String())
 		return

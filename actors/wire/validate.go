@@ -8,6 +8,9 @@ import (
 // MaxExecutionID is the maximum length in bytes of an execution_id that a client chooses.
 const MaxExecutionID = 128
 
+// maxCwd is the length of the longest path that the kernel takes (PATH_MAX, path_resolution(7)).
+const maxCwd = 4095
+
 // executeParams has pointers for the members whose zero value differs from their absence.
 type executeParams struct {
 	ExecuteParams
@@ -57,6 +60,9 @@ func (p *executeParams) checkCommand(out *ExecuteParams) *Error {
 			}
 		}
 		out.Argv = *p.Argv
+	}
+	if len(out.Cwd) > maxCwd {
+		return Errorf(CodeInvalidParams, "cwd may have at most %d bytes", maxCwd)
 	}
 	if hasNUL(out.Cwd) {
 		return Errorf(CodeInvalidParams, "cwd contains a NUL byte")

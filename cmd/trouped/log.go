@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"log/slog"
 	"sync"
@@ -50,8 +48,9 @@ func newLogs(c *config, out io.Writer) *logs {
 // Close writes the waiting lines if the reader accepts them within logFlush.
 func (l *logs) Close() { l.writer.Close() }
 
-// auditor returns a function that writes one audit line per execution.
-func (l *logs) auditor(argv string) func(actors.AuditRecord) {
+// auditor returns a function that writes one audit line per execution. The digest stands for
+// arguments that are not to be written or were too long to be kept.
+func (l *logs) auditor() func(actors.AuditRecord) {
 	return func(r actors.AuditRecord) {
 		attrs := []any{
 			"subject", r.Subject, "session", r.Session, "execution", r.Execution,
@@ -60,10 +59,10 @@ func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 		if !r.Started.IsZero() { // it was started
 			attrs = append(attrs, "started", r.Started)
 		}
-		if argv == argvFull {
+		if r.Argv != nil {
 			attrs = append(attrs, "argv", r.Argv)
 		} else {
-			attrs = append(attrs, "argv_sha256", digest(r.Argv))
+			attrs = append(attrs, "argv_sha256", r.ArgvSHA256)
 		}
 		if done := r.Completed; done != nil {
 			attrs = append(attrs, "reason", string(done.Reason), "exit_code", done.ExitCode,
@@ -75,17 +74,6 @@ func (l *logs) auditor(argv string) func(actors.AuditRecord) {
 		}
 		l.audit.Info("audit", attrs...)
 	}
-}
-
-// digest returns the SHA-256 of the arguments, each followed by a zero byte, as
-// `printf '%s\0' ARGS… | sha256sum` prints it.
-func digest(argv []string) string {
-	h := sha256.New()
-	for _, arg := range argv {
-		_, _ = io.WriteString(h, arg) // a hash does not fail
-		_, _ = h.Write([]byte{0})
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 // logWriter never blocks: actors log, and a stopped reader of stderr (a pager, a terminal

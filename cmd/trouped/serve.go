@@ -253,7 +253,8 @@ func (s *server) openEngine() (err error) {
 		Logger:        s.log,
 		Registerer:    s.registry,
 		Tracer:        s.tracer,
-		Audit:         s.logs.auditor(s.c.auditArgv),
+		Audit:         s.logs.auditor(),
+		AuditArgv:     s.c.auditArgv == argvFull,
 		Peers:         s.peers,
 		Refused:       s.sessionRefused,
 	})
