@@ -1,10 +1,13 @@
 package troupe
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
+
+	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -14,21 +17,23 @@ import (
 type repeat int
 
 const (
-	retrySafe     repeat = iota // it is sent again on the next connection
-	retryNever                  // it fails with ErrUnknownOutcome
-	perConnection               // it concerned only that connection and is dropped
+	retrySafe   repeat = iota // it is sent again on the next connection
+	retryNever                // it fails with ErrUnknownOutcome
+	retryOffset               // as retrySafe if the server takes inputs by their offset, else as retryNever
 )
 
 // call is one request. Client.mu guards all fields except done.
 type call struct {
-	id         string
-	method     string
-	frame      []byte
-	repeat     repeat
-	background bool // its answer may take long, so it does not shorten StallTimeout
-	sent       bool
-	then       func(reply) // called by the connection's reader before its next read; may be nil
-	done       chan reply  // capacity 1
+	id      string
+	method  string
+	kind    websocket.MessageType
+	frame   []byte
+	input   *input // makes frame for the connection that it is sent on; nil but for input
+	repeat  repeat
+	sent    bool        // on the current connection
+	written bool        // on any connection
+	then    func(reply) // called by the connection's reader before its next read; may be nil
+	done    chan reply  // capacity 1
 }
 
 type reply struct {
@@ -47,15 +52,23 @@ func newReply(m *wire.Message) reply {
 // newCall encodes a request. It refuses frames larger than the server's max-message, for which the
 // server would end the connection.
 func (c *Client) newCall(method string, params any, r repeat) (*call, error) {
-	id := strconv.FormatInt(c.nextID.Add(1), 10)
-	frame, err := wire.AppendRequest(nil, wire.ID(id), method, params)
+	k := c.emptyCall(method, r)
+	frame, err := wire.AppendRequest(nil, wire.ID(k.id), method, params)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", method, err)
 	}
 	if limit := c.Limits().MaxMessage; limit > 0 && int64(len(frame)) > limit {
 		return nil, fmt.Errorf("%s of %d bytes: %w (max-message is %d)", method, len(frame), ErrTooLarge, limit)
 	}
-	return &call{id: id, method: method, frame: frame, repeat: r, done: make(chan reply, 1)}, nil
+	k.frame = frame
+	return k, nil
+}
+
+func (c *Client) emptyCall(method string, r repeat) *call {
+	return &call{
+		id: strconv.FormatInt(c.nextID.Add(1), 10), method: method, kind: websocket.MessageText, repeat: r,
+		done: make(chan reply, 1),
+	}
 }
 
 // submit queues k for the current or the next connection.
@@ -66,10 +79,6 @@ func (c *Client) submit(k *call) error {
 		return c.end
 	}
 	c.calls = append(c.calls, k)
-	if !k.background {
-		c.priorityCalls.Add(1)
-		signal(c.priority)
-	}
 	signal(c.work)
 	return nil
 }
@@ -112,12 +121,17 @@ func (c *Client) request(ctx context.Context, method string, params, result any,
 	return nil
 }
 
-// withdraw drops k and reports whether it was written.
+// withdraw drops k and reports whether it was written. Input that was written stays, since later
+// input follows it: if the connection ends, it must be repeated.
 func (c *Client) withdraw(k *call) (sent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.removeLocked(func(o *call) bool { return o == k })
-	return k.sent
+	if k.written && k.input != nil {
+		k.input.data = bytes.Clone(k.input.data) // the caller may change it now
+	} else {
+		c.removeLocked(func(o *call) bool { return o == k })
+	}
+	return k.written
 }
 
 // removeLocked takes the calls that match out of the queue. c.mu is held.
@@ -129,9 +143,6 @@ func (c *Client) removeLocked(match func(*call) bool) (removed []*call) {
 			continue
 		}
 		removed = append(removed, k)
-		if !k.background {
-			c.priorityCalls.Add(-1)
-		}
 	}
 	clear(c.calls[len(kept):])
 	c.calls = kept
@@ -144,7 +155,10 @@ func (c *Client) nextCall() *call {
 	defer c.mu.Unlock()
 	for _, k := range c.calls {
 		if !k.sent {
-			k.sent = true
+			k.sent, k.written = true, true
+			if k.input != nil {
+				k.kind, k.frame = k.input.message(wire.ID(k.id), c.streams[k.input.execution])
+			}
 			return k
 		}
 	}
@@ -173,22 +187,21 @@ func resolve(calls []*call, r reply) {
 func (c *Client) socketLost(tooBig bool) {
 	c.mu.Lock()
 	unknown := c.removeLocked(func(k *call) bool {
-		return k.sent && (k.repeat == retryNever || tooBig && k.repeat == retrySafe)
+		return k.sent && (tooBig || k.repeat == retryNever || k.repeat == retryOffset && !c.offsets)
 	})
+	clear(c.streams)
+	clear(c.toAck)
+	clear(c.strays)
 	for _, k := range c.calls {
 		k.sent = false
 	}
 	c.mu.Unlock()
+	for _, e := range c.followed() {
+		e.connectionLost()
+	}
 	err := ErrUnknownOutcome
 	if tooBig {
 		err = fmt.Errorf("%w: %w", ErrTooLarge, ErrUnknownOutcome)
 	}
 	resolve(unknown, reply{err: err})
-}
-
-// dropPerConnection drops the requests that concerned an earlier connection.
-func (c *Client) dropPerConnection() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.removeLocked(func(k *call) bool { return k.repeat == perConnection })
 }

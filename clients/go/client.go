@@ -31,17 +31,18 @@ type Client struct {
 	done    chan struct{} // closed when the session has ended for this Client
 	stopped chan struct{} // closed when its goroutines have ended
 
-	work          chan struct{} // capacity 1: calls has a request to write
-	priority      chan struct{} // capacity 1: a request waits for its answer
-	priorityCalls atomic.Int64  // unanswered requests that a stalled socket must not delay
-	nextID        atomic.Int64
+	work   chan struct{} // capacity 1: there may be something to write in toAck, strays or calls
+	nextID atomic.Int64
 
 	mu        sync.Mutex
 	connected wire.Connected
-	calls     []*call // unanswered, in order
+	calls     []*call                   // unanswered, in order
+	toAck     map[string]*Execution     // their acks may be due
+	strays    map[string]wire.AckParams // acks of executions that are not followed
+	streams   map[string]uint16         // executions' numbers in binary messages, on the current connection
+	offsets   bool                      // the server takes inputs by their offset
 	execs     map[string]*Execution
-	socket    *socket // the current one
-	draining  bool    // the server said that it is stopping
+	draining  bool // the server said that it is stopping
 	end       error
 }
 
@@ -120,7 +121,8 @@ func newClient(url string, opt Options) *Client {
 		url: url, opt: opt, log: opt.Logger,
 		ctx: ctx, hangUp: hangUp,
 		done: make(chan struct{}), stopped: make(chan struct{}),
-		work: make(chan struct{}, 1), priority: make(chan struct{}, 1),
+		work:  make(chan struct{}, 1),
+		toAck: make(map[string]*Execution), strays: make(map[string]wire.AckParams), streams: make(map[string]uint16),
 		execs: make(map[string]*Execution),
 	}
 }
@@ -149,8 +151,9 @@ func (c *Client) Err() error {
 	return c.end
 }
 
-// Execute starts a command. Without params.ExecutionID it chooses one. If the session already has
-// an execution with that id, Execute follows it from its beginning and sets Result().Attached.
+// Execute starts a command. Without params.ExecutionID it chooses one; params.Window is always
+// Options.Window. If the session already has an execution with that id, Execute follows it from its
+// beginning and sets Result().Attached.
 //
 // If ctx ends before the answer, the command may have been started and keep running: Execute with
 // the same ExecutionID follows it.
@@ -174,12 +177,12 @@ func (c *Client) newExecute(params wire.ExecuteParams) (*Execution, *call, error
 	if params.ExecutionID == "" {
 		params.ExecutionID = strings.ToLower(rand.Text())
 	}
+	params.Window = int64(c.opt.Window)
 	k, err := c.newCall(wire.MethodExecute, params, retrySafe)
 	if err != nil {
 		return nil, nil, err
 	}
 	e := newExecution(c, params.ExecutionID, 0)
-	e.keep = params.OnExit == wire.ExitKeep
 	k.then = e.answered
 	return e, k, c.follow(e)
 }
@@ -259,6 +262,10 @@ func (c *Client) Close() error {
 	}
 	return nil
 }
+
+// Leave ends the connection of a Client that has done its part in a session that others may use
+// too: the session ends with its last connection. Close ends it for everybody.
+func (c *Client) Leave() { c.disconnect(ErrClosed) }
 
 // Detach ends the connection and leaves the session running on the server for its resume window. It
 // drops buffered events that were not read: the returned offsets are those after the last events

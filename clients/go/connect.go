@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,9 @@ type resumeRequest struct {
 
 // open makes the first connection, retrying for Options.DialRetry, and starts serving it.
 func (c *Client) open(ctx context.Context, r *resumeRequest) error {
+	if err := c.opt.check(); err != nil {
+		return err
+	}
 	var deadline time.Time
 	if c.opt.DialRetry > 0 {
 		deadline = time.Now().Add(c.opt.DialRetry)
@@ -80,11 +84,12 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	if err != nil {
 		return err
 	}
+	query := target.Query()
+	query.Set("frames", "binary") // a server that does not know it sends text
 	if resume {
-		query := target.Query()
 		query.Set("session", c.ID())
-		target.RawQuery = query.Encode()
 	}
+	target.RawQuery = query.Encode()
 	header := c.opt.Header.Clone()
 	if header == nil {
 		header = make(http.Header)
@@ -117,7 +122,7 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 // connected, the first message of a new session.
 func (s *socket) greeted() error {
 	for k := s.c.nextCall(); k != nil; k = s.c.nextCall() {
-		if err := s.send(k.frame); err != nil {
+		if err := s.send(k.kind, k.frame); err != nil {
 			return err
 		}
 	}
@@ -133,7 +138,9 @@ func (s *socket) greeted() error {
 		case m.Method == wire.MethodConnected:
 			s.c.mu.Lock()
 			defer s.c.mu.Unlock()
-			return json.Unmarshal(m.Params, &s.c.connected)
+			err := json.Unmarshal(m.Params, &s.c.connected)
+			s.c.offsets = slices.Contains(s.c.connected.Capabilities, wire.CapabilityInputOffset)
+			return err
 		}
 	}
 }
@@ -141,12 +148,12 @@ func (s *socket) greeted() error {
 // resume sends r and reads up to its answer, before which the server sends no output.
 func (s *socket) resume(r *resumeRequest) error {
 	const id = "0" // call ids begin at 1
-	params := wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets}
+	params := wire.ResumeParams{ResumeToken: r.token, Executions: r.offsets, Window: int64(s.c.opt.Window)}
 	frame, err := wire.AppendRequest(nil, wire.ID(id), wire.MethodResume, params)
 	if err != nil {
 		return err
 	}
-	if err := s.send(frame); err != nil {
+	if err := s.send(websocket.MessageText, frame); err != nil {
 		return err
 	}
 	for {
@@ -171,14 +178,20 @@ func (s *socket) resume(r *resumeRequest) error {
 
 // receive reads and decodes one message. It turns a close frame into the matching error.
 func (s *socket) receive() (wire.Message, error) {
-	frame, err := s.readFrame()
+	kind, r, err := s.nextReader()
+	if err == nil && kind == websocket.MessageBinary {
+		return wire.Message{}, errors.New("the server sent output before the session is attached")
+	}
+	if err == nil {
+		s.buf, err = s.readAll(r, s.buf[:0])
+	}
 	if err != nil {
 		if cause := context.Cause(s.ctx); cause != nil {
 			err = cause
 		}
 		return wire.Message{}, err
 	}
-	return wire.DecodeServerMessage(frame)
+	return wire.DecodeServerMessage(s.buf)
 }
 
 // resumed applies the answer to resume.
@@ -202,9 +215,9 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 			e.fail(ErrUnknownExecution)
 		}
 	}
-	for id := range r.offsets {
+	for id, offset := range r.offsets {
 		if e := c.lookup(id); e != nil {
-			e.step(stepResumed)
+			e.resumedAt(offset)
 		}
 	}
 }
@@ -212,7 +225,7 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 func newAttachedExecution(c *Client, id string, offset int64, status wire.ExecutionStatus) *Execution {
 	e := newExecution(c, id, offset)
 	e.phase = phaseReceiving
-	e.keep = status.State == wire.StateKept
+	e.inputOffset = status.InputOffset
 	e.result = wire.ExecuteResult{Status: "started", ExecutionID: id, PID: status.PID, PGID: status.PGID, Attached: true}
 	return e
 }

@@ -18,13 +18,25 @@
 //
 // # Slow consumers
 //
-// Each Execution holds at most Options.BufferBytes of unread output. When the buffer is full, the
-// socket is not read for up to Options.StallTimeout, so that TCP flow control slows the server down
-// for a consumer that is merely slower than the network. An Execution whose consumer does not read
-// at all is parked: its further output is read and dropped, and requested again from the server's
-// transcript, at the right offset, once the buffer is empty. An unread Execution therefore loses
-// nothing, keeps the connection alive, and delays the other executions of its Client and the
-// answers to Cancel and Status by no more than StallTimeout.
+// Each Execution holds at most about Options.Window of output that Next has not returned: the server
+// sends no more than that ahead of what the Client acknowledges, and the Client acknowledges what
+// Next has returned. The socket is always read, so an Execution that no one reads delays neither the
+// others nor the answers to Cancel and Status.
+//
+// What becomes of the output of a command that is ahead of its reader is up to
+// wire.ExecuteParams.Retain: with RetainFirst, the default, the server keeps the first output_limit
+// bytes and drops the rest; with RetainUnread the command waits, as behind any pipe, and nothing is
+// lost at any length; with RetainLast the newest Scrollback bytes are kept, and a Gap stands for what
+// gave way. A Warning tells where dropping begins, and Completed counts it. An execution with
+// RetainUnread that has no reader for the server's resume window ends with the reason ReasonReaderGone.
+//
+// A server without the capability ack is slowed down by TCP instead: while the queue of one Execution
+// is full, the socket is not read.
+//
+// # Bytes
+//
+// Output.Data holds the command's bytes, also where wire.ExecuteParams.Encoding is utf-8. Servers
+// without the capability binary send text, in which that encoding replaces invalid bytes by U+FFFD.
 //
 // # Requests and lost connections
 //
@@ -32,8 +44,9 @@
 // request that was written but not answered:
 //
 //   - Execute is sent again. Its execution id, chosen by the client, makes that safe.
+//   - Input is sent again with its position in stdin, so that the server skips what it has taken.
 //   - Pause, Resume, Cancel, Status, CloseInput, Close and Signal KILL are sent
 //     again: they are idempotent.
-//   - Input and every other Signal are not, since the command could see them
-//     twice. They fail with ErrUnknownOutcome.
+//   - Every other Signal is not, since the command could see it twice. It fails with
+//     ErrUnknownOutcome.
 package troupe

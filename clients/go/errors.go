@@ -35,6 +35,9 @@ var (
 	// ErrUnknownOutcome means that the connection ended after a request was
 	// written and before it was answered, and that sending it again could do it twice.
 	ErrUnknownOutcome = errors.New("the connection ended before the answer: it is unknown whether the request arrived")
+	// ErrInputConflict means that another client has written to the stdin of the execution too, and
+	// that the server took the input of this Client for a repetition of the other's.
+	ErrInputConflict = errors.New("another client writes to the stdin of the execution")
 	// ErrFollowed means that this Client already follows an execution of that id.
 	ErrFollowed = errors.New("execution is already followed by this client")
 	// ErrDiscarded means that Discard was called on the Execution.
@@ -48,7 +51,6 @@ var (
 	// ErrKeepaliveTimeout means that the server sent nothing for Options.KeepaliveTimeout.
 	ErrKeepaliveTimeout = errors.New("nothing heard from the server")
 	errHole             = errors.New("output is not contiguous")
-	errFetch            = errors.New("output must be fetched again")
 )
 
 // errDrained is the cause of a session's end when its server is stopping.

@@ -44,7 +44,7 @@ func (*Control) event()      {}
 func (*ProcessError) event() {}
 func (*Completed) event()    {}
 
-// cost is what an event counts against BufferBytes: events without data count too.
+// cost is what an event counts against twice Options.Window: events without data count too.
 func cost(ev Event) int {
 	const overhead = 256
 	if out, ok := ev.(*Output); ok {

@@ -13,18 +13,20 @@ import (
 // Execution is one command of the session, followed by its Client. Its methods
 // may be called from several goroutines.
 type Execution struct {
-	c    *Client
-	id   string
-	keep bool // survivors stay, and may write after Completed
+	c  *Client
+	id string
 
 	wake     chan struct{} // capacity 1: something changed for Next
 	space    chan struct{} // capacity 1: something was taken from queue
 	finished chan struct{} // closed when completed or err is set
 
+	inputTurn   chan struct{} // capacity 1: held by the input that is under way
+	inputOffset int64         // bytes sent to stdin; belongs to the holder of inputTurn
+
 	mu     sync.Mutex
 	result wire.ExecuteResult
 
-	// Receive state, advanced by the socket's reader; phase also by Next and Discard.
+	// Receive state, advanced by the socket's reader; phase also by Discard.
 	phase           phase
 	offset          int64        // transcript position after the last queued event
 	gapRetriedAt    int64        // position at which missing bytes were asked for again; -1: none
@@ -32,10 +34,17 @@ type Execution struct {
 	completedQueued bool         // survivors may still write after it
 
 	// Consumer state.
-	queue     []Event
-	bytes     int   // cost of queue
-	delivered int64 // position after the last event that Next returned
-	atEnd     error // what Next returns once queue is empty; nil: it waits
+	queue          []Event
+	bytes          int   // cost of queue
+	delivered      int64 // position after the last event that Next returned
+	completedTaken bool  // Next returned the end
+	atEnd          error // what Next returns once queue is empty; nil: it waits
+
+	// What the current connection has brought, and what it was told of delivered and completedTaken.
+	arrived          int64
+	completedArrived bool
+	acked            int64
+	completedAcked   bool
 
 	// End.
 	completed *wire.Completed // set as soon as it is received, for Wait
@@ -44,10 +53,10 @@ type Execution struct {
 
 func newExecution(c *Client, id string, offset int64) *Execution {
 	return &Execution{
-		c: c, id: id, offset: offset, delivered: offset, gapRetriedAt: -1,
+		c: c, id: id, offset: offset, delivered: offset, arrived: offset, acked: offset, gapRetriedAt: -1,
 		wake:     make(chan struct{}, 1),
 		space:    make(chan struct{}, 1),
-		finished: make(chan struct{}),
+		finished: make(chan struct{}), inputTurn: make(chan struct{}, 1),
 	}
 }
 
@@ -78,8 +87,12 @@ func (e *Execution) Next(ctx context.Context) (Event, error) {
 		e.mu.Lock()
 		if len(e.queue) > 0 {
 			ev := e.pop()
+			due := e.ackDue()
 			last := e.phase == phaseEnded && len(e.queue) == 0
 			e.mu.Unlock()
+			if due {
+				e.c.acknowledge(e)
+			}
 			if last {
 				e.c.forget(e)
 			}
@@ -90,12 +103,7 @@ func (e *Execution) Next(ctx context.Context) (Event, error) {
 			signal(e.wake) // for the next waiter
 			return nil, err
 		}
-		parked := e.phase == phaseParked
-		e.phase = e.phase.after(stepDrained)
 		e.mu.Unlock()
-		if parked {
-			e.c.fetch(e)
-		}
 		select {
 		case <-e.wake:
 		case <-ctx.Done():
@@ -112,6 +120,8 @@ func (e *Execution) pop() Event {
 	e.bytes -= cost(ev)
 	if after, ok := span(ev); ok {
 		e.delivered = after
+	} else if _, ok := ev.(*Completed); ok {
+		e.completedTaken = true
 	}
 	signal(e.space)
 	if len(e.queue) > 0 {
@@ -122,8 +132,9 @@ func (e *Execution) pop() Event {
 	return ev
 }
 
-// Wait returns once the execution or its session has ended. It does not read output, nor does it
-// require anyone to read it: see the package comment on slow consumers.
+// Wait returns once the end of the execution was received or its session has ended. It reads no
+// output, and the end comes behind the output: call Next until io.EOF or Discard as well, or a
+// command that prints more than Options.Window has no end that Wait could see.
 func (e *Execution) Wait(ctx context.Context) (*wire.Completed, error) {
 	select {
 	case <-e.finished:
@@ -145,9 +156,13 @@ func (e *Execution) Discard() {
 	e.phase = e.phase.after(stepDiscarded)
 	e.atEnd = ErrDiscarded
 	e.queue, e.bytes = nil, 0
-	e.delivered = e.offset
+	e.delivered, e.completedTaken = e.offset, e.completedQueued
+	due := e.ackDue()
 	ended := e.phase == phaseEnded
 	e.mu.Unlock()
+	if due {
+		e.c.acknowledge(e)
+	}
 	if ended {
 		e.c.forget(e)
 	}

@@ -1,10 +1,13 @@
 package troupe
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"io"
+
+	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -13,48 +16,138 @@ import (
 // comes when the command reads, and is far below the server's max-message.
 const inputChunk = 64 << 10
 
+// input is what a call carries to the stdin of an execution: as a binary message on a connection
+// that has a stream for the execution, and as JSON on any other.
+type input struct {
+	execution string
+	offset    int64 // position in stdin of the first byte of data
+	data      []byte
+	eof       bool
+}
+
+// end is the position in stdin after the input.
+func (in *input) end() int64 { return in.offset + int64(len(in.data)) }
+
+// message returns the input as a message, a copy of data. Stream 0 is none.
+func (in *input) message(id wire.ID, stream uint16) (websocket.MessageType, []byte) {
+	if stream != 0 {
+		f := &wire.InputFrame{Stream: stream, EOF: in.eof, Offset: in.offset, Payload: in.data}
+		frame := make([]byte, 0, wire.InputHeader+len(in.data))
+		return websocket.MessageBinary, wire.AppendInputFrame(frame, f)
+	}
+	// It cannot fail: execute has checked the id, and the rest is ASCII.
+	frame, _ := wire.AppendRequest(nil, id, wire.MethodInput, wire.InputParams{
+		ExecutionID: in.execution, Data: base64.StdEncoding.EncodeToString(in.data), Encoding: wire.EncodingBase64,
+		EOF: in.eof, Offset: &in.offset,
+	})
+	return websocket.MessageText, frame
+}
+
 // Input writes p to the stdin of an execution that was started with Stdin. It
 // returns once p is in the command's pipe, which paces a writer.
 //
-// Input is not sent again when the connection ends before the answer, since the
-// command could read it twice: the *InputError then wraps ErrUnknownOutcome and
-// says how many bytes are in doubt. Input not yet written waits for the next
-// connection. If ctx ends, bytes may be in doubt as well. A *wire.Error with
-// code -32009 or -32003 means that no process reads stdin anymore.
+// The command gets every byte once and in order, whatever happens to the connection meanwhile. If
+// ctx ends, the *InputError says how many bytes are in doubt: those may arrive later, still before
+// the next Input. A *wire.Error with code -32009 or -32003 means that no process reads stdin
+// anymore. ErrInputConflict means that another client writes to the same stdin.
+//
+// A server without the capability input_offset cannot recognize repeated input. With one, a
+// connection that ends before the answer leaves bytes in doubt, and the *InputError wraps
+// ErrUnknownOutcome.
 //
 // Concurrent calls interleave their chunks of 64 KiB.
 func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		chunk := p[n:min(n+inputChunk, len(p))]
-		k, err := e.c.newCall(wire.MethodInput, wire.InputParams{
-			ExecutionID: e.id, Data: base64.StdEncoding.EncodeToString(chunk), Encoding: wire.EncodingBase64,
-		}, retryNever)
+	size := inputChunk
+	if limit := e.c.Limits().MaxMessage; limit > 0 {
+		size = min(size, int(limit/2)) // base64 and the envelope take the rest
+	}
+	for n := 0; n < len(p); {
+		chunk := p[n:min(n+size, len(p))]
+		inDoubt, err := e.input(ctx, &input{data: chunk})
 		if err != nil {
-			return n, err
-		}
-		k.background = true
-		_, sent, err := e.c.do(ctx, k)
-		if err != nil {
-			ie := &InputError{Delivered: n, Err: err}
-			if wire.CodeOf(err) == 0 && sent {
-				ie.InDoubt = len(chunk)
-			}
-			return n, ie
+			return n, &InputError{Delivered: n, InDoubt: inDoubt, Err: err}
 		}
 		n += len(chunk)
 	}
-	return n, nil
+	return len(p), nil
 }
 
 // CloseInput closes the command's stdin. Closing it twice is not an error.
 func (e *Execution) CloseInput(ctx context.Context) error {
-	params := wire.InputParams{ExecutionID: e.id, EOF: true}
-	err := e.c.request(ctx, wire.MethodInput, params, nil, retrySafe)
+	_, err := e.input(ctx, &input{eof: true})
 	if wire.CodeOf(err) == wire.CodeInputUnavailable {
 		return nil
 	}
 	return err
+}
+
+// input sends one input and waits for its answer. Only one is under way for each execution, so that
+// the offsets have no holes and the server never holds more than one.
+func (e *Execution) input(ctx context.Context, in *input) (inDoubt int, err error) {
+	select {
+	case e.inputTurn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() { <-e.inputTurn }()
+	in.execution, in.offset = e.id, e.inputOffset
+	sent := false
+	if err = ctx.Err(); err == nil {
+		sent, err = e.c.sendInput(ctx, in)
+	}
+	if sent {
+		e.inputOffset += int64(len(in.data)) // also in doubt: it stays queued, or is repeated
+	}
+	if err != nil && sent && wire.CodeOf(err) == 0 {
+		inDoubt = len(in.data)
+	}
+	return inDoubt, err
+}
+
+// sendInput makes the call for in. sent says that the server may have received it.
+func (c *Client) sendInput(ctx context.Context, in *input) (sent bool, err error) {
+	k := c.emptyCall(wire.MethodInput, retryOffset)
+	k.input = in
+	if in.eof {
+		k.repeat = retrySafe
+	}
+	if err := c.submit(k); err != nil {
+		return false, err
+	}
+	_, sent, err = c.await(ctx, k)
+	return sent, err
+}
+
+// openStream notes the number of an execution in binary messages.
+func (c *Client) openStream(s *socket, o *wire.StreamOpened) {
+	s.streams[o.Stream] = o.ExecutionID
+	c.mu.Lock()
+	c.streams[o.ExecutionID] = o.Stream
+	c.offsets = true // a server with binary messages takes inputs by their offset
+	c.mu.Unlock()
+}
+
+// inputTaken passes the answer to a binary input to the oldest one of the execution.
+func (c *Client) inputTaken(in *wire.InputTaken) {
+	var oldest *call
+	end := int64(0) // of what this Client has sent
+	c.mu.Lock()
+	for _, k := range c.calls {
+		if k.sent && k.kind == websocket.MessageBinary && k.input.execution == in.ExecutionID {
+			oldest = cmp.Or(oldest, k)
+			end = k.input.end()
+		}
+	}
+	removed := c.removeLocked(func(k *call) bool { return k == oldest })
+	c.mu.Unlock()
+	r := reply{}
+	switch {
+	case in.Error != nil:
+		r.err = in.Error
+	case in.Offset > end:
+		r.err = ErrInputConflict
+	}
+	resolve(removed, r)
 }
 
 // Stdin returns a writer that uses Input and CloseInput, bounded by ctx. Writing to a command that
@@ -73,6 +166,25 @@ func (s stdin) Write(p []byte) (int, error) {
 		err = io.ErrClosedPipe
 	}
 	return n, err
+}
+
+// ReadFrom makes io.Copy read as much at a time as one request carries.
+func (s stdin) ReadFrom(r io.Reader) (n int64, err error) {
+	buf := make([]byte, inputChunk)
+	for {
+		read, readErr := r.Read(buf)
+		written, err := s.Write(buf[:read])
+		n += int64(written)
+		if err != nil {
+			return n, err
+		}
+		if errors.Is(readErr, io.EOF) {
+			return n, nil
+		}
+		if readErr != nil {
+			return n, readErr
+		}
+	}
 }
 
 func (s stdin) Close() error {

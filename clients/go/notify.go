@@ -26,9 +26,26 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		c.log.Info("server is draining", "deadline", left)
 		c.opt.OnNotice(Notice{Kind: NoticeDraining, Delay: left})
 		return nil
+	case wire.MethodStream:
+		var o wire.StreamOpened
+		if err := json.Unmarshal(m.Params, &o); err != nil {
+			return err
+		}
+		c.openStream(s, &o)
+		return nil
+	case wire.MethodInputTaken:
+		var in wire.InputTaken
+		if err := json.Unmarshal(m.Params, &in); err != nil {
+			return err
+		}
+		c.inputTaken(&in)
+		return nil
 	case wire.MethodCompleted:
 		done := new(wire.Completed)
 		e, err := c.target(m.Params, done, &done.ExecutionID)
+		if err == nil && e == nil {
+			c.acknowledgeStray(wire.AckParams{ExecutionID: done.ExecutionID, Offset: done.OutputBytes, Completed: true})
+		}
 		if e == nil {
 			return err
 		}

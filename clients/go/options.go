@@ -2,11 +2,14 @@ package troupe
 
 import (
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Defaults of Options.
@@ -16,11 +19,9 @@ const (
 	// DefaultKeepaliveTimeout is slightly more than two of the server's default ping intervals: one
 	// lost ping does not end a connection, but two do.
 	DefaultKeepaliveTimeout = 45 * time.Second
-	// DefaultStallTimeout is well below the server's write timeout of 10 s, after which the server
-	// would drop a connection that is not read.
-	DefaultStallTimeout = 2 * time.Second
-	// DefaultBufferBytes of output are held per execution, a tenth of the default output limit.
-	DefaultBufferBytes = 1 << 20
+	// DefaultWindow of output is held per execution. It is as much as the server retains with
+	// wire.RetainUnread.
+	DefaultWindow = 1 << 20
 	// DefaultHandshakeTimeout covers TCP, TLS, HTTP and the first message.
 	DefaultHandshakeTimeout = 15 * time.Second
 )
@@ -62,11 +63,9 @@ type Options struct {
 	// pings at a third of it. Zero: DefaultKeepaliveTimeout. Negative: never.
 	KeepaliveTimeout time.Duration
 
-	// BufferBytes bounds the unread output held per Execution. Zero: DefaultBufferBytes.
-	BufferBytes int
-	// StallTimeout is how long one full Execution may keep the socket unread.
-	// Zero: DefaultStallTimeout.
-	StallTimeout time.Duration
+	// Window bounds the unread output held per Execution, in bytes: the server sends no more than that
+	// ahead of what Next returned. From wire.MinWindow to wire.MaxWindow. Zero: DefaultWindow.
+	Window int
 }
 
 // Backoff is exponential with full jitter: attempt n waits a random time up to
@@ -89,8 +88,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Backoff.Max, 5*time.Second)
 	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
 	setDefault(&o.KeepaliveTimeout, DefaultKeepaliveTimeout)
-	setDefault(&o.StallTimeout, DefaultStallTimeout)
-	setDefault(&o.BufferBytes, DefaultBufferBytes)
+	setDefault(&o.Window, DefaultWindow)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -111,6 +109,14 @@ func (o Options) withDefaults() Options {
 		}}
 	}
 	return o
+}
+
+// check reports options that cannot work.
+func (o Options) check() error {
+	if o.Window < wire.MinWindow || o.Window > wire.MaxWindow {
+		return fmt.Errorf("window of %d bytes: it must be from %d to %d", o.Window, wire.MinWindow, wire.MaxWindow)
+	}
+	return nil
 }
 
 func setDefault[T int | time.Duration](v *T, def T) {

@@ -3,9 +3,8 @@ package troupe
 import (
 	"errors"
 	"io"
+	"runtime"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -13,21 +12,15 @@ import (
 // This table says what the switch in phase.after must return for every step in every phase.
 func TestEveryStepInEveryPhase(t *testing.T) {
 	const (
-		pend, recv, park, fetch = phasePending, phaseReceiving, phaseParked, phaseFetching
-		skip, disc, end, fail   = phaseSkipping, phaseDiscarding, phaseEnded, phaseFailed
+		pend, recv, disc, end, fail = phasePending, phaseReceiving, phaseDiscarding, phaseEnded, phaseFailed
 	)
-	phases := [phaseCount]phase{pend, recv, park, fetch, skip, disc, end, fail}
+	phases := [phaseCount]phase{pend, recv, disc, end, fail}
 	for s, row := range [stepCount][phaseCount]phase{
-		//             pend  recv  park   fetch  skip  disc  end  fail
-		stepAnswered:  {recv, recv, park, fetch, skip, disc, end, fail},
-		stepStalled:   {pend, park, park, fetch, park, disc, end, fail},
-		stepDrained:   {pend, recv, fetch, fetch, skip, disc, end, fail},
-		stepFetched:   {pend, recv, park, skip, skip, disc, end, fail},
-		stepResumed:   {pend, recv, recv, recv, recv, disc, end, fail},
-		stepContinued: {pend, recv, park, fetch, recv, disc, end, fail},
-		stepDiscarded: {disc, disc, disc, disc, disc, disc, end, fail},
-		stepCompleted: {end, end, park, fetch, end, end, end, fail},
-		stepFailed:    {fail, fail, fail, fail, fail, fail, end, fail},
+		//             pend  recv  disc  end  fail
+		stepAnswered:  {recv, recv, disc, end, fail},
+		stepDiscarded: {disc, disc, disc, end, fail},
+		stepCompleted: {end, end, end, end, fail},
+		stepFailed:    {fail, fail, fail, end, fail},
 	} {
 		for i, want := range row {
 			if got := phases[i].after(step(s)); got != want {
@@ -48,11 +41,8 @@ func TestPhaseDecidesWhatIsKeptAndAskedFor(t *testing.T) {
 	}{
 		{phasePending, true, false, true},
 		{phaseReceiving, true, true, true},
-		{phaseParked, false, true, false},
-		{phaseFetching, false, true, false},
-		{phaseSkipping, true, true, true},
 		{phaseDiscarding, true, true, true},
-		{phaseEnded, false, false, true},
+		{phaseEnded, false, true, true},
 		{phaseFailed, false, false, true},
 	} {
 		c := newClient("ws://unused", Options{})
@@ -120,41 +110,26 @@ func TestWhatNextReturnsAtTheEnd(t *testing.T) {
 	}
 }
 
-// After the answer to a fetch, pieces that the server had sent before it may still arrive.
-// They lie ahead of offset, and are no hole.
-func TestOutputFromBeforeAFetchIsSkipped(t *testing.T) {
-	c := newClient("ws://unused", Options{})
-	defer c.hangUp(nil)
-	e, s := newExecution(c, "x", 100), newSocket(c)
-	defer s.cancel(nil)
-	e.phase = phaseSkipping
-	piece := func(offset int64, data string) error {
-		return e.receiveOutput(s, &wire.Output{Type: wire.Stdout, Offset: offset, Encoding: wire.EncodingBase64},
-			[]byte(data))
-	}
-	if err := piece(500, "of before"); err != nil || len(e.queue) != 0 {
-		t.Errorf("ahead of offset: %v, %d queued", err, len(e.queue))
-	}
-	if err := piece(104, "next"); err != nil || len(e.queue) != 1 || e.phase != phaseReceiving {
-		t.Errorf("at offset: %v, %d queued, phase %d", err, len(e.queue), e.phase)
-	}
-	if err := piece(500, "of before"); !errors.Is(err, errHole) {
-		t.Errorf("a hole while receiving: %v, want errHole", err)
-	}
-}
-
 // The queue is bounded whatever the server sends, and the watchdog is armed again afterwards.
-func TestFullQueueParks(t *testing.T) {
-	c := newClient("ws://unused", Options{BufferBytes: 10_000, StallTimeout: time.Millisecond})
+func TestQueueIsBounded(t *testing.T) {
+	c := newClient("ws://unused", Options{Window: 5000})
 	defer c.hangUp(nil)
 	e, s := newExecution(c, "x", 0), newSocket(c)
-	defer s.cancel(nil)
 	e.phase = phaseReceiving
-	for range 1000 {
-		e.push(s, &Control{})
+	pushed := make(chan int)
+	go func() {
+		n := 0
+		for e.push(s, &Control{}) {
+			n++
+		}
+		pushed <- n
+	}()
+	for !s.blocked.Load() {
+		runtime.Gosched()
 	}
-	if e.bytes > 10_000 || e.phase != phaseParked {
-		t.Errorf("%d bytes queued, phase %d", e.bytes, e.phase)
+	s.cancel(nil)
+	if n := <-pushed; n != 2*5000/cost(&Control{}) || e.bytes > 2*5000 {
+		t.Errorf("%d events of %d bytes are queued", n, e.bytes)
 	}
 	if s.blocked.Load() {
 		t.Error("the connection counts as blocked by its consumer")
@@ -172,34 +147,5 @@ func TestRepeatedWarningIsDeliveredOnce(t *testing.T) {
 	}
 	if len(e.queue) != 2 {
 		t.Errorf("%d warnings were queued, want those at 7 and 9", len(e.queue))
-	}
-}
-
-// A request with priority, such as a cancel, waits behind an unread execution for
-// priorityStallTimeout instead of StallTimeout.
-func TestPriorityShortensAStall(t *testing.T) {
-	for _, tc := range []struct {
-		name     string
-		requests int64
-		want     time.Duration
-	}{{"no request", 0, time.Hour}, {"one request", 1, priorityStallTimeout}} {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newClient("ws://unused", Options{BufferBytes: 1, StallTimeout: time.Hour})
-				defer c.hangUp(nil)
-				e, s := newExecution(c, "x", 0), newSocket(c)
-				defer s.cancel(nil)
-				e.phase = phaseReceiving
-				e.push(s, &Control{})
-				c.priorityCalls.Store(tc.requests)
-				began := time.Now()
-				if e.push(s, &Control{}) {
-					t.Error("a full queue took an event")
-				}
-				if waited := time.Since(began); waited != tc.want {
-					t.Errorf("the socket was left unread for %s, want %s", waited, tc.want)
-				}
-			})
-		})
 	}
 }

@@ -3,33 +3,21 @@ package troupe
 import (
 	"bytes"
 	"io"
-	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
-
-// priorityStallTimeout replaces StallTimeout while a priority request waits for its answer behind a
-// full execution, so that a Cancel is answered promptly.
-const priorityStallTimeout = 100 * time.Millisecond
 
 // receiveOutput queues a piece of the transcript after making it contiguous
 // with what was queued before. It takes ownership of data, the bytes of the piece.
 // A non-nil error asks for a new connection.
 func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) error {
 	e.mu.Lock()
-	if !e.phase.queues() {
-		e.mu.Unlock()
-		putBuffer(data)
-		return nil
-	}
+	e.arrived = max(e.arrived, out.Offset)
+	have, retriedAt, receiving := e.offset, e.gapRetriedAt, e.phase.queues()
 	if e.phase == phaseDiscarding {
 		e.offset = max(e.offset, out.Offset)
-		e.delivered = e.offset
-		e.mu.Unlock()
-		putBuffer(data)
-		return nil
+		e.delivered, receiving = e.offset, false
 	}
-	have, retriedAt, skipping := e.offset, e.gapRetriedAt, e.phase == phaseSkipping
 	e.mu.Unlock()
 
 	shortest, longest := rawLength(out.Encoding, data)
@@ -37,10 +25,10 @@ func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) erro
 	advance := end - have // new bytes that Gap and data cover
 	gap := out.Gap
 	switch {
-	case advance <= 0:
-		return nil // a repetition, or nothing
-	case advance > longest+out.Gap && skipping:
-		return nil // sent before the answer to the fetch
+	case !receiving || advance <= 0: // a repetition, or nothing
+		putBuffer(data)
+		e.acknowledge()
+		return nil
 	case advance > longest+out.Gap:
 		if retriedAt != have {
 			e.mu.Lock()
@@ -70,12 +58,14 @@ func (e *Execution) receiveOutput(s *socket, out *wire.Output, data []byte) erro
 // receiveCompleted queues the end. A non-nil error asks for a new connection.
 func (e *Execution) receiveCompleted(s *socket, done *wire.Completed) error {
 	e.mu.Lock()
+	e.completedArrived = true
 	if e.completed == nil && e.err == nil {
 		e.completed = done
 		close(e.finished)
 	}
 	if !e.phase.queues() || e.completedQueued {
 		e.mu.Unlock()
+		e.acknowledge()
 		return nil
 	}
 	missing := done.OutputBytes - e.offset
@@ -96,7 +86,10 @@ func (e *Execution) receiveCompleted(s *socket, done *wire.Completed) error {
 	}
 	e.mu.Lock()
 	e.completedQueued = true
-	if !e.keep || !survived(done) {
+	if e.phase == phaseDiscarding {
+		e.completedTaken = true
+	}
+	if !survived(done) {
 		e.phase = e.phase.after(stepCompleted)
 	}
 	ended := e.phase == phaseEnded
@@ -105,6 +98,7 @@ func (e *Execution) receiveCompleted(s *socket, done *wire.Completed) error {
 	}
 	last := ended && len(e.queue) == 0 // Next took it just now, or it is discarded
 	e.mu.Unlock()
+	e.acknowledge()
 	if last {
 		e.c.forget(e)
 	}
@@ -129,28 +123,26 @@ func (e *Execution) receiveWarning(s *socket, w *wire.Warning) {
 	}
 }
 
-// push queues ev, waiting for room. It reports false if ev was not taken: the
-// connection is ending, or the execution was parked because nothing reads it.
-// Either way the server sends ev again, since offset did not move.
+// push queues ev, waiting for room. It reports false if ev was not taken because the connection or
+// the execution is ending. In the former case the server sends ev again, since offset did not move.
 func (e *Execution) push(s *socket, ev Event) bool {
 	n := cost(ev)
 	for {
 		e.mu.Lock()
-		discarding := e.phase == phaseDiscarding
 		if !e.phase.queues() {
 			e.mu.Unlock()
 			return false
 		}
-		if e.bytes == 0 || e.bytes+n <= s.c.opt.BufferBytes || discarding {
+		discarding := e.phase == phaseDiscarding
+		// Twice the window, since small events cost more than their bytes.
+		if e.bytes == 0 || e.bytes+n <= 2*s.c.opt.Window || discarding {
 			if after, ok := span(ev); ok {
 				e.offset = after
-				e.phase = e.phase.after(stepContinued)
 			}
 			if discarding {
 				e.delivered = e.offset
 			} else {
-				e.queue = append(e.queue, ev)
-				e.bytes += n
+				e.enqueue(ev)
 			}
 			e.mu.Unlock()
 			signal(e.wake)
@@ -163,52 +155,43 @@ func (e *Execution) push(s *socket, ev Event) bool {
 	}
 }
 
-// awaitRoom leaves the socket unread until the consumer has read from e. It parks e if that takes
-// too long, and reports whether to try again.
+// joinBelow is the size up to which pieces of output are joined in the queue, so that a window full
+// of tiny ones costs little more than their bytes.
+const joinBelow = 16 << 10
+
+// enqueue appends ev to the queue, or joins it to the last event. e.mu is held.
+func (e *Execution) enqueue(ev Event) {
+	if len(e.queue) > 0 {
+		last, isOutput := e.queue[len(e.queue)-1].(*Output)
+		next, follows := ev.(*Output)
+		if isOutput && follows && last.Stream == next.Stream && !last.Truncated && !next.Truncated &&
+			len(last.Data)+len(next.Data) <= joinBelow {
+			last.Data = append(last.Data, next.Data...)
+			last.Offset = next.Offset
+			e.bytes += len(next.Data)
+			return
+		}
+	}
+	e.queue = append(e.queue, ev)
+	e.bytes += cost(ev)
+}
+
+// awaitRoom leaves the socket unread until the consumer has read from e, and reports whether to try
+// again. TCP flow control then slows down a server that knows no windows. A server that does sends
+// less than fills the queue, unless the output alternates between the streams in tiny pieces.
 func (s *socket) awaitRoom(e *Execution) bool {
 	s.blocked.Store(true)
 	defer func() {
 		s.touch()
 		s.blocked.Store(false)
 	}()
-	timer := time.NewTimer(s.c.opt.StallTimeout)
-	defer timer.Stop()
-	shortened := false
-	for {
-		if !shortened && s.c.priorityCalls.Load() > 0 {
-			shortened = true
-			timer.Reset(min(priorityStallTimeout, s.c.opt.StallTimeout))
-		}
-		select {
-		case <-e.space:
-			return true
-		case <-s.c.priority:
-		case <-s.c.ctx.Done():
-			return false
-		case <-s.ctx.Done():
-			return false
-		case <-timer.C:
-			e.park()
-			return false
-		}
+	select {
+	case <-e.space:
+		return true
+	case <-s.c.ctx.Done():
+	case <-s.ctx.Done():
 	}
-}
-
-// park drops the messages that arrive from now on, unless the queue was just emptied.
-func (e *Execution) park() {
-	e.mu.Lock()
-	if len(e.queue) > 0 {
-		e.phase = e.phase.after(stepStalled)
-	}
-	e.mu.Unlock()
-	signal(e.wake)
-}
-
-// step applies a step that the server's answer caused.
-func (e *Execution) step(s step) {
-	e.mu.Lock()
-	e.phase = e.phase.after(s)
-	e.mu.Unlock()
+	return false
 }
 
 // received reports whether e has received everything that the server has for it, up to its end.
@@ -219,8 +202,6 @@ func (e *Execution) received() bool {
 	switch e.phase {
 	case phasePending, phaseEnded, phaseFailed:
 		return true
-	case phaseParked, phaseFetching:
-		return false
 	}
 	return e.completedQueued
 }
@@ -236,7 +217,7 @@ func (e *Execution) pending() bool {
 func (e *Execution) position() (offset int64, follow bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.offset, e.phase.resumable()
+	return e.delivered, e.phase.resumable()
 }
 
 var replacement = []byte("\uFFFD")

@@ -3,7 +3,6 @@ package troupe
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -40,10 +39,8 @@ func (c *Client) run(s *socket) {
 		if time.Since(begun) >= stableAfter {
 			attempt = 0
 		}
-		if !errors.Is(err, errFetch) {
-			c.log.Info("connection lost", "session", c.ID(), "err", err)
-			c.opt.OnNotice(Notice{Kind: NoticeLost, Err: err})
-		}
+		c.log.Info("connection lost", "session", c.ID(), "err", err)
+		c.opt.OnNotice(Notice{Kind: NoticeLost, Err: err})
 		if s, attempt, err = c.reconnect(attempt, err); err != nil {
 			c.finish(err)
 			return
@@ -73,12 +70,8 @@ func (c *Client) drained(err error) bool {
 // the new number.
 func (c *Client) reconnect(attempt int, lost error) (*socket, int, error) {
 	began, window := time.Now(), c.resumeWindow()
-	fetching := errors.Is(lost, errFetch)
 	// The first attempt follows within Backoff.Initial: usually only the connection was lost.
 	delay := c.opt.Backoff.delay(attempt)
-	if fetching {
-		delay = 0
-	}
 	for {
 		left := window - time.Since(began)
 		if left <= 0 {
@@ -90,11 +83,9 @@ func (c *Client) reconnect(attempt int, lost error) (*socket, int, error) {
 		attempt++
 		s, err := c.connect(c.ctx, c.resumeRequest())
 		if err == nil {
-			c.dropPerConnection()
-			if gone := time.Since(began); !fetching {
-				c.log.Info("session resumed", "session", c.ID(), "attempt", attempt, "after", gone)
-				c.opt.OnNotice(Notice{Kind: NoticeResumed, Attempt: attempt, Delay: gone})
-			}
+			gone := time.Since(began)
+			c.log.Info("session resumed", "session", c.ID(), "attempt", attempt, "after", gone)
+			c.opt.OnNotice(Notice{Kind: NoticeResumed, Attempt: attempt, Delay: gone})
 			return s, attempt, nil
 		}
 		if c.ctx.Err() != nil {
@@ -119,8 +110,9 @@ func (c *Client) resumeWindow() time.Duration {
 	return DefaultResumeWindow
 }
 
-// resumeRequest names every execution that the server knows and whose end was not
-// received. Executes that were not answered are sent again instead.
+// resumeRequest names every execution that the server knows and whose end was not taken, at the
+// position up to which it was taken: resuming acknowledges that position. What is queued arrives
+// again and is dropped. Executes that were not answered are sent again instead.
 func (c *Client) resumeRequest() *resumeRequest {
 	r := &resumeRequest{token: c.Connected().ResumeToken, offsets: make(map[string]int64)}
 	for id, e := range c.followed() {
@@ -129,30 +121,6 @@ func (c *Client) resumeRequest() *resumeRequest {
 		}
 	}
 	return r
-}
-
-// fetch requests, on the live connection, the output that a parked execution dropped.
-func (c *Client) fetch(e *Execution) {
-	offset, _ := e.position()
-	params := wire.ResumeParams{ResumeToken: c.Connected().ResumeToken, Executions: map[string]int64{e.id: offset}}
-	k, err := c.newCall(wire.MethodResume, params, perConnection)
-	if err != nil {
-		return // it is small, so it always encodes
-	}
-	k.then = func(r reply) {
-		if r.err == nil {
-			e.step(stepFetched)
-			return
-		}
-		// Some servers resume only at the start of a connection: open a new one.
-		c.mu.Lock()
-		s := c.socket
-		c.mu.Unlock()
-		if s != nil {
-			s.cancel(errFetch)
-		}
-	}
-	_ = c.submit(k) // it fails only if the session has ended, and e with it
 }
 
 // answered handles the answer to execute, before any output that follows it.

@@ -33,8 +33,10 @@ type socket struct {
 	ctx    context.Context // ends with the socket; its cause says why
 	cancel context.CancelCauseFunc
 
-	buf          []byte        // read buffer, reused
-	pong         chan struct{} // capacity 1: a pong is due
+	buf          []byte                     // for text, reused
+	head         [wire.MaxOutputHeader]byte // of a binary message
+	streams      map[uint16]string          // executions by the numbers in binary messages; the reader's
+	pong         chan struct{}              // capacity 1: a pong is due
 	start        time.Time
 	lastReceived atomic.Int64 // nanoseconds after start
 	blocked      atomic.Bool  // the reader waits for a consumer
@@ -42,7 +44,10 @@ type socket struct {
 
 func newSocket(c *Client) *socket {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &socket{c: c, ctx: ctx, cancel: cancel, pong: make(chan struct{}, 1), start: time.Now()}
+	return &socket{
+		c: c, ctx: ctx, cancel: cancel, pong: make(chan struct{}, 1), start: time.Now(),
+		streams: make(map[uint16]string),
+	}
 }
 
 // touch records that the server sent something.
@@ -56,9 +61,6 @@ func (s *socket) fail(cause error) {
 
 // serve reads until the socket and all its goroutines have ended, and returns the cause.
 func (s *socket) serve() error {
-	s.c.mu.Lock()
-	s.c.socket = s
-	s.c.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(s.write)
 	wg.Go(s.watch)
@@ -66,6 +68,7 @@ func (s *socket) serve() error {
 	closing := make(chan struct{})
 	stop := context.AfterFunc(s.c.ctx, func() {
 		defer close(closing)
+		_ = s.sendAcks()
 		_ = s.ws.Close(s.c.closeStatus(), "")
 		s.fail(context.Cause(s.c.ctx))
 	})
@@ -80,11 +83,16 @@ func (s *socket) serve() error {
 
 func (s *socket) read() error {
 	for {
-		frame, err := s.readFrame()
+		kind, r, err := s.nextReader()
 		if err != nil {
 			return err
 		}
-		if err := s.c.route(s, frame); err != nil {
+		if kind == websocket.MessageBinary {
+			err = s.receiveBinary(r)
+		} else if s.buf, err = s.readAll(r, s.buf[:0]); err == nil {
+			err = s.c.route(s, s.buf)
+		}
+		if err != nil {
 			return err
 		}
 		if s.ctx.Err() != nil {
@@ -93,19 +101,22 @@ func (s *socket) read() error {
 	}
 }
 
-// readFrame reads one message into the socket's buffer; it is valid until the next call.
-func (s *socket) readFrame() ([]byte, error) {
-	// Closing the WebSocket ends the read, so it needs no context, which
-	// would cost an allocation each.
-	_, r, err := s.ws.Reader(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	s.touch()
+// nextReader waits for the next message. Text is read into s.buf.
+func (s *socket) nextReader() (websocket.MessageType, io.Reader, error) {
 	if cap(s.buf) > keepBuffer {
 		s.buf = nil
 	}
-	buf := s.buf[:0]
+	// Closing the WebSocket ends the read, so it needs no context, which
+	// would cost an allocation each.
+	kind, r, err := s.ws.Reader(context.Background())
+	if err == nil {
+		s.touch()
+	}
+	return kind, r, err
+}
+
+// readAll appends a message to buf.
+func (s *socket) readAll(r io.Reader, buf []byte) ([]byte, error) {
 	for {
 		if len(buf) == cap(buf) {
 			grown := make([]byte, len(buf), max(4096, 2*cap(buf)))
@@ -118,7 +129,6 @@ func (s *socket) readFrame() ([]byte, error) {
 			s.touch()
 		}
 		if errors.Is(err, io.EOF) {
-			s.buf = buf
 			return buf, nil
 		}
 		if err != nil {
@@ -130,8 +140,14 @@ func (s *socket) readFrame() ([]byte, error) {
 // write sends requests and pongs until the socket ends.
 func (s *socket) write() {
 	for {
-		if k := s.c.nextCall(); k != nil {
-			if err := s.send(k.frame); err != nil {
+		k := s.c.nextCall()
+		// The end that was read is acknowledged before Close asks for the session's end.
+		if err := s.sendAcks(); err != nil {
+			s.fail(err)
+			return
+		}
+		if k != nil {
+			if err := s.send(k.kind, k.frame); err != nil {
 				s.fail(err)
 				return
 			}
@@ -140,7 +156,7 @@ func (s *socket) write() {
 		select {
 		case <-s.c.work:
 		case <-s.pong:
-			if err := s.send(pongFrame); err != nil {
+			if err := s.send(websocket.MessageText, pongFrame); err != nil {
 				s.fail(err)
 				return
 			}
@@ -151,10 +167,10 @@ func (s *socket) write() {
 	}
 }
 
-func (s *socket) send(frame []byte) error {
+func (s *socket) send(kind websocket.MessageType, frame []byte) error {
 	ctx, cancel := context.WithTimeout(s.ctx, writeTimeout)
 	defer cancel()
-	return s.ws.Write(ctx, websocket.MessageText, frame)
+	return s.ws.Write(ctx, kind, frame)
 }
 
 // watch ends a socket on which the server is silent. A WebSocket ping at a third
@@ -217,10 +233,42 @@ func (c *Client) route(s *socket, frame []byte) error {
 	return nil
 }
 
+// receiveBinary reads and handles a binary message. Its payload alone goes to a pooled buffer, which
+// the consumer returns.
+func (s *socket) receiveBinary(r io.Reader) error {
+	n, err := io.ReadFull(r, s.head[:])
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	f, bad := wire.ParseOutputFrame(s.head[:n])
+	if bad != nil {
+		return fmt.Errorf("binary message: %w", bad)
+	}
+	id, open := s.streams[f.Stream]
+	if !open {
+		return fmt.Errorf("binary message: stream %d was not opened", f.Stream)
+	}
+	data := append(getBuffer(), f.Payload...)
+	if err == nil {
+		if data, err = s.readAll(r, data); err != nil {
+			return err
+		}
+	}
+	out := &wire.Output{
+		ExecutionID: id, Type: wire.Stdout, Encoding: wire.EncodingBase64, // its bytes are the command's
+		Truncated: f.Truncated, Offset: f.Offset, Gap: f.Gap,
+	}
+	if f.Stderr {
+		out.Type = wire.Stderr
+	}
+	return s.c.routeOutput(s, out, data)
+}
+
 func (c *Client) routeOutput(s *socket, out *wire.Output, data []byte) error {
 	e := c.lookup(out.ExecutionID)
-	if e == nil {
+	if e == nil { // it is not followed any more
 		putBuffer(data)
+		c.acknowledgeStray(wire.AckParams{ExecutionID: out.ExecutionID, Offset: out.Offset})
 		return nil
 	}
 	return e.receiveOutput(s, out, fit(data))

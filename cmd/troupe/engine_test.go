@@ -262,7 +262,7 @@ func (x *execution) run() {
 }
 
 func decode(p wire.InputParams) string {
-	b, err := (&wire.Output{Data: p.Data, Encoding: p.Encoding}).Bytes()
+	b, err := p.Bytes()
 	if err != nil {
 		panic(err)
 	}
