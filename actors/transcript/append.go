@@ -26,7 +26,9 @@ type chunk struct {
 	split  split
 	held   []byte // Has no newline in line mode.
 	body   []byte
-	marker []byte // Not empty: the line was truncated.
+	// Truncated means that the chunk is (a part of) one truncated line; the last part has the marker.
+	truncated bool
+	marker    []byte
 }
 
 func (c chunk) size() int { return len(c.held) + len(c.body) + len(c.marker) }
@@ -56,9 +58,36 @@ func (c chunk) fit(room int64) chunk {
 	return c
 }
 
-// append adds c as one record and returns how many of its bytes it stored. Fewer than all means
-// that dropping has begun; the caller counts the rest.
+// part returns the bytes of held and body from one to another, and the marker with the last of them.
+func (c chunk) part(from, to int) chunk {
+	held := len(c.held)
+	if to < held+len(c.body) {
+		c.marker = nil
+	}
+	c.body = c.body[max(from-held, 0):max(to-held, 0)]
+	c.held = c.held[min(from, held):min(to, held)]
+	return c
+}
+
+// append adds c, to a First transcript as one record, and returns how many of its bytes it stored.
+// Fewer than all means that dropping has begun; the caller counts the rest.
 func (t *Transcript) append(c chunk) int {
+	if t.retain == First {
+		return t.appendRecord(c)
+	}
+	n, size := 0, len(c.held)+len(c.body)
+	for {
+		part := c.part(n, min(n+maxRecycled, size))
+		t.awaitRoom()
+		stored := t.appendRecord(part)
+		n += stored
+		if stored < part.size() || n >= size {
+			return n
+		}
+	}
+}
+
+func (t *Transcript) appendRecord(c chunk) int {
 	var local [8]*Cursor
 	t.writeMu.Lock()
 	n, woken := t.appendLocked(c, local[:0])
@@ -72,7 +101,10 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 		return 0, woken
 	}
 	var reason DropReason
-	part := c.fit(t.limit - t.end)
+	part := c
+	if t.retain == First {
+		part = c.fit(t.limit - t.end)
+	}
 	n := part.size()
 	if n < c.size() {
 		reason = DropLimit
@@ -95,52 +127,101 @@ func (t *Transcript) publish(n int, woken []*Cursor) []*Cursor {
 	t.store.outputBytes.Add(int64(n))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if last := len(t.index) - 1; last < 0 || t.fileEnd-t.index[last].pos >= indexEvery {
-		t.index = append(t.index, indexEntry{t.end, t.fileEnd})
+	index := t.index.all()
+	if last := len(index) - 1; last < 0 || t.fileEnd-index[last].pos >= indexEvery {
+		t.index.push(indexEntry{t.end, t.fileEnd})
 	}
 	t.end += int64(n)
-	t.fileEnd += headerSize + int64(n)
+	t.fileEnd += headerSize(n) + int64(n)
+	if t.retain == Last {
+		t.keepFrom(t.end - max(t.limit, 0))
+	}
 	return t.takeWaiting(woken)
 }
 
 func (t *Transcript) startDropping(reason DropReason, woken []*Cursor) []*Cursor {
 	t.dropping.Store(uint32(reason))
-	if t.onDrop == nil || reason == DropClosed {
-		return woken
+	var v any
+	if t.onDrop != nil && reason != DropClosed {
+		v = t.onDrop(reason, t.end)
 	}
-	v := t.onDrop(reason, t.end)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.unblock() // The other writer may wait: it has nothing to wait for any more.
 	return t.addMark(v, woken)
 }
 
 // writeRecord appends a record to the file. When it returns a reason, no part of the record is
 // stored.
 func (t *Transcript) writeRecord(c chunk) DropReason {
-	size := headerSize + int64(c.size())
-	if reason := t.store.reserve(t, size); reason != 0 {
-		return reason
+	for {
+		grow, reason, err := t.tryRecord(c)
+		switch {
+		case reason == 0:
+			return 0
+		case grow > 0 && t.recycleOldest():
+		case err != nil:
+			return t.writeFailed(err)
+		default:
+			return reason
+		}
+	}
+}
+
+// tryRecord also returns by how many bytes the file had to grow, and the error behind DropWrite.
+func (t *Transcript) tryRecord(c chunk) (grow int64, reason DropReason, err error) {
+	header := putHeader(t.header[:], c.stream, c.truncated, c.size())
+	size := int64(header + c.size())
+	grow, old := size, t.fileEnd
+	if r := t.recycled; r != nil {
+		grow, old = r.place(t.fileEnd, size, t.retain == Last), r.size
+		if t.retain == Unread && old+grow > maxUnreadFile {
+			return grow, DropBudget, nil
+		}
+	}
+	if grow > 0 {
+		if reason := t.store.reserve(t, grow); reason != 0 {
+			return grow, reason, nil
+		}
 	}
 	if t.file == nil {
 		if err := t.create(); err != nil {
-			t.store.release(t, size)
-			return t.writeFailed(err)
+			t.store.release(t, grow)
+			return grow, DropWrite, err
 		}
 	}
-	putHeader(t.header[:], c.stream, len(c.marker) > 0, c.size())
-	t.parts = [4][]byte{t.header[:], c.held, c.body, c.marker}
-	written, err := t.writeParts()
-	t.parts, t.unsent = [4][]byte{}, [4][]byte{} // Otherwise the caller's buffer stays referenced.
+	written := int64(0)
+	if err = t.extend(old, grow); err == nil {
+		t.parts = [4][]byte{t.header[:header], c.held, c.body, c.marker}
+		written, err = t.writeParts(size)
+		t.parts, t.unsent = [4][]byte{}, [4][]byte{} // Otherwise the caller's buffer stays referenced.
+	}
 	if err == nil {
-		return 0
+		if t.recycled != nil {
+			t.recycled.size += grow
+		}
+		return grow, 0, nil
 	}
 	// A short write left part of the record in the file. Truncate it, or it would use disk space
 	// that the budget does not count.
-	if written > 0 && t.file.Truncate(t.fileEnd) != nil {
-		size -= int64(written)
+	if grow > 0 && (written == 0 && t.retain != Last || t.file.Truncate(old) == nil) {
+		t.store.release(t, grow)
 	}
-	t.store.release(t, size)
-	return t.writeFailed(err)
+	return grow, DropWrite, err
+}
+
+// extend takes the blocks of a Last transcript from the disk before they are written to. When the
+// disk or the budget is short, a block is therefore full, and the next record can take the place of
+// the oldest ones.
+func (t *Transcript) extend(size, grow int64) error {
+	if t.retain != Last || grow == 0 {
+		return nil
+	}
+	err := t.store.fallocate(t.fd, size, grow)
+	if err == unix.EOPNOTSUPP {
+		return t.file.Truncate(size + grow)
+	}
+	return err
 }
 
 func (t *Transcript) create() error {
@@ -161,18 +242,18 @@ func (t *Transcript) create() error {
 	return nil
 }
 
-// writeParts writes t.parts after the last record. It continues a short write until it is complete
-// or fails.
-func (t *Transcript) writeParts() (int, error) {
-	size := 0
-	for _, p := range t.parts {
-		size += len(p)
-	}
-	written, left := 0, t.parts[:]
+// writeParts writes t.parts, size bytes, after the last record. It continues a short write until it
+// is complete or fails.
+func (t *Transcript) writeParts(size int64) (written int64, err error) {
 	for {
-		n, err := t.store.pwritev(t.fd, left, t.fileEnd+int64(written))
+		place := extent{t.fileEnd + written, size - written}
+		if t.recycled != nil {
+			place = t.recycled.extentAfter(written)
+		}
+		left := cutParts(t.unsent[:0], t.parts[:], int(written), int(written+place.size))
+		n, err := t.store.pwritev(t.fd, left, place.at)
 		if n > 0 {
-			written += n
+			written += int64(n)
 		}
 		switch {
 		case err == unix.EINTR:
@@ -183,18 +264,16 @@ func (t *Transcript) writeParts() (int, error) {
 		case n <= 0:
 			return written, unix.EIO
 		}
-		left = skipParts(t.unsent[:0], t.parts[:], written)
 	}
 }
 
-// skipParts appends to dst the parts without their first n bytes.
-func skipParts(dst, parts [][]byte, n int) [][]byte {
+// cutParts appends to dst the bytes of parts from one to another.
+func cutParts(dst, parts [][]byte, from, to int) [][]byte {
 	for _, p := range parts {
-		k := min(n, len(p))
-		n -= k
-		if k < len(p) {
-			dst = append(dst, p[k:])
+		if a, b := max(from, 0), min(to, len(p)); a < b {
+			dst = append(dst, p[a:b])
 		}
+		from, to = from-len(p), to-len(p)
 	}
 	return dst
 }

@@ -67,6 +67,20 @@ func (s *Store) evict(t *Transcript) {
 	t.log().Debug("transcript evicted", slog.Int64("bytes", freed))
 }
 
+// discard frees the disk of an Unread transcript that has been read to its end.
+func (s *Store) discard(t *Transcript) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.mu.Lock()
+	file := t.lose()
+	t.mu.Unlock()
+	err := s.free(t)
+	closeFile(file)
+	if err != nil {
+		t.log().Warn("cannot remove transcript", slog.Any("err", err))
+	}
+}
+
 // forget removes t and its file from the store.
 func (s *Store) forget(t *Transcript) error {
 	s.mu.Lock()

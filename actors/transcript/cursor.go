@@ -18,8 +18,9 @@ type Piece struct {
 	Data []byte
 	// Truncated means that Data is (part of) one truncated line, its marker included.
 	Truncated bool
-	// Gap, if not 0, is the number of bytes missing here, because they were evicted or removed or
-	// could not be read. Data is nil in that case.
+	// Gap, if not 0, is the number of bytes missing here, because the transcript does not keep them
+	// any more, or because they were evicted or removed or could not be read. Data is nil in that
+	// case.
 	Gap int64
 	// Offset is the position after this piece. The next piece starts there.
 	Offset int64
@@ -37,11 +38,11 @@ type Cursor struct {
 	mu      sync.Mutex
 	closed  bool
 	offset  int64
-	mark    int       // Of t.marks, the next to deliver.
+	mark    int       // The next of t.marks to deliver, counting those that are gone.
 	located bool      // The fields below belong to offset.
 	record  header    // The record that holds offset, or, when left is 0, the one before it.
 	left    int64     // Bytes of record at and after offset.
-	pos     int64     // Where in the file the next byte is; when left is 0, the next header.
+	pos     int64     // Where in the records the next byte is; when left is 0, the next header.
 	ahead   int64     // How far to read past the current record; see adapt.
 	word    [4]byte   // For headers.
 	skim    [256]byte // For searching when the caller's buffer is small.
@@ -71,8 +72,9 @@ func (t *Transcript) Cursor(after int64, notify func()) (*Cursor, error) {
 	if after < 0 || after > t.end {
 		return nil, fmt.Errorf("%w: %d is not in 0..%d", ErrOffset, after, t.end)
 	}
-	first := sort.Search(len(t.marks), func(i int) bool { return t.marks[i].offset >= after })
-	return &Cursor{t: t, notify: notify, offset: after, mark: first, ahead: 64 << 10}, nil
+	marks := t.marks.all()
+	first := sort.Search(len(marks), func(i int) bool { return marks[i].offset >= after })
+	return &Cursor{t: t, notify: notify, offset: after, mark: t.marks.gone + first, ahead: 64 << 10}, nil
 }
 
 // Offset returns the position of the next byte.
@@ -138,11 +140,12 @@ func (c *Cursor) Next(buf []byte) (Piece, error) {
 
 // view is what a cursor may read, according to the transcript's state at one moment.
 type view struct {
-	piece   Piece // If it has a mark or a gap, the result.
-	file    *os.File
-	bound   int64      // Offset of the end or of the next mark.
-	fileEnd int64      // Where the last complete record ends.
-	start   indexEntry // To search from, unless located.
+	piece    Piece // If it has a mark or a gap, the result.
+	file     *os.File
+	recycled *recycler
+	bound    int64      // Offset of the end or of the next mark.
+	fileEnd  int64      // Where the last complete record ends.
+	start    indexEntry // To search from, unless located.
 }
 
 // look decides what comes next.
@@ -154,8 +157,9 @@ func (c *Cursor) look() (view, error) {
 		return view{}, ErrClosed
 	}
 	bound := t.end
-	if c.mark < len(t.marks) {
-		m := t.marks[c.mark]
+	c.mark = max(c.mark, t.marks.gone)
+	if i := c.mark - t.marks.gone; i < t.marks.len() {
+		m := t.marks.all()[i]
 		if m.offset <= c.offset {
 			c.mark++
 			return view{piece: Piece{Offset: c.offset, Mark: m.value}}, nil
@@ -163,8 +167,8 @@ func (c *Cursor) look() (view, error) {
 		bound = m.offset
 	}
 	switch {
-	case c.offset < t.end && t.lost:
-		return view{piece: c.gap()}, nil
+	case c.offset < t.start:
+		return view{piece: c.gap(t.start)}, nil
 	case c.offset < t.end:
 		return c.reach(bound), nil
 	case t.sealed:
@@ -192,10 +196,11 @@ func (c *Cursor) reach(bound int64) view {
 		c.reading = true
 		t.readers++
 	}
-	v := view{file: t.file, bound: bound, fileEnd: t.fileEnd}
+	v := view{file: t.file, recycled: t.recycled, bound: bound, fileEnd: t.fileEnd}
 	if !c.located {
-		i := sort.Search(len(t.index), func(i int) bool { return t.index[i].offset > c.offset })
-		v.start = t.index[i-1]
+		index := t.index.all()
+		i := sort.Search(len(index), func(i int) bool { return index[i].offset > c.offset })
+		v.start = index[i-1]
 	}
 	return v
 }
@@ -218,28 +223,35 @@ func reopen(path string) (*os.File, error) {
 	return f, nil
 }
 
-// gap skips to the end. Called with t.mu held.
-func (c *Cursor) gap() Piece {
-	missing := c.t.end - c.offset
-	c.offset, c.located, c.left = c.t.end, false, 0
-	c.letGo()
+// gap skips to an offset. Called with t.mu held.
+func (c *Cursor) gap(to int64) Piece {
+	missing := to - c.offset
+	c.offset, c.located, c.left = to, false, 0
+	if to == c.t.end {
+		c.letGo()
+	}
 	return Piece{Gap: missing, Offset: c.offset}
 }
 
-// failed is gap for a file that cannot be read. Called with t.mu held.
+// failed is a gap to the end, for a file that cannot be read. Called with t.mu held.
 func (c *Cursor) failed(err error) Piece {
 	c.t.store.readFailures.Add(1)
 	c.t.log().Warn("cannot read transcript, its readers get a gap", slog.Any("err", err))
-	return c.gap()
+	return c.gap(c.t.end)
 }
 
-// unreadable returns the gap after a failed read: the file was evicted or removed, or an I/O error
-// occurred.
+// unreadable returns the gap after a failed read: the bytes gave way, the file was evicted or
+// removed, or an I/O error occurred.
 func (c *Cursor) unreadable(err error) Piece {
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	if c.t.lost {
-		return c.gap()
+	t := c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.offset >= t.start {
+		return c.failed(err)
 	}
-	return c.failed(err)
+	if err == errRecycled {
+		// The writer is faster than this reader. From the oldest byte it would be overtaken again.
+		return c.gap(t.start + (t.end-t.start)/4)
+	}
+	return c.gap(t.start)
 }

@@ -23,7 +23,7 @@ func script(t testing.TB, tr *Transcript, rng *rand.Rand, n int) []run {
 		data := []byte(fmt.Sprintf("%d:", i) + strings.Repeat(string(rune('a'+i%26)), size) + "\n")
 		c := chunk{stream: Stream(rng.Intn(2)), held: data[:1], body: data[1:]}
 		if rng.Intn(10) == 0 {
-			c.marker = marker
+			c.truncated, c.marker = true, marker
 		}
 		if got := tr.append(c); got != c.size() {
 			t.Fatalf("append: %d", got)
@@ -48,8 +48,8 @@ func TestAnyOffsetAndAnyBufferGiveTheSameBytes(t *testing.T) {
 	tr := s.Create("t", Options{Limit: 1 << 30})
 	want := script(t, tr, rng, 600)
 	all := text(want)
-	if len(tr.index) < 5 {
-		t.Fatalf("only %d index entries: the search is not tested", len(tr.index))
+	if tr.index.len() < 5 {
+		t.Fatalf("only %d index entries: the search is not tested", tr.index.len())
 	}
 	for _, sealed := range []bool{false, true} {
 		if sealed {

@@ -11,6 +11,7 @@ var (
 	// ErrClosed is returned by a Cursor, Writer or Store used after its Close.
 	ErrClosed = errors.New("transcript: closed")
 
-	// errCorrupt never leaves the package: the cursor reports a gap.
-	errCorrupt = errors.New("file does not hold the records that were written to it")
+	// These never leave the package: the cursor reports a gap.
+	errCorrupt  = errors.New("file does not hold the records that were written to it")
+	errRecycled = errors.New("other records have taken the place in the file")
 )

@@ -58,7 +58,7 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 				t.Fatalf("%v, calls %d, %+v", end, *calls, c)
 			}
 			st := s.Stats()
-			if size, _ := disk(t, s); size != 8+2*headerSize || st.Bytes != size || st.WriteFailures != 1 {
+			if size, _ := disk(t, s); size != 8+2*1 || st.Bytes != size || st.WriteFailures != 1 {
 				t.Fatalf("%d bytes on disk, %+v", size, st)
 			}
 		})
@@ -159,7 +159,7 @@ func untilDiskFull(dir string, room int64) (err error) {
 	if err != nil {
 		return err
 	}
-	if st := s.Stats(); info.Size() != kept*(1000+headerSize) || st.Bytes != info.Size() || info.Size() > room {
+	if st := s.Stats(); info.Size() != kept*(1000+maxHeader) || st.Bytes != info.Size() || info.Size() > room {
 		return fmt.Errorf("file of %d bytes, %+v", info.Size(), st)
 	}
 	cur, err := tr.Cursor(0, nil)
@@ -206,7 +206,7 @@ func TestDirectoryGone(t *testing.T) {
 	sameRuns(t, runs, []run{{data: "fore after"}, {mark: "m"}})
 	runs, end := readFrom(t, open, 3, 100)
 	sameRuns(t, runs, []run{{gap: 9}, {mark: "m"}})
-	if st := s.Stats(); end != io.EOF || st.WriteFailures != 1 || st.ReadFailures != 1 || st.Bytes != 20 {
+	if st := s.Stats(); end != io.EOF || st.WriteFailures != 1 || st.ReadFailures != 1 || st.Bytes != 14 {
 		t.Fatalf("%v %+v", end, st)
 	}
 	if err := os.Remove(s.dir); err != nil {
@@ -236,7 +236,7 @@ func TestTamperedFileGivesAGap(t *testing.T) {
 		"a symlink":  func(p string) error { return replace(p, func() error { return os.Symlink("/etc/passwd", p) }) },
 		"a pipe":     func(p string) error { return replace(p, func() error { return unix.Mkfifo(p, 0o600) }) },
 		"a folder":   func(p string) error { return replace(p, func() error { return os.Mkdir(p, 0o700) }) },
-		"one header": func(p string) error { return overwrite(p, 100+headerSize, []byte{0xff, 0xff, 0xff, 0x7f}) },
+		"one header": func(p string) error { return overwrite(p, 100+maxHeader, []byte{0xff, 0xff, 0xff, 0x7f}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, 1<<20)

@@ -10,8 +10,8 @@ const DefaultMaxLine = 8192
 
 // A held line and what one write adds to it must fit in one record.
 const (
-	maxMaxLine = 1 << 28
-	maxWrite   = 1 << 29
+	maxMaxLine = 1 << 27
+	maxWrite   = 1 << 28
 )
 
 // marker ends a truncated line. Its newline keeps the line structure of joined output.
@@ -24,7 +24,7 @@ type WriterConfig struct {
 	// Lines applies the line rule; see Writer. False: bytes pass unchanged as they arrive.
 	Lines bool
 	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most
-	// 256 MiB.
+	// 128 MiB.
 	MaxLine int
 	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of the deliverable
 	// bytes, until more bytes arrive or Close is called. False: such bytes are delivered as they
@@ -61,9 +61,9 @@ func (t *Transcript) Writer(stream Stream, cfg WriterConfig) *Writer {
 	return &Writer{t: t, stream: stream, cfg: cfg}
 }
 
-// Write consumes all of p and does not retain it. It never waits for a reader and fails only after
-// Close, with ErrClosed. Bytes that cannot be stored are dropped, counted and reported through
-// OnDrop.
+// Write consumes all of p and does not retain it. It waits for the reader of an Unread transcript,
+// as UnreadWindow says, and for no reader of another. It fails only after Close, with ErrClosed.
+// Bytes that cannot be stored are dropped, counted and reported through OnDrop.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.closed {
 		return 0, ErrClosed
@@ -130,8 +130,7 @@ func (w *Writer) deliverHeld(n int) {
 		c.split = splitBytes
 	}
 	if done := w.t.append(c); done < n {
-		w.hold(w.held[done:])
-		w.dropHeld()
+		w.dropAfter(done, nil)
 		return
 	}
 	w.sent += n
@@ -150,14 +149,12 @@ func (w *Writer) frame(p []byte) []byte {
 	if whole > 0 {
 		held := len(w.held)
 		done := w.t.append(chunk{stream: w.stream, split: splitLines, held: w.held, body: p[:whole]})
-		if done < held {
-			w.dropHeld()
-		}
-		w.held, w.sent = w.held[:0], 0
+		w.sent = 0
 		if done < held+whole {
-			w.drop(p[max(done-held, 0):])
+			w.dropAfter(done, p)
 			return nil
 		}
+		w.held = w.held[:0]
 		p = p[whole:]
 	}
 	if tooLong {
@@ -195,12 +192,11 @@ func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
 func (w *Writer) truncate(p []byte) []byte {
 	room := w.cfg.MaxLine - w.sent - len(w.held)
 	cut := partialRune(w.held, p[:room])
-	c := chunk{stream: w.stream, split: splitNever, marker: marker}
+	c := chunk{stream: w.stream, split: splitNever, truncated: true, marker: marker}
 	c.body = p[:max(room-cut, 0)]
 	c.held = w.held[:len(w.held)-max(cut-room, 0)]
-	if w.t.append(c) < c.size() {
-		w.dropHeld()
-		w.drop(p)
+	if done := w.t.append(c); done < c.size() {
+		w.dropAfter(done, p)
 		return nil
 	}
 	w.held, w.sent, w.skipping = w.held[:0], 0, true
@@ -238,9 +234,7 @@ func (w *Writer) pass(p []byte) {
 	held := len(w.held)
 	done := w.t.append(chunk{stream: w.stream, split: splitBytes, held: w.held, body: p[:body]})
 	if done < held+body {
-		w.hold(w.held[min(done, held):])
-		w.dropHeld()
-		w.drop(p[max(done-held, 0):])
+		w.dropAfter(done, p)
 		return
 	}
 	w.hold(p[body:])
@@ -251,6 +245,14 @@ func (w *Writer) dropping() bool { return w.t.dropping.Load() != 0 }
 func (w *Writer) dropHeld() {
 	w.drop(w.held)
 	w.held = w.held[:0]
+}
+
+// dropAfter drops the held bytes and p, except for the first done of them.
+func (w *Writer) dropAfter(done int, p []byte) {
+	held := min(done, len(w.held))
+	w.drop(w.held[held:])
+	w.held = w.held[:0]
+	w.drop(p[done-held:])
 }
 
 // drop counts p as dropped. A line is counted with the first of its bytes that is dropped.

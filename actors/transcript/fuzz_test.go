@@ -74,7 +74,7 @@ func FuzzCursor(f *testing.F) {
 			data := strings.Repeat(fmt.Sprint(i, " "), n/2+1)[:n]
 			c := chunk{stream: Stream(op & 1), body: []byte(data)}
 			if op&2 != 0 {
-				c.marker = marker
+				c.truncated, c.marker = true, marker
 			}
 			tr.append(c)
 			all.WriteString(data + string(c.marker))

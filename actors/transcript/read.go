@@ -1,6 +1,9 @@
 package transcript
 
-import "io"
+import (
+	"io"
+	"os"
+)
 
 // fill reads payload into buf, from the cursor's place up to v.bound. An error means that nothing
 // was read.
@@ -56,19 +59,24 @@ func (c *Cursor) adapt(n int64, cutShort bool) {
 
 // readHeader reads the header at c.pos.
 func (c *Cursor) readHeader(v view) error {
-	if err := readFull(v, c.word[:], c.pos); err != nil {
+	word := c.word[:min(maxHeader, max(v.fileEnd-c.pos, 0))]
+	if err := readFull(v, word, c.pos); err != nil {
 		return err
 	}
-	return c.enter(v, parseHeader(c.word[:]))
+	h, whole := parseHeader(word)
+	if !whole {
+		return errCorrupt
+	}
+	return c.enter(v, h)
 }
 
 // enter moves past a header. The file may have been tampered with, so every value in it is checked.
 func (c *Cursor) enter(v view, h header) error {
-	if h.length == 0 || c.pos+headerSize+h.length > v.fileEnd {
+	if h.length == 0 || c.pos+h.size+h.length > v.fileEnd {
 		return errCorrupt
 	}
 	c.record, c.left = h, h.length
-	c.pos += headerSize
+	c.pos += h.size
 	return nil
 }
 
@@ -91,13 +99,17 @@ func (c *Cursor) readBlock(v view, block []byte, kind header) (int64, error) {
 		src, dst = src+take, dst+take
 		c.left -= take
 		c.pos += take
-		if c.left > 0 || int64(len(block))-src < headerSize {
-			return dst, nil // A header that is not all there is read again.
+		if c.left > 0 {
+			return dst, nil
 		}
-		if c.enter(v, parseHeader(block[src:])) != nil {
+		h, whole := parseHeader(block[src:])
+		if !whole {
+			return dst, nil // It is read again.
+		}
+		if c.enter(v, h) != nil {
 			return dst, nil // What came before is good. The next call finds the same, and reports it.
 		}
-		src += headerSize
+		src += h.size
 		if !kind.mergesWith(c.record) {
 			return dst, nil
 		}
@@ -113,15 +125,15 @@ func (c *Cursor) locate(v view, scratch []byte) error {
 	offset, pos := v.start.offset, v.start.pos
 	for {
 		block := scratch[:min(int64(len(scratch)), max(v.fileEnd-pos, 0))]
-		if len(block) < headerSize {
-			return errCorrupt
-		}
 		if err := readFull(v, block, pos); err != nil {
 			return err
 		}
 		at := int64(0)
-		for at+headerSize <= int64(len(block)) {
-			h := parseHeader(block[at:])
+		for at < int64(len(block)) {
+			h, whole := parseHeader(block[at:])
+			if !whole {
+				break
+			}
 			if h.length == 0 {
 				return errCorrupt
 			}
@@ -136,14 +148,24 @@ func (c *Cursor) locate(v view, scratch []byte) error {
 				return nil
 			}
 			offset += h.length
-			at += headerSize + h.length
+			at += h.size + h.length
+		}
+		if at == 0 {
+			return errCorrupt
 		}
 		pos += at
 	}
 }
 
 func readFull(v view, b []byte, pos int64) error {
-	n, err := v.file.ReadAt(b, pos)
+	if v.recycled != nil {
+		return v.recycled.read(v.file, b, pos)
+	}
+	return readAt(v.file, b, pos)
+}
+
+func readAt(f *os.File, b []byte, at int64) error {
+	n, err := f.ReadAt(b, at)
 	if n == len(b) {
 		return nil
 	}

@@ -2,17 +2,20 @@ package transcript
 
 import "encoding/binary"
 
-// A record is a run of consecutive bytes of one stream: a header, then the payload.
+// A record is a run of consecutive bytes of one stream: a header, then the payload. The header has
+// one byte for a payload of less than 32 bytes, and four for a longer one:
 //
-//	bit 0      stream
-//	bit 1      truncated: the payload is (the rest of) one line that was cut
-//	bits 2-31  length of the payload, at least 1
+//	bit 0     stream
+//	bit 1     truncated: the payload is (a part of) one line that was cut
+//	bit 2     the header has four bytes, little endian
+//	bits 3-   length of the payload, at least 1
 //
-// Many whole lines share one record, so a line by itself costs nothing. A header of four bytes
-// keeps the overhead bearable for a command that writes single bytes: each takes 5 bytes on disk.
+// Many whole lines share one record, so a line by itself costs nothing. The short header keeps the
+// overhead bearable for a command that writes single bytes: each takes 2 bytes on disk, and no
+// record takes more than twice its payload.
 const (
-	headerSize = 4
-	maxRecord  = 1<<30 - 1
+	maxHeader = 4
+	maxShort  = 31
 )
 
 // indexEvery is the distance in file bytes between two entries of a transcript's index. Counting
@@ -28,20 +31,45 @@ type indexEntry struct {
 type header struct {
 	stream    Stream
 	truncated bool
+	size      int64 // Of the header itself.
 	length    int64
 }
 
-func putHeader(b []byte, stream Stream, truncated bool, length int) {
-	v := uint32(length)<<2 | uint32(stream)&1
+// headerSize is the size of the header of a record with that many bytes of payload.
+func headerSize(length int) int64 {
+	if length <= maxShort {
+		return 1
+	}
+	return maxHeader
+}
+
+// putHeader writes a header to the front of b and returns its size.
+func putHeader(b []byte, stream Stream, truncated bool, length int) int {
+	v := uint32(length)<<3 | uint32(stream)&1
 	if truncated {
 		v |= 2
 	}
-	binary.LittleEndian.PutUint32(b, v)
+	if length <= maxShort {
+		b[0] = byte(v)
+		return 1
+	}
+	binary.LittleEndian.PutUint32(b, v|4)
+	return maxHeader
 }
 
-func parseHeader(b []byte) header {
-	v := binary.LittleEndian.Uint32(b)
-	return header{stream: Stream(v & 1), truncated: v&2 != 0, length: int64(v >> 2)}
+// parseHeader reports false if b ends before the header does.
+func parseHeader(b []byte) (header, bool) {
+	if len(b) == 0 {
+		return header{}, false
+	}
+	h := header{stream: Stream(b[0] & 1), truncated: b[0]&2 != 0, size: 1, length: int64(b[0] >> 3)}
+	if b[0]&4 != 0 {
+		if len(b) < maxHeader {
+			return header{}, false
+		}
+		h.size, h.length = maxHeader, int64(binary.LittleEndian.Uint32(b)>>3)
+	}
+	return h, true
 }
 
 // mergesWith reports whether bytes of both records may share a piece. A truncated line stands

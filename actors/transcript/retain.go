@@ -47,12 +47,115 @@ type Options struct {
 // Ack says that the reader of an Unread transcript has processed every byte below offset. These
 // bytes may go, and writers that waited for room continue. An offset below an earlier one is
 // ignored; one past the end acknowledges the end. The other kinds ignore Ack.
-func (t *Transcript) Ack(offset int64) {}
+func (t *Transcript) Ack(offset int64) {
+	if t.retain != Unread {
+		return
+	}
+	t.mu.Lock()
+	offset = min(offset, t.end)
+	more := offset > t.start
+	if more {
+		t.keepFrom(offset)
+		t.recycled.room.Broadcast()
+	}
+	over := more && t.sealed && t.start == t.end
+	t.mu.Unlock()
+	if over {
+		t.store.discard(t)
+	}
+}
 
 // Unblock ends every wait of the writers, now and later: call it when the tree is dead, so that what
-// is left in the pipes is taken beyond the window. Seal and Remove do the same. Idempotent.
-func (t *Transcript) Unblock() {}
+// is left in the pipes is taken beyond the window, as far as 4 MiB of file hold it. Seal and Remove
+// do the same. Idempotent.
+func (t *Transcript) Unblock() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unblock()
+}
+
+// unblock is called with mu held.
+func (t *Transcript) unblock() {
+	if t.recycled != nil {
+		t.recycled.unblocked = true
+		t.recycled.room.Broadcast()
+	}
+}
 
 // Blocked reports whether a writer waits for an Ack, and since when: the command is not silent
 // then, because its output is not read. It is always false for a First or Last transcript.
-func (t *Transcript) Blocked() (since time.Time, blocked bool) { return time.Time{}, false }
+func (t *Transcript) Blocked() (since time.Time, blocked bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recycled == nil || t.recycled.waiting == 0 {
+		return time.Time{}, false
+	}
+	return t.recycled.since, true
+}
+
+// awaitRoom returns when a writer may write: two writers that do so at once exceed UnreadWindow by a
+// record each.
+func (t *Transcript) awaitRoom() {
+	if t.retain != Unread {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.full() {
+		return
+	}
+	r := t.recycled
+	if r.waiting == 0 {
+		r.since = time.Now()
+	}
+	r.waiting++
+	for t.full() {
+		r.room.Wait()
+	}
+	r.waiting--
+}
+
+// full is called with mu held.
+func (t *Transcript) full() bool {
+	return t.end-t.start >= UnreadWindow && !t.recycled.unblocked && t.dropping.Load() == 0
+}
+
+// keepFrom lets go of the payload before offset. Of the file, that frees the blocks that hold
+// nothing but records before it. Called with mu held.
+func (t *Transcript) keepFrom(offset int64) {
+	if offset <= t.start {
+		return
+	}
+	t.start = offset
+	entries, gone := t.index.all(), 0
+	for gone < len(entries)-1 && entries[gone+1].offset <= offset {
+		gone++
+	}
+	from := t.fileEnd
+	if offset == t.end {
+		gone = len(entries) // The next record gets an entry of its own.
+	} else {
+		from = entries[gone].pos
+	}
+	t.index.drop(gone)
+	t.recycled.keepFrom(from)
+}
+
+// recycleOldest makes room in the file of a Last transcript that cannot grow, at the cost of its
+// oldest bytes, and reports whether it could.
+func (t *Transcript) recycleOldest() bool {
+	if t.retain != Last {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.recycled
+	r.unplace(t.fileEnd)
+	for free := r.free.len(); r.free.len() == free; {
+		if t.index.len() < 2 {
+			return false
+		}
+		t.keepFrom(t.index.all()[1].offset)
+	}
+	return true
+}

@@ -72,8 +72,9 @@ type Store struct {
 	droppedLines   [DropClosed + 1]atomic.Int64
 	droppedBytes   [DropClosed + 1]atomic.Int64
 
-	// pwritev is replaced by tests that need a failing disk.
-	pwritev func(fd int, parts [][]byte, offset int64) (int, error)
+	// These are replaced by tests that need a failing disk.
+	pwritev   func(fd int, parts [][]byte, offset int64) (int, error)
+	fallocate func(fd int, offset, size int64) error
 
 	mu           sync.Mutex
 	closed       bool
@@ -99,11 +100,12 @@ func Open(cfg Config) (*Store, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		dir:     cfg.Dir,
-		budget:  cfg.Budget,
-		log:     cfg.Logger,
-		pwritev: unix.Pwritev,
-		all:     make(map[*Transcript]struct{}),
+		dir:       cfg.Dir,
+		budget:    cfg.Budget,
+		log:       cfg.Logger,
+		pwritev:   unix.Pwritev,
+		fallocate: func(fd int, offset, size int64) error { return unix.Fallocate(fd, 0, offset, size) },
+		all:       make(map[*Transcript]struct{}),
 	}
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("transcript directory %s: %w", cfg.Dir, err)
@@ -207,7 +209,13 @@ func (s *Store) removeLeftovers() error {
 // There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
 func (s *Store) Create(name string, o Options) *Transcript {
 	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
-	t := &Transcript{store: s, name: name, limit: o.Limit, path: filepath.Join(s.dir, file)}
+	t := &Transcript{store: s, name: name, path: filepath.Join(s.dir, file), retain: o.Retain, limit: o.Limit}
+	if o.Retain != First {
+		t.recycled = newRecycler(&t.mu)
+	}
+	if o.Retain == Last {
+		t.limit = o.Scrollback
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[t] = struct{}{}

@@ -123,7 +123,7 @@ func TestCloseRemovesEverything(t *testing.T) {
 	write(t, lw, "abc")
 	write(t, done.Writer(Stdout, WriterConfig{}), "def")
 	done.Seal()
-	if st := s.Stats(); st.Transcripts != 2 || st.Bytes != 14 {
+	if st := s.Stats(); st.Transcripts != 2 || st.Bytes != 8 {
 		t.Fatalf("%+v", st)
 	}
 	if err := s.Close(); err != nil {

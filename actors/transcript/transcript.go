@@ -61,8 +61,8 @@ func (r DropReason) String() string {
 // identity. It is exact once the writers are closed: until then they may hold a partial line that
 // is not counted anywhere yet.
 type Counts struct {
-	// OutputBytes is the payload held for cursors, markers of truncated lines included. Equal to
-	// End.
+	// OutputBytes is the payload that cursors could read, markers of truncated lines included. Equal
+	// to End. An Unread or Last transcript does not hold all of it.
 	OutputBytes int64
 	// DroppedLines counts the lines of which at least one byte was dropped; an unterminated last
 	// one counts.
@@ -82,17 +82,18 @@ type Counts struct {
 // Locks are taken in the order writeMu, Store.mu, mu (of another, sealed transcript). No callback
 // but OnDrop's runs under any of them.
 type Transcript struct {
-	store *Store
-	name  string // For the log. Chosen by clients, so never part of a path.
-	path  string
-	limit int64
+	store  *Store
+	name   string // For the log. Chosen by clients, so never part of a path.
+	path   string
+	retain Retain
+	limit  int64 // Payload bytes: of First the most in all, of Last the most at any time.
 
 	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes it,
 	// so a slow disk does not keep readers from output that is already stored.
 	writeMu sync.Mutex
 	fd      int // Of file, while unsealed.
 	onDrop  func(DropReason, int64) any
-	header  [headerSize]byte
+	header  [maxHeader]byte
 	parts   [4][]byte // Of the write in progress. Here, because a local array would be allocated each time.
 	unsent  [4][]byte // What a short write left of it.
 
@@ -103,15 +104,17 @@ type Transcript struct {
 	// well, so that an appender may read them without mu.
 	mu      sync.Mutex
 	file    *os.File // nil before the first byte, and after Seal while no cursor is in the middle of it.
+	start   int64    // The payload before it is not kept any more. Equal to end if the file was evicted or removed.
 	end     int64    // Payload bytes.
-	fileEnd int64    // File bytes: payload and headers.
-	index   []indexEntry
-	marks   []mark
+	fileEnd int64    // Bytes of records: payload and headers. Of a First transcript, the size of the file.
+	index   queue[indexEntry]
+	marks   queue[mark]
 	counts  Counts
 	sealed  bool
-	lost    bool      // The file was evicted or removed.
 	readers int       // Cursors that need file to stay open.
 	waiting []*Cursor // Cursors to notify.
+
+	recycled *recycler // Of an Unread or Last transcript.
 
 	// Budget state, guarded by Store.mu.
 	disk  int64         // Bytes reserved for this file.
@@ -135,8 +138,9 @@ func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
 }
 
 // Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays
-// readable when the bytes around it are gone. v is kept as long as the transcript. A nil v is
-// ignored, and so is a mark after Seal or Remove, since a cursor may have ended before it.
+// readable when the bytes around it are gone. v is kept as long as the transcript, or until maxMarks
+// newer ones have been made. A nil v is ignored, and so is a mark after Seal or Remove, since a
+// cursor may have ended before it.
 func (t *Transcript) Mark(v any) {
 	var local [8]*Cursor
 	t.mu.Lock()
@@ -146,19 +150,26 @@ func (t *Transcript) Mark(v any) {
 }
 
 // Seal says that no more output will come: cursors get io.EOF after the last byte and mark, and the
-// transcript may be evicted. The file is closed as soon as no cursor is in the middle of it. Close
-// the writers first, because bytes given to them later are dropped. Idempotent.
+// transcript may be evicted; an Unread one without unread bytes leaves the disk. The file is closed
+// as soon as no cursor is in the middle of it. Close the writers first, because bytes given to them
+// later are dropped. Idempotent.
 func (t *Transcript) Seal() {
 	var local [8]*Cursor
 	t.writeMu.Lock()
 	t.dropping.CompareAndSwap(0, uint32(DropClosed))
 	t.mu.Lock()
 	t.sealed = true
+	t.unblock()
 	woken := t.takeWaiting(local[:0])
 	t.closeUnused()
+	over := t.retain == Unread && t.start == t.end
 	t.mu.Unlock()
 	t.writeMu.Unlock()
-	t.store.sealed(t)
+	if over {
+		t.store.discard(t)
+	} else {
+		t.store.sealed(t)
+	}
 	wake(woken)
 }
 
@@ -171,6 +182,7 @@ func (t *Transcript) Remove() error {
 	t.dropping.CompareAndSwap(0, uint32(DropClosed))
 	t.mu.Lock()
 	t.sealed = true
+	t.unblock()
 	woken := t.takeWaiting(local[:0])
 	file := t.lose()
 	t.mu.Unlock()
@@ -188,7 +200,10 @@ func (t *Transcript) Remove() error {
 // held.
 func (t *Transcript) lose() *os.File {
 	file := t.file
-	t.lost, t.file, t.index = true, nil, nil
+	t.start, t.file, t.index = t.end, nil, queue[indexEntry]{}
+	if t.recycled != nil {
+		t.recycled.slots, t.recycled.free = queue[int32]{}, queue[int32]{}
+	}
 	return file
 }
 
@@ -207,7 +222,7 @@ func closeFile(f *os.File) {
 	}
 }
 
-// End returns the number of bytes that cursors can read: the offset after the last one.
+// End returns the offset after the last byte.
 func (t *Transcript) End() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,11 +1,17 @@
 package transcript
 
+// maxMarks bounds the marks of a transcript: the oldest give way.
+const maxMarks = 1024
+
 // addMark is called with mu held.
 func (t *Transcript) addMark(v any, woken []*Cursor) []*Cursor {
 	if v == nil || t.sealed {
 		return woken
 	}
-	t.marks = append(t.marks, mark{t.end, v})
+	if t.marks.len() == maxMarks {
+		t.marks.drop(1)
+	}
+	t.marks.push(mark{t.end, v})
 	return t.takeWaiting(woken)
 }
 
