@@ -61,7 +61,12 @@ func (c *Client) connect(ctx context.Context, r *resumeRequest) (*socket, error)
 		return nil, err
 	}
 	s.ws.SetReadLimit(maxServerMessage)
-	stop := context.AfterFunc(ctx, func() { s.fail(ctx.Err()) })
+	stop := context.AfterFunc(ctx, func() {
+		if r == nil {
+			s.abandon()
+		}
+		s.fail(ctx.Err())
+	})
 	var err error
 	if r == nil {
 		err = s.greeted()
@@ -76,6 +81,23 @@ func (c *Client) connect(ctx context.Context, r *resumeRequest) (*socket, error)
 		return nil, err
 	}
 	return s, nil
+}
+
+// abandonTimeout bounds how long a client that gives up a new session waits for the server to know.
+const abandonTimeout = time.Second
+
+// abandon ends a new session whose greeting has not come. A request that was sent to it may have
+// started a command, which would run for the resume window without a client that could attach.
+func (s *socket) abandon() {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_ = s.ws.Close(websocket.StatusNormalClosure, "") // fail follows anyway
+	}()
+	select {
+	case <-told:
+	case <-time.After(abandonTimeout):
+	}
 }
 
 // handshake opens the WebSocket.
@@ -119,16 +141,21 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 }
 
 // greeted sends the requests that are already waiting, such as that of Start, and reads up to
-// connected, the first message of a new session.
+// connected, the first message of a new session. The error wraps ErrUnknownOutcome if the server may
+// have taken the requests.
 func (s *socket) greeted() error {
+	sent := false
 	for k := s.c.nextCall(); k != nil; k = s.c.nextCall() {
 		if err := s.send(k.kind, k.frame); err != nil {
 			return err
 		}
+		sent = true
 	}
 	for {
 		m, err := s.receive()
 		switch {
+		case err != nil && sent && websocket.CloseStatus(err) == -1: // no close frame refuses the session
+			return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 		case err != nil:
 			return err
 		case len(m.ID) > 0 && string(m.ID) != string(wire.NullID):
@@ -238,7 +265,7 @@ func permanent(err error) bool {
 	}
 	switch wire.CodeOf(err) {
 	case 0:
-		return errors.Is(err, context.Canceled) || endOfSocket(err) != nil || malformed(err) ||
+		return errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknownOutcome) || endOfSocket(err) != nil || malformed(err) ||
 			websocket.CloseStatus(err) == websocket.StatusMessageTooBig
 	case wire.CodeSessionLimit, wire.CodeDraining, wire.CodeInternal, wire.CodeExecutionLimit:
 		return false

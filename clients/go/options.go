@@ -55,7 +55,8 @@ type Options struct {
 	// Zero: the server's resume_window, or DefaultResumeWindow if it announces none.
 	ResumeWindow time.Duration
 	// DialRetry makes Dial and Start keep trying for this long when the server has no free session
-	// (-32001), is draining or is unreachable. Zero: one try.
+	// (-32001), is draining or is unreachable. Start does not try again after a connection that ended
+	// when it had sent its command. Zero: one try.
 	DialRetry time.Duration
 	// HandshakeTimeout bounds one attempt to connect. Zero: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration

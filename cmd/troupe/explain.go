@@ -59,6 +59,9 @@ func (a *app) endOfSession(server string, err error) string {
 	switch {
 	case errors.Is(err, troupe.ErrSessionLost):
 		return "the session is lost: the pod that ran it is gone, and so are its commands"
+	case errors.Is(err, troupe.ErrUnknownOutcome):
+		return fmt.Sprintf("the connection to %s ended before the server confirmed the command: it may have been started, "+
+			"and then ends with its session's resume window; it was not sent again", server)
 	case errors.Is(err, troupe.ErrSessionEnded):
 		return "the server has ended the session: it is stopping, or the session was closed or idle"
 	case errors.Is(err, troupe.ErrNoSession):
