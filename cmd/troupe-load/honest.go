@@ -23,6 +23,7 @@ const honestSessions = 10
 type honest struct {
 	v        *victim
 	sessions []*troupe.Client
+	patience time.Duration // how long a probe may take
 
 	mu       sync.Mutex
 	took     samples // of /bin/true, since the last call of since
@@ -204,7 +205,7 @@ func (s *slowReader) Read(b []byte) (int, error) {
 func (h *honest) probes(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, path := range []string{"/healthz", "/readyz"} {
-			if err := h.v.probe(ctx, path); err != nil && ctx.Err() == nil {
+			if err := h.v.probe(ctx, path, h.patience); err != nil && ctx.Err() == nil {
 				h.fail("a probe: %v", err)
 			}
 		}

@@ -31,7 +31,8 @@ const slowdown = 10
 type hostileForm struct {
 	idle, period time.Duration
 	scale        float64
-	args         []string // of trouped
+	patience     time.Duration // how long a probe may take
+	args         []string      // of trouped
 }
 
 // figures are what one attack showed.
@@ -58,7 +59,8 @@ type attackFigures struct {
 // measureHostile attacks a trouped that has the chart's limits, with all attacks at once, while
 // honest clients use it.
 func measureHostile(ctx context.Context, e *env) error {
-	form := hostileForm{idle: 10 * time.Second, period: time.Minute, scale: 1}
+	// The probes of the chart time out after 2 s.
+	form := hostileForm{idle: 10 * time.Second, period: time.Minute, scale: 1, patience: 2 * time.Second}
 	if e.quick {
 		form.idle, form.period = 3*time.Second, 10*time.Second
 	}
@@ -123,7 +125,7 @@ func runHostile(ctx context.Context, e *env, form hostileForm) (*figures, error)
 		case <-ctx.Done():
 		}
 	}()
-	h := &honest{v: v}
+	h := &honest{v: v, patience: form.patience}
 	if err := h.open(ctx); err != nil {
 		return nil, err
 	}
@@ -201,10 +203,6 @@ type attackProcess struct {
 
 // start starts the attacks whose name matches.
 func (u *attackers) start(ctx context.Context, match *regexp.Regexp) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	for i, a := range attack.Attacks {
 		if !match.MatchString(a.Name) {
 			continue
@@ -219,7 +217,7 @@ func (u *attackers) start(ctx context.Context, match *regexp.Regexp) error {
 		for _, subject := range hostileSubjects(a.Name) {
 			spec.Tokens = append(spec.Tokens, tokenOf(subject))
 		}
-		if err := u.startOne(self, spec); err != nil {
+		if err := u.startOne(spec); err != nil {
 			return err
 		}
 	}
@@ -239,13 +237,13 @@ func hostOf(url string) string {
 
 // startOne starts one attack. Its process gives way to the server and the honest clients, so that
 // these do not wait for the CPU because the attackers have it.
-func (u *attackers) startOne(self string, spec attack.Spec) error {
+func (u *attackers) startOne(spec attack.Spec) error {
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
 	p := &attackProcess{name: spec.Name}
-	argv := u.v.attackersIn.command("nice", "-n", "19", self, attack.Arg, string(text))
+	argv := u.v.attackersIn.command("nice", "-n", "19", u.e.self, attack.Arg, string(text))
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, os.Stderr

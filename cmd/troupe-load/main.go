@@ -47,6 +47,7 @@ type env struct {
 	trouped string // path of the binary
 	runner  string
 	troupe  string
+	self    string // this program
 	quick   bool
 
 	// Only for hostile.
@@ -60,8 +61,12 @@ func newEnv(bin string, quick bool) (*env, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	e := &env{trouped: in("trouped"), runner: in("troupe-runner"), troupe: in("troupe"), quick: quick}
+	e := &env{trouped: in("trouped"), runner: in("troupe-runner"), troupe: in("troupe"), self: self, quick: quick}
 	for _, path := range []string{e.trouped, e.runner, e.troupe} {
 		if _, err := os.Stat(path); err != nil {
 			return nil, fmt.Errorf("%w (run make build first, or give --bin)", err)

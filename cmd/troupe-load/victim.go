@@ -134,7 +134,7 @@ func (v *victim) preparePeer(dir string) error {
 // awaitReady waits until trouped has its runner.
 func (v *victim) awaitReady(ctx context.Context) error {
 	for range 500 {
-		if v.probe(ctx, "/readyz") == nil {
+		if v.probe(ctx, "/readyz", time.Second) == nil {
 			return nil
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -143,8 +143,8 @@ func (v *victim) awaitReady(ctx context.Context) error {
 }
 
 // probe asks the admin listener as the kubelet does: on a new connection.
-func (v *victim) probe(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+func (v *victim) probe(ctx context.Context, path string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.admin+path, nil)
 	if err != nil {
