@@ -32,8 +32,8 @@ type execution struct {
 	command   int // process id of the command, also its group; 0 until it runs
 	started   time.Time
 	completed *wire.Completed
-	dead      bool // nothing of it lives
-	read      bool // some connection was sent all of it
+	dead      bool     // nothing of it lives
+	read      progress // by clients that do not follow it any more
 
 	waiting []waiter // requests to be answered when it has started, or not
 }
@@ -52,6 +52,7 @@ type waiter struct {
 	id       wire.ID // of execute; not for resumed, which has been answered
 	attached bool
 	resumed  bool
+	window   int64 // of the follower; 0: none
 }
 
 func (x *execution) status() wire.ExecutionStatus {
@@ -62,9 +63,9 @@ func (x *execution) status() wire.ExecutionStatus {
 }
 
 // feed makes the Feed that streams the transcript from an offset.
-func (x *execution) feed(after int64) Feed {
+func (x *execution) feed(after, window int64) Feed {
 	t := x.transcript
-	return Feed{ExecutionID: x.id, Encoding: x.plan.encoding, Open: func(notify func()) (Cursor, error) {
+	return Feed{ExecutionID: x.id, Encoding: x.plan.encoding, Window: window, Open: func(notify func()) (Cursor, error) {
 		return t.Cursor(after, notify)
 	}}
 }

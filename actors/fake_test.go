@@ -224,6 +224,7 @@ type testClient struct {
 	conn     *Connection
 	events   []sent
 	output   map[string]*bytes.Buffer
+	replaced map[string]chan struct{} // closed when a later feed replaces the one that is pulled
 	cause    wire.Cause
 	ended    bool
 	ready    chan struct{} // closed when conn is set
@@ -231,6 +232,7 @@ type testClient struct {
 	stop     chan struct{}
 	stopOnce sync.Once
 	mute     bool        // follows nothing
+	silent   bool        // acknowledges nothing by itself, as a gateway does for a client with a window
 	late     atomic.Bool // the socket has ended: what comes is dropped
 }
 
@@ -246,7 +248,9 @@ func connect(e *Engine, req ConnectRequest) *testClient {
 	if req.Subject == "" {
 		req.Subject = "alice"
 	}
-	c := &testClient{output: map[string]*bytes.Buffer{}, ready: make(chan struct{}), stop: make(chan struct{})}
+	c := &testClient{
+		output: map[string]*bytes.Buffer{}, replaced: map[string]chan struct{}{}, ready: make(chan struct{}), stop: make(chan struct{}),
+	}
 	c.conn = e.Connect(req, c)
 	close(c.ready)
 	return c
@@ -322,15 +326,30 @@ func (c *testClient) Follow(f Feed) bool {
 	if c.output[f.ExecutionID] == nil {
 		c.output[f.ExecutionID] = &bytes.Buffer{}
 	}
+	if old := c.replaced[f.ExecutionID]; old != nil {
+		close(old)
+	}
+	replaced := make(chan struct{})
+	c.replaced[f.ExecutionID] = replaced
 	if !c.mute {
 		c.pulls.Add(1)
-		go c.pull(f)
+		go c.pull(f, replaced)
 	}
 	return true
 }
 
-func (c *testClient) pull(f Feed) {
+// ack says that the client has an execution's output up to an offset, with the end of it.
+func (c *testClient) ack(id string, offset int64, completed bool) {
+	c.conn.Request(nil, &wire.AckParams{ExecutionID: id, Offset: offset, Completed: completed})
+}
+
+func (c *testClient) pull(f Feed, replaced <-chan struct{}) {
 	defer c.pulls.Done()
+	claim := func(cur Cursor) {
+		if <-c.ready; !c.silent && f.Window == 0 {
+			c.ack(f.ExecutionID, cur.Offset(), true)
+		}
+	}
 	more := make(chan struct{}, 1)
 	cur, err := f.Open(func() {
 		select {
@@ -349,15 +368,21 @@ func (c *testClient) pull(f Feed) {
 		case errors.Is(err, transcript.ErrWait):
 			select {
 			case <-more:
+			case <-replaced:
+				return
 			case <-c.stop:
 				return
 			}
 		case errors.Is(err, io.EOF):
+			claim(cur)
 			return
 		case err != nil:
 			return
 		case piece.Mark != nil:
 			c.record(sent{params: piece.Mark})
+			if is[*wire.Completed](piece.Mark) {
+				claim(cur)
+			}
 		default:
 			c.mu.Lock()
 			c.output[f.ExecutionID].Write(piece.Data)

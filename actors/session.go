@@ -11,56 +11,50 @@ import (
 // A session is in one of these phases. Within serving it is attached or detached,
 // as it has connections or not.
 //
-//	serving ───→ ending ───→ closing ───→ stopped
-//	 │   ↑                      ↑            ↑
-//	 ↓   │                      │            │
-//	drained ────────────────────┼────────────┤
-//	 │   ↑                      │            │
-//	 ↓   │ (to serving)         │            │
-//	lingering ──────────────────┴────────────┘
+//	serving ───→ ending ───→ delivering ───→ closing ───→ stopped
+//	   │                                        ↑
+//	   └────────────────────────────────────────┘
 //
 // Events move it on. "·" changes nothing, "–" cannot happen.
 //
-//	                 serving    ending     drained    lingering  closing
-//	attach           ·          refused    serving    serving    refused
-//	connection lost  ·          ·          ·          –          ·
-//	client done      ending     ·          closing    –          ·
-//	resume expired   ending     –          –          –          –
-//	idle             ending     –          ·          ·          ·
-//	evict            ending     ·          refused    refused    ·
-//	drain            ·          ·          ·          ·          ·
-//	drain deadline   ending     ·          closing    closing    ·
-//	close timeout    ·          ·          stopped    stopped    stopped
-//	failure          stopped    stopped    stopped    stopped    stopped
+//	                 serving    ending     delivering  closing
+//	attach           ·          refused    refused     refused
+//	connection lost  ·          ·          ·           ·
+//	client done      ending     ·          ·           ·
+//	resume expired   ending     –          –           –
+//	idle             ending     ·          ·           ·
+//	evict            ending     ·          ·           ·
+//	drain            ·          ·          ·           ·
+//	drain deadline   ending     ·          closing     closing
+//	close timeout    ·          ·          closing     stopped
+//	failure          stopped    stopped    stopped     stopped
 //
 // In serving, a lost connection that was the last one detaches the session, and an eviction is
-// refused unless it is detached, runs nothing and has no unread end. After each message settled
-// looks at what the session has, and moves it on again:
+// refused unless it is detached, runs nothing and has no unread end. It is not idle while a connection
+// has not acknowledged the end of what it follows. After each message settled looks at what the
+// session has, and moves it on again:
 //
-//	serving    → drained    a drain has begun, nothing lives, and a client is connected or has read every end
-//	           → closing    likewise, if the session ends with its connection
-//	ending     → closing    nothing lives
-//	drained    → serving    no connection is left, and an end is unread: the client was cut off
-//	           → lingering  no connection is left, and the last command has just ended
-//	           → stopped    no connection is left
-//	closing    → stopped    no connection is left
+//	serving    → closing     a drain has begun, nothing lives, and every end is acknowledged, by some
+//	                         connection and by each that is attached and follows
+//	ending     → delivering  nothing lives
+//	delivering → closing     no attached connection follows what it has not acknowledged to the end
+//	closing    → stopped     no connection is left
 //
 // docs/model/session.pml is this machine as a Promela model.
 type sessionPhase uint8
 
 const (
-	serving   sessionPhase = iota // takes requests
-	ending                        // waits for the executions that it has cancelled
-	drained                       // has told its clients to go, because of a drain; one that was cut off may come back
-	lingering                     // drained, without connections; a client whose network lost the end may come back
-	closing                       // has told its clients to go
+	serving    sessionPhase = iota // takes requests
+	ending                         // waits for the executions that it has cancelled
+	delivering                     // waits for its clients to acknowledge the ends; see deliveryTimer
+	closing                        // has told its clients to go
 	stopped
 
 	sessionPhases = iota
 )
 
 func (p sessionPhase) String() string {
-	return [sessionPhases]string{"serving", "ending", "drained", "lingering", "closing", "stopped"}[p]
+	return [sessionPhases]string{"serving", "ending", "delivering", "closing", "stopped"}[p]
 }
 
 // sessionEvent is a row of the first table.
@@ -83,27 +77,22 @@ const (
 
 // sessionTable is the first table. What is refused or cannot happen changes nothing.
 var sessionTable = [sessionEvents][sessionPhases]sessionPhase{
-	eventAttach:         {serving, ending, serving, serving, closing, stopped},
-	eventConnectionLost: {serving, ending, drained, lingering, closing, stopped},
-	eventClientDone:     {ending, ending, closing, closing, closing, stopped},
-	eventResumeExpired:  {ending, ending, drained, lingering, closing, stopped},
-	eventIdle:           {ending, ending, drained, lingering, closing, stopped},
-	eventEvict:          {ending, ending, drained, lingering, closing, stopped},
-	eventDrain:          {serving, ending, drained, lingering, closing, stopped},
-	eventDrainDeadline:  {ending, ending, closing, closing, closing, stopped},
-	eventCloseTimeout:   {serving, ending, stopped, stopped, stopped, stopped},
-	eventFailure:        {stopped, stopped, stopped, stopped, stopped, stopped},
+	eventAttach:         {serving, ending, delivering, closing, stopped},
+	eventConnectionLost: {serving, ending, delivering, closing, stopped},
+	eventClientDone:     {ending, ending, delivering, closing, stopped},
+	eventResumeExpired:  {ending, ending, delivering, closing, stopped},
+	eventIdle:           {ending, ending, delivering, closing, stopped},
+	eventEvict:          {ending, ending, delivering, closing, stopped},
+	eventDrain:          {serving, ending, delivering, closing, stopped},
+	eventDrainDeadline:  {ending, ending, closing, closing, stopped},
+	eventCloseTimeout:   {serving, ending, closing, stopped, stopped},
+	eventFailure:        {stopped, stopped, stopped, stopped, stopped},
 }
 
-// closeTimeout is how long clients may take to read what is left for them once they
-// were told to go. It is above the gateway's write timeout, after which a client that
-// does not read is cut off anyway.
+// closeTimeout is how long clients may take to close once they were told to go. Before the drain's
+// deadline only those are told that have acknowledged what they follow, or have stopped to. It is
+// above the gateway's write timeout, after which a client that does not read is cut off anyway.
 const closeTimeout = 12 * time.Second
-
-// returnGrace is how long a drained session can be resumed after the end of its last
-// command. A socket that took the end does not prove that the client received it: one
-// whose network failed at that moment comes back for it.
-const returnGrace = 5 * time.Second
 
 // session is the actor that owns what one client has: its executions, their
 // transcripts, and the connections that follow them. Nothing else changes them.
@@ -119,9 +108,8 @@ type session struct {
 
 	// Executions.
 	executions map[string]*execution
-	finished   []string  // ids of dead executions, oldest first
-	live       int       // executions that are not dead
-	lastEnd    time.Time // when the last execution died
+	finished   []string // ids of dead executions, oldest first
+	live       int      // executions that are not dead
 
 	// Connections.
 	conns         map[string]*attachedConn // by PID
@@ -135,14 +123,9 @@ type session struct {
 	reason        wire.Reason // given to the executions; empty while serving
 	cause         wire.Cause
 	drainDeadline time.Time // zero: no drain has begun
+	drainOver     bool      // the deadline has passed
 	closeTimer    *time.Timer
 	closeSince    time.Time // when closeTimer was set; see closeTimeoutOver
-}
-
-// attachedConn is a connection and the executions it follows.
-type attachedConn struct {
-	pid     *actor.PID
-	follows map[string]bool
 }
 
 func newSession(e *Engine, id string, open openSession) *session {
@@ -150,7 +133,7 @@ func newSession(e *Engine, id string, open openSession) *session {
 		engine: e, id: id, subject: open.subject, connecting: open.asked, created: time.Now(), lastActivity: time.Now(),
 		executions: map[string]*execution{}, conns: map[string]*attachedConn{}, ephemeral: open.endsWithConnection,
 	}
-	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]bool{}}
+	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]*progress{}}
 	return s
 }
 
@@ -193,6 +176,7 @@ func (s *session) handle(ctx actor.Context) {
 	case drain:
 		s.drain(ctx, msg)
 	case drainDeadline:
+		s.drainOver = true
 		s.cancel(ctx, eventDrainDeadline, wire.ReasonDrain, wire.CauseDraining)
 	case idleCheck:
 		s.idleCheck(ctx)
@@ -219,7 +203,10 @@ func (s *session) started(ctx actor.Context) {
 		ctx.Send(c.pid, attached{session: s.self})
 		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: &wire.Connected{
 			SessionID: s.id, Version: wire.Version,
-			Capabilities: []string{"execute", "control", "stream", "input", "signal", "resume"},
+			Capabilities: []string{
+				wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
+				wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityBinary,
+			},
 			ResumeToken:  token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})
 	}
@@ -248,34 +235,24 @@ func (s *session) settle(ctx actor.Context) {
 
 // settled is the second table.
 func (s *session) settled() sessionPhase {
-	switch connected := len(s.conns) > 0; s.phase {
+	switch s.phase {
 	case serving:
-		idle := !s.drainDeadline.IsZero() && s.live == 0 && (connected || !s.unread())
-		switch {
-		case idle && s.ephemeral:
+		if !s.drainDeadline.IsZero() && s.live == 0 && !s.unread() && !s.awaitsClients() {
 			return closing
-		case idle:
-			return drained
 		}
 	case ending:
 		if s.live == 0 {
+			return delivering
+		}
+	case delivering:
+		if s.drainOver || !s.awaitsClients() {
 			return closing
 		}
-	case drained:
-		switch {
-		case connected:
-		case s.unread():
-			return serving
-		case time.Since(s.lastEnd) < returnGrace:
-			return lingering
-		default:
-			return stopped
-		}
 	case closing:
-		if !connected {
+		if len(s.conns) == 0 {
 			return stopped
 		}
-	case lingering, stopped:
+	case stopped:
 	}
 	return s.phase
 }
@@ -287,41 +264,32 @@ func (s *session) enter(ctx actor.Context, next sessionPhase) {
 		return
 	}
 	s.phase = next
-	stillOpen := was == drained && next == closing // its clients were told to go, and their time runs
-	if !stillOpen {
-		stopTimer(s.closeTimer)
-	}
+	stopTimer(s.closeTimer)
 	if was == serving {
 		s.setDetached(time.Time{})
 	}
 	switch next {
 	case serving:
-		s.reason, s.cause = "", ""
-		if len(s.conns) == 0 {
-			s.detach(ctx)
-		}
 	case ending:
 		for _, x := range s.executions {
 			if x.pid != nil {
 				ctx.Send(x.pid, cancelExecution{reason: s.reason})
 			}
 		}
-	case drained, closing:
+	case delivering:
+		s.setCloseTimer(s.engine.limits.ResumeWindow)
+	case closing:
 		if was == serving { // without a cancel: settled saw that a drain has nothing to wait for
 			s.reason, s.cause = wire.ReasonDrain, wire.CauseDraining
 		}
-		if !stillOpen {
-			s.disconnect(ctx)
-		}
-	case lingering:
-		s.setCloseTimer(returnGrace - time.Since(s.lastEnd))
+		s.disconnect(ctx)
 	case stopped:
 		ctx.Stop(s.self)
 	}
 }
 
 // disconnect tells the clients to go. All processes are dead and the end of every transcript is
-// in it by then, so each connection is sent process.completed before it is closed.
+// in it by then, so a connection that reads is sent process.completed before it is closed.
 func (s *session) disconnect(ctx actor.Context) {
 	cause := wire.CauseSessionEnded
 	if s.cause == wire.CauseDraining {
@@ -396,14 +364,16 @@ func (s *session) notifyDraining(ctx actor.Context, c *attachedConn) {
 }
 
 func (s *session) idleCheck(ctx actor.Context) {
-	idle := time.Since(s.lastActivity)
-	if s.live == 0 && idle >= s.engine.limits.IdleTimeout {
+	since := time.Since(s.lastActivity)
+	detached := len(s.conns) == 0
+	idle := s.live == 0 && !s.awaitsClients() && !(detached && s.unread()) // the resume window is for that
+	if idle && since >= s.engine.limits.IdleTimeout {
 		s.cancel(ctx, eventIdle, wire.ReasonSessionClosed, causeIdle)
 		return
 	}
 	wait := s.engine.limits.IdleTimeout
-	if s.live == 0 {
-		wait -= idle
+	if idle {
+		wait -= since
 	}
 	s.idleTimer = s.engine.after(wait, s.self, idleCheck{})
 }

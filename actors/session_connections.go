@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -24,7 +23,7 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 	s.lastActivity = time.Now()
 	c := s.conns[msg.conn.Id]
 	if c == nil {
-		c = &attachedConn{pid: msg.conn, follows: map[string]bool{}}
+		c = &attachedConn{pid: msg.conn, follows: map[string]*progress{}}
 		s.conns[msg.conn.Id] = c
 		ctx.Watch(msg.conn)
 		ctx.Send(msg.conn, attached{session: s.self})
@@ -60,12 +59,9 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	}
 	delete(s.conns, msg.conn.Id)
 	ctx.Unwatch(msg.conn)
-	for id := range c.follows {
-		_, unread := msg.delivered[id]
-		unread = unread || msg.delivered == nil || slices.Contains(msg.missed, id)
-		if x := s.executions[id]; !unread && x != nil && x.completed != nil {
-			x.read = true
-		}
+	s.leave(c)
+	if msg.cause == wire.CauseClientDone && len(s.conns) > 0 {
+		return // it leaves the session to the others
 	}
 	if msg.cause == wire.CauseClientDone || s.ephemeral {
 		s.cancel(ctx, eventClientDone, wire.ReasonSessionClosed, msg.cause)
@@ -108,20 +104,10 @@ func (s *session) isEvictable() bool {
 	return !s.detachedSince.IsZero() && s.live == 0 && !s.unread()
 }
 
-// unread reports whether an execution has output that no connection was sent to its end.
-func (s *session) unread() bool {
-	for _, x := range s.executions {
-		if !x.read {
-			return true
-		}
-	}
-	return false
-}
-
 // evict begins the end, or refuses it if the client has come back. A session that ends
 // anyway answers with its end.
 func (s *session) evict(ctx actor.Context) {
-	if !s.isEvictable() && s.phase != ending && s.phase != closing {
+	if s.phase == serving && !s.isEvictable() {
 		ctx.Send(s.engine.manager, evictRefused{session: s.id})
 		return
 	}

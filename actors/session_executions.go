@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -30,21 +31,18 @@ func (s *session) announce(ctx actor.Context, x *execution, waiting []waiter) {
 			}})
 		}
 	}
+	told := map[*attachedConn]bool{}
 	for _, w := range waiting {
 		c := s.conns[w.conn.Id]
-		if c == nil || c.follows[x.id] {
+		if c == nil || told[c] {
 			continue
 		}
+		told[c] = true
 		ctx.Send(c.pid, notify{method: wire.MethodStarted, params: &wire.Started{
 			ExecutionID: x.id, Status: "started", PID: x.command, PGID: x.command,
 		}})
-		c.follow(ctx, x, 0)
+		c.follow(ctx, x, 0, w.window)
 	}
-}
-
-func (c *attachedConn) follow(ctx actor.Context, x *execution, after int64) {
-	c.follows[x.id] = true
-	ctx.Send(c.pid, follow{feed: x.feed(after)})
 }
 
 // stateChanged records a change and tells every connection, if there is something to tell.
@@ -89,9 +87,9 @@ func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
 		switch {
 		case c == nil: // its socket has closed
 		case w.resumed:
-			c.follow(ctx, x, 0)
+			c.follow(ctx, x, 0, w.window)
 		default:
-			x.read = true // the answer says all there is
+			x.read = progress{x.transcript.End(), true} // the answer says all there is
 			ctx.Send(w.conn, reply{id: w.id, err: err})
 		}
 	}
@@ -112,12 +110,12 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 	}
 	s.live--
 	s.lastActivity = time.Now()
-	s.lastEnd = s.lastActivity
 	s.engine.executions.release(s.subject)
 	s.finished = append(s.finished, id)
 	for len(s.finished) > s.engine.limits.KeepFinished {
-		s.forget(s.finished[0])
-		s.finished = s.finished[1:]
+		i := s.oldestDelivered()
+		s.forget(s.finished[i])
+		s.finished = slices.Delete(s.finished, i, i+1)
 	}
 	s.offerSlot(ctx)
 }

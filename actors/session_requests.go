@@ -34,6 +34,8 @@ func (s *session) request(ctx actor.Context, msg request) {
 		}})
 	case *wire.ResumeParams:
 		s.attach(ctx, attach{conn: msg.conn, id: msg.id, subject: s.subject, params: *p})
+	case *wire.AckParams:
+		s.ack(ctx, c, msg.id, p)
 	case *wire.CloseParams:
 		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
 		s.cancel(ctx, eventClientDone, wire.ReasonSessionClosed, wire.CauseClientDone)
@@ -52,7 +54,7 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		ctx.Send(c.pid, reply{id: id, err: err})
 	}
 	if x := s.executions[p.ExecutionID]; x != nil && p.ExecutionID != "" {
-		s.attachExecution(ctx, x, waiter{conn: c.pid, id: id, attached: true})
+		s.attachExecution(ctx, x, waiter{conn: c.pid, id: id, attached: true, window: p.Window})
 		return
 	}
 	if s.phase != serving {
@@ -87,7 +89,7 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		refuse(refusedSubject, err)
 		return
 	}
-	s.startExecution(ctx, plan, waiter{conn: c.pid, id: id})
+	s.startExecution(ctx, plan, waiter{conn: c.pid, id: id, window: p.Window})
 }
 
 // attachExecution answers a repeated execute as the first one was answered.
@@ -225,9 +227,9 @@ func (s *session) resumed(ctx actor.Context, c *attachedConn, msg attach) {
 		case wanted != nil && !ok:
 		case x.command == 0 && x.completed == nil:
 			// It is starting: process.started comes before its output here too.
-			x.waiting = append(x.waiting, waiter{conn: c.pid, resumed: true})
+			x.waiting = append(x.waiting, waiter{conn: c.pid, resumed: true, window: msg.params.Window})
 		default:
-			c.follow(ctx, x, after)
+			c.follow(ctx, x, after, msg.params.Window)
 		}
 	}
 }

@@ -51,226 +51,290 @@ func TestSessionInEveryPhase(t *testing.T) {
 // is the connection that the session began with, c2 another one. bye is disconnect with its cause.
 const sessionCells = `
 running:
-    attach          serving   c2 answered, c2 attached, c2 follows, in use
-    attach_again    serving   c1 answered, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
-    client_done     ending    cancel(session_closed)
-    close           ending    c1 answered, c1 canceled, cancel(session_closed)
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     ending     cancel(session_closed)
+    close           ending     c1 answered, c1 canceled, cancel(session_closed)
     last_end        serving
     expired         serving
     expired_before  serving
     idle            serving
-    evict           serving   evict refused
-    drain           serving   c1 draining
-    deadline        ending    c1 canceled, cancel(drain)
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        ending     c1 canceled, cancel(drain)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 bye(internal), stop
+    failure         stopped    c1 bye(internal), stop
 completed:
-    attach          serving   c2 answered, c2 attached, c2 follows, in use
-    attach_again    serving   c1 answered, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving   evictable
-    client_done     stopped   stop
-    close           closing   c1 answered, c1 bye(session_ended)
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     stopped    stop
+    close           delivering c1 answered
     last_end        serving
     expired         serving
     expired_before  serving
-    idle            closing   c1 bye(session_ended)
-    evict           serving   evict refused
-    drain           drained   c1 bye(draining), c1 draining
-    deadline        closing   c1 bye(draining)
+    idle            serving
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        closing    c1 bye(draining)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 bye(internal), stop
+    failure         stopped    c1 bye(internal), stop
+acknowledged:
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving    evictable
+    client_done     stopped    stop
+    close           closing    c1 answered, c1 bye(session_ended)
+    last_end        serving
+    expired         serving
+    expired_before  serving
+    idle            closing    c1 bye(session_ended)
+    evict           serving    evict refused
+    drain           closing    c1 bye(draining), c1 draining
+    deadline        closing    c1 bye(draining)
+    timeout         serving
+    timeout_before  serving
+    failure         stopped    c1 bye(internal), stop
+resumed:
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     stopped    stop
+    close           delivering c1 answered
+    last_end        serving
+    expired         serving
+    expired_before  serving
+    idle            serving
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        closing    c1 bye(draining)
+    timeout         serving
+    timeout_before  serving
+    failure         stopped    c1 bye(internal), stop
+other_reads:
+    attach          serving    c2 answered, c2 follows, in use
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     serving
+    close           delivering c1 answered
+    last_end        serving
+    expired         serving
+    expired_before  serving
+    idle            serving
+    evict           serving    evict refused
+    drain           serving    c1 draining, c2 draining
+    deadline        closing    c1 bye(draining), c2 bye(draining)
+    timeout         serving
+    timeout_before  serving
+    failure         stopped    c1 bye(internal), c2 bye(internal), stop
 detached_running:
-    attach          serving   c2 answered, c2 attached, c2 follows, in use
-    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 attached, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
     client_done     serving
     close           serving
     last_end        serving
-    expired         ending    cancel(session_closed)
+    expired         ending     cancel(session_closed)
     expired_before  serving
     idle            serving
-    evict           serving   evict refused
+    evict           serving    evict refused
     drain           serving
-    deadline        ending    cancel(drain)
+    deadline        ending     cancel(drain)
     timeout         serving
     timeout_before  serving
-    failure         stopped   stop
+    failure         stopped    stop
 detached_unread:
-    attach          serving   c2 answered, c2 attached, c2 follows, in use
-    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 attached, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
     client_done     serving
     close           serving
     last_end        serving
-    expired         stopped   stop
+    expired         stopped    stop
     expired_before  serving
-    idle            stopped   stop
-    evict           serving   evict refused
+    idle            serving
+    evict           serving    evict refused
     drain           serving
-    deadline        stopped   stop
+    deadline        stopped    stop
     timeout         serving
     timeout_before  serving
-    failure         stopped   stop
+    failure         stopped    stop
 detached_read:
-    attach          serving   c2 answered, c2 attached, c2 follows, in use
-    attach_again    serving   c1 answered, c1 attached, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
+    attach          serving    c2 answered, c2 attached, c2 follows, in use
+    attach_again    serving    c1 answered, c1 attached, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
     client_done     serving
     close           serving
     last_end        serving
-    expired         stopped   stop
+    expired         stopped    stop
     expired_before  serving
-    idle            stopped   stop
-    evict           stopped   stop
-    drain           lingering
-    deadline        stopped   stop
+    idle            stopped    stop
+    evict           stopped    stop
+    drain           stopped    stop
+    deadline        stopped    stop
     timeout         serving
     timeout_before  serving
-    failure         stopped   stop
+    failure         stopped    stop
 ephemeral:
-    attach          serving   c2 bye(no_session), c2 refused -32006
-    attach_again    serving   c1 answered, c1 follows, in use
-    lost_unread     stopped   stop
-    lost_read       stopped   stop
-    client_done     stopped   stop
-    close           closing   c1 answered, c1 bye(session_ended)
+    attach          serving    c2 bye(no_session), c2 refused -32006
+    attach_again    serving    c1 answered, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            stopped    stop
+    client_done     stopped    stop
+    close           delivering c1 answered
     last_end        serving
-    expired         serving
-    expired_before  serving
-    idle            closing   c1 bye(session_ended)
-    evict           serving   evict refused
-    drain           closing   c1 bye(draining), c1 draining
-    deadline        closing   c1 bye(draining)
-    timeout         serving
-    timeout_before  serving
-    failure         stopped   c1 bye(internal), stop
-draining:
-    attach          serving   c2 answered, c2 attached, c2 draining, c2 follows, in use
-    attach_again    serving   c1 answered, c1 draining, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
-    client_done     ending    cancel(session_closed)
-    close           ending    c1 answered, c1 canceled, cancel(session_closed)
-    last_end        drained   c1 bye(draining)
     expired         serving
     expired_before  serving
     idle            serving
-    evict           serving   evict refused
-    drain           serving   c1 draining
-    deadline        ending    c1 canceled, cancel(drain)
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        closing    c1 bye(draining)
     timeout         serving
     timeout_before  serving
-    failure         stopped   c1 bye(internal), stop
+    failure         stopped    c1 bye(internal), stop
+draining:
+    attach          serving    c2 answered, c2 attached, c2 draining, c2 follows, in use
+    attach_again    serving    c1 answered, c1 draining, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     ending     cancel(session_closed)
+    close           ending     c1 answered, c1 canceled, cancel(session_closed)
+    last_end        serving
+    expired         serving
+    expired_before  serving
+    idle            serving
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        ending     c1 canceled, cancel(drain)
+    timeout         serving
+    timeout_before  serving
+    failure         stopped    c1 bye(internal), stop
+draining_unread:
+    attach          serving    c2 answered, c2 attached, c2 draining, c2 follows, in use
+    attach_again    serving    c1 answered, c1 draining, c1 follows, in use
+    ack             closing    c1 bye(draining)
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
+    client_done     stopped    stop
+    close           delivering c1 answered
+    last_end        serving
+    expired         serving
+    expired_before  serving
+    idle            serving
+    evict           serving    evict refused
+    drain           serving    c1 draining
+    deadline        closing    c1 bye(draining)
+    timeout         serving
+    timeout_before  serving
+    failure         stopped    c1 bye(internal), stop
 detached_draining:
-    attach          drained   c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
-    attach_again    drained   c1 answered, c1 attached, c1 bye(draining), c1 draining, c1 follows, in use
-    lost_unread     serving
-    lost_read       serving
+    attach          serving    c2 answered, c2 attached, c2 draining, c2 follows, in use
+    attach_again    serving    c1 answered, c1 attached, c1 draining, c1 follows, in use
+    ack             serving
+    ack_of_other    serving
+    ack_of_less     serving
+    lost            serving
     client_done     serving
     close           serving
     last_end        serving
-    expired         stopped   stop
+    expired         stopped    stop
     expired_before  serving
-    idle            stopped   stop
-    evict           serving   evict refused
+    idle            serving
+    evict           serving    evict refused
     drain           serving
-    deadline        stopped   stop
+    deadline        stopped    stop
     timeout         serving
     timeout_before  serving
-    failure         stopped   stop
+    failure         stopped    stop
 ending:
-    attach          ending    c2 bye(no_session), c2 refused -32006
-    attach_again    ending    c1 bye(no_session), c1 refused -32006
-    lost_unread     ending
-    lost_read       ending
+    attach          ending     c2 bye(no_session), c2 refused -32006
+    attach_again    ending     c1 bye(no_session), c1 refused -32006
+    ack             ending
+    ack_of_other    ending
+    ack_of_less     ending
+    lost            ending
     client_done     ending
-    close           ending    c1 answered
-    last_end        closing   c1 bye(session_ended)
+    close           ending     c1 answered
+    last_end        delivering
     expired         ending
     expired_before  ending
     idle            ending
     evict           ending
-    drain           ending    c1 draining
+    drain           ending     c1 draining
     deadline        ending
     timeout         ending
     timeout_before  ending
-    failure         stopped   stop
-drained:
-    attach          drained   c1 bye(draining), c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
-    attach_again    drained   c1 answered, c1 bye(draining), c1 draining, c1 follows, in use
-    lost_unread     serving
-    lost_read       lingering
-    client_done     stopped   stop
-    close           closing   c1 answered
-    last_end        drained
-    expired         drained
-    expired_before  drained
-    idle            drained
-    evict           drained   evict refused
-    drain           drained   c1 draining
-    deadline        closing
-    timeout         stopped   stop
-    timeout_before  drained
-    failure         stopped   stop
-drained_long_ago:
-    attach          drained   c1 bye(draining), c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
-    attach_again    drained   c1 answered, c1 bye(draining), c1 draining, c1 follows, in use
-    lost_unread     serving
-    lost_read       stopped   stop
-    client_done     stopped   stop
-    close           closing   c1 answered
-    last_end        drained
-    expired         drained
-    expired_before  drained
-    idle            drained
-    evict           drained   evict refused
-    drain           drained   c1 draining
-    deadline        closing
-    timeout         stopped   stop
-    timeout_before  drained
-    failure         stopped   stop
-lingering:
-    attach          drained   c2 answered, c2 attached, c2 bye(draining), c2 draining, c2 follows, in use
-    attach_again    drained   c1 answered, c1 attached, c1 bye(draining), c1 draining, c1 follows, in use
-    lost_unread     lingering
-    lost_read       lingering
-    client_done     lingering
-    close           lingering
-    last_end        lingering
-    expired         lingering
-    expired_before  lingering
-    idle            lingering
-    evict           lingering evict refused
-    drain           lingering
-    deadline        stopped   stop
-    timeout         stopped   stop
-    timeout_before  lingering
-    failure         stopped   stop
+    failure         stopped    stop
+delivering:
+    attach          delivering c2 bye(no_session), c2 refused -32006
+    attach_again    delivering c1 bye(no_session), c1 refused -32006
+    ack             delivering
+    ack_of_other    closing    c1 bye(session_ended), c2 bye(session_ended)
+    ack_of_less     delivering
+    lost            delivering
+    client_done     delivering
+    close           delivering c1 answered
+    last_end        delivering
+    expired         delivering
+    expired_before  delivering
+    idle            delivering
+    evict           delivering
+    drain           delivering c1 draining, c2 draining
+    deadline        closing    c1 bye(session_ended), c2 bye(session_ended)
+    timeout         closing    c1 bye(session_ended), c2 bye(session_ended)
+    timeout_before  delivering
+    failure         stopped    stop
 closing:
-    attach          closing   c2 bye(no_session), c2 refused -32006
-    attach_again    closing   c1 bye(no_session), c1 refused -32006
-    lost_unread     stopped   stop
-    lost_read       stopped   stop
-    client_done     stopped   stop
-    close           closing   c1 answered
+    attach          closing    c2 bye(no_session), c2 refused -32006
+    attach_again    closing    c1 bye(no_session), c1 refused -32006
+    ack             closing
+    ack_of_other    closing
+    ack_of_less     closing
+    lost            stopped    stop
+    client_done     stopped    stop
+    close           closing    c1 answered
     last_end        closing
     expired         closing
     expired_before  closing
     idle            closing
     evict           closing
-    drain           closing   c1 draining
+    drain           closing    c1 draining
     deadline        closing
-    timeout         stopped   stop
+    timeout         stopped    stop
     timeout_before  closing
-    failure         stopped   stop
+    failure         stopped    stop
 `
 
 func parseCells(t *testing.T) map[string]string {
@@ -297,32 +361,30 @@ var sessionStates = []struct {
 }{
 	{"running", serving, func(b *sessionBench) { b.execute() }},
 	{"completed", serving, func(b *sessionBench) { b.execute(); b.die() }},
-	{"detached_running", serving, func(b *sessionBench) { b.execute(); b.closed(wire.CauseClientGone, true) }},
-	{"detached_unread", serving, func(b *sessionBench) { b.execute(); b.die(); b.closed(wire.CauseClientGone, true) }},
-	{"detached_read", serving, func(b *sessionBench) { b.execute(); b.die(); b.closed(wire.CauseClientGone, false) }},
+	{"acknowledged", serving, func(b *sessionBench) { b.execute(); b.die(); b.ack("c1") }},
+	{"resumed", serving, func(b *sessionBench) { b.execute(); b.die(); b.ack("c1"); b.attach("c1") }},
+	{"other_reads", serving, func(b *sessionBench) { b.execute(); b.attach("c2"); b.die(); b.ack("c1") }},
+	{"detached_running", serving, func(b *sessionBench) { b.execute(); b.closed(wire.CauseClientGone) }},
+	{"detached_unread", serving, func(b *sessionBench) { b.execute(); b.die(); b.closed(wire.CauseClientGone) }},
+	{"detached_read", serving, func(b *sessionBench) { b.execute(); b.die(); b.ack("c1"); b.closed(wire.CauseClientGone) }},
 	{"ephemeral", serving, func(b *sessionBench) { b.execute(); b.die(); b.do(func() { b.s.ephemeral = true }) }},
 	{"draining", serving, func(b *sessionBench) { b.execute(); b.drain() }},
+	{"draining_unread", serving, func(b *sessionBench) { b.execute(); b.drain(); b.die() }},
 	{"detached_draining", serving, func(b *sessionBench) {
 		b.execute()
 		b.die()
-		b.closed(wire.CauseClientGone, true)
+		b.closed(wire.CauseClientGone)
 		b.drain()
 	}},
 	{"ending", ending, func(b *sessionBench) { b.execute(); b.request(&wire.CloseParams{}) }},
-	{"drained", drained, func(b *sessionBench) { b.execute(); b.die(); b.drain() }},
-	{"drained_long_ago", drained, func(b *sessionBench) {
+	{"delivering", delivering, func(b *sessionBench) {
 		b.execute()
+		b.attach("c2")
 		b.die()
-		b.drain()
-		b.do(func() { b.s.lastEnd = time.Now().Add(-returnGrace) })
+		b.ack("c1")
+		b.request(&wire.CloseParams{})
 	}},
-	{"lingering", lingering, func(b *sessionBench) {
-		b.execute()
-		b.die()
-		b.drain()
-		b.closed(wire.CauseDraining, false)
-	}},
-	{"closing", closing, func(b *sessionBench) { b.execute(); b.die(); b.request(&wire.CloseParams{}) }},
+	{"closing", closing, func(b *sessionBench) { b.execute(); b.die(); b.ack("c1"); b.request(&wire.CloseParams{}) }},
 }
 
 // sessionTestEvents are the rows of the table, and the end of the last execution.
@@ -332,9 +394,11 @@ var sessionTestEvents = []struct {
 }{
 	{"attach", func(b *sessionBench) { b.attach("c2") }},
 	{"attach_again", func(b *sessionBench) { b.attach("c1") }},
-	{"lost_unread", func(b *sessionBench) { b.closed(wire.CauseClientGone, true) }},
-	{"lost_read", func(b *sessionBench) { b.closed(wire.CauseClientGone, false) }},
-	{"client_done", func(b *sessionBench) { b.closed(wire.CauseClientDone, false) }},
+	{"ack", func(b *sessionBench) { b.ack("c1") }},
+	{"ack_of_other", func(b *sessionBench) { b.ack("c2") }},
+	{"ack_of_less", func(b *sessionBench) { b.tell(request{conn: b.conns["c1"], params: &wire.AckParams{ExecutionID: "x"}}) }},
+	{"lost", func(b *sessionBench) { b.closed(wire.CauseClientGone) }},
+	{"client_done", func(b *sessionBench) { b.closed(wire.CauseClientDone) }},
 	{"close", func(b *sessionBench) { b.request(&wire.CloseParams{}) }},
 	{"last_end", func(b *sessionBench) { b.die() }},
 	{"expired", func(b *sessionBench) {
@@ -493,12 +557,14 @@ func (b *sessionBench) die() {
 	synctest.Wait()
 }
 
-func (b *sessionBench) closed(cause wire.Cause, unread bool) {
-	delivered := map[string]int64{}
-	if unread {
-		delivered["x"] = 0
-	}
-	b.tell(connectionClosed{conn: b.conns["c1"], cause: cause, delivered: delivered})
+func (b *sessionBench) closed(cause wire.Cause) {
+	b.tell(connectionClosed{conn: b.conns["c1"], cause: cause})
+	synctest.Wait()
+}
+
+// ack acknowledges all output and the end.
+func (b *sessionBench) ack(name string) {
+	b.tell(request{conn: b.conns[name], params: &wire.AckParams{ExecutionID: "x", Completed: true}})
 	synctest.Wait()
 }
 

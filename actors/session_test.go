@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -256,6 +257,7 @@ func TestRepeatedExecutionIDRunsOnce(t *testing.T) {
 		tree := h.runner.tree("x")
 		tree.run()
 		tree.print("once\n")
+		synctest.Wait()
 		c.execute("3", wire.ExecuteParams{ExecutionID: "x"}) // while it runs
 		synctest.Wait()
 		tree.exit(0)
@@ -271,7 +273,8 @@ func TestRepeatedExecutionIDRunsOnce(t *testing.T) {
 				t.Errorf("request %s: %+v", id, res)
 			}
 		}
-		if h.runner.tree("x") != tree || c.text("x") != "once\n" || count[wire.Completed](c) != 1 {
+		// Each repetition is followed from the beginning, in place of the one before.
+		if h.runner.tree("x") != tree || c.text("x") != strings.Repeat("once\n", 3) || count[wire.Completed](c) != 2 {
 			t.Errorf("output %q, %d completions", c.text("x"), count[wire.Completed](c))
 		}
 		h.stop(t, c)

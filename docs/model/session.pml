@@ -5,63 +5,82 @@
  *
  *   - no deadlock, and no state in which the session can no longer stop;
  *   - it stops, and tells its clients to go, only when nothing of it lives;
- *   - it does not stop with an end that no client was sent, or that was sent a moment
- *     ago and may have been lost, unless a client closed it or did not come in time;
+ *   - it tells its clients to go only when each that is attached has acknowledged the
+ *     end of what it follows, or did not go on to within the resume window after a
+ *     close, or by the drain's deadline;
+ *   - it does not stop with an end that no client has acknowledged, unless a client
+ *     closed it or did not come in time;
  *   - each client that is connected when it stops has been told to go;
  *   - an eviction is answered, by a refusal or by the end;
- *   - a drain waits only for commands and for clients that were cut off, and not
- *     beyond its deadline.
+ *   - a drain waits only for commands and for acknowledgements, and not beyond its
+ *     deadline.
  *
- * The environment: a client with two connections, one after the other or at once,
- * that may break with the end read or not, hang, or be closed; one command, or none,
- * that ends by itself or only when it is cancelled; a server that may drain; a manager
- * that evicts what it believes to be evictable; timers that fire whenever they like,
- * and whose messages may come too late. Left out: a failure, which is every phase's way
- * to stopped, and a session that ends with its connection, which is never drained.
+ * The environment: a client with two connections, one after the other or at once, that
+ * may acknowledge the end, come back to an earlier offset, close the session, say
+ * goodbye, break, or hang; one command, or none, that ends by itself or only when it is
+ * cancelled; a server that may drain; a manager that evicts what it believes to be
+ * evictable; timers that fire whenever they like, and whose messages may come too late.
+ * Every connection follows the command. Left out: a failure, which is every phase's way
+ * to stopped, and a session that ends with its connection.
  *
  * .ci/verify also takes out, one at a time, the lines that are marked required, and
  * demands that spin then finds a run that goes wrong.
  */
 
 #define CONNS 2
-#define AGES  4 /* more than mail holds */
+#define AGES  3 /* more than mail holds */
 
-mtype = { Serving, Ending, Drained, Lingering, Closing, Stopped };
+/* an attached connection has not acknowledged the end of what it follows */
+#define AWAITED (has && (attached[0] && !acked[0] || attached[1] && !acked[1]))
+/* no client has acknowledged the end */
+#define UNREAD  (has && !read && !(attached[0] && acked[0]) && !(attached[1] && acked[1]))
+
+mtype = { Serving, Ending, Delivering, Closing, Stopped };
 
 /* mailbox of the session actor, with a connection or the age of a timer */
-mtype = { Attach, LostUnread, LostRead, ClientDone, LastEnd, ResumeExpired, IdleCheck,
+mtype = { Attach, Ack, Lost, Goodbye, CloseRequest, LastEnd, ResumeExpired, IdleCheck,
           Evict, Drain, DrainDeadline, CloseTimeout };
-chan mail = [3] of { mtype, byte };
+chan mail = [2] of { mtype, byte };
 
 /* the session */
 mtype phase = Serving;
 byte conns = 1;                 /* how many are attached */
 bool attached[CONNS];
+bool acked[CONNS];              /* the end, as far as the session knows */
 byte live;
-bool unread, draining;
-bool recent;                    /* the last end is no longer ago than the return grace */
+bool has;                       /* it has run a command */
+bool read;                      /* a connection that is gone has acknowledged the end */
+bool draining, over;            /* a drain has begun, its deadline has passed */
 /* its timers; a message of an earlier one has another age */
 bool resumeArmed, closeArmed, idleArmed = true;
 byte resumeAge, closeAge;
 
+/* which clients have the end */
+bool got[CONNS];
 /* what others were told */
 bool refused[CONNS], told[CONNS], canceled, evictable;
 /* a client closed it, or did not come in time */
 bool excused;
+/* those that read did not go on to in time */
+bool stalled;
 
 /* what the environment will do */
 bool endless, drainComes;
 
 inline attachedNow() { resumeArmed = false; resumeAge = (resumeAge + 1) % AGES; evictable = false }
-inline detach()      { resumeArmed = true; resumeAge = (resumeAge + 1) % AGES; evictable = (live == 0 && !unread) }
-inline stopClose()   { closeArmed = false; closeAge = (closeAge + 1) % AGES }
+inline detach()      { resumeArmed = true; resumeAge = (resumeAge + 1) % AGES; evictable = (live == 0 && !UNREAD) }
 inline armClose()    { closeArmed = true; closeAge = (closeAge + 1) % AGES }
 inline cancel()      { if :: phase == Serving -> attachedNow(); phase = Ending; canceled = true :: else fi }
+inline leave()       { attached[arg] = false; conns--; read = read || acked[arg] }
 
-inline tellAll()
+inline close()
 {
+  phase = Closing;
   assert(live == 0);
-  for (c : 0 .. CONNS - 1) { if :: attached[c] -> told[c] = true :: else fi }
+  for (c : 0 .. CONNS - 1) {
+    assert(!has || !attached[c] || got[c] || over || stalled);
+    if :: attached[c] -> told[c] = true :: else fi
+  }
   c = 0;
   armClose()
 }
@@ -79,66 +98,70 @@ proctype Session()
 
      /* the first table */
      if
-     :: m == Attach && (phase == Ending || phase == Closing) ->
-        refused[arg] = true
-     :: m == Attach && (phase == Serving || phase == Drained || phase == Lingering) ->
-        attached[arg] = true; conns++;
-        if :: phase != Serving -> phase = Serving; stopClose() :: else fi; /* required */
+     :: m == Attach && phase != Serving -> refused[arg] = true
+     :: m == Attach && phase == Serving ->
+        if :: !attached[arg] -> attached[arg] = true; conns++ :: else fi;
+        got[arg] = false;
+        acked[arg] = false; /* required: it comes back to an earlier offset */
+        read = false;       /* so may a client whose connection is gone */
         attachedNow();                                                     /* required */
-     :: m == ClientDone ->
-        attached[arg] = false; conns--; excused = true;
-        if :: phase == Drained -> phase = Closing :: else fi;
-        cancel();                                                          /* required */
-     :: m == LostUnread || m == LostRead ->
-        attached[arg] = false; conns--;
-        if :: m == LostRead && live == 0 -> unread = false :: else fi;
-        if :: phase == Serving && conns == 0 -> detach() :: else fi;       /* required */
-     :: m == LastEnd -> live = 0; recent = true; idleArmed = true; evictable = false /* required */
+     :: m == Ack ->
+        acked[arg] = (live == 0); got[arg] = acked[arg];
+        if :: phase == Delivering -> armClose() :: else fi
+     :: m == Lost ->
+        leave();
+        if :: phase == Serving && conns == 0 -> detach() :: else fi        /* required */
+     :: m == Goodbye ->
+        leave();
+        if :: conns == 0 -> excused = true; cancel() :: else fi            /* required */
+     :: m == CloseRequest ->
+        excused = true;
+        cancel()
+     :: m == LastEnd -> live = 0; evictable = false      /* required */
      :: m == ResumeExpired ->
         assert(phase == Serving && conns == 0);
         excused = true;
         cancel();                                                          /* required */
-     :: m == IdleCheck ->                       /* while something runs the timer is set again */
-        if :: live == 0 && phase == Serving -> excused = true; cancel() :: else fi; /* required */
+     :: m == IdleCheck ->
+        if
+        :: live == 0 && !AWAITED && (conns > 0 || !UNREAD) -> cancel()
+        :: else -> idleArmed = true                                        /* required: it looks again */
+        fi
      :: m == Evict ->
         if
-        :: phase == Serving && conns == 0 && live == 0 && !unread -> excused = true; cancel(); answered = true
-        :: phase == Ending || phase == Closing -> answered = true          /* by the end */
+        :: phase == Serving && conns == 0 && live == 0 && !UNREAD -> cancel(); answered = true
+        :: phase != Serving -> answered = true                             /* by the end */
         :: else -> answered = true                                         /* required: the refusal */
         fi;
-        assert(answered && (phase != Serving || conns > 0 || live > 0 || unread)); answered = false
+        assert(answered && (phase != Serving || conns > 0 || live > 0 || UNREAD)); answered = false
      :: m == Drain -> draining = true
      :: m == DrainDeadline ->
-        excused = true;
-        if :: phase == Drained || phase == Lingering -> phase = Closing :: else fi; /* required */
+        excused = true; over = true;
         cancel();                                                          /* required */
-        assert(phase == Ending || phase == Closing)
-     :: m == CloseTimeout && phase == Lingering -> recent = false; phase = Stopped
-     :: m == CloseTimeout && (phase == Drained || phase == Closing) ->     /* a client did not read in time */
-        if :: arg == closeAge -> excused = true :: else fi;
-        phase = Stopped                                                    /* required */
+        assert(phase != Serving)
+     :: m == CloseTimeout && phase == Delivering -> stalled = true; close() /* required */
+     :: m == CloseTimeout && phase == Closing -> phase = Stopped           /* required */
      :: else
      fi;
      m = 0; arg = 0;
 
      /* the second table */
      do
-     :: phase == Serving && draining && live == 0 && (conns > 0 || !unread) -> attachedNow(); phase = Drained; tellAll() /* required */
-     :: phase == Ending && live == 0 -> phase = Closing; tellAll()                         /* required */
-     :: phase == Drained && conns == 0 && unread -> phase = Serving; stopClose(); detach() /* required */
-     :: phase == Drained && conns == 0 && !unread && recent -> phase = Lingering; armClose() /* required */
-     :: phase == Drained && conns == 0 && !unread && !recent -> phase = Stopped            /* required */
-     :: phase == Closing && conns == 0 -> phase = Stopped                                  /* required */
+     :: phase == Serving && draining && live == 0 && !UNREAD && !AWAITED -> attachedNow(); close() /* required */
+     :: phase == Ending && live == 0 -> phase = Delivering; armClose()     /* required */
+     :: phase == Delivering && (over || !AWAITED) -> close()               /* required */
+     :: phase == Closing && conns == 0 -> phase = Stopped                  /* required */
      :: else -> break
      od;
-     assert(!(phase == Serving && draining && live == 0 && (conns > 0 || !unread)));
-     assert(!((phase == Drained || phase == Closing) && conns == 0)) }
+     assert(!(phase == Serving && draining && live == 0 && !UNREAD && !AWAITED));
+     assert(!(phase == Delivering && (over || !AWAITED)));
+     assert(!(phase == Closing && conns == 0)) }
   :: phase == Stopped -> break
   od;
 
   atomic {
     assert(live == 0);
-    assert(excused || (!unread && !recent) || (!unread && !draining));
+    assert(excused || !UNREAD);
     for (c : 0 .. CONNS - 1) { assert(!attached[c] || told[c]) }
     c = 0
   }
@@ -163,13 +186,18 @@ proctype Connection(byte i)
   :: i > 0 -> goto out
   fi;
   if
-  :: drainComes || !endless -> told[i] || phase == Stopped /* it stays until it is told to go */
+  :: live == 0 -> mail!Ack, i
+  :: i == 0 && live == 0 -> mail!Ack, i; mail!Attach, i /* it comes back to an earlier offset */
+  :: i == 0 -> mail!CloseRequest, i
   :: skip
   fi;
   if
-  :: mail!LostUnread, i
-  :: mail!LostRead, i
-  :: mail!ClientDone, i
+  :: drainComes || canceled || !endless && acked[i] -> told[i] || phase == Stopped /* it stays until it is told to go */
+  :: skip
+  fi;
+  if
+  :: mail!Lost, i
+  :: mail!Goodbye, i
   :: told[i] -> phase == Stopped                 /* it hangs: its client does not read */
   fi;
 out: skip
@@ -189,7 +217,6 @@ proctype Timers()
   :: atomic { resumeArmed && nfull(mail) -> resumeArmed = false; mail!ResumeExpired, resumeAge }
   :: atomic { closeArmed && nfull(mail) -> closeArmed = false; mail!CloseTimeout, closeAge }
   :: atomic { idleArmed && nfull(mail) -> idleArmed = false; mail!IdleCheck, 0 }
-  :: recent && phase != Lingering -> recent = false /* time passes */
   :: phase == Stopped -> break
   od
 }
@@ -212,7 +239,7 @@ init
     attached[0] = true;
     if :: endless = true :: skip fi;
     if :: drainComes = true :: skip fi;
-    if :: live = 1; unread = true :: skip fi;
+    if :: live = 1; has = true :: skip fi;
     run Session(); run Connection(0); run Connection(1); run Command(); run Timers(); run Manager()
   }
 }
