@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
@@ -48,9 +49,21 @@ func (a *app) attachTo(ctx context.Context, r *record, offsets map[string]int64,
 		if r.elsewhere && errors.Is(err, troupe.ErrNoSession) {
 			return nil, &explained{fmt.Sprintf("no such session at %s, or the wrong resume token", r.URL), err}
 		}
-		return nil, a.explain(r.URL, err)
+		return nil, a.withheld(r.URL, use, a.explain(r.URL, err))
 	}
 	a.outage.end()
 	r.Access, r.elsewhere = use.access(), false // what the record says from now on was accepted
 	return c, nil
+}
+
+// withheld adds to the refusal of a request without a token that there is one, of another server.
+func (a *app) withheld(server string, used credentials, err error) error {
+	given := a.configured()
+	var refused *troupe.HandshakeError
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized ||
+		used.token+used.tokenFile != "" || given.token+given.tokenFile == "" {
+		return err
+	}
+	return &explained{fmt.Sprintf("%s did not authenticate you (401): the configured token is not known to be that server's "+
+		"and was not sent; give its own with --token-file, or name the server with --server", server), err}
 }

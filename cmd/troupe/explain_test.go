@@ -95,7 +95,9 @@ func TestWrongServerIsNamed(t *testing.T) {
 			}
 		})
 	}
-	for _, server := range []string{s.url + "/", " " + s.listen + "\n", "http://" + s.listen, s.url + "?x=1", s.url + "#x"} {
+	for _, server := range []string{
+		s.url + "/", " " + s.listen + "\n", "http://" + s.listen, s.url + "?x=1", s.url + "#x",
+	} {
 		if code, stdout, stderr := runTroupe(t, home(t, server), "exec", "--", "echo", "hi"); code != 0 || stdout != "hi\n" {
 			t.Errorf("%q: %d, %q", server, code, stderr)
 		}
@@ -155,7 +157,8 @@ func TestServerCrashIsNotAWrongToken(t *testing.T) {
 		code   int
 		stderr string
 	}{{p.exit(), p.stderr.String()}, run(t, env, "attach", id)} {
-		if r.code != 125 || !strings.Contains(r.stderr, "any more") || !strings.Contains(r.stderr, "the server was restarted") ||
+		if r.code != 125 || !strings.Contains(r.stderr, "any more") ||
+			!strings.Contains(r.stderr, "the server was restarted") ||
 			strings.Contains(r.stderr, "token") || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
@@ -232,7 +235,8 @@ func TestArgumentsThatCannotBe(t *testing.T) {
 	}
 	long := refusal(wire.ExecuteParams{Env: map[string]string{"A": strings.Repeat("x", maxArgument)}},
 		&wire.Error{Code: wire.CodeStartFailed, Message: "true: Argument list too long"})
-	if code, message := verdict(long); code != 126 || !strings.Contains(message, "one argument or variable has 131074 bytes") {
+	code, message := verdict(long)
+	if code != 126 || !strings.Contains(message, "one argument or variable has 131074 bytes") {
 		t.Errorf("code %d, %q", code, message)
 	}
 }

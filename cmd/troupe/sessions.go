@@ -73,6 +73,8 @@ func (a *app) sessions(ctx context.Context, asJSON bool) error {
 		rows = append(rows, found...)
 		if gone {
 			st.remove(r)
+		} else if !asJSON && found[0].Error != "" {
+			a.notef("%s: %s", r.ID, found[0].Error)
 		}
 	}
 	if asJSON {

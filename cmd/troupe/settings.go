@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -75,11 +76,36 @@ func (s *clientSettings) configFile(fs *pflag.FlagSet) (path string, optional bo
 	if path = settings.ConfigFile(fs); path != "" {
 		return path, false
 	}
-	dir, err := os.UserConfigDir()
+	dir, err := configHome()
 	if err != nil {
 		return "", true // no home directory, no file
 	}
 	return filepath.Join(dir, "troupe", "config.yaml"), true
+}
+
+// configHome is os.UserConfigDir, but a relative XDG_CONFIG_HOME does not count, as the specification
+// says, and a relative HOME would make the file depend on the working directory.
+func configHome() (string, error) {
+	if runtime.GOOS != "linux" {
+		return os.UserConfigDir()
+	}
+	return xdg("XDG_CONFIG_HOME", ".config")
+}
+
+// xdg returns a directory of the XDG base directory specification
+// (https://specifications.freedesktop.org/basedir-spec/): the variable's, or the default below HOME.
+func xdg(variable, below string) (string, error) {
+	if dir := os.Getenv(variable); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New("HOME is not set")
+	}
+	if !filepath.IsAbs(home) {
+		return "", fmt.Errorf("HOME is not an absolute path: %q", home)
+	}
+	return filepath.Join(home, below), nil
 }
 
 // fileKeys returns the keys that the configuration file may hold: the flags of every command.

@@ -68,23 +68,13 @@ func (a *app) store() *store {
 	return &store{dir: filepath.Join(dir, "sessions")}
 }
 
-// stateHome follows the XDG base directory specification on Linux: a relative path does not count
-// (https://specifications.freedesktop.org/basedir-spec/).
+// stateHome returns the directory for state: on other systems than Linux, that for caches is the
+// closest.
 func stateHome() (string, error) {
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return dir, nil
-	}
-	if runtime.GOOS != "linux" {
+	if runtime.GOOS != "linux" && !filepath.IsAbs(os.Getenv("XDG_STATE_HOME")) {
 		return os.UserCacheDir()
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", errors.New("HOME is not set")
-	}
-	if !filepath.IsAbs(home) {
-		return "", fmt.Errorf("HOME is not an absolute path: %q", home)
-	}
-	return filepath.Join(home, ".local", "state"), nil
+	return xdg("XDG_STATE_HOME", filepath.Join(".local", "state"))
 }
 
 // path returns the file of a record. Ids come from servers and users, so path refuses those that are

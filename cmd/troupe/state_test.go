@@ -190,6 +190,9 @@ func TestTokensStayWithTheirServer(t *testing.T) {
 			code, _, stderr := runTroupe(t, env, append([]string{"attach", id}, tc.args...)...)
 			mu.Lock()
 			defer mu.Unlock()
+			if tc.want == "" && !strings.Contains(stderr, "was not sent; give its own with --token-file") {
+				t.Errorf("%q", stderr)
+			}
 			if got, asked := heard[id]; got != tc.want || !asked || code != 125 || len(records(t, env)) != 1 {
 				t.Errorf("sent %q (%v), want %q; code %d, %q", got, asked, tc.want, code, stderr)
 			}
@@ -366,5 +369,29 @@ func TestDetachReservesRoomForItsRecord(t *testing.T) {
 	s.release()
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestRelativeHomesDoNotCount: the working directory must not choose the server.
+func TestRelativeHomesDoNotCount(t *testing.T) {
+	isolate(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, below := range []string{"x/troupe", "x/.config/troupe", "home/.config/troupe"} {
+		if err := os.MkdirAll(below, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(below+"/config.yaml", []byte("server: "+below+":1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("XDG_CONFIG_HOME", "x")
+	t.Setenv("HOME", "x")
+	if s, err := parse(t); err != nil || s.server != defaultServer {
+		t.Errorf("server %q, %v", s.server, err)
+	}
+	t.Setenv("HOME", dir+"/home")
+	if s, err := parse(t); err != nil || s.server != "home/.config/troupe:1" {
+		t.Errorf("server %q, %v", s.server, err)
 	}
 }
