@@ -341,6 +341,32 @@ func TestDrainLetsCommandsFinish(t *testing.T) {
 	}
 }
 
+// TestSignalsIgnoredAtStartStayIgnored: by nohup, or by a script that starts trouped in the
+// background. Commands do not inherit that.
+func TestSignalsIgnoredAtStartStayIgnored(t *testing.T) {
+	s := launchWith(t, func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `trap "" INT HUP; exec "$@"`, "sh", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/sh"
+	})
+	s.signal(syscall.SIGINT)
+	s.signal(syscall.SIGHUP)
+	c := s.dial()
+	for _, sig := range []string{"INT", "HUP"} {
+		e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "kill -" + sig + " $$; echo alive"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done := completed(t, e); done.Reason != wire.ReasonSignaled {
+			t.Errorf("a command that gets SIG%s ends with %s", sig, done.Reason)
+		}
+	}
+	s.await(s.admin+"/readyz", http.StatusOK) // a drain would have begun
+	s.signal(syscall.SIGTERM)
+	if code := s.exit(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
+
 func TestDrainTimeoutCancelsTheRest(t *testing.T) {
 	s := launch(t, "--drain-timeout", "100ms", "--cancel-grace", "100ms")
 	marker := fmt.Sprintf("troupe-drain-%d", os.Getpid())

@@ -61,12 +61,15 @@ func serve(c *config) error {
 }
 
 // catchSignals returns a channel of stop signals. The first starts a drain; the second
-// exits immediately.
+// exits immediately. One that was ignored at start stays ignored: SIGHUP by nohup(1), SIGINT by a
+// script that starts trouped in the background.
 func catchSignals() <-chan os.Signal {
 	stop := make(chan os.Signal, 2)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) ignores it
-		signal.Notify(stop, syscall.SIGHUP)
+	signal.Notify(stop, syscall.SIGTERM)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(stop, sig)
+		}
 	}
 	// The server must survive the reader of its log. SIGPIPE is caught rather than
 	// ignored, because commands would inherit an ignored signal.
