@@ -39,12 +39,14 @@ func (e *Engine) recordEnd(x *execution, started time.Time, c *wire.Completed) {
 	e.metrics.duration.Observe(c.ExecutionTime)
 	e.log.Debug("execution completed", "session", x.session, "execution", x.id, "subject", x.subject,
 		"reason", string(c.Reason), "exit_code", c.ExitCode, "seconds", c.ExecutionTime)
+	argv, sum, dir := x.plan.auditArgv, x.plan.argvSHA256, x.plan.dir
+	x.plan.auditArgv, x.plan.argvSHA256, x.plan.dir = nil, "", "" // the session keeps x for much longer
 	if e.audit == nil {
 		return
 	}
 	e.audit(AuditRecord{
 		Time: time.Now(), Subject: x.subject, Session: x.session, Execution: x.id,
-		Argv: x.plan.auditArgv, ArgvSHA256: x.plan.argvSHA256, Cwd: x.plan.dir, Started: started, Completed: c,
+		Argv: argv, ArgvSHA256: sum, Cwd: dir, Started: started, Completed: c,
 	})
 }
 

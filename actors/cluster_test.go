@@ -215,7 +215,7 @@ func TestLongErrorReachesAnotherPod(t *testing.T) {
 			connected, _ := first.settled(t)
 			first.execute("1", wire.ExecuteParams{ExecutionID: "x"})
 			local := first.answered(t, "1").err
-			if local == nil || !strings.Contains(local.Message, program[:1000]) ||
+			if local == nil || !strings.Contains(local.Message, program[:maxErrorText/3]) ||
 				!strings.Contains(local.Message, ": command not found") || !utf8.ValidString(local.Message) {
 				t.Fatalf("the client of the same pod received %.100v", local)
 			}

@@ -325,6 +325,7 @@ func (p *process) arm(d time.Duration, msg any) {
 func (p *process) cleanup() {
 	p.engine.input.give(p.x.subject, 0, p.stdin.bytes) // an answer that still comes finds no actor
 	p.x.tree.Kill()
+	p.x.transcript.OnDrop(nil) // the transcript lives on, and would keep this actor
 	for _, t := range p.timers {
 		t.Stop()
 	}

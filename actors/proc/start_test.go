@@ -41,6 +41,21 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// TestADeadTreeHoldsNothing: a session keeps the trees of its last hundred commands, and through
+// events each would keep the actor that received them.
+func TestADeadTreeHoldsNothing(t *testing.T) {
+	r := open(t)
+	for name, c := range map[string]*command{
+		"ended":       run(t, r, "exit 0"),
+		"not started": runSpec(t, r, newMarker(), Spec{Argv: []string{"/nonexistent"}}),
+	} {
+		<-c.tree.Dead()
+		if c.tree.events != nil || c.tree.request != nil || c.tree.pending != nil || c.tree.init != nil {
+			t.Errorf("%s: %+v", name, c.tree)
+		}
+	}
+}
+
 func TestOutputIsWhole(t *testing.T) {
 	r := open(t)
 	for range soak(10, 200) {

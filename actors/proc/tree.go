@@ -98,8 +98,8 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 		}
 	}
 	start := frame.Start{Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Stdin: spec.Stdin, MaxMemory: spec.MaxMemory}
-	t.request = start.Encode()
-	if len(t.request) > frame.MaxSize {
+	if t.request = start.Encode(); len(t.request) > frame.MaxSize {
+		t.request = nil
 		return nil, &StartError{Message: spec.Argv[0] + ": Argument list too long", Errno: syscall.E2BIG}
 	}
 	stdio, remote, err := stdioPipes(spec.Stdin)
@@ -140,7 +140,14 @@ func (t *Tree) fail(err error) {
 	t.request, t.remote = nil, nil
 	t.mu.Unlock()
 	t.events(StartFailed{Err: err})
-	t.events(Dead{})
+	t.finish(Dead{})
+}
+
+// finish delivers the last event. The caller of Start may keep a dead tree, which then holds nothing
+// of the receiver of events.
+func (t *Tree) finish(last Dead) {
+	t.events(last)
+	t.events = nil
 	t.r.unregister(t)
 }
 
@@ -177,8 +184,7 @@ func (t *Tree) run(c *initConn) {
 				c.used = maxUses
 			}
 			t.r.giveBack(c)
-			t.events(deadEvent(&dead))
-			t.r.unregister(t)
+			t.finish(deadEvent(&dead))
 			return
 		}
 	}
@@ -189,8 +195,7 @@ func (t *Tree) run(c *initConn) {
 	if !started {
 		t.events(StartFailed{Err: ErrLost})
 	}
-	t.events(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost})
-	t.r.unregister(t)
+	t.finish(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost})
 }
 
 func (t *Tree) detach() {
