@@ -38,6 +38,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		Subprotocols:       []string{Subprotocol},
 		InsecureSkipVerify: true, // checkOrigin has verified the origin
 		CompressionMode:    websocket.CompressionDisabled,
+		OnPingReceived:     s.pinged,
 	})
 	if err != nil {
 		// Accept has sent the error.

@@ -171,8 +171,11 @@ func TestReaderReadsOnWhenInputIsStuck(t *testing.T) {
 		}{{wire.MethodInput, true}, {wire.MethodExecute, false}} {
 			s := idleSocket(t)
 			s.admit(request{id: wire.ID("1"), method: c.method, size: maxInFlightBytes + 1})
-			passed := make(chan bool, 1)
-			go func() { passed <- s.awaitCapacity() }()
+			passed := make(chan struct{}, 1)
+			go func() {
+				s.awaitCapacity()
+				passed <- struct{}{}
+			}()
 			time.Sleep(inputPatience - time.Millisecond)
 			synctest.Wait()
 			if len(passed) != 0 {

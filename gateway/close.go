@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// sentPoll is how often awaitSent looks.
+	sentPoll = 20 * time.Millisecond
 	// closeTimeout bounds the closing handshake: the client must read everything sent before it and
 	// answer. Only the socket's own goroutines wait for it.
 	closeTimeout = 5 * time.Second
@@ -23,7 +25,7 @@ var closeReasons = map[wire.Cause]string{
 	wire.CauseClientDone:   "bye",
 	wire.CauseClientGone:   "the connection broke",
 	wire.CausePingTimeout:  "no pong for two ping intervals",
-	wire.CauseWriteTimeout: "a write took longer than the write timeout",
+	wire.CauseWriteTimeout: "the client took nothing for the write timeout",
 	wire.CauseReadTimeout:  "a message, or resume, did not arrive in time",
 	wire.CauseSlowConsumer: "too many notifications were left unread",
 	wire.CauseTooBig:       "the message is larger than max-message",
@@ -83,7 +85,6 @@ func (s *socket) finish() {
 
 	s.closeSocket(cause)
 	<-s.readerDone
-	s.pings.Wait()
 	s.g.remove(s)
 }
 
@@ -96,6 +97,9 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	case wire.CausePingTimeout, wire.CauseReadTimeout:
 		wait = deadCloseTimeout
 	}
+	if wait == closeTimeout {
+		s.awaitSent()
+	}
 	if wait > 0 {
 		timeout := time.AfterFunc(wait, s.conn.abort)
 		_ = s.ws.Close(websocket.StatusCode(cause.Code()), closeReasons[cause]) // the client may be gone
@@ -103,6 +107,23 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	}
 	_ = s.ws.CloseNow() // it may be closed already
 	s.conn.abort()
+}
+
+// awaitSent waits until the client has what was written to it, as long as it takes some of that
+// within each write timeout. Its reader may be slower than the closing handshake allows, and what is
+// under way would be lost with the server.
+func (s *socket) awaitSent() {
+	left, deadline := s.conn.unsent(), time.Now().Add(s.g.cfg.WriteTimeout)
+	for left > 0 && time.Now().Before(deadline) {
+		select {
+		case <-s.readerDone: // it has closed, or Close of the gateway aborts the connection
+			return
+		case <-time.After(sentPoll):
+		}
+		if now := s.conn.unsent(); now < left {
+			left, deadline = now, time.Now().Add(s.g.cfg.WriteTimeout)
+		}
+	}
 }
 
 // unfollow closes the cursors. It maps each execution that the client has not followed to its end

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
@@ -111,6 +112,11 @@ func (s *socket) nextFollower() *follower {
 		}
 	}
 	return nil
+}
+
+// awaitsAck reports whether there is output for which the client has given no credit.
+func (s *socket) awaitsAck() bool {
+	return slices.ContainsFunc(s.following, func(f *follower) bool { return f.need > 0 })
 }
 
 // unfollowEnded removes the followers that have ended.

@@ -76,9 +76,10 @@ func (s *socket) requestDone(size int) {
 	s.capacity.Signal()
 }
 
-// awaitCapacity blocks the reader while too much is in flight. It returns false when the connection
-// ends.
-func (s *socket) awaitCapacity() bool {
+// awaitCapacity blocks the reader while too much is in flight. When the connection ends, the reader
+// goes on: acks let the writer finish, and what is not read makes the kernel reset the connection,
+// see netConn.shut.
+func (s *socket) awaitCapacity() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.ending == "" && s.full() {
@@ -88,7 +89,6 @@ func (s *socket) awaitCapacity() bool {
 		s.conn.heard.Store(clock())
 	}
 	s.backpressured = false
-	return s.ending == ""
 }
 
 // full reports whether the reader must wait. Called with mu held.

@@ -8,7 +8,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Buffer sizes of an idle connection. net/http's two buffers of 4 KiB would double its memory.
@@ -19,16 +22,18 @@ const (
 	corkLimit = 16 << 10
 )
 
-// netConn is the network connection below a WebSocket. It bounds every write, records when the
-// client last sent something, and joins the writes of one round into one system call.
+// netConn is the network connection below a WebSocket. It bounds how long the client may take
+// nothing of a write, records when the client last sent something, and joins the writes of one round
+// into one system call.
 type netConn struct {
 	net.Conn
 	metrics *metrics
-	timeout time.Duration // of a write
+	timeout time.Duration // for which a write may make no progress
 
 	heard   atomic.Int64 // when the client last sent bytes, in nanoseconds of clock
+	taken   atomic.Int64 // bytes that the kernel has taken
 	writing atomic.Bool
-	stalled atomic.Bool // a write took longer than the timeout
+	stalled atomic.Bool // the client took nothing for the timeout
 	aborted atomic.Bool // the library closed the connection during a write
 
 	mu      sync.Mutex // held while writing
@@ -65,27 +70,52 @@ func (s *netConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send writes what was collected and p within the timeout. It uses one writev because the
-// bufio.Writer above passes on a message in two writes: its filled buffer, then the rest. Called
-// with mu held.
+// send writes what was collected and p, for as long as the client takes some of it within each
+// timeout. It uses one writev because the bufio.Writer above passes on a message in two writes: its
+// filled buffer, then the rest. Called with mu held.
 func (s *netConn) send(p []byte) error {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
-	if err := s.Conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-		return err
-	}
 	s.buffers = s.vector[:0]
 	for _, b := range [][]byte{s.pending, p} {
 		if len(b) > 0 {
 			s.buffers = append(s.buffers, b)
 		}
 	}
-	sent, err := s.buffers.WriteTo(s.Conn)
+	err := s.writeBuffers()
 	s.vector, s.pending = [2][]byte{}, s.pending[:0]
-	s.metrics.bytesSent.Add(float64(sent))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.stalled.Store(true)
+	return err
+}
+
+func (s *netConn) writeBuffers() error {
+	for {
+		if err := s.Conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+			return err
+		}
+		sent, err := s.buffers.WriteTo(s.Conn)
+		s.taken.Add(sent)
+		s.metrics.bytesSent.Add(float64(sent))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if sent == 0 {
+			s.stalled.Store(true)
+			return err
+		}
 	}
+}
+
+// Opcodes of control frames (https://www.rfc-editor.org/rfc/rfc6455#section-5.2).
+const (
+	opPing = 0x9
+	opPong = 0xa
+)
+
+// control writes a control frame, whose payload has at most 125 bytes. coder/websocket (v1.8) would
+// close the connection to a client that takes more than 5 s to make room for it. It is for the
+// writer, between two messages.
+func (s *netConn) control(opcode byte, payload []byte) error {
+	_, err := s.Write(append([]byte{0x80 | opcode, byte(len(payload))}, payload...))
 	return err
 }
 
@@ -120,7 +150,7 @@ func (s *netConn) idle() {
 func (s *netConn) Close() error {
 	if s.writing.Load() {
 		s.aborted.Store(true)
-		return s.Conn.Close()
+		return s.shut()
 	}
 	if s.mu.TryLock() {
 		if len(s.pending) > 0 {
@@ -128,11 +158,47 @@ func (s *netConn) Close() error {
 		}
 		s.mu.Unlock()
 	}
-	return s.Conn.Close()
+	return s.shut()
 }
 
 // abort closes the connection without writing what was collected.
-func (s *netConn) abort() { _ = s.Conn.Close() } // the only error is that it is already closed
+func (s *netConn) abort() { _ = s.shut() } // the only error is that it is already closed
+
+// shut closes the connection. The kernel goes on sending what it has taken, unless there is
+// something that was not read: then it drops that and sends a reset (RFC 2525, 2.17).
+func (s *netConn) shut() error {
+	s.onSocket(func(fd int) {
+		var buf [4 << 10]byte
+		for range maxDiscard / len(buf) {
+			if n, _, err := unix.Recvfrom(fd, buf[:], unix.MSG_DONTWAIT); n <= 0 || err != nil {
+				return
+			}
+		}
+	})
+	return s.Conn.Close()
+}
+
+// maxDiscard bounds what shut reads: a client may send on for ever.
+const maxDiscard = 1 << 20
+
+// unsent returns how many bytes the kernel has taken and the client's has not: tcp(7), SIOCOUTQ.
+func (s *netConn) unsent() (n int) {
+	s.onSocket(func(fd int) {
+		n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) // 0 where it is not known
+	})
+	return n
+}
+
+// onSocket calls f unless the connection is closed, or is none of the kernel's, as in some tests.
+func (s *netConn) onSocket(f func(fd int)) {
+	sc, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if raw, err := sc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
+}
 
 // hijackInto is a ResponseWriter whose Hijack returns a netConn with small buffers.
 type hijackInto struct {

@@ -20,6 +20,9 @@ func (s *socket) tick(timer *time.Timer) {
 		s.end(wire.CauseReadTimeout)
 		return
 	}
+	if s.takesBacklog() {
+		s.conn.heard.Store(clock()) // it will come to the ping
+	}
 	if silent := time.Duration(clock() - s.conn.heard.Load()); silent >= 2*interval && !backpressured {
 		s.end(wire.CausePingTimeout)
 		return
@@ -32,14 +35,38 @@ func (s *socket) tick(timer *time.Timer) {
 		}
 	}
 	s.sent = 0
-	// Ping of coder/websocket waits for the pong
-	// (https://pkg.go.dev/github.com/coder/websocket#Conn.Ping), so it needs its own goroutine.
-	// That lives for a round trip, or until the connection to a dead client ends.
-	s.pings.Add(1)
-	go func() {
-		defer s.pings.Done()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*interval)
-		defer cancel()
-		_ = s.ws.Ping(ctx) // the bytes of the pong count, see netConn.heard
-	}()
+	if err := s.conn.control(opPing, nil); err != nil { // the bytes of the pong count, see netConn.heard
+		s.end(s.writeCause())
+	}
+}
+
+// takesBacklog reports whether the client has read, since the last tick, from output that was under
+// way to it then: a ping may be behind more of that than it reads in two intervals.
+func (s *socket) takesBacklog() bool {
+	backlog := int64(s.conn.unsent())
+	arrived := s.conn.taken.Load() - backlog
+	takes := s.backlog > 0 && arrived > s.arrived
+	s.backlog, s.arrived = backlog, arrived
+	return takes
+}
+
+// pinged is called by the WebSocket library, which then sends no pong itself: see netConn.control.
+func (s *socket) pinged(_ context.Context, payload []byte) bool {
+	s.mu.Lock()
+	s.pong = append(make([]byte, 0, len(payload)), payload...)
+	s.mu.Unlock()
+	s.signal()
+	return false
+}
+
+// sendPong answers the last ping of the client, if that was not done.
+func (s *socket) sendPong() (sent bool, err error) {
+	s.mu.Lock()
+	pong := s.pong
+	s.pong = nil
+	s.mu.Unlock()
+	if pong == nil {
+		return false, nil
+	}
+	return true, s.conn.control(opPong, pong)
 }

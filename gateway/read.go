@@ -25,16 +25,14 @@ func (s *socket) read() {
 	}()
 	defer func() { s.permit.release() }()
 	var err error
-	for err == nil && s.awaitCapacity() {
+	for err == nil {
+		s.awaitCapacity()
 		s.permit.release()
 		var typ websocket.MessageType
 		var r io.Reader
 		if typ, r, err = s.ws.Reader(context.Background()); err == nil {
 			err = s.readMessage(typ, r)
 		}
-	}
-	if err == nil {
-		return
 	}
 	cause := s.readCause(err)
 	s.end(cause)
@@ -61,14 +59,20 @@ func (s *socket) readCause(err error) wire.Cause {
 // handle passes one message to the engine, or answers it. It does not retain frame.
 func (s *socket) handle(typ websocket.MessageType, frame []byte) {
 	size := max(len(frame), 1)
+	ending := s.isEnding() // nothing is answered any more
 	if typ != websocket.MessageText {
-		s.handleBinary(frame)
+		if !ending {
+			s.handleBinary(frame)
+		}
 		return
 	}
 	req, err := wire.Decode(frame)
 	pass := err == nil && req.Method != wire.MethodPong // netConn has already recorded that the client is alive
 	if ack, ok := req.Params.(*wire.AckParams); ok && pass {
 		pass, err = s.acknowledge(ack)
+	}
+	if ending && (!pass || req.Method != wire.MethodAck) {
+		return
 	}
 	if !pass {
 		s.g.metrics.answered(methodLabel(req, err), err)
@@ -79,6 +83,13 @@ func (s *socket) handle(typ websocket.MessageType, frame []byte) {
 	}
 	id := s.admit(request{id: req.ID, method: req.Method, size: size})
 	s.request(id, req.Params)
+}
+
+// isEnding reports whether the connection ends, if only once everything is sent.
+func (s *socket) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending != ""
 }
 
 // methodLabel keeps method names that clients invent out of the metrics.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"strconv"
-	"time"
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -75,7 +74,7 @@ func (s *socket) Disconnect(cause wire.Cause) {
 		return
 	}
 	s.ending = cause
-	s.flushDeadline = time.Now().Add(s.g.cfg.WriteTimeout)
+	s.flushing = true
 	s.capacity.Broadcast()
 	s.signal()
 }

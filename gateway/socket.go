@@ -46,11 +46,12 @@ type socket struct {
 	inputBytes           int       // of these, input that the engine has not answered
 	inputStalled         time.Time // since then the reader waits, and no input was taken; see inputPatience
 	ending               wire.Cause
-	flushDeadline        time.Time          // set by Disconnect: the deadline for sending what is queued
+	flushing             bool               // set by Disconnect: the connection ends once what is queued is sent
 	resumePlace          bool               // guarded by Gateway.resumes
 	backpressured        bool               // the reader waits for capacity
 	credits              map[string]*credit // by execution; nil while there are none
 	streams              streams            // with binary frames
+	pong                 []byte             // owed to the client; nil: none
 
 	// Separate from mu, because the engine may call Reply from within Request.
 	engineMu sync.Mutex
@@ -70,7 +71,8 @@ type socket struct {
 	out       []byte      // pooled; nil while idle
 	pull      *pullBuffer // pooled; nil while idle
 	sent      int         // messages since the last tick
-	pings     sync.WaitGroup
+	backlog   int64       // at the last tick, bytes that were under way to the client
+	arrived   int64       // at the last tick, bytes that had reached it
 }
 
 // request is a request in flight.

@@ -29,6 +29,7 @@ func (s *socket) write() {
 	}()
 	ticks := time.NewTimer(s.g.cfg.PingInterval)
 	defer ticks.Stop()
+	var unacked <-chan time.Time // ends the wait for acks after Disconnect
 	for !s.over() {
 		// Read before the round, which then sends everything queued before Disconnect.
 		leaving := s.leaving()
@@ -38,6 +39,7 @@ func (s *socket) write() {
 			return
 		}
 		if worked {
+			unacked = nil
 			select {
 			case <-ticks.C:
 				s.tick(ticks)
@@ -45,8 +47,11 @@ func (s *socket) write() {
 			}
 			continue
 		}
-		if leaving {
+		if leaving && !s.awaitsAck() {
 			return
+		}
+		if leaving && unacked == nil {
+			unacked = time.After(s.g.cfg.WriteTimeout)
 		}
 		s.release()
 		select {
@@ -54,6 +59,8 @@ func (s *socket) write() {
 		case <-s.dead:
 		case <-ticks.C:
 			s.tick(ticks)
+		case <-unacked:
+			return
 		}
 	}
 }
@@ -64,27 +71,30 @@ func (s *socket) over() bool {
 	case <-s.dead:
 		return true
 	default:
+		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.flushDeadline.IsZero() && time.Now().After(s.flushDeadline)
 }
 
-// leaving reports whether Disconnect was called: the connection ends once the queue is empty.
+// leaving reports whether Disconnect was called: the connection ends once everything is sent. The
+// client may take its time for that, as long as it takes something within each write timeout.
+// Close of the gateway sets a limit when the server stops.
 func (s *socket) leaving() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.flushDeadline.IsZero()
+	return s.flushing
 }
 
 // round sends what is queued and then one message of output; the executions take turns. Everything
 // goes out in as few packets as possible. It returns false if there was nothing to send.
 func (s *socket) round() (worked bool, err error) {
+	if worked, err = s.sendPong(); err != nil {
+		return true, err
+	}
 	items := s.take()
 	var f *follower
 	if len(items) == 0 {
 		if f = s.nextFollower(); f == nil {
-			return false, nil
+			return worked, nil
 		}
 	}
 	s.conn.cork()

@@ -46,7 +46,8 @@ type Sink interface {
 	// execution replaces the first. It returns false if the feed came too late: the connection is
 	// ending, and what it reports as delivered will not mention the execution.
 	Follow(Feed) bool
-	// Disconnect sends the queued messages, within the write timeout, and closes with cause.Code().
+	// Disconnect sends the queued messages, while the client takes some of them within each write
+	// timeout, and closes with cause.Code().
 	Disconnect(cause wire.Cause)
 }
 

@@ -9,7 +9,7 @@ const (
 	// the client closed otherwise, or the network failed: its session is kept for the resume window
 	CauseClientGone   Cause = "client_gone"
 	CausePingTimeout  Cause = "ping_timeout"  // no pong for two ping intervals
-	CauseWriteTimeout Cause = "write_timeout" // one write took longer than the write timeout
+	CauseWriteTimeout Cause = "write_timeout" // the client took nothing for the write timeout
 	CauseReadTimeout  Cause = "read_timeout"  // a message was begun, or resume expected, and did not come in time
 	CauseSlowConsumer Cause = "slow_consumer" // the client left too many notifications unread
 	CauseTooBig       Cause = "too_big"       // a frame was larger than max-message

@@ -25,7 +25,8 @@ import (
 )
 
 // disconnectTimeout is how long clients may take to receive their last messages when the server
-// stops immediately. After a drain they have the write timeout.
+// stops immediately. After a drain they have what is left of its timeout, at least the write timeout,
+// as long as they go on reading.
 const disconnectTimeout = 500 * time.Millisecond
 
 // closeTimeout is how long closing may take once trouped no longer waits for clients: killing and
@@ -328,6 +329,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case err := <-s.failed:
 		return err
 	}
+	deadline := time.Now().Add(s.c.limits.DrainTimeout)
 	stop, drained := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -337,7 +339,7 @@ func (s *server) wait(signals <-chan os.Signal) error {
 	case <-drained:
 		s.log.Info("drained")
 		s.drainEnded()
-		s.disconnectTimeout = writeTimeout
+		s.disconnectTimeout = max(writeTimeout, time.Until(deadline))
 		return nil
 	case <-signals:
 		close(stop)

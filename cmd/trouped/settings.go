@@ -70,8 +70,7 @@ const (
 )
 
 const (
-	// writeTimeout disconnects a client that does not take a write for this long. After a
-	// drain, clients have the same time to receive their last messages.
+	// writeTimeout disconnects a client that takes nothing of what is written to it for this long.
 	writeTimeout = 10 * time.Second
 
 	// warmInits is the number of inits that are kept ready for the next commands: by default a session
