@@ -25,15 +25,30 @@ func addsUp(t *testing.T, s *Store) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var used, evictable int64
-	for tr := range s.all {
-		used += tr.disk
-		if tr.place != nil {
-			evictable += tr.disk
-		}
+	type sums struct {
+		used, evictable int64
+		transcripts     int
 	}
-	if used != s.used || evictable != s.evictable {
-		t.Errorf("used %d, evictable %d; transcripts sum up to %d and %d", s.used, s.evictable, used, evictable)
+	var all sums
+	each := map[string]sums{}
+	for tr := range s.all {
+		sum := each[tr.owner.name]
+		sum.used, sum.transcripts = sum.used+tr.disk, sum.transcripts+1
+		if tr.place != nil {
+			sum.evictable += tr.disk
+			all.evictable += tr.disk
+		}
+		all.used += tr.disk
+		each[tr.owner.name] = sum
+	}
+	if all.used != s.used || all.evictable != s.evictable || s.chosen != 0 || len(each) != len(s.owners) {
+		t.Errorf("used %d, evictable %d, chosen %d, %d owners; transcripts sum up to %+v of %d", s.used, s.evictable,
+			s.chosen, len(s.owners), all, len(each))
+	}
+	for name, o := range s.owners {
+		if got := (sums{o.used, o.evictable, o.transcripts}); got != each[name] || o.chosen != 0 || o.next != nil {
+			t.Errorf("owner %q has %+v, its transcripts sum up to %+v", name, got, each[name])
+		}
 	}
 }
 

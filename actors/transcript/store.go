@@ -1,7 +1,6 @@
 package transcript
 
 import (
-	"container/list"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,8 +29,8 @@ type Config struct {
 	// Budget is the most bytes that all files of the store may have, record headers included.
 	// Required: without it a client could fill the disk of the node.
 	Budget int64
-	// OwnerBudget is the most bytes that the files of one owner may have. 0: Budget alone bounds
-	// them.
+	// OwnerBudget is the most bytes that the files of one owner may have: one who would exceed it
+	// loses its own oldest finished transcripts, and then drops. 0: Budget alone bounds them.
 	OwnerBudget int64
 	// Logger receives failures and evictions. Nil: discard.
 	Logger *slog.Logger
@@ -41,6 +40,9 @@ type Config struct {
 type Stats struct {
 	Bytes         int64 // On disk, record headers included.
 	Budget        int64
+	OwnerBudget   int64 // 0: none.
+	Owners        int   // Those that have transcripts.
+	LargestOwner  int64 // Bytes on disk of the owner that uses most.
 	Evictable     int64 // The part of Bytes that would be evicted to make room: transcripts that are sealed.
 	Transcripts   int   // Created and not removed; evicted ones count.
 	Evicted       int64 // Transcripts evicted since Open.
@@ -58,12 +60,13 @@ type Stats struct {
 
 // Store owns the transcripts of one process in one directory.
 type Store struct {
-	dir     string
-	created bool // By Open, so Close may remove it.
-	budget  int64
-	log     *slog.Logger
-	lock    *os.File
-	seq     atomic.Int64
+	dir         string
+	created     bool // By Open, so Close may remove it.
+	budget      int64
+	ownerBudget int64 // 0: none.
+	log         *slog.Logger
+	lock        *os.File
+	seq         atomic.Int64
 
 	writeFailures  atomic.Int64
 	readFailures   atomic.Int64
@@ -79,9 +82,10 @@ type Store struct {
 	mu           sync.Mutex
 	closed       bool
 	all          map[*Transcript]struct{}
+	owners       map[string]*owner // Those that have transcripts.
 	used         int64
-	evictable    int64     // The part of used that is in oldest.
-	oldest       list.List // Of sealed *Transcript with bytes on disk, in the order of sealing.
+	evictable    int64 // Sum of the owners'.
+	chosen       int64 // Sum of the owners'.
 	evicted      int64
 	evictedBytes int64
 }
@@ -96,16 +100,23 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf(
 			"transcript: Config.Budget is %d; give the bytes of disk that transcripts may use, such as 2147483648", cfg.Budget)
 	}
+	if cfg.OwnerBudget < 0 {
+		return nil, fmt.Errorf(
+			"transcript: Config.OwnerBudget is %d; give the bytes of disk that one owner may use, or 0 for no bound of its own",
+			cfg.OwnerBudget)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		dir:       cfg.Dir,
-		budget:    cfg.Budget,
-		log:       cfg.Logger,
-		pwritev:   unix.Pwritev,
-		fallocate: func(fd int, offset, size int64) error { return unix.Fallocate(fd, 0, offset, size) },
-		all:       make(map[*Transcript]struct{}),
+		dir:         cfg.Dir,
+		budget:      cfg.Budget,
+		ownerBudget: cfg.OwnerBudget,
+		log:         cfg.Logger,
+		pwritev:     unix.Pwritev,
+		fallocate:   func(fd int, offset, size int64) error { return unix.Fallocate(fd, 0, offset, size) },
+		all:         make(map[*Transcript]struct{}),
+		owners:      make(map[string]*owner),
 	}
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("transcript directory %s: %w", cfg.Dir, err)
@@ -218,7 +229,7 @@ func (s *Store) Create(name string, o Options) *Transcript {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all[t] = struct{}{}
+	s.join(t, o.Owner)
 	return t
 }
 
@@ -235,6 +246,8 @@ func (s *Store) Stats() Stats {
 	stats := Stats{
 		Bytes:          s.used,
 		Budget:         s.budget,
+		OwnerBudget:    s.ownerBudget,
+		Owners:         len(s.owners),
 		Evictable:      s.evictable,
 		Transcripts:    len(s.all),
 		Evicted:        s.evicted,
@@ -243,6 +256,9 @@ func (s *Store) Stats() Stats {
 		ReadFailures:   s.readFailures.Load(),
 		OutputBytes:    s.outputBytes.Load(),
 		TruncatedLines: s.truncatedLines.Load(),
+	}
+	for _, o := range s.owners {
+		stats.LargestOwner = max(stats.LargestOwner, o.used)
 	}
 	for reason := range stats.DroppedLines {
 		stats.DroppedLines[reason] = s.droppedLines[reason].Load()

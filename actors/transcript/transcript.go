@@ -118,7 +118,8 @@ type Transcript struct {
 
 	// Budget state, guarded by Store.mu.
 	disk  int64         // Bytes reserved for this file.
-	place *list.Element // In the store's list of sealed transcripts.
+	place *list.Element // In its owner's list of sealed transcripts.
+	owner *owner
 }
 
 // mark is an event between two bytes.
