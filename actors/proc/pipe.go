@@ -4,7 +4,10 @@ package proc
 
 import (
 	"errors"
+	"io"
 	"os"
+	"runtime"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +19,61 @@ import (
 //
 // It is not os/exec's: with StdoutPipe, Wait closes the read end as soon as the command exits, and
 // unread output is lost (https://pkg.go.dev/os/exec#Cmd.StdoutPipe).
-type Pipe struct{ f *os.File }
+type Pipe struct {
+	f    *os.File
+	raw  syscall.RawConn
+	read func(fd uintptr) bool // tryRead, made once
+
+	// Of the Read in progress.
+	buf []byte
+	n   int
+	err error
+}
+
+func newPipe(fd int) (*Pipe, error) {
+	p := &Pipe{f: os.NewFile(uintptr(fd), "output")}
+	p.read = p.tryRead
+	var err error
+	p.raw, err = p.f.SyscallConn()
+	return p, err
+}
+
+// turns are what a goroutine needs to read from a pipe. There is one less than processors, so that
+// a hundred commands that print all they can do not fill the queue of runnable goroutines: behind
+// them, a request waited for a few milliseconds at each of its steps, in all 100 ms and more. With
+// an idle processor, the Go scheduler also looks for network events at once, and not each 10 ms
+// (findRunnable and sysmon in runtime/proc.go, Go 1.26).
+var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
 
 // Read reads the command's output. It returns io.EOF when every write end is closed, that is when
-// the last process that inherited one is gone, not when the command exits.
-func (p *Pipe) Read(b []byte) (int, error) { return p.f.Read(b) }
+// the last process that inherited one is gone, not when the command exits. It is for one goroutine
+// at a time.
+func (p *Pipe) Read(b []byte) (int, error) {
+	p.buf, p.n, p.err = b, 0, nil
+	err := p.raw.Read(p.read)
+	p.buf = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case p.err != nil:
+		return 0, os.NewSyscallError("read", p.err)
+	case p.n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	return p.n, nil
+}
+
+// tryRead reports false if there is nothing to read yet.
+func (p *Pipe) tryRead(fd uintptr) bool {
+	turns <- struct{}{}
+	defer func() { <-turns }()
+	for {
+		p.n, p.err = unix.Read(int(fd), p.buf)
+		if p.err != unix.EINTR {
+			return p.err != unix.EAGAIN
+		}
+	}
+}
 
 // SetReadDeadline works as for a net.Conn.
 func (p *Pipe) SetReadDeadline(t time.Time) error { return p.f.SetReadDeadline(t) }
@@ -30,13 +83,9 @@ func (p *Pipe) Close() error { return p.f.Close() }
 
 // Pending returns the number of bytes that can be read without waiting.
 func (p *Pipe) Pending() (int, error) {
-	rc, err := p.f.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	var n int
 	var ioErr error
-	err = rc.Control(func(fd uintptr) { n, ioErr = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	err := p.raw.Control(func(fd uintptr) { n, ioErr = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
 	return n, errors.Join(err, ioErr)
 }
 
@@ -72,7 +121,9 @@ func stdioPipes(stdin bool) (local *Stdio, remote []int, err error) {
 			return local, remote, err
 		}
 		remote = append(remote, w)
-		*dst = &Pipe{os.NewFile(uintptr(r), "output")}
+		if *dst, err = newPipe(r); err != nil {
+			return local, remote, err
+		}
 	}
 	return local, remote, nil
 }

@@ -1,0 +1,82 @@
+//go:build linux
+
+package proc
+
+import (
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"time"
+)
+
+// openPipe returns both ends of a pipe, as a command has it.
+func openPipe(t *testing.T) (*Pipe, *os.File) {
+	t.Helper()
+	r, w, err := halfPipe(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPipe(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := os.NewFile(uintptr(w), "input")
+	t.Cleanup(func() { p.Close(); in.Close() })
+	return p, in
+}
+
+// TestReadersLeaveAProcessorToRequests: however many pipes have output, all but one processor at
+// most read it, or requests wait behind a hundred commands that print. A pipe without output takes
+// no turn.
+func TestReadersLeaveAProcessorToRequests(t *testing.T) {
+	silent, _ := openPipe(t)
+	go silent.Read(make([]byte, 10)) // until its end
+	loud, in := openPipe(t)
+	in.WriteString("x")
+	for range cap(turns) {
+		turns <- struct{}{} // the silent pipe has none, or this waits forever
+	}
+	read := make(chan int)
+	go func() {
+		n, _ := loud.Read(make([]byte, 10))
+		read <- n
+	}()
+	select {
+	case <-read:
+		t.Error("it read without a turn")
+	case <-time.After(50 * time.Millisecond):
+	}
+	for range cap(turns) {
+		<-turns
+	}
+	if n := <-read; n != 1 {
+		t.Errorf("read %d bytes", n)
+	}
+}
+
+// TestPipeEndsAndDeadlines: Read reports an end, a deadline and a closed pipe, and keeps no turn.
+func TestPipeEndsAndDeadlines(t *testing.T) {
+	p, in := openPipe(t)
+	buf := make([]byte, 10)
+	p.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if n, err := p.Read(buf); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("past the deadline: %d, %v", n, err)
+	}
+	p.SetReadDeadline(time.Time{})
+	in.WriteString("x")
+	in.Close()
+	if n, err := p.Read(buf); n != 1 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	if n, err := p.Read(buf); n != 0 || err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+	p.Close()
+	if n, err := p.Read(buf); n != 0 || err == nil || err == io.EOF {
+		t.Errorf("closed: %d, %v", n, err)
+	}
+	if len(turns) != 0 {
+		t.Errorf("%d turns are taken", len(turns))
+	}
+}
