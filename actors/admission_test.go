@@ -387,3 +387,32 @@ func TestSubjectAtItsLimitIsPlacedElsewhere(t *testing.T) {
 	}
 	s.stop(clients...)
 }
+
+// TestEndMakesRoomBeforeItIsTold: a client that reads process.completed in one session starts the next
+// command in another, though the first session has not handled the end yet.
+func TestEndMakesRoomBeforeItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		atEnd := newGate("session", is[executionCompleted])
+		h := newHarness(t, newFakeRunner(running), func(c *Config) { c.Limits.MaxExecutionsPerSubject = 1 }, atEnd.probe)
+		one, two := connect(h.Engine, ConnectRequest{}), connect(h.Engine, ConnectRequest{})
+		one.execute("1", wire.ExecuteParams{ExecutionID: "x"})
+		synctest.Wait()
+		atEnd.arm()
+		h.runner.tree("x").exit(0)
+		synctest.Wait()
+		if find[wire.Completed](one) == nil {
+			t.Fatal("the client does not know of the end")
+		}
+		two.execute("2", wire.ExecuteParams{ExecutionID: "y"})
+		synctest.Wait()
+		if r := two.reply("2"); r == nil || r.err != nil {
+			t.Errorf("the next command: %+v", r)
+		}
+		close(atEnd.open)
+		synctest.Wait()
+		h.stop(t, one, two)
+		if n := h.executions.all(); n != 0 {
+			t.Errorf("%d executions are still counted", n)
+		}
+	})
+}

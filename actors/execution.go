@@ -24,6 +24,7 @@ type execution struct {
 	transcript  *transcript.Transcript
 	trace       *executionTrace
 	endRecorded atomic.Bool // see Engine.recordEnd
+	released    atomic.Bool // see release
 	endOverride atomic.Pointer[endOverride]
 	readers     sync.WaitGroup // of its pipes
 
@@ -70,6 +71,14 @@ func (x *execution) feed(after, window int64) Feed {
 	}}
 }
 
+// release counts the execution out, once: before a client can learn that nothing of it lives, since
+// the client may start the next one in another session.
+func (x *execution) release(e *Engine) {
+	if x.released.CompareAndSwap(false, true) {
+		e.executions.release(x.subject)
+	}
+}
+
 // abandon ends a record whose session stops: the tree dies, and the transcript
 // is removed. For an execution that ended in order the tree is dead already.
 func (x *execution) abandon(e *Engine, reason wire.Reason) {
@@ -77,7 +86,7 @@ func (x *execution) abandon(e *Engine, reason wire.Reason) {
 	x.tree.Kill()
 	if !x.dead {
 		x.dead = true
-		e.executions.release(x.subject)
+		x.release(e)
 		e.recordEnd(x, x.started, x.killed(reason))
 	}
 	e.remove(x)

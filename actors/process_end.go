@@ -40,6 +40,9 @@ func (p *process) completeKept(ctx actor.Context) {
 // report puts process.completed into the transcript, behind the last byte.
 func (p *process) report(kept bool) {
 	p.reported = p.completion(kept)
+	if !kept {
+		p.x.release(p.engine)
+	}
 	p.x.transcript.Mark(p.reported)
 	if !kept {
 		p.x.transcript.Seal()

@@ -110,7 +110,7 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 	}
 	s.live--
 	s.lastActivity = time.Now()
-	s.engine.executions.release(s.subject)
+	x.release(s.engine)
 	s.finished = append(s.finished, id)
 	for len(s.finished) > s.engine.limits.KeepFinished {
 		i := s.oldestDelivered()
@@ -149,6 +149,7 @@ func (s *session) treeReaped(ctx actor.Context, msg treeReaped) {
 	}
 	if x.completed == nil {
 		x.completed = x.killed(wire.ReasonInternal)
+		x.release(s.engine)
 		x.transcript.Mark(x.completed)
 		s.engine.recordEnd(x, x.started, x.completed)
 	}

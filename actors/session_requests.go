@@ -130,7 +130,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		x.trace.completed(x.killed(wire.ReasonInternal))
 		s.forget(x.id)
 		s.live--
-		s.engine.executions.release(s.subject)
+		x.release(s.engine)
 		ctx.Send(w.conn, reply{id: w.id, err: wire.Errorf(wire.CodeInternal, "cannot start execution %s: %v", x.id, err)})
 		return
 	}

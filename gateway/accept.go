@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // serveWebSocket authenticates a client and upgrades its request to a socket. The handler returns
@@ -23,14 +25,12 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	}
 	binary, err := wantsBinary(r)
 	if err != nil {
-		writeJSON(w, http.StatusBadRequest, refusal{err.Error()})
+		writeJSON(w, http.StatusBadRequest, refusal{Error: err.Error()})
 		return
 	}
 	session := r.URL.Query().Get("session")
 	if err := g.place(r, subject, session); err != nil {
-		g.metrics.refused.WithLabelValues(refusalReason(err)).Inc()
-		w.Header().Set("Retry-After", "5")
-		writeJSON(w, http.StatusServiceUnavailable, refusal{err.Error()})
+		g.refusePlace(w, r, subject, err)
 		return
 	}
 	s := newSocket(g, subject, r.RemoteAddr)
@@ -110,20 +110,42 @@ func traceparent(r *http.Request) string {
 }
 
 func refusalReason(err error) string {
+	var at *subjectAtLimit
 	switch {
+	case errors.As(err, &at):
+		return at.reason
 	case errors.Is(err, errClosing):
 		return refusedStopping
-	case errors.Is(err, errLastConnections):
-		return refusedLast
 	case errors.Is(err, errTooManyResumes):
 		return refusedUnresumed
 	}
 	return refusedFull
 }
 
+// placeRetry is how soon a client that got no place may try again.
+const placeRetry = 5 * time.Second
+
+// refusePlace answers an authenticated client for which there is no place: 429 if its subject has as
+// many connections as one may, 503 if it is the server.
+func (g *Gateway) refusePlace(w http.ResponseWriter, r *http.Request, subject string, err error) {
+	reason, status, body := refusalReason(err), http.StatusServiceUnavailable, refusal{Error: err.Error()}
+	var at *subjectAtLimit
+	if errors.As(err, &at) {
+		status = http.StatusTooManyRequests
+		body.Code = wire.CodeSessionLimit
+		body.Data = &wire.ErrorData{
+			Limit: at.limit, Value: float64(at.value), RetryAfterSeconds: placeRetry.Seconds(),
+		}
+	}
+	g.metrics.refused.WithLabelValues(reason).Inc()
+	g.log.Info("connection refused", "subject", subject, "remote", r.RemoteAddr, "status", status, "reason", reason)
+	w.Header().Set("Retry-After", strconv.Itoa(int(placeRetry.Seconds())))
+	writeJSON(w, status, body)
+}
+
 // refuse answers a client that may not connect. Neither the answer nor the log contains the token.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	body := refusal{err.Error()}
+	body := refusal{Error: err.Error()}
 	level := slog.LevelInfo
 	switch status {
 	case http.StatusUnauthorized:

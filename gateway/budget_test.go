@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -39,15 +40,17 @@ func TestTheLastSocketsAreForSubjectsThatHaveNone(t *testing.T) {
 			t.Fatalf("socket %d: %+v", i, h)
 		}
 	}
-	if ws, h := f.dial(t, "/ws", as("greedy")); ws != nil || h.status != http.StatusServiceUnavailable ||
-		h.header.Get("Retry-After") == "" || !strings.Contains(h.body, "close one of yours") {
-		t.Errorf("the last socket: %+v", h)
-	}
-	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedLast)); n != 1 {
+	_, h := f.dial(t, "/ws", as("greedy"))
+	refusedFor(t, h, "reserved-connections", 1)
+	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedReserve)); n != 1 {
 		t.Errorf("%v refusals counted", n)
 	}
 	if ws, h := f.dial(t, "/ws", as("modest")); ws == nil {
 		t.Errorf("another subject: %+v", h)
+	}
+
+	if _, h := f.dial(t, "/ws", as("late")); h.status != http.StatusServiceUnavailable {
+		t.Errorf("beyond all sockets: %+v", h)
 	}
 
 	open := start(t, func(c *Config) { c.MaxConnections = 10 })
@@ -56,6 +59,50 @@ func TestTheLastSocketsAreForSubjectsThatHaveNone(t *testing.T) {
 			t.Fatalf("without authentication, socket %d: %+v", i, h)
 		}
 	}
+}
+
+// refusedFor checks that a handshake was refused because its subject is at a limit.
+func refusedFor(t *testing.T, h handshake, limit string, limitValue float64) {
+	t.Helper()
+	var body refusal
+	err := json.Unmarshal([]byte(h.body), &body)
+	if h.status != http.StatusTooManyRequests || h.header.Get("Retry-After") == "" || err != nil || body.Data == nil ||
+		body.Code != wire.CodeSessionLimit || body.Data.Limit != limit || body.Data.Value != limitValue ||
+		body.Data.RetryAfterSeconds <= 0 || !strings.Contains(body.Error, "close one") {
+		t.Errorf("%+v, %v, want a refusal for %s", h, err, limit)
+	}
+}
+
+// TestSocketsOfOneSubject: a subject has at most MaxPerSubject of them, others as many of their own,
+// and the end of one makes room for one.
+func TestSocketsOfOneSubject(t *testing.T) {
+	f := start(t, func(c *Config) { c.MaxPerSubject, c.Auth = 2, anyone{} })
+	var last *websocket.Conn
+	for _, subject := range []string{"alice", "bob"} {
+		for i := range 2 {
+			ws, h := f.dial(t, "/ws", as(subject))
+			if ws == nil {
+				t.Fatalf("socket %d of %s: %+v", i, subject, h)
+			}
+			last = ws
+		}
+		_, h := f.dial(t, "/ws", as(subject))
+		refusedFor(t, h, "max-connections-per-subject", 2)
+	}
+	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedSubject)); n != 2 {
+		t.Errorf("%v refusals counted", n)
+	}
+	_ = last.Close(websocket.StatusNormalClosure, "")
+	for deadline := time.Now().Add(testTimeout); ; {
+		if ws, _ := f.dial(t, "/ws", as("bob")); ws != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the place was not freed")
+		}
+	}
+	_, h := f.dial(t, "/ws", as("alice"))
+	refusedFor(t, h, "max-connections-per-subject", 2)
 }
 
 // TestSocketsThatNeverResumeAreBounded: they hold no session, so they give way to later ones, and a

@@ -13,8 +13,16 @@ var (
 	errClosing            = errors.New("the server is stopping")
 	errTooManyConnections = errors.New("too many connections: try again later")
 	errTooManyResumes     = errors.New("too many connections have yet to send resume: try again")
-	errLastConnections    = errors.New(
-		"the last connections are for subjects that have none: close one of yours, or try again later")
-	errBearerAlone    = errors.New("offer the subprotocol " + Subprotocol + " together with the bearer token's")
-	errMalformedToken = errors.New("the bearer token is malformed")
+	errBearerAlone        = errors.New("offer the subprotocol " + Subprotocol + " together with the bearer token's")
+	errMalformedToken     = errors.New("the bearer token is malformed")
 )
+
+// subjectAtLimit refuses a connection of a subject that has as many as one may.
+type subjectAtLimit struct {
+	reason string // label of the metric
+	limit  string // as in wire.ErrorData
+	value  int
+	text   string
+}
+
+func (e *subjectAtLimit) Error() string { return e.text }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -32,6 +33,7 @@ type Config struct {
 	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
 	MaxConnections int           // sockets at a time; 0: 400
+	MaxPerSubject  int           // of these, those of one subject; 0: all but the last tenth
 	WriteTimeout   time.Duration // of one write to a client; 0: 10 s
 	PingInterval   time.Duration // between pings; a client silent for two is dropped; 0: 20 s
 
@@ -79,7 +81,8 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Auth == nil {
 		return nil, errors.New("gateway: Config.Auth is required: use a token file, or NoAuth{} to accept every client")
 	}
-	if cfg.MaxMessage < 0 || cfg.MaxConnections < 0 || cfg.WriteTimeout < 0 || cfg.PingInterval < 0 {
+	if cfg.MaxMessage < 0 || cfg.MaxConnections < 0 || cfg.MaxPerSubject < 0 ||
+		cfg.WriteTimeout < 0 || cfg.PingInterval < 0 {
 		return nil, errors.New("gateway: limits must not be negative")
 	}
 	for _, pattern := range cfg.AllowedOrigins {
@@ -160,15 +163,24 @@ func (g *Gateway) Close(ctx context.Context) error {
 // reserve counts a connection before its handshake, so that MaxConnections is never exceeded. The
 // last tenth of them is for subjects that have none, unless there is only one subject.
 func (g *Gateway) reserve(subject string) error {
+	reserved := 0
+	if ManySubjects(g.cfg.Auth) {
+		reserved = actors.Reserved(g.cfg.MaxConnections)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
+	switch held := g.subjects[subject]; {
 	case g.closing:
 		return errClosing
+	case g.cfg.MaxPerSubject > 0 && held >= g.cfg.MaxPerSubject:
+		return &subjectAtLimit{refusedSubject, "max-connections-per-subject", g.cfg.MaxPerSubject, fmt.Sprintf(
+			"this subject has %d connections to this server, which is its limit: close one, or try again later", held)}
 	case g.open >= g.cfg.MaxConnections:
 		return errTooManyConnections
-	case g.tokens && g.subjects[subject] > 0 && g.open >= g.cfg.MaxConnections-g.cfg.MaxConnections/10:
-		return errLastConnections
+	case held > 0 && g.open >= g.cfg.MaxConnections-reserved:
+		return &subjectAtLimit{refusedReserve, "reserved-connections", reserved, fmt.Sprintf(
+			"the last %d of this server's %d connections are for subjects that have none, and this one has %d: "+
+				"close one, or try again later", reserved, g.cfg.MaxConnections, held)}
 	}
 	g.open++
 	g.subjects[subject]++

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // health is the body of /health. cc-executor's clients read these members.
@@ -34,7 +36,9 @@ func (g *Gateway) serveHealth(w http.ResponseWriter, _ *http.Request) {
 
 // refusal is the body of an HTTP error.
 type refusal struct {
-	Error string `json:"error"`
+	Error string          `json:"error"`
+	Code  wire.Code       `json:"code,omitempty"` // with data, as in a JSON-RPC error; 0: the status says it
+	Data  *wire.ErrorData `json:"data,omitempty"`
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {

@@ -20,10 +20,11 @@ const (
 
 // Reasons to refuse a connection that was authenticated.
 const (
-	refusedFull      = "limit"    // MaxConnections are open
-	refusedLast      = "subject"  // what is left is for subjects that have no connection
-	refusedUnresumed = "resume"   // closed without a session, since too many wait for resume
-	refusedStopping  = "stopping" // the server is stopping
+	refusedFull      = "limit"         // MaxConnections are open
+	refusedSubject   = "subject_limit" // its subject has as many as one may
+	refusedReserve   = "reserved"      // what is left is for subjects that have no connection
+	refusedUnresumed = "resume"        // closed without a session, since too many wait for resume
+	refusedStopping  = "stopping"      // the server is stopping
 )
 
 // Values of the labels method and code in addition to the protocol's own.
@@ -99,7 +100,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{authMissing, authMalformed, authInvalid, authForbidden, authUnavailable, authOrigin} {
 		m.authFailures.WithLabelValues(kind)
 	}
-	for _, reason := range []string{refusedFull, refusedLast, refusedUnresumed, refusedStopping} {
+	for _, reason := range []string{refusedFull, refusedSubject, refusedReserve, refusedUnresumed, refusedStopping} {
 		m.refused.WithLabelValues(reason)
 	}
 	m.expectRequests()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -117,7 +118,8 @@ func TestPromise18SubjectAtItsLimits(t *testing.T) {
 				t.Errorf("the fourth execution of %s: %+v", subject, err)
 			}
 		}
-		if err := one.call(wire.MethodControl, wire.ControlParams{Type: wire.ControlCancel, ExecutionID: ids[0]}, nil); err != nil {
+		cancel := wire.ControlParams{Type: wire.ControlCancel, ExecutionID: ids[0]}
+		if err := one.call(wire.MethodControl, cancel, nil); err != nil {
 			t.Fatal(err)
 		}
 		one.collectEnd(ids[0])
@@ -134,5 +136,29 @@ func TestPromise18SubjectAtItsLimits(t *testing.T) {
 	}
 	if n := strings.Count(s.stderr.String(), `"msg":"session refused"`); n != 3 {
 		t.Errorf("%d refusals are in the log, 3 happened", n)
+	}
+}
+
+// TestPromise18ConnectionsOfOneSubject: a subject with as many as one may have is refused at the
+// handshake, another is not.
+func TestPromise18ConnectionsOfOneSubject(t *testing.T) {
+	s := launchFor(t, []string{"alice", "bob", "carol"}, "--max-connections-per-subject", "2")
+	for _, subject := range []string{"alice", "bob", "carol"} {
+		for i := range 2 {
+			if limit := refusedFor(t, knockAs(t, s, subject)); limit != "" {
+				t.Fatalf("connection %d of %s was refused for %s", i, subject, limit)
+			}
+		}
+		c := knockAs(t, s, subject)
+		resp, err := http.ReadResponse(c.in, c.req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" || err != nil ||
+			!strings.Contains(string(body), `"code":-32001,"data":{"limit":"max-connections-per-subject","value":2,`) {
+			t.Errorf("the third connection of %s: %d %s, %v", subject, resp.StatusCode, body, err)
+		}
 	}
 }

@@ -67,7 +67,8 @@ import (
 //	       actors.TestPlanHoldsTimesToTheLimits, actors.TestPlanHoldsOutputToTheLimit, actors.TestPlanReplacesVariables,
 //	       actors.TestAllowListHoldsPrograms, actors.TestAllowListHoldsTheEnvironment, actors.TestAllowListRefusesShellStrings
 //	18 no subject keeps the others out
-//	       TestPromise18GreedySubjectLeavesTheLastTenth, TestPromise18SubjectAtItsLimits
+//	       TestPromise18GreedySubjectLeavesTheLastTenth, TestPromise18SubjectAtItsLimits,
+//	       TestPromise18ConnectionsOfOneSubject
 //	       actors.TestGreedySubjectLeavesTheLastTenth, actors.TestEvictionTakesFromWhoHoldsMost, actors.TestSubjectAtItsExecutionLimit
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each

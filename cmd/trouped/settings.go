@@ -21,6 +21,7 @@ type config struct {
 	pprof          bool
 	allowedOrigins []string
 	pingInterval   time.Duration
+	subjectSockets int // of one subject; 0: all but the last tenth
 
 	// Access.
 	auth          string
@@ -172,6 +173,8 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 		"browser origins that may connect besides the server's own host, such as https://*.example.com")
 	fs.Var(settings.Duration(&c.pingInterval), "ping-interval",
 		"time between WebSocket pings; a client that leaves two unanswered is disconnected")
+	fs.Var(settings.Int(&c.subjectSockets), "max-connections-per-subject",
+		"concurrent WebSockets of one subject; 0: all but the last tenth of four per session")
 }
 
 func (c *config) accessFlags(fs *pflag.FlagSet) {

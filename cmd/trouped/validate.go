@@ -23,6 +23,9 @@ func (c *config) validate() error {
 	if c.pingInterval <= 0 {
 		refuse("--ping-interval must be positive, got %v", c.pingInterval)
 	}
+	if c.subjectSockets < 0 {
+		refuse("--max-connections-per-subject must not be negative (0 means none), got %d", c.subjectSockets)
+	}
 	if c.transcriptBudget < c.limits.MaxOutput {
 		refuse("--transcript-budget must hold at least one execution's --max-output (%d), got %d",
 			c.limits.MaxOutput, c.transcriptBudget)

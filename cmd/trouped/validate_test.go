@@ -47,7 +47,9 @@ func TestSettingsAtTheirBounds(t *testing.T) {
 		"pod that ends a line":  {func(c *config) { c.pod = "a\n" }, "--pod"},
 		"pod that begins wrong": {func(c *config) { c.pod = "/a" }, "--pod"},
 
-		"a subject's output": {func(c *config) { c.subjectBudget = c.limits.MaxOutput }, ""},
+		"a subject's connections":           {func(c *config) { c.subjectSockets = 1 }, ""},
+		"a subject's connections, negative": {func(c *config) { c.subjectSockets = -1 }, "--max-connections-per-subject"},
+		"a subject's output":                {func(c *config) { c.subjectBudget = c.limits.MaxOutput }, ""},
 		"a subject's output below one execution's": {
 			func(c *config) { c.subjectBudget = c.limits.MaxOutput - 1 }, "--max-output-per-subject",
 		},

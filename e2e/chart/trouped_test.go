@@ -149,8 +149,8 @@ func TestDefaultsAreThoseOfTrouped(t *testing.T) {
 	config := renderNamed(t, "default").config(t)
 	found := flag.FindAllStringSubmatch(limits+text[strings.Index(text, "--ping-interval"):strings.Index(text, "Access:")],
 		-1)
-	if len(found) != 17 {
-		t.Errorf("--help has %d limits, the chart 17: %v", len(found), found)
+	if len(found) != 18 {
+		t.Errorf("--help has %d limits, the chart 18: %v", len(found), found)
 	}
 	for _, match := range found {
 		want := match[2]

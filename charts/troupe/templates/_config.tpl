@@ -35,6 +35,7 @@ pass-env: {{ toJson . }}
 max-sessions: {{ $l.maxSessions | int64 }}
 max-executions: {{ $l.maxExecutions | int64 }}
 max-sessions-per-subject: {{ $l.perSubject.sessions | int64 }}
+max-connections-per-subject: {{ $l.perSubject.connections | int64 }}
 max-executions-per-subject: {{ $l.perSubject.executions | int64 }}
 max-line: {{ $l.maxLineBytes | int64 }}
 max-output: {{ $l.maxOutputBytes | int64 }}
