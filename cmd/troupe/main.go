@@ -45,9 +45,12 @@ func (a *app) run(args []string) int {
 	return code
 }
 
+// maxNote bounds a note, in bytes: a server may say anything.
+const maxNote = 4096
+
 // notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "troupe: %s\n", visible(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(a.stderr, "troupe: %s\n", visible(shorten(fmt.Sprintf(format, args...), maxNote)))
 }
 
 // piped reports whether f provides input: a pipe, a file or a socket does; a terminal and /dev/null

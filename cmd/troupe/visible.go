@@ -41,6 +41,21 @@ func visible(s string) string {
 	return b.String()
 }
 
+// shorten cuts s to about most bytes, in its middle: the end of an error is usually its cause.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	head, tail := most/2, len(s)-most/2
+	for head > 0 && !utf8.RuneStart(s[head]) {
+		head--
+	}
+	for tail < len(s) && !utf8.RuneStart(s[tail]) {
+		tail++
+	}
+	return fmt.Sprintf("%s… %d bytes …%s", s[:head], tail-head, s[tail:])
+}
+
 // unsafe reports whether a terminal does anything with r but show it: the control characters C0, DEL
 // and C1, line and paragraph separators, and format characters, among which are those that change
 // the direction of text (U+061C, U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069). The joiners

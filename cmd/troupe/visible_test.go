@@ -31,6 +31,17 @@ func TestVisible(t *testing.T) {
 	}
 }
 
+// TestLongErrorsAreShortened: what a server says must not fill the terminal.
+func TestLongErrorsAreShortened(t *testing.T) {
+	f := start(t, nil)
+	f.engine.refuse = wire.Errorf(wire.CodeSessionLimit, "full: %s the end", strings.Repeat("é", 100_000))
+	r := f.run("exec", "--", "true")
+	if got := r.stderr.String(); r.code != 125 || len(got) > maxNote+100 || strings.Contains(got, `\x`) ||
+		!strings.Contains(got, "bytes …é") || !strings.Contains(got, "the end") {
+		t.Errorf("code %d, %d bytes: %.100q", r.code, len(got), got)
+	}
+}
+
 // hostile is text that would clear a terminal, set its title and turn the rest of the line around.
 const hostile = "x\x1b[2J\x1b]0;t\a\u009b1m\u202e\x7f\u2066y"
 
