@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -140,6 +141,7 @@ func whyNot(err error) string {
 	var answer *wire.Error
 	var refused *troupe.HandshakeError
 	var network *net.OpError
+	var request *url.Error
 	switch {
 	case errors.As(err, &answer):
 		return answer.Message
@@ -147,6 +149,8 @@ func whyNot(err error) string {
 		return fmt.Sprintf("the server answered %d %s", refused.StatusCode, http.StatusText(refused.StatusCode))
 	case errors.As(err, &network) && network.Op == "dial":
 		return network.Error()
+	case errors.As(err, &request):
+		return request.Err.Error() // without the method and the URL
 	}
 	return whyLost(err)
 }
