@@ -18,13 +18,19 @@ import (
 
 // BenchmarkOutput is the path of output from a transcript to the socket: 10 MiB in lines of 80
 // bytes.
-func BenchmarkOutput(b *testing.B) {
+func BenchmarkOutput(b *testing.B) { benchmarkOutput(b, "/ws") }
+
+// BenchmarkBinaryOutput is the same in binary frames.
+func BenchmarkBinaryOutput(b *testing.B) { benchmarkOutput(b, "/ws?frames=binary") }
+
+func benchmarkOutput(b *testing.B, path string) {
+	b.Helper()
 	f := start(b, nil)
 	outs := newOutputs(b)
 	out := outs.create("x")
 	out.write(strings.Repeat(strings.Repeat("x", 79)+"\n", 10<<20/80))
 	out.complete()
-	conn := f.rawClient(b, "")
+	conn := f.rawClientAt(b, path, "")
 	e := f.accepted(b)
 	last := make(chan struct{})
 	go func() {

@@ -52,7 +52,12 @@ func (c *credit) room() int64 {
 func (c *credit) send(offset, missing int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if missing > 0 && c.window > 0 && len(c.gaps) < maxGaps {
+	last := len(c.gaps) - 1
+	switch {
+	case missing == 0 || c.window == 0:
+	case last >= 0 && c.gaps[last].end == c.sent:
+		c.gaps[last] = gap{end: c.sent + missing, size: c.gaps[last].size + missing}
+	case len(c.gaps) < maxGaps:
 		c.gaps = append(c.gaps, gap{end: c.sent + missing, size: missing})
 	}
 	c.sent = offset

@@ -21,12 +21,17 @@ import (
 // extra is sent in the same packet as the handshake.
 func (f *fixture) rawClient(t testing.TB, extra string) net.Conn {
 	t.Helper()
+	return f.rawClientAt(t, "/ws", extra)
+}
+
+func (f *fixture) rawClientAt(t testing.TB, path, extra string) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "ws://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_, err = conn.Write([]byte("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	_, err = conn.Write([]byte("GET " + path + " HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + extra))
 	if err != nil {
 		t.Fatal(err)
