@@ -1,7 +1,6 @@
 package transcript
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -42,13 +41,14 @@ func (c chunk) fit(room int64) chunk {
 	switch c.split {
 	case splitLines:
 		inBody := n - len(c.held)
-		if inBody > 0 {
-			inBody = bytes.LastIndexByte(c.body[:inBody], '\n') + 1
+		end := lastLineEnd(c.body, 0, inBody)
+		if end > inBody { // A newline that belongs to a carriage return does not fit.
+			end = lastLineEnd(c.body, 0, inBody-1)
 		}
-		if inBody <= 0 {
+		if end <= 0 {
 			return chunk{}
 		}
-		c.body = c.body[:inBody]
+		c.body = c.body[:end]
 	case splitBytes:
 		c.held = c.held[:min(n, len(c.held))]
 		c.body = c.body[:n-len(c.held)]

@@ -23,7 +23,7 @@ var newline = []byte{'\n'}
 type WriterConfig struct {
 	// Lines applies the line rule; see Writer. False: bytes pass unchanged as they arrive.
 	Lines bool
-	// MaxLine is the most bytes a line may have, its newline excluded. 0: DefaultMaxLine. At most
+	// MaxLine is the most bytes a line may have, what ends it excluded. 0: DefaultMaxLine. At most
 	// 128 MiB.
 	MaxLine int
 	// WholeRunes holds back the bytes of an incomplete rune (at most 3) at the end of the deliverable
@@ -35,21 +35,28 @@ type WriterConfig struct {
 // Writer frames one stream of a transcript. It is used by one goroutine; the two writers of a
 // transcript may run at the same time. It holds at most one line.
 //
-// In line mode a line of at most MaxLine bytes is delivered whole, once its newline has arrived. Of
-// a longer line, at most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as
-// the line is known to be longer; the rest up to and including its newline is skipped. Bytes at the
+// In line mode a line of at most MaxLine bytes is delivered whole, once its end has arrived. Of a
+// longer line, at most MaxLine bytes are delivered, then "[TRUNCATED]" and a newline, as soon as
+// the line is known to be longer; the rest up to and including its end is skipped. Bytes at the
 // limit that begin a rune which does not fit are left out; where the bytes are not UTF-8, the cut
 // is at the limit. Bytes that Flush delivered count as part of their line.
+//
+// A line ends with a newline, with a carriage return, or with both in this order, which are one end
+// also if they arrive in two writes. A progress bar that only returns the carriage is therefore
+// delivered state by state, and no endless line. Nothing else ends a line: form feed, vertical tab,
+// backspace and escape sequences move a cursor, and programs that draw with them do so on terminals
+// alone. [Counts] counts dropped lines by their newlines.
 type Writer struct {
 	t      *Transcript
 	stream Stream
 	cfg    WriterConfig
 
-	held     []byte // Not delivered yet: in line mode the current line, else an incomplete rune.
-	sent     int    // Bytes of the current line that Flush delivered.
-	skipping bool   // Inside the rest of a truncated line.
-	dropMid  bool   // The last dropped byte was not a newline: its line has been counted.
-	closed   bool
+	held      []byte // Not delivered yet: in line mode the current line, else an incomplete rune.
+	sent      int    // Bytes of the current line that Flush delivered.
+	skipping  bool   // Inside the rest of a truncated line.
+	skippedCR bool   // The rest of a truncated line ended with a carriage return; a newline belongs to it.
+	dropMid   bool   // The last dropped byte was not a newline: its line has been counted.
+	closed    bool
 }
 
 // Writer returns the writer of one stream. There must be one for each stream.
@@ -81,6 +88,12 @@ func (w *Writer) write(p []byte) {
 		switch {
 		case w.skipping:
 			p = w.skip(p)
+		case w.skippedCR:
+			w.skippedCR = false
+			if p[0] == '\n' {
+				w.t.count(Counts{TruncatedBytes: 1})
+				p = p[1:]
+			}
 		case w.dropping():
 			w.dropHeld()
 			w.drop(p)
@@ -134,6 +147,9 @@ func (w *Writer) deliverHeld(n int) {
 		return
 	}
 	w.sent += n
+	if w.cfg.Lines && w.held[n-1] == '\r' {
+		w.sent = 0
+	}
 	w.hold(w.held[n:])
 }
 
@@ -145,7 +161,15 @@ func (w *Writer) hold(p []byte) {
 // frame delivers the whole lines at the front of p, then truncates a line that is too long or holds
 // an incomplete one. It returns the rest of p.
 func (w *Writer) frame(p []byte) []byte {
-	whole, tooLong := wholeLines(p, w.sent+len(w.held), w.cfg.MaxLine)
+	have := w.sent + len(w.held)
+	if n := len(w.held); n > 0 && w.held[n-1] == '\r' {
+		if p[0] != '\n' {
+			w.deliverHeld(n)
+			return p
+		}
+		have = 0 // Its end is complete with p[0].
+	}
+	whole, tooLong := wholeLines(p, have, w.cfg.MaxLine)
 	if whole > 0 {
 		held := len(w.held)
 		done := w.t.append(chunk{stream: w.stream, split: splitLines, held: w.held, body: p[:whole]})
@@ -166,26 +190,42 @@ func (w *Writer) frame(p []byte) []byte {
 
 // wholeLines returns the length of the longest prefix of p that consists of whole lines none of
 // which is longer than limit. The first line began have bytes before p. tooLong says that the line
-// after them exceeds limit.
+// after them exceeds limit. A carriage return at the end of p is left: a newline may follow.
 //
-// From the start of a line, any newline within the next limit+1 bytes ends only lines that fit. It
-// is therefore enough to find the last newline in each such window: for typical lines the search
+// From the start of a line, any end of a line within the next limit+1 bytes ends only lines that
+// fit. It is therefore enough to find the last one in each such window: for typical lines the search
 // looks at about a hundred bytes in 8 KiB.
 func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
+	size := len(p)
+	if size > 0 && p[size-1] == '\r' {
+		size--
+	}
 	for {
-		window := p[n:]
-		full := limit + 1 - have
-		tooLong = len(window) >= full
-		if tooLong {
-			window = window[:full]
-		}
-		i := bytes.LastIndexByte(window, '\n')
-		if i < 0 {
+		full := n + limit + 1 - have
+		tooLong = size >= full
+		end := lastLineEnd(p, n, min(size, full))
+		if end < 0 {
 			return n, tooLong
 		}
-		n += i + 1
-		have = 0
+		n, have = end, 0
 	}
+}
+
+// lastLineEnd returns where the last line ends of which the end begins in p[from:to], or -1. Beyond
+// a carriage return there must be a byte.
+func lastLineEnd(p []byte, from, to int) int {
+	for i := to - 1; i >= from; i-- {
+		switch c := p[i]; {
+		case c > '\r': // Nearly always.
+		case c == '\n':
+			return i + 1
+		case c == '\r' && p[i+1] == '\n':
+			return i + 2
+		case c == '\r':
+			return i + 1
+		}
+	}
+	return -1
 }
 
 // truncate delivers the front of a line that is too long: the held bytes, and p up to the limit.
@@ -207,10 +247,15 @@ func (w *Writer) truncate(p []byte) []byte {
 // skip passes over the rest of a truncated line and returns what follows it.
 func (w *Writer) skip(p []byte) []byte {
 	n := bytes.IndexByte(p, '\n') + 1
-	w.skipping = n == 0
 	if n == 0 {
 		n = len(p)
 	}
+	if cr := bytes.IndexByte(p[:n], '\r') + 1; cr > 0 {
+		n = cr
+	}
+	last := p[n-1]
+	w.skippedCR = last == '\r'
+	w.skipping = !w.skippedCR && last != '\n'
 	w.t.count(Counts{TruncatedBytes: int64(n)})
 	return p[n:]
 }

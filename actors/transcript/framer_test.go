@@ -93,6 +93,13 @@ func TestLineOfExactlyTheLimitIsWhole(t *testing.T) {
 		{"not UTF-8", fill(8190) + "\xbf\xbf\xbf\n", fill(8190) + "\xbf\xbf[TRUNCATED]\n", 1, 2},
 		{"not UTF-8 at the limit", fill(8191) + "\xff\xff\n", fill(8191) + "\xff[TRUNCATED]\n", 1, 2},
 		{"empty lines", "\n\n\n", "\n\n\n", 0, 0},
+		{"8192 and CRLF", fill(8192) + "\r\n", fill(8192) + "\r\n", 0, 0},
+		{"8193 and CRLF", fill(8193) + "\r\nnext\r\n", fill(8192) + "[TRUNCATED]\nnext\r\n", 1, 3},
+		{"8192 and CR", fill(8192) + "\r" + fill(8192) + "\r", fill(8192) + "\r" + fill(8192) + "\r", 0, 0},
+		{"8193 and CR", fill(8193) + "\r" + fill(8192) + "\n", fill(8192) + "[TRUNCATED]\n" + fill(8192) + "\n", 1, 2},
+		{"8193 and CR CR LF", fill(8193) + "\r\r\n", fill(8192) + "[TRUNCATED]\n\r\n", 1, 2},
+		{"only CR", strings.Repeat("\r", 10_000), strings.Repeat("\r", 10_000), 0, 0},
+		{"a form feed ends no line", fill(8192) + "\f\n", fill(8192) + "[TRUNCATED]\n", 1, 2},
 		{"nothing", "", "", 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -148,7 +155,7 @@ func TestFramerAgreesWithReferenceAtEverySplit(t *testing.T) {
 	s := openStore(t, 1<<30)
 	for _, char := range []string{"x", "é", "€", "𝄞", "\xe2\x82", "\xff", "\xf0\x9f\x98"} {
 		for pad := range 5 {
-			for _, end := range []string{"", "é\n€"} {
+			for _, end := range []string{"", "é\n€", "\r\n\r", "\rab\r\r\n"} {
 				input := []byte("ab\n" + fill(4+pad) + char + end)
 				for _, whole := range []bool{false, true} {
 					cfg := WriterConfig{Lines: true, MaxLine: 8, WholeRunes: whole}
@@ -218,7 +225,7 @@ func TestFramerAgreesWithReferenceOnRandomInput(t *testing.T) {
 
 func randomText(rng *rand.Rand, n int) []byte {
 	var b bytes.Buffer
-	words := []string{"word ", "é", "€", "𝄞", "\n", "\n\n", "\xff", "\xe2\x82", strings.Repeat("long ", 400)}
+	words := []string{"word ", "é", "€", "𝄞", "\n", "\n\n", "\r\n", "\r", "\xff", "\xe2\x82", strings.Repeat("long ", 400)}
 	for b.Len() < n {
 		b.WriteString(words[rng.Intn(len(words))])
 		if rng.Intn(3) == 0 {
@@ -298,6 +305,80 @@ func TestFlushHoldsBackAnIncompleteRune(t *testing.T) {
 		w.Close()
 		if _, err := w.Write([]byte("x")); err != ErrClosed {
 			t.Fatalf("Write after Close: %v", err)
+		}
+	}
+}
+
+// A progress bar that only returns the carriage is no endless line: each state is delivered before
+// the next one, however long it goes on and however it is cut into writes.
+func TestProgressBarIsSeenStateByState(t *testing.T) {
+	s := openStore(t, 1<<30)
+	for name, format := range map[string]string{"CR behind": "%3d%% done\r", "CR in front": "\r%3d%% done"} {
+		t.Run(name, func(t *testing.T) {
+			tr := s.Create("t", Options{Limit: 1 << 20})
+			w := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 100})
+			all := ""
+			for i := range 1000 {
+				state := fmt.Sprintf(format, i)
+				write(t, w, state)
+				if end := tr.End(); end < int64(len(all)-len(state)) || end > int64(len(all)+1) {
+					t.Fatalf("state %d: %d bytes delivered, %d written before", i, end, len(all))
+				}
+				all += state
+			}
+			w.Flush()
+			if tr.End() != int64(len(all)) || w.Pending() {
+				t.Error("the last state waits for the next one")
+			}
+			write(t, w, "\n")
+			w.Close()
+			runs, _ := readFrom(t, tr, 0, 64<<10)
+			if text(runs) != all+"\n" || tr.Counts().TruncatedLines != 0 {
+				t.Errorf("%+v", tr.Counts())
+			}
+		})
+	}
+}
+
+// Both bytes of a CRLF reach a reader in one record, also when they arrive in two writes: a client
+// that takes each piece for whole lines sees no empty line.
+func TestSplitCRLFIsOneLineEnd(t *testing.T) {
+	s := openStore(t, 1<<30)
+	tr := s.Create("t", Options{Limit: 1 << 20})
+	w := tr.Writer(Stdout, WriterConfig{Lines: true, MaxLine: 4})
+	for _, line := range []string{"", "a", "1234"} {
+		before := tr.End()
+		write(t, w, line+"\r")
+		if tr.End() != before || !w.Pending() {
+			t.Fatalf("%q was delivered without its newline", line)
+		}
+		write(t, w, "\n")
+		if tr.End() != before+int64(len(line))+2 || w.Pending() {
+			t.Fatalf("%q was not delivered with its newline", line)
+		}
+	}
+	write(t, w, "12345")
+	write(t, w, "6\r")
+	write(t, w, "\n")
+	w.Close()
+	runs, _ := readFrom(t, tr, 0, 100)
+	sameRuns(t, runs, []run{{data: "\r\na\r\n1234\r\n"}, {truncated: true, data: "1234[TRUNCATED]\n"}})
+	balance(t, tr, 2+3+6+8)
+}
+
+// The output limit keeps whole states of a progress bar, and neither half a state nor half a CRLF.
+func TestLimitCutsAtCarriageReturns(t *testing.T) {
+	s := openStore(t, 1<<30)
+	input := []byte("10%\r20%\r\n30%\r\r40%\r")
+	cfg := WriterConfig{Lines: true, MaxLine: 100}
+	for limit := range int64(len(input) + 1) {
+		for cut := range input {
+			tr := frameWith(t, s, cfg, limit, input, []int{cut}, false)
+			r := referenceOf(cfg, limit, input, []int{cut}, false)
+			if r.dropping { // Nothing was set to mark it.
+				r.dropping = false
+			}
+			agree(t, tr, r)
 		}
 	}
 }

@@ -13,6 +13,7 @@ func FuzzFramer(f *testing.F) {
 	f.Add(byte(0), byte(8), uint16(1000), []byte{0, 9, 18, 255},
 		[]byte("line\na line that is too long\n\nand €uro and 𝄞 "))
 	f.Add(byte(3), byte(1), uint16(20), []byte{8, 9, 6, 7}, []byte("ab\ncd\n\xff\xe2\x82"))
+	f.Add(byte(1), byte(3), uint16(90), []byte{12, 13, 18, 8, 9}, []byte("10%\r20%\r\n12345\r\n\r\r\n12345\r6\r"))
 	f.Add(byte(2), byte(0), uint16(7), []byte{16, 17, 40}, []byte("\xf0\x9d\x84\x9e\xf0\x9d\x84"))
 	s := openFuzzStore(f)
 	f.Fuzz(func(t *testing.T, flags, maxLine byte, limit uint16, script, text []byte) {

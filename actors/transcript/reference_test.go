@@ -18,7 +18,9 @@ type refStream struct {
 	cfg     WriterConfig
 	line    []byte // In raw mode, the incomplete rune.
 	sent    int
+	ended   bool // The line ends with a carriage return, and a newline may follow.
 	skip    bool
+	skipEnd bool // What was skipped ends with a carriage return, and a newline may follow.
 	dropMid bool
 }
 
@@ -41,17 +43,30 @@ func (r *reference) write(s Stream, p []byte) {
 
 func (r *reference) lineByte(s Stream, b byte) {
 	st := &r.streams[s]
+	if st.skipEnd {
+		st.skipEnd = false
+		if b == '\n' {
+			r.counts.TruncatedBytes++
+			return
+		}
+	}
+	if st.ended && b != '\n' && !r.dropping {
+		r.deliver(s, st.line[st.sent:], false)
+		st.line, st.sent, st.ended = nil, 0, false
+	}
 	switch {
 	case st.skip:
 		r.counts.TruncatedBytes++
-		st.skip = b != '\n'
+		st.skip, st.skipEnd = b != '\n' && b != '\r', b == '\r'
 	case r.dropping:
 		r.drop(s, st.line[st.sent:])
 		r.drop(s, []byte{b})
-		st.line, st.sent = nil, 0
+		st.line, st.sent, st.ended = nil, 0, false
 	case b == '\n':
 		r.deliver(s, append(st.line[st.sent:], b), false)
-		st.line, st.sent = nil, 0
+		st.line, st.sent, st.ended = nil, 0, false
+	case b == '\r':
+		st.line, st.ended = append(st.line, b), true
 	case len(st.line) == st.cfg.MaxLine:
 		rest := st.line[st.sent:]
 		cut := startsRune(rest)
@@ -110,16 +125,22 @@ func (r *reference) flush(s Stream, all bool) {
 	if r.dropping || !r.fits(len(rest)) {
 		r.dropping = true
 		r.drop(s, st.line[st.sent:])
-		st.line, st.sent = nil, 0
+		st.line, st.sent, st.ended = nil, 0, false
 		return
 	}
 	r.deliver(s, rest, false)
 	st.sent += len(rest)
+	if st.ended {
+		st.line, st.sent, st.ended = nil, 0, false
+	}
 }
 
 func (r *reference) fits(n int) bool { return r.size+int64(n) <= r.limit }
 
 func (r *reference) deliver(s Stream, p []byte, truncated bool) {
+	if len(p) == 0 {
+		return
+	}
 	if r.dropping || !r.fits(len(p)) {
 		r.dropping = true
 		r.drop(s, p)
