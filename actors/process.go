@@ -305,9 +305,14 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 func (p *process) onDrop(reason transcript.DropReason, offset int64) any {
 	code := wire.WarnTranscriptWrite
 	text := "the server cannot keep more output (" + reason.String() + "): lines are dropped from here on"
-	if reason == transcript.DropLimit {
+	switch reason {
+	case transcript.DropLimit:
 		code, text = wire.WarnOutputLimit, "the output limit is reached: lines are dropped from here on"
-	} else {
+	case transcript.DropOwner:
+		text = "the running executions of this subject have as many bytes of output as they may " +
+			"(max-output-per-subject): lines are dropped from here on"
+	}
+	if reason != transcript.DropLimit {
 		p.engine.log.Warn("output is dropped", "session", p.x.session, "execution", p.x.id, "cause", reason.String())
 	}
 	p.engine.system.Root.Send(p.self, droppingBegan{code: code})

@@ -52,7 +52,7 @@ func (s *Store) reserve(t *Transcript, n int64) DropReason {
 	if !s.hasRoom(t.owner, n) {
 		victims, enough := s.victims(t.owner, n)
 		if !enough {
-			return DropBudget
+			return s.short(t.owner, n)
 		}
 		for _, v := range victims {
 			s.evict(v)
@@ -113,6 +113,14 @@ func (s *Store) largest(o *owner, n int64) *owner {
 		}
 	}
 	return most
+}
+
+// short returns why o cannot use n bytes more, whatever is evicted. Called with mu held.
+func (s *Store) short(o *owner, n int64) DropReason {
+	if s.ownerBudget > 0 && o.used-o.evictable+n > s.ownerBudget {
+		return DropOwner
+	}
+	return DropBudget
 }
 
 // release undoes reserve after a failed write.

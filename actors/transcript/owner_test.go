@@ -59,7 +59,7 @@ func TestOwnerOverItsBudgetLosesItsOwn(t *testing.T) {
 		t.Fatalf("OnDrop called %d times, %+v", *calls, c)
 	}
 	runs, _ := readFrom(t, tr, tr.End(), 10)
-	sameRuns(t, runs, []run{{mark: dropped{DropBudget, 1000 - 2*maxHeader}}})
+	sameRuns(t, runs, []run{{mark: dropped{DropOwner, 1000 - 2*maxHeader}}})
 	wantLost(t, "a1 a2", other, one, two)
 	if st := s.Stats(); st.OwnerBudget != 1000 || st.Owners != 2 || st.LargestOwner != 1000 || st.Bytes != 1900 {
 		t.Errorf("%+v", st)

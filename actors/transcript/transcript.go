@@ -35,13 +35,15 @@ const (
 	DropWrite
 	// DropBudget: the store's budget is used up and there was nothing left to evict.
 	DropBudget
+	// DropOwner: the budget of the transcript's owner is used up by transcripts that are not sealed.
+	DropOwner
 	// DropClosed: the transcript was sealed or removed, or its store closed, before its writers
 	// were done. OnDrop is not called for it: readers see the end.
 	DropClosed
 )
 
 // DropReasons lists every DropReason, for metrics.
-func DropReasons() []DropReason { return []DropReason{DropLimit, DropWrite, DropBudget, DropClosed} }
+func DropReasons() []DropReason { return []DropReason{DropLimit, DropWrite, DropBudget, DropOwner, DropClosed} }
 
 func (r DropReason) String() string {
 	switch r {
@@ -51,6 +53,8 @@ func (r DropReason) String() string {
 		return "write"
 	case DropBudget:
 		return "budget"
+	case DropOwner:
+		return "subject_limit"
 	case DropClosed:
 		return "closed"
 	}

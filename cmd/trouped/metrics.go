@@ -90,6 +90,8 @@ func registerStore(r prometheus.Registerer, stats func() transcript.Stats) {
 		func() float64 { return float64(stats().OutputBytes) })
 	e.counter("output_truncated_lines_total", "Lines cut at the line limit.",
 		func() float64 { return float64(stats().TruncatedLines) })
+	e.gauge("subject_transcript_bytes_highest", "Bytes of transcripts on disk of the subject that has most.",
+		func() float64 { return float64(stats().LargestOwner) })
 	for _, reason := range transcript.DropReasons() {
 		e.counter("output_dropped_lines_total", "Lines of output dropped, by cause.", func() float64 {
 			return float64(stats().DroppedLines[reason])

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // launchFor starts a server with a token for each subject.
@@ -159,6 +160,60 @@ func TestPromise18ConnectionsOfOneSubject(t *testing.T) {
 		if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" || err != nil ||
 			!strings.Contains(string(body), `"code":-32001,"data":{"limit":"max-connections-per-subject","value":2,`) {
 			t.Errorf("the third connection of %s: %d %s, %v", subject, resp.StatusCode, body, err)
+		}
+	}
+}
+
+// TestPromise18OutputOfOneSubject: a subject that fills the disk loses its own oldest output, not that
+// of another, which is still unread; at its own limit its running commands drop what is beyond, and
+// say so.
+func TestPromise18OutputOfOneSubject(t *testing.T) {
+	s := launchFor(t, []string{"alice", "bob"}, "--max-output", "1MiB", "--transcript-budget", "4MiB",
+		"--max-output-per-subject", "2MiB")
+	options := troupe.Options{Token: tokenOf("bob")}
+	bob, err := troupe.Dial(t.Context(), s.ws, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after strings.Builder
+	if _, err := bob.Run(bounded(t), wire.ExecuteParams{Command: "seq 100000"}, &before, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	alice := knockAs(t, s, "alice")
+	if limit := refusedFor(t, alice); limit != "" {
+		t.Fatal(limit)
+	}
+	const most = "yes x | head -c 1000000"
+	for range 8 {
+		if r := alice.run(wire.ExecuteParams{Command: most}); r.done.DroppedBytes != 0 {
+			t.Errorf("finished output did not give way: %+v", r.done)
+		}
+	}
+	for range 3 {
+		alice.start(wire.ExecuteParams{Command: most + "; exec sleep 1000"})
+	}
+	var warned wire.Warning
+	alice.notified(wire.MethodWarning, &warned)
+	if warned.Code != wire.WarnTranscriptWrite || !strings.Contains(warned.Message, "max-output-per-subject") {
+		t.Errorf("%+v", warned)
+	}
+	session := bob.Detach()
+	again, err := troupe.Attach(t.Context(), s.ws, session.ID, session.ResumeToken, nil, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range again.Executions() {
+		if _, err := e.Copy(bounded(t), &after, io.Discard); err != nil {
+			t.Error(err)
+		}
+	}
+	if after.String() != before.String() || before.Len() == 0 {
+		t.Errorf("bob reads %d bytes again, %d were written", after.Len(), before.Len())
+	}
+	_, body := s.get(s.admin + "/metrics")
+	for cause, none := range map[string]bool{"subject_limit": false, "budget": true} {
+		if strings.Contains(body, fmt.Sprintf("\ntroupe_output_dropped_bytes_total{cause=%q} 0\n", cause)) != none {
+			t.Errorf("the dropped bytes are not put down to the subject's limit: %s", cause)
 		}
 	}
 }

@@ -68,7 +68,7 @@ import (
 //	       actors.TestAllowListHoldsPrograms, actors.TestAllowListHoldsTheEnvironment, actors.TestAllowListRefusesShellStrings
 //	18 no subject keeps the others out
 //	       TestPromise18GreedySubjectLeavesTheLastTenth, TestPromise18SubjectAtItsLimits,
-//	       TestPromise18ConnectionsOfOneSubject
+//	       TestPromise18ConnectionsOfOneSubject, TestPromise18OutputOfOneSubject
 //	       actors.TestGreedySubjectLeavesTheLastTenth, actors.TestEvictionTakesFromWhoHoldsMost, actors.TestSubjectAtItsExecutionLimit
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each
