@@ -36,6 +36,12 @@ type execution struct {
 	dead      bool     // nothing of it lives
 	read      progress // by clients that do not follow it any more
 
+	// Of one that retains what is unread: the id of the connection whose acknowledgements let output
+	// go, and since when there is none. See session_reader.go.
+	reader      string
+	readerLost  time.Time
+	readerTimer *time.Timer
+
 	waiting []waiter // requests to be answered when it has started, or not
 }
 
@@ -82,6 +88,7 @@ func (x *execution) release(e *Engine) {
 // abandon ends a record whose session stops: the tree dies, and the transcript
 // is removed. For an execution that ended in order the tree is dead already.
 func (x *execution) abandon(e *Engine, reason wire.Reason) {
+	stopTimer(x.readerTimer)
 	x.endOverride.Store(&endOverride{reason, time.Now()})
 	x.tree.Kill()
 	if !x.dead {

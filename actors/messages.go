@@ -129,6 +129,11 @@ type (
 	idleCheck struct{}
 	// resumeWindowOver: session's timer → session. Ignored unless it is still detached since then.
 	resumeWindowOver struct{ since time.Time }
+	// readerGone: session's timer → session. Ignored unless the execution has had no reader since then.
+	readerGone struct {
+		execution string
+		since     time.Time
+	}
 	// closeTimeoutOver: session's timer → session. Clients had their time to read the end, or to
 	// come back for it. Ignored if the timer has been set again since.
 	closeTimeoutOver struct{ since time.Time }

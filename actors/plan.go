@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -28,7 +29,9 @@ type plan struct {
 	maxLine       int
 	streamTimeout time.Duration
 	maxDuration   time.Duration // 0: none
-	outputLimit   int64
+	retain        transcript.Retain
+	outputLimit   int64 // with transcript.First
+	scrollback    int64 // with transcript.Last
 	cancelOnLimit bool
 	keep          bool
 	parent        trace.SpanContext // the client's span; invalid: none
@@ -47,6 +50,15 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	}
 	if p.OutputLimit > 0 {
 		out.outputLimit = min(p.OutputLimit, l.MaxOutput)
+	}
+	switch p.Retain {
+	case wire.RetainUnread:
+		out.retain = transcript.Unread
+	case wire.RetainLast:
+		out.retain, out.scrollback = transcript.Last, min(wire.DefaultScrollback, l.MaxOutput)
+		if p.Scrollback > 0 {
+			out.scrollback = min(p.Scrollback, l.MaxOutput)
+		}
 	}
 	if e.tracer != nil {
 		out.parent = traceparent(p.Traceparent)

@@ -230,6 +230,7 @@ func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	}
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))
 	p.x.trace.dead(ev.SurvivorCount)
+	p.x.transcript.Unblock() // no reader holds up what the dead have left in their pipes
 	p.closeInput(ctx)
 	p.answerWaiting(ctx)
 	if p.reason != "" && p.reason != wire.ReasonExited && p.reason != wire.ReasonSignaled {
@@ -330,6 +331,7 @@ func (p *process) arm(d time.Duration, msg any) {
 func (p *process) cleanup() {
 	p.engine.input.give(p.x.subject, 0, p.stdin.bytes) // an answer that still comes finds no actor
 	p.x.tree.Kill()
+	p.x.transcript.Unblock()
 	p.x.transcript.OnDrop(nil) // the transcript lives on, and would keep this actor
 	for _, t := range p.timers {
 		t.Stop()

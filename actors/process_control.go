@@ -169,6 +169,9 @@ func (p *process) silenceCheck(ctx actor.Context) {
 	if p.state != wire.StateRunning {
 		return // resume looks again
 	}
+	if _, blocked := p.x.transcript.Blocked(); blocked {
+		p.silentSince = time.Now() // it waits for its reader
+	}
 	silent := p.silence(time.Now())
 	if silent >= p.plan.streamTimeout {
 		p.cancel(ctx, wire.ReasonStreamTimeout, false)

@@ -86,7 +86,8 @@ func (o *output) deliver(p []byte) {
 	if o.lastByte.Swap(o.clock()) == 0 {
 		o.root.Send(o.process, outputSeen{})
 	}
-	_, _ = o.writer.Write(p) // never fails: see transcript.Writer
+	_, _ = o.writer.Write(p)    // never fails: see transcript.Writer
+	o.lastByte.Store(o.clock()) // it may have waited for a reader
 }
 
 func (o *output) setDeadline() {

@@ -180,6 +180,8 @@ func (s *session) handle(ctx actor.Context) {
 		s.cancel(ctx, eventDrainDeadline, wire.ReasonDrain, wire.CauseDraining)
 	case idleCheck:
 		s.idleCheck(ctx)
+	case readerGone:
+		s.readerGone(ctx, msg)
 	case resumeWindowOver:
 		if s.detachedSince.Equal(msg.since) {
 			s.cancel(ctx, eventResumeExpired, wire.ReasonSessionClosed, causeExpired)
@@ -205,9 +207,10 @@ func (s *session) started(ctx actor.Context) {
 			SessionID: s.id, Version: wire.Version,
 			Capabilities: []string{
 				wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
-				wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityBinary,
+				wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
+				wire.CapabilityBinary,
 			},
-			ResumeToken:  token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
+			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})
 	}
 	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())
@@ -273,7 +276,7 @@ func (s *session) enter(ctx actor.Context, next sessionPhase) {
 	case ending:
 		for _, x := range s.executions {
 			if x.pid != nil {
-				ctx.Send(x.pid, cancelExecution{reason: s.reason})
+				ctx.Send(x.pid, cancelExecution{reason: s.endReason(x)})
 			}
 		}
 	case delivering:

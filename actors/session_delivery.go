@@ -33,6 +33,10 @@ func (p *progress) hasAll(x *execution) bool {
 func (c *attachedConn) follow(ctx actor.Context, x *execution, after, window int64) {
 	c.follows[x.id] = &progress{offset: after}
 	x.read = progress{} // if it was this client's, it has lost what it had
+	x.readBy(c)
+	if x.reader == c.pid.Id {
+		x.transcript.Ack(after)
+	}
 	ctx.Send(c.pid, follow{feed: x.feed(after, window)})
 }
 
@@ -60,6 +64,9 @@ func (s *session) acknowledged(c *attachedConn, x *execution, p progress) {
 		f = &x.read
 	}
 	f.add(p)
+	if x.reader == c.pid.Id {
+		x.transcript.Ack(p.offset)
+	}
 	if s.phase == delivering {
 		s.setCloseTimer(s.engine.limits.ResumeWindow)
 	}
@@ -71,9 +78,12 @@ func (p *progress) add(q progress) {
 
 // leave keeps what a connection that is gone had acknowledged.
 func (s *session) leave(c *attachedConn) {
-	for id, f := range c.follows {
-		if x := s.executions[id]; x != nil {
+	for id, x := range s.executions {
+		if f := c.follows[id]; f != nil {
 			x.read.add(*f)
+		}
+		if x.reader == c.pid.Id {
+			s.readerLeft(x)
 		}
 	}
 }

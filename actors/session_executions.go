@@ -124,6 +124,7 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 func (s *session) forget(id string) {
 	x := s.executions[id]
 	delete(s.executions, id)
+	stopTimer(x.readerTimer)
 	for _, c := range s.conns {
 		delete(c.follows, id)
 	}

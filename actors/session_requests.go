@@ -114,9 +114,9 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		id: plan.id, session: s.id, subject: s.subject, requested: time.Now(), plan: plan, state: wire.StateStarting,
 		tree: s.engine.runner.NewTree(s.id, plan.id),
 		transcript: s.engine.store.Create(s.id+"/"+plan.id, transcript.Options{
-			Owner: s.subject, Limit: plan.outputLimit,
+			Owner: s.subject, Retain: plan.retain, Limit: plan.outputLimit, Scrollback: plan.scrollback,
 		}),
-		waiting: []waiter{w},
+		waiting: []waiter{w}, reader: w.conn.Id,
 	}
 	x.trace = s.engine.traceExecution(x, plan.parent)
 	s.executions[x.id] = x

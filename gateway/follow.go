@@ -56,13 +56,14 @@ type follower struct {
 	// What was written to the connection. The next… values take effect when the round is written.
 	sent, nextSent           int64
 	completed, nextCompleted bool
-	claimed                  int64 // position up to which the socket has acknowledged in the client's place; -1: nothing
+	claimed                  int64 // position up to which the socket has acknowledged in the client's place
+	claimedEnd               bool  // and process.completed
 	drop                     bool  // remove it: there is nothing more to send
 }
 
 // follow opens a feed. A second one for an execution replaces the first.
 func (s *socket) follow(feed actors.Feed) error {
-	f := &follower{id: feed.ExecutionID, encoding: feed.Encoding, claimed: -1}
+	f := &follower{id: feed.ExecutionID, encoding: feed.Encoding}
 	if f.encoding == wire.EncodingUTF8 {
 		f.encoding = "" // messages omit the default
 	}
@@ -79,6 +80,7 @@ func (s *socket) follow(feed actors.Feed) error {
 	}
 	f.cursor = cursor
 	f.sent = cursor.Offset()
+	f.claimed = f.sent
 	f.nextSent, f.offset = f.sent, f.sent
 	f.credit = &credit{window: feed.Window, sent: f.sent, acked: f.sent}
 	s.add(f)

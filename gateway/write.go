@@ -141,14 +141,19 @@ func (s *socket) commit(items []item, f *follower) {
 	}
 }
 
-// claim acknowledges the end of an execution in the place of a client that sends no acks, once it
-// is written. Survivors of the command may still write: that is acknowledged as it is written.
+// claimEvery is how often output is acknowledged in the place of a client that sends no acks: four
+// times within the window of an execution that retains what is unread.
+const claimEvery = 256 << 10
+
+// claim acknowledges what was written in the place of a client that sends no acks: now and then, and
+// the end. Survivors of the command may still write after it: that is acknowledged as it is written.
 func (s *socket) claim(f *follower) {
-	if f.credit.window > 0 || !f.completed || f.sent <= f.claimed || f.claimed >= 0 && f.ready.Load() {
+	end := f.completed && (!f.claimedEnd || f.sent > f.claimed && !f.ready.Load())
+	if f.credit.window > 0 || !end && f.sent-f.claimed < claimEvery {
 		return
 	}
-	f.claimed = f.sent
-	s.request(nil, &wire.AckParams{ExecutionID: f.id, Offset: f.sent, Completed: true})
+	f.claimed, f.claimedEnd = f.sent, f.completed
+	s.request(nil, &wire.AckParams{ExecutionID: f.id, Offset: f.sent, Completed: f.completed})
 }
 
 // send writes one item.

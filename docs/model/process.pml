@@ -33,6 +33,7 @@ bool kill, sweep, frozen;
 bool leaderAlive, othersAlive, treeDead, foreignHolds, stubborn, clinging, fragile; /* dead is dead and reaped: the runner says nothing before */
 /* readers: both pipes as one */
 bool eof, catchUp, closePipe;
+bool blocked, absent, unblock; /* output waits for its reader; the reader never comes; that counts no more */
 /* armed timers */
 bool graceArmed, survivorsArmed, overdueArmed;
 /* the outcome */
@@ -75,11 +76,13 @@ dead:
 /* The goroutines that read the pipes. */
 active proctype Reader()
 {
+  if :: blocked = true :: blocked = true; absent = true :: skip fi;
   do
-  :: treeDead && !foreignHolds -> break         /* every writer is gone */
-  :: treeDead && foreignHolds && closePipe -> break
-  :: !leaderAlive && state == Exiting && !clinging -> break /* survivors closed their ends */
-  :: catchUp -> catchUp = false; tell(EvCaughtUp)
+  :: (!blocked || unblock) && treeDead && !foreignHolds -> break /* every writer is gone */
+  :: (!blocked || unblock) && treeDead && foreignHolds && closePipe -> break
+  :: !blocked && !leaderAlive && state == Exiting && !clinging -> break /* survivors closed their ends */
+  :: blocked && !absent -> blocked = false
+  :: (!blocked || unblock) && catchUp -> catchUp = false; tell(EvCaughtUp)
   :: actorDone -> goto out
   od;
   eof = true;
@@ -147,6 +150,7 @@ active proctype Process()
         fi
      :: m == EvDead ->
         dead = true; pausing = false;
+        unblock = true; /* required */
         if :: !ended -> overdueArmed = true :: else fi /* required */
      :: m == EvEof -> ended = true
      :: m == EvCaughtUp -> caughtUp = true

@@ -125,7 +125,7 @@ proctype Session()
      :: m == IdleCheck ->
         if
         :: live == 0 && !AWAITED && (conns > 0 || !UNREAD) -> cancel()
-        :: else -> idleArmed = true                                        /* required: it looks again */
+        :: else                                /* it looks again when anything has changed */
         fi
      :: m == Evict ->
         if
@@ -139,10 +139,12 @@ proctype Session()
         excused = true; over = true;
         cancel();                                                          /* required */
         assert(phase != Serving)
+     :: m == CloseTimeout && phase == Closing && arg != closeAge -> assert(false) /* a client that was told to go has its time */
      :: m == CloseTimeout && phase == Delivering -> stalled = true; close() /* required */
      :: m == CloseTimeout && phase == Closing -> phase = Stopped           /* required */
      :: else
      fi;
+     if :: m != IdleCheck -> idleArmed = true :: else fi;                  /* required */
      m = 0; arg = 0;
 
      /* the second table */

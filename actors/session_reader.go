@@ -1,0 +1,49 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/actors/wire"
+)
+
+// This file is about the reader of an execution that retains what is unread. Such an execution waits
+// for its reader as a command waits behind a pipe. The reader is the connection that started it and,
+// once that is gone, the next that follows it. Other connections may follow, and hold nothing up.
+
+// readBy makes c the reader, if there is none.
+func (x *execution) readBy(c *attachedConn) {
+	if x.reader == "" {
+		stopTimer(x.readerTimer)
+		x.reader, x.readerLost = c.pid.Id, time.Time{}
+	}
+}
+
+// readerLeft starts the time for another reader to come. The command would wait forever.
+func (s *session) readerLeft(x *execution) {
+	x.reader = ""
+	if x.plan.retain == transcript.Unread && !x.dead {
+		x.readerLost = time.Now()
+		x.readerTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self,
+			readerGone{execution: x.id, since: x.readerLost})
+	}
+}
+
+// readerGone ends an execution that no reader has come to.
+func (s *session) readerGone(ctx actor.Context, msg readerGone) {
+	x := s.executions[msg.execution]
+	if x != nil && x.pid != nil && x.readerLost.Equal(msg.since) {
+		ctx.Send(x.pid, cancelExecution{reason: wire.ReasonReaderGone})
+	}
+}
+
+// endReason is the reason for which an execution ends with its session. One that waits for a reader
+// ends because none came, whether its own time has passed first or the session's.
+func (s *session) endReason(x *execution) wire.Reason {
+	if s.cause == causeExpired && x.plan.retain == transcript.Unread {
+		return wire.ReasonReaderGone
+	}
+	return s.reason
+}
