@@ -62,6 +62,7 @@ type Engine struct {
 	log         *slog.Logger
 	metrics     *metrics
 	input       inputBudget
+	streams     atomic.Int64 // of commands, that are read
 	tracer      trace.Tracer
 	audit       func(AuditRecord)
 	auditArgv   bool

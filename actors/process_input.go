@@ -16,10 +16,10 @@ const (
 	// does not wait for answers, so few clients meet it.
 	MaxInputs = 64
 	// InputReserve is how many bytes of input may always wait for one command.
-	InputReserve = 16 << 10
+	InputReserve = 8 << 10
 	// MaxInputBytes bounds what waits beyond that, of all executions. One subject may
 	// hold half of it.
-	MaxInputBytes = 16 << 20
+	MaxInputBytes = 8 << 20
 )
 
 // inputBudget is MaxInputBytes. One request may take a quarter of what is left for its

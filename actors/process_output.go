@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,11 +17,19 @@ const (
 	// delivered as it is: long enough to join the writes of one printf, short enough for a prompt.
 	promptDelay = 50 * time.Millisecond
 
-	// A reader begins with a small buffer and takes a large one when a read fills it,
-	// so that a hundred silent streams hold little. 64 KiB is a Linux pipe's capacity.
-	smallBuffer = 4 << 10
-	largeBuffer = 64 << 10
+	// A reader has a small buffer, and takes a large one when a read fills it and while
+	// there is more in the pipe, so that silent streams hold little. 64 KiB is a Linux
+	// pipe's capacity. The more streams there are, the less each takes: sharedBuffers
+	// is divided among them, as long as that leaves more than a small one.
+	smallBuffer   = 4 << 10
+	largeBuffer   = 64 << 10
+	sharedBuffers = 2 << 20
 )
+
+// ReadBufferFor returns the most that a stream's buffer has when there are so many streams.
+func ReadBufferFor(streams int) int {
+	return min(max(sharedBuffers/max(streams, 1), smallBuffer), largeBuffer)
+}
 
 // stdout and stderr index the streams of a process.
 const (
@@ -38,6 +47,7 @@ type output struct {
 	process  *actor.PID
 	lastByte *atomic.Int64 // nanoseconds on the process's clock, shared by both streams
 	clock    func() int64
+	streams  *atomic.Int64 // how many are read
 
 	catchingUp atomic.Bool // the process wants to know when nothing is left in the pipe
 }
@@ -51,7 +61,9 @@ func (o *output) catchUp() {
 }
 
 func (o *output) run() {
+	o.streams.Add(1)
 	defer func() {
+		o.streams.Add(-1)
 		o.writer.Close()
 		_ = o.pipe.Close()
 		o.root.Send(o.process, streamEnded{stream: o.stream})
@@ -62,9 +74,7 @@ func (o *output) run() {
 		n, err := o.pipe.Read(buf)
 		if n > 0 {
 			o.deliver(buf[:n])
-			if n == len(buf) && n < largeBuffer {
-				buf = make([]byte, largeBuffer)
-			}
+			buf = o.resize(buf, n == len(buf))
 		}
 		switch {
 		case err == nil:
@@ -81,6 +91,33 @@ func (o *output) run() {
 		}
 	}
 }
+
+// resize returns a buffer for the next read. A reader that waits for its command has a small one.
+func (o *output) resize(buf []byte, filled bool) []byte {
+	size := smallBuffer
+	if filled || len(buf) > smallBuffer {
+		if left, err := o.pipe.Pending(); err == nil && left > 0 {
+			size = ReadBufferFor(int(o.streams.Load()))
+		}
+	}
+	if size == len(buf) {
+		return buf
+	}
+	if len(buf) == largeBuffer {
+		largeBuffers.Put(&buf)
+	}
+	if size == largeBuffer {
+		if b, ok := largeBuffers.Get().(*[]byte); ok {
+			return *b
+		}
+	}
+	return make([]byte, size)
+}
+
+var largeBuffers = sync.Pool{New: func() any {
+	b := make([]byte, largeBuffer)
+	return &b
+}}
 
 func (o *output) deliver(p []byte) {
 	if o.lastByte.Swap(o.clock()) == 0 {

@@ -3,6 +3,7 @@ package actors
 import (
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -49,4 +50,33 @@ func TestLateReaderBreaksNoLine(t *testing.T) {
 		}
 		h.stop(t, c)
 	})
+}
+
+// TestReadersHoldLittle: a reader that waits for its command has a small buffer, also after a flood,
+// and the readers of many commands that flood share what few may have.
+func TestReadersHoldLittle(t *testing.T) {
+	pipe := &latePipe{}
+	o := &output{pipe: pipe, streams: new(atomic.Int64)}
+	buf := make([]byte, smallBuffer)
+	for i, step := range []struct {
+		left    int  // in the pipe
+		filled  bool // by the last read
+		streams int64
+		want    int
+	}{
+		{1, false, 1, smallBuffer},
+		{0, true, 1, smallBuffer},
+		{1, true, 1, largeBuffer},
+		{1, false, 1, largeBuffer},
+		{0, true, 1, smallBuffer}, // it caught up
+		{1, true, sharedBuffers / (8 << 10), 8 << 10},
+		{1, true, 1, largeBuffer},
+		{1, true, 1600, smallBuffer}, // others came
+	} {
+		pipe.left = step.left
+		o.streams.Store(step.streams)
+		if buf = o.resize(buf, step.filled); len(buf) != step.want {
+			t.Errorf("step %d: a buffer of %d bytes, want %d", i, len(buf), step.want)
+		}
+	}
 }

@@ -112,12 +112,14 @@ func TestSocketsThatNeverResumeAreBounded(t *testing.T) {
 	f := start(t, func(c *Config) { c.MaxConnections = most })
 	resume := func() {
 		t.Helper()
-		ws, h := f.dial(t, "/ws?session=pod-1", nil)
+		ws, h := f.dial(t, "/ws?session=honest", nil)
 		if ws == nil {
 			t.Fatalf("handshake: %+v", h)
 		}
-		c := &client{t, ws}
-		e := f.last(t)
+		c, e := &client{t, ws}, f.accepted(t)
+		for e.req.SessionID != "honest" {
+			e = f.accepted(t)
+		}
 		c.send(`{"jsonrpc":"2.0","id":1,"method":"resume","params":{"resume_token":"t"}}`)
 		e.client.Reply(e.next(t).id, &wire.ResumeResult{SessionID: "pod-1"}, nil)
 		if m := c.recv(); m.Err != nil {
@@ -141,19 +143,6 @@ func TestSocketsThatNeverResumeAreBounded(t *testing.T) {
 	resume()
 	if n := value(f.gateway.metrics.refused.WithLabelValues(refusedUnresumed)); n == 0 {
 		t.Error("none is counted as closed")
-	}
-}
-
-// last returns the connection that came last.
-func (f *fixture) last(t *testing.T) *fakeConn {
-	t.Helper()
-	e := f.accepted(t)
-	for {
-		select {
-		case e = <-f.engine.conns:
-		default:
-			return e
-		}
 	}
 }
 
@@ -325,4 +314,31 @@ func TestPermitsAreGivenBack(t *testing.T) {
 	if m, l := f.gateway.medium.used(), f.gateway.large.used(); m != 0 || l != 0 {
 		t.Errorf("%d medium and %d large permits are held", m, l)
 	}
+}
+
+// TestClientsThatReadNothingLeaveBuffers: however many connections hold the buffers of large
+// messages, another one gets its output, in smaller messages.
+func TestClientsThatReadNothingLeaveBuffers(t *testing.T) {
+	f := start(t, nil)
+	for range LargeOutputs {
+		if !f.gateway.outputs.tryAcquire("those that do not read") {
+			t.Fatal("no large buffers")
+		}
+	}
+	c, e := f.connect(t)
+	out := newOutputs(t).create("x")
+	out.write(strings.Repeat("x", 3*SmallOutput))
+	e.client.Follow(out.feed(0))
+	for total := 0; total < 3*SmallOutput; {
+		frame, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m struct{ Params wire.Output }
+		if err := json.Unmarshal(frame, &m); err != nil || len(frame) > SmallOutput {
+			t.Fatalf("a message of %d bytes: %v", len(frame), err)
+		}
+		total += len(m.Params.Data)
+	}
+	f.gateway.outputs.release("those that do not read")
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"unicode/utf8"
 
@@ -17,7 +16,9 @@ import (
 
 const (
 	// pullSize is how much of a transcript is read at a time: enough for one message and a remainder.
-	pullSize = wire.MaxOutputMessage
+	// With smallPull a connection makes do while many others are busy.
+	pullSize  = wire.MaxOutputMessage
+	smallPull = SmallOutput
 	// restSize is the longest remainder that waits for more output to join it, such as the beginning
 	// of a line. A session may have a hundred followers, so each may keep little between its turns.
 	restSize = 4 << 10
@@ -25,9 +26,10 @@ const (
 
 // pullBuffer holds what was pulled from a transcript, behind room for the header of a binary frame:
 // such a frame is sent from where it was read to.
-type pullBuffer [wire.MaxOutputHeader + pullSize]byte
+type pullBuffer []byte
 
-var pullBuffers = sync.Pool{New: func() any { return new(pullBuffer) }}
+// room is how much can be pulled into the buffer.
+func (b pullBuffer) room() int { return len(b) - wire.MaxOutputHeader }
 
 // follower streams one execution's transcript to the client. The writer owns it, except for ready
 // and credit.
@@ -224,7 +226,7 @@ func (s *socket) sendOutput(f *follower, payload []byte) (cut bool, err error) {
 		msg = f.frame(s.pull, &o, n)
 	} else {
 		typ = websocket.MessageText
-		msg, n = wire.AppendOutput(s.buffer(), &o, payload, wire.MaxOutputMessage)
+		msg, n = wire.AppendOutput(s.buffer(), &o, payload, s.pull.room())
 	}
 	f.nextSent = o.Offset - int64(len(payload)-n)
 	f.credit.send(f.nextSent, f.gap)
@@ -241,7 +243,7 @@ func (s *socket) sendOutput(f *follower, payload []byte) (cut bool, err error) {
 
 // frame makes a binary frame of the first n bytes of held, which are in buf. What is before them in
 // buf has been sent.
-func (f *follower) frame(buf *pullBuffer, o *wire.Output, n int) []byte {
+func (f *follower) frame(buf pullBuffer, o *wire.Output, n int) []byte {
 	var room [wire.MaxOutputHeader]byte
 	header := wire.AppendOutputHeader(room[:0], &wire.OutputFrame{
 		Stream: f.number, Stderr: f.stream == transcript.Stderr, Truncated: o.Truncated, Offset: o.Offset, Gap: o.Gap,
@@ -273,11 +275,11 @@ func (s *socket) notify(method string, params any) error {
 // pull reads from the cursor into buf while the pieces join held, no further than the credit goes.
 // Without credit it reads one byte, to learn whether a mark or a gap comes first: these need none.
 // It reports whether more output may join what is held.
-func (f *follower) pull(buf *pullBuffer) (more bool) {
+func (f *follower) pull(buf pullBuffer) (more bool) {
 	f.at = wire.MaxOutputHeader
 	f.held = buf[f.at : f.at+copy(buf[f.at:], f.held)]
-	limit := int(min(pullSize, max(f.credit.room(), 1)))
-	for !f.hasNext && !f.ended && len(f.held) <= pullSize/2 && len(f.held) < limit {
+	limit := int(min(int64(buf.room()), max(f.credit.room(), 1)))
+	for !f.hasNext && !f.ended && len(f.held) <= buf.room()/2 && len(f.held) < limit {
 		// Cleared before Next: the notification may arrive before Next has returned.
 		f.ready.Store(false)
 		free := f.at + len(f.held)
@@ -297,7 +299,7 @@ func (f *follower) pull(buf *pullBuffer) (more bool) {
 }
 
 // add joins a piece to held, or makes it next.
-func (f *follower) add(buf *pullBuffer, p transcript.Piece) {
+func (f *follower) add(buf pullBuffer, p transcript.Piece) {
 	switch {
 	case len(f.held) == 0:
 		f.next, f.hasNext = p, true

@@ -32,7 +32,7 @@ type Config struct {
 
 	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
-	MaxConnections int           // sockets at a time; 0: 400
+	MaxConnections int           // sockets at a time; 0: 200
 	MaxPerSubject  int           // of these, those of one subject; 0: all but the last tenth
 	WriteTimeout   time.Duration // of one write to a client; 0: 10 s
 	PingInterval   time.Duration // between pings; a client silent for two is dropped; 0: 20 s
@@ -47,7 +47,7 @@ type Config struct {
 // timeout).
 const (
 	defaultMaxMessage     = 1 << 20
-	defaultMaxConnections = 400
+	defaultMaxConnections = 200
 	defaultWriteTimeout   = 10 * time.Second
 	defaultPingInterval   = 20 * time.Second
 )
@@ -61,6 +61,7 @@ type Gateway struct {
 	tokens  bool // clients need one
 
 	medium, large *permits // for messages above SmallMessage and above MediumMessage
+	outputs       *permits // for output in large messages
 
 	mu       sync.Mutex
 	open     int // reservations, connections included
@@ -104,11 +105,13 @@ func New(cfg Config) (*Gateway, error) {
 		sockets: make(map[*socket]struct{}), subjects: make(map[string]int),
 	}
 	g.medium, g.large = newPermits(MediumMessages, !open), newPermits(LargeMessages, !open)
+	g.outputs = newPermits(LargeOutputs, !open)
 	g.resumes = resumes{permits: newPermits(max(cfg.MaxConnections/4, 1), !open)}
 	g.metrics = newMetrics(cfg.Registerer)
 	if cfg.Registerer != nil {
 		g.medium.register(cfg.Registerer, "medium")
 		g.large.register(cfg.Registerer, "large")
+		g.outputs.register(cfg.Registerer, "output")
 	}
 	return g, nil
 }

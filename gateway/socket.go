@@ -67,12 +67,13 @@ type socket struct {
 
 	// Writer state.
 	following []*follower
-	rrIndex   int         // round robin: index in following of the next to send
-	out       []byte      // pooled; nil while idle
-	pull      *pullBuffer // pooled; nil while idle
-	sent      int         // messages since the last tick
-	backlog   int64       // at the last tick, bytes that were under way to the client
-	arrived   int64       // at the last tick, bytes that had reached it
+	rrIndex   int          // round robin: index in following of the next to send
+	out       []byte       // pooled; nil while idle
+	pull      pullBuffer   // pooled; nil while idle
+	busy      *outputClass // that pull and out are of; nil while idle
+	sent      int          // messages since the last tick
+	backlog   int64        // at the last tick, bytes that were under way to the client
+	arrived   int64        // at the last tick, bytes that had reached it
 }
 
 // request is a request in flight.

@@ -4,19 +4,12 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
-
-// outBuffers hold a message being encoded.
-var outBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, wire.MaxOutputMessage)
-	return &b
-}}
 
 // write is the writer goroutine. It alone sends messages, and it ends the connection.
 func (s *socket) write() {
@@ -188,41 +181,6 @@ func (s *socket) writeMessage(typ websocket.MessageType, b []byte) error {
 	s.sent++
 	s.g.metrics.messagesSent.Inc()
 	return s.ws.Write(context.Background(), typ, b)
-}
-
-// buffer returns an empty buffer for encoding.
-func (s *socket) buffer() []byte {
-	if s.out == nil {
-		if b, ok := outBuffers.Get().(*[]byte); ok {
-			s.out = *b
-		}
-	}
-	return s.out[:0]
-}
-
-// pullBuffer returns the buffer into which followers pull, one at a time.
-func (s *socket) pullBuffer() *pullBuffer {
-	if s.pull == nil {
-		var ok bool
-		if s.pull, ok = pullBuffers.Get().(*pullBuffer); !ok {
-			s.pull = new(pullBuffer)
-		}
-	}
-	return s.pull
-}
-
-// release frees what only a busy writer needs.
-func (s *socket) release() {
-	if s.pull != nil {
-		pullBuffers.Put(s.pull)
-		s.pull = nil
-	}
-	if s.out != nil {
-		b := s.out[:0]
-		outBuffers.Put(&b)
-		s.out = nil
-	}
-	s.conn.idle()
 }
 
 // writeCause returns the cause of a failed write.

@@ -36,11 +36,11 @@ const closeTimeout = 20 * time.Second
 
 // maxScrapes is how many requests for /metrics are answered at a time, since each answer is built in
 // memory. Others get 503.
-const maxScrapes = 4
+const maxScrapes = 2
 
 // maxSockets is how many WebSockets there may be: those of each session, those of sessions on other
 // pods, and those that wait for one.
-func maxSockets(l actors.Limits) int { return max(4*l.MaxSessions, 64) }
+func maxSockets(l actors.Limits) int { return max(2*l.MaxSessions, 64) }
 
 // serve runs the server until a signal stops it.
 func serve(c *config) error {
