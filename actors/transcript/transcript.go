@@ -43,7 +43,9 @@ const (
 )
 
 // DropReasons lists every DropReason, for metrics.
-func DropReasons() []DropReason { return []DropReason{DropLimit, DropWrite, DropBudget, DropOwner, DropClosed} }
+func DropReasons() []DropReason {
+	return []DropReason{DropLimit, DropWrite, DropBudget, DropOwner, DropClosed}
+}
 
 func (r DropReason) String() string {
 	switch r {
