@@ -253,6 +253,13 @@ func newAttachedExecution(c *Client, id string, offset int64, status wire.Execut
 	e := newExecution(c, id, offset)
 	e.phase = phaseReceiving
 	e.inputOffset = status.InputOffset
+	// The end lies before what survivors wrote, and the server does not go back for it.
+	if done := status.Completed; done != nil && done.OutputBytes < offset && survived(done) {
+		e.completed = done
+		close(e.finished)
+		e.completedQueued, e.completedArrived = true, true
+		e.enqueue(&Completed{*done})
+	}
 	e.result = wire.ExecuteResult{Status: "started", ExecutionID: id, PID: status.PID, PGID: status.PGID, Attached: true}
 	return e
 }

@@ -13,6 +13,13 @@ type Output struct {
 	Offset    int64  // transcript position after Data
 }
 
+// Release gives Data back to the Client, which uses it for later output. Calling it is optional: it
+// saves a consumer of much output the cost of collecting garbage.
+func (o *Output) Release() {
+	putBuffer(o.Data)
+	o.Data = nil
+}
+
 // Gap says that bytes of the transcript are missing before the next event.
 type Gap struct {
 	Bytes  int64

@@ -420,3 +420,32 @@ func TestContextDoesNotCancelTheCommand(t *testing.T) {
 		t.Errorf("%d control requests", n)
 	}
 }
+
+// What kept processes write lies behind the end. A client that attaches there is told of the end.
+func TestAttachBehindTheEnd(t *testing.T) {
+	s := &fakeServer{script: noise(1000, 9), hang: true}
+	s.request = func(c *fakeConn, m fakeRequest) bool {
+		if m.Method != wire.MethodResume {
+			return false
+		}
+		c.reply(m.ID, wire.ResumeResult{SessionID: fakeSession, Executions: map[string]wire.ExecutionStatus{
+			"x": {State: wire.StateKept, Offset: 1000, Completed: &wire.Completed{
+				ExecutionID: "x", ExitCode: 6, OutputBytes: 100, Survivors: &wire.Survivors{Kept: true, Count: 1},
+			}},
+		}})
+		c.stream("x", 200, 0)
+		return true
+	}
+	c, err := troupe.Attach(t.Context(), s.start(t), fakeSession, fakeToken, map[string]int64{"x": 200}, impatient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	e := c.Executions()["x"]
+	if ev, err := e.Next(t.Context()); err != nil || ev.(*troupe.Completed).ExitCode != 6 {
+		t.Errorf("first %v, %v", ev, err)
+	}
+	if ev, err := e.Next(t.Context()); err != nil || !bytes.Equal(ev.(*troupe.Output).Data, s.script[200:]) {
+		t.Errorf("then %v, %v", ev, err)
+	}
+}
