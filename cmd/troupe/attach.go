@@ -15,8 +15,9 @@ import (
 )
 
 const attachHelp = `Go on with a session that 'troupe exec' left: print the output that was not yet
-printed, follow it to the end, and exit as the command did. When everything has
-ended, the session is closed.
+printed, follow it to the end, and exit as the command did. Processes that
+outlived the command are followed too. When everything has ended, so does the
+session, unless other clients are attached to it.
 
 Ctrl-C leaves: the command runs on, and attach goes on at the same byte later.
 To end the command, use troupe cancel.
@@ -76,20 +77,39 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 		c.Detach()
 		return fmt.Errorf("session %s has no such execution", r.ID)
 	}
-	p := &printer{a: a, json: f.json, encoding: wire.EncodingBase64}
-	result := error(nil)
+	p := &printer{a: a, json: f.json, encoding: wire.EncodingBase64, dropOK: r.DropOK}
+	result, err := p.followAll(ctx, c, execs)
+	if err != nil {
+		return a.leave(ctx, c, st, r, p, err)
+	}
+	a.over.Store(true)
+	return a.endAttach(ctx, c, st, r, result)
+}
+
+// followAll prints executions one after the other, and then what their kept processes write. result
+// is the first that is not a success.
+func (p *printer) followAll(
+	ctx context.Context, c *troupe.Client, execs map[string]*troupe.Execution,
+) (result, err error) {
+	var kept []*troupe.Execution
 	for _, id := range slices.Sorted(maps.Keys(execs)) {
 		done, err := p.follow(ctx, execs[id])
 		if err != nil {
-			return a.leave(ctx, c, st, r, err)
+			return nil, err
 		}
 		if err := p.report(done); err != nil && result == nil {
 			result = err
 		}
-		p.gap = 0
+		if done.Survivors != nil && done.Survivors.Kept {
+			kept = append(kept, execs[id])
+		}
 	}
-	a.over.Store(true)
-	return a.endAttach(ctx, c, st, r, result)
+	for _, e := range kept {
+		if err := p.followKept(ctx, c, e); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
 }
 
 // followed returns the offsets to continue from. If args name an execution, it follows only that.
@@ -110,7 +130,7 @@ func followed(f *attachFlags, r *record, args []string) map[string]int64 {
 }
 
 // leave detaches from the session and remembers how far its output was read.
-func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record, err error) error {
+func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record, p *printer, err error) error {
 	if end := c.Err(); end != nil {
 		if r.ended(end) {
 			st.remove(r)
@@ -118,12 +138,15 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record,
 		return a.explain(r.URL, err)
 	}
 	r.Session = c.Detach()
+	if _, open := r.Offsets[p.execution]; open {
+		r.Offsets[p.execution] = p.offset // what could not be written is printed again
+	}
 	if saveErr := st.save(r); saveErr != nil {
 		a.notef("cannot remember the session: %v", saveErr)
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, errNobodyReads):
-		return &exitError{exitPipe, nil}
+		return err
 	case errors.Is(cause, errHangup):
 		return &exitError{exitHangup, nil}
 	case cause != nil:
@@ -132,11 +155,13 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record,
 	return err
 }
 
-// endAttach closes the session if nothing runs in it any more, and detaches from it otherwise.
+// endAttach says goodbye if nothing runs in the session any more, and detaches from it otherwise. The
+// session ends with the goodbye unless others are still attached.
 func (a *app) endAttach(ctx context.Context, c *troupe.Client, st *store, r *record, result error) error {
 	status, err := c.Status(ctx)
 	if err == nil && !busy(status) {
-		if c.Close() == nil {
+		c.Leave()
+		if !r.Held {
 			st.remove(r)
 		}
 		return result
@@ -169,6 +194,11 @@ func rangeArgs(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := cobra.RangeArgs(low, high)(cmd, args); err != nil {
 			return usageError(fmt.Errorf("%s: %w", cmd.Name(), err))
+		}
+		for i, arg := range args {
+			if err := checkUTF8(fmt.Sprintf("argument %d of %s", i+1, cmd.Name()), arg); err != nil {
+				return err
+			}
 		}
 		return nil
 	}

@@ -247,6 +247,7 @@ func (x *execution) run() {
 		}
 		done.Reason, done.ExitCode = wire.ReasonCanceled, -15
 	case "lossy":
+		x.mark(&wire.Warning{ExecutionID: x.id, Code: wire.WarnTranscriptWrite, Message: "no space left: lines are dropped"})
 		done.DroppedBytes, done.DroppedLines, done.TruncatedLines, done.TruncatedBytes = 100, 3, 2, 50
 	case "ends": // REASON CODE
 		done.Reason = wire.Reason(args[0])
@@ -284,6 +285,13 @@ func (x *execution) write(s transcript.Stream, text string) {
 	defer x.mu.Unlock()
 	x.end += int64(len(text))
 	x.pieces = append(x.pieces, transcript.Piece{Stream: s, Data: []byte(text), Offset: x.end})
+	x.wakeLocked()
+}
+
+func (x *execution) mark(mark any) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.pieces = append(x.pieces, transcript.Piece{Mark: mark, Offset: x.end})
 	x.wakeLocked()
 }
 

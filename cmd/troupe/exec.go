@@ -24,9 +24,13 @@ The session ends with troupe, but with --detach and --on-exit=keep.
 
 Stdin is passed to the command when it is a pipe or a file. On a terminal it is
 not, so that 'troupe exec -- cat' ends at once: ask for it with -i, end it with
-Ctrl-D. In a loop that reads its own stdin, use --no-stdin. Input is never sent
-twice: if the connection is lost while input is on its way, the command is
-cancelled and troupe says so.
+Ctrl-D. In a loop that reads its own stdin, use --no-stdin. With --detach, troupe
+leaves once all of stdin is passed.
+
+Where stdout is a pipe or a file, it gets all of the output: the command waits
+when its reader is slow, as behind any pipe. On a terminal, with --detach and
+with --output-limit or --on-output-limit, the server keeps the first output up to
+a limit and drops the rest.
 
 Ctrl-C and SIGTERM cancel the command (SIGTERM to all its processes, SIGKILL
 after the server's grace). A second one kills it at once, a third leaves
@@ -107,6 +111,7 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			params.Retain = f.retain(a.terminal)
 			return a.exec(cmd.Context(), f, params)
 		},
 	}
@@ -143,10 +148,7 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 	case f.stdin && f.noStdin:
 		return p, usageError(errors.New("--stdin and --no-stdin cannot be combined"))
 	}
-	p.Stdin = f.stdin || piped && !f.noStdin && !f.detach
-	if f.detach && f.stdin {
-		return p, usageError(errors.New("--detach and --stdin cannot be combined: troupe exits and cannot pass stdin"))
-	}
+	p.Stdin = f.stdin || piped && !f.noStdin
 	if f.lines {
 		p.Framing = wire.FramingLines
 	}
@@ -156,9 +158,22 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 			p.Encoding = wire.EncodingUTF8
 		}
 	}
+	if err := f.checkText(args); err != nil {
+		return p, err
+	}
 	var err error
 	p.Env, err = environment(f.env)
 	return p, err
+}
+
+// retain returns what the server is to keep of the output. A pipe or file gets all of it: the command
+// waits for its reader. A terminal can show the output again (attach --from-start), and a command
+// that is left behind runs on, so its first output is kept; so is that which a limit is asked for.
+func (f *execFlags) retain(terminal bool) wire.Retain {
+	if terminal || f.detach || f.outputLimit != 0 || f.onOutputLimit != "" {
+		return ""
+	}
+	return wire.RetainUnread
 }
 
 // exec opens a session, runs one command in it and ends it.
@@ -168,6 +183,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	r := &record{
 		Execution: params.ExecutionID, Command: title(params), Started: time.Now().UTC(),
 		Access: a.configured().access(), keep: params.OnExit == wire.ExitKeep,
+		Held: !f.detach, DropOK: params.OnOutputLimit == wire.LimitDrop,
 	}
 	// Without a record no client could attach to the session or end it.
 	if f.detach || r.keep {
@@ -195,18 +211,53 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 		}
 	}
 	if f.detach {
-		c.Detach()
-		_, err := fmt.Fprintf(a.stdout, "%s %s\n", visible(r.ID), visible(r.Execution))
-		return err
+		return a.detach(ctx, c, e, st, r, params.Stdin)
 	}
 	sig.forward(e)
 	if params.Stdin {
-		go a.passStdin(ctx, cancel, e)
+		go func() {
+			if err := a.passStdin(ctx, e); err != nil {
+				cancel(err)
+			}
+		}()
 	}
-	p := &printer{a: a, json: f.json, encoding: params.Encoding}
+	p := &printer{a: a, json: f.json, encoding: params.Encoding, dropOK: r.DropOK}
 	done, err := p.follow(ctx, e)
 	a.over.Store(err == nil)
 	return a.finish(ctx, c, st, r, p, done, err)
+}
+
+// detach leaves the command running once it has all of its input. If that fails, nothing is left.
+func (a *app) detach(
+	ctx context.Context, c *troupe.Client, e *troupe.Execution, st *store, r *record, stdin bool,
+) error {
+	passed := make(chan error, 1)
+	go func() {
+		var err error
+		if stdin {
+			err = a.passStdin(ctx, e)
+		}
+		passed <- err
+	}()
+	var err error
+	select {
+	case err = <-passed:
+	case <-ctx.Done(): // a read of stdin may not end
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err = orInterrupted(ctx, err); err == nil {
+		_, err = fmt.Fprintf(a.stdout, "%s %s\n", visible(r.ID), visible(r.Execution))
+	}
+	if err == nil {
+		c.Detach()
+		return nil
+	}
+	if c.Close() == nil {
+		st.remove(r)
+	}
+	return err
 }
 
 // finish ends the session or detaches from it, and reports how the command ended.
@@ -214,6 +265,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 	err error,
 ) error {
 	cause := context.Cause(ctx)
+	r.Held = false
 	switch {
 	case err == nil && r.keep && kept(ctx, c, r.Execution):
 		window := time.Duration(c.Limits().ResumeWindow * float64(time.Second))
@@ -243,8 +295,11 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 	if err == nil {
 		return p.report(done)
 	}
+	if errors.As(err, new(*outputError)) {
+		return fmt.Errorf("%w; the command was cancelled", err)
+	}
 	if errors.Is(err, errNobodyReads) {
-		return &exitError{exitPipe, nil}
+		return err
 	}
 	if cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause // such as input in doubt

@@ -40,8 +40,8 @@ func TestExecExitsAsTheCommandDid(t *testing.T) {
 		{
 			"losses",
 			[]string{"lossy"},
-			0, "",
-			"incomplete: 100 bytes in 3 lines were dropped at the output limit, 2 lines were cut by 50 bytes\n",
+			122, "",
+			"incomplete: 100 bytes in 3 lines were dropped (no space left), 2 lines were cut by 50 bytes\n",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

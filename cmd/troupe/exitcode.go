@@ -10,6 +10,7 @@ import (
 
 // Exit codes of troupe itself. All others are the command's.
 const (
+	exitIncomplete  = 122 // the command exited with 0, but a part of its output is missing
 	exitOutputLimit = 123 // the output limit was reached with --on-output-limit=cancel
 	exitTimeout     = 124 // the stream timeout or --max-duration passed, as in timeout(1)
 	exitTroupe      = 125 // troupe or the server failed, or the arguments are wrong, as in docker(1)
@@ -24,12 +25,16 @@ const (
 const exitCodeHelp = `Exit codes:
   0-255  the command's own
   128+N  signal N killed the command
+  122    the command exited with 0, but a part of its output was dropped or is no
+         longer on the server; not where --on-output-limit=drop allows dropping
   123    the output limit was reached and --on-output-limit is cancel
   124    the command was silent for the stream timeout, or ran for --max-duration
-  125    troupe or its server failed: not reachable, refused, session lost, wrong arguments
+  125    troupe or its server failed: not reachable, refused, session lost, wrong
+         arguments, output that cannot be written (full disk)
   126    the command cannot be run, or is not allowed
   127    there is no such command
-  130    the command was cancelled and exited with 0`
+  130    the command was cancelled and exited with 0
+  141    the reader of the output is gone (troupe exec … | head)`
 
 // exitError carries an exit code up to main. If err is nil, main prints no message.
 type exitError struct {
@@ -61,6 +66,9 @@ func verdict(err error) (code int, message string) {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code, joinLines(exit.Error())
+	}
+	if errors.Is(err, errNobodyReads) {
+		return exitPipe, ""
 	}
 	message = joinLines(err.Error())
 	var u usage

@@ -11,7 +11,7 @@ import (
 func main() {
 	a := &app{
 		stdin: os.Stdin, stdinPiped: piped(os.Stdin),
-		stdout: os.Stdout, stderr: os.Stderr,
+		stdout: os.Stdout, stderr: os.Stderr, terminal: terminal(os.Stdout),
 		signals: catchSignals,
 	}
 	os.Exit(a.run(os.Args[1:]))
@@ -23,6 +23,7 @@ type app struct {
 	stdinPiped bool // stdin is a pipe or a file
 	stdout     io.Writer
 	stderr     io.Writer
+	terminal   bool // stdout is a terminal
 	signals    func() <-chan os.Signal
 
 	settings clientSettings
@@ -32,12 +33,17 @@ type app struct {
 
 // run executes a command line and returns the exit code.
 func (a *app) run(args []string) int {
+	stdout := &checkedWriter{Writer: a.stdout}
+	a.stdout = stdout
 	root := a.rootCommand(args)
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	err := root.Execute()
+	if err == nil {
+		err = stdout.err
+	}
 	code, message := verdict(err)
 	if message != "" {
 		a.notef("%s", message)

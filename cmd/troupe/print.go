@@ -6,38 +6,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
-
-// errNobodyReads means that stdout or stderr was closed by its reader.
-var errNobodyReads = errors.New("the reader of the output is gone")
 
 // printer writes the events of executions.
 type printer struct {
 	a        *app
 	json     bool
 	encoding wire.Encoding // of Data in JSON
-	gap      int64
+	dropOK   bool          // the user said --on-output-limit=drop
+
+	// Of the execution that is printed.
+	execution string
+	offset    int64    // transcript position up to which it was written
+	gap       int64    // bytes that were no longer on the server
+	reasons   []string // why the server dropped output
 }
 
 // follow prints an execution until the command has ended. Processes that are kept may continue to
-// write; a later attach shows that.
+// write; followKept shows that.
 func (p *printer) follow(ctx context.Context, e *troupe.Execution) (*wire.Completed, error) {
+	p.execution, p.offset, p.gap, p.reasons = e.ID(), e.Offset(), 0, nil
 	for {
-		ev, err := e.Next(ctx)
+		ev, err := p.next(ctx, e)
 		if errors.Is(err, io.EOF) {
 			return e.Wait(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if p.json {
-			err = p.line(e.ID(), ev)
-		} else {
-			err = p.plain(ev)
 		}
 		if err != nil {
 			return nil, err
@@ -48,19 +46,78 @@ func (p *printer) follow(ctx context.Context, e *troupe.Execution) (*wire.Comple
 	}
 }
 
+// next waits for the next event and prints it.
+func (p *printer) next(ctx context.Context, e *troupe.Execution) (troupe.Event, error) {
+	ev, err := e.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.json {
+		err = p.line(e.ID(), ev)
+	} else {
+		err = p.plain(ev)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch ev := ev.(type) {
+	case *troupe.Output:
+		ev.Release()
+	case *troupe.Gap:
+		p.gap += ev.Bytes
+	case *troupe.Warning:
+		if reason, _, _ := strings.Cut(ev.Message, ": "); !slices.Contains(p.reasons, reason) {
+			p.reasons = append(p.reasons, reason)
+		}
+	}
+	p.offset = e.Offset()
+	return ev, nil
+}
+
+// Bounds of the time between two questions whether kept processes live.
+const (
+	keptFirstPoll = 50 * time.Millisecond
+	keptPoll      = time.Second
+)
+
+// followKept prints what processes write that have outlived the command, until they have ended too.
+// No message tells of that, so it asks whenever they are silent.
+func (p *printer) followKept(ctx context.Context, c *troupe.Client, e *troupe.Execution) error {
+	p.execution, p.offset = e.ID(), e.Offset()
+	for wait := keptFirstPoll; ; wait = min(2*wait, keptPoll) {
+		quiet, stop := context.WithTimeout(ctx, wait)
+		_, err := p.next(quiet, e)
+		silent := quiet.Err() != nil && ctx.Err() == nil
+		stop()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err == nil:
+			continue
+		case !silent || !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+		status, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		now, known := status.Executions[e.ID()]
+		if !known || now.State == wire.StateExited && e.Offset() >= now.Offset {
+			return nil
+		}
+	}
+}
+
 // plain copies output byte for byte.
 func (p *printer) plain(ev troupe.Event) error {
 	switch ev := ev.(type) {
 	case *troupe.Output:
-		w := p.a.stdout
 		if ev.Stream == wire.Stderr {
-			w = p.a.stderr
+			_, err := p.a.stderr.Write(ev.Data)
+			return writeError("stderr", err)
 		}
-		if _, err := w.Write(ev.Data); err != nil {
-			return fmt.Errorf("%w: %w", errNobodyReads, err)
-		}
-	case *troupe.Gap:
-		p.gap += ev.Bytes
+		_, err := p.a.stdout.Write(ev.Data)
+		return err
 	case *troupe.ProcessError:
 		if ev.Error != nil {
 			p.a.notef("%s", ev.Error.Message)
@@ -84,7 +141,6 @@ func (p *printer) line(id string, ev troupe.Event) error {
 		}
 		method, params = wire.MethodOutput, out
 	case *troupe.Gap:
-		p.gap += ev.Bytes
 		method, params = wire.MethodOutput, &wire.Output{ExecutionID: id, Type: wire.Stdout, Offset: ev.Offset, Gap: ev.Bytes}
 	case *troupe.Warning:
 		method, params = wire.MethodWarning, ev.Warning
@@ -99,18 +155,20 @@ func (p *printer) line(id string, ev troupe.Event) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.a.stdout.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("%w: %w", errNobodyReads, err)
-	}
-	return nil
+	_, err = p.a.stdout.Write(append(b, '\n'))
+	return err
 }
 
 // losses describes in one line what is missing from the output. It is empty if nothing is.
 func (p *printer) losses(done *wire.Completed) string {
 	var parts []string
 	if done.DroppedBytes > 0 || done.DroppedLines > 0 {
-		parts = append(parts, fmt.Sprintf("%d bytes in %d lines were dropped at the output limit", done.DroppedBytes,
-			done.DroppedLines))
+		reason := "the server gives no reason"
+		if len(p.reasons) > 0 {
+			reason = strings.Join(p.reasons, "; ")
+		}
+		parts = append(parts, fmt.Sprintf("%d bytes in %d lines were dropped (%s)", done.DroppedBytes, done.DroppedLines,
+			reason))
 	}
 	if done.TruncatedLines > 0 {
 		parts = append(parts, fmt.Sprintf("%d lines were cut by %d bytes", done.TruncatedLines, done.TruncatedBytes))
@@ -130,6 +188,10 @@ func (p *printer) report(done *wire.Completed) error {
 		p.a.notef("%s", msg)
 	}
 	code, msg := outcome(done)
+	dropped := done.DroppedBytes > 0 || done.DroppedLines > 0
+	if code == 0 && (p.gap > 0 || dropped && !p.dropOK) {
+		code = exitIncomplete
+	}
 	if code == 0 {
 		return nil
 	}

@@ -27,6 +27,11 @@ type record struct {
 	Started   time.Time `json:"started"`
 	Access    *access   `json:"access,omitempty"` // nil: troupe 0.1 wrote the record
 
+	// Held means that a run of troupe exec is attached, which forgets the session when it ends.
+	Held bool `json:"held,omitempty"`
+	// DropOK means that the user allowed output to be dropped at the output limit.
+	DropOK bool `json:"drop_ok,omitempty"`
+
 	keep bool   // its processes may outlive the command; known to the run that started it
 	path string // file that it was read from; empty: none yet
 	// elsewhere means that the command line names another server or resume token than the record, so

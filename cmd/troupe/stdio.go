@@ -11,24 +11,19 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// passStdin copies stdin to the command. If the command ends first, its goroutine stays blocked in
-// Read until troupe exits.
-func (a *app) passStdin(ctx context.Context, cancel context.CancelCauseFunc, e *troupe.Execution) {
+// passStdin copies stdin to the command and closes the command's. It returns an error unless the
+// command or ctx ended first, since a command need not read all of its input. A read of stdin that
+// does not end outlives ctx, until troupe exits.
+func (a *app) passStdin(ctx context.Context, e *troupe.Execution) error {
 	w := e.Stdin(ctx)
 	_, err := io.Copy(w, a.stdin)
 	if err == nil {
 		err = w.Close()
 	}
-	switch {
-	case err == nil, errors.Is(err, io.ErrClosedPipe), ctx.Err() != nil:
-		// A command need not read all of its input.
-	case errors.Is(err, troupe.ErrUnknownOutcome):
-		cancel(fmt.Errorf("the command was cancelled, its input may be incomplete: %w", err))
-	default:
-		if !ended(e) {
-			cancel(fmt.Errorf("stdin: %w", err))
-		}
+	if err == nil || errors.Is(err, io.ErrClosedPipe) || ctx.Err() != nil || ended(e) {
+		return nil
 	}
+	return fmt.Errorf("stdin: %w", err)
 }
 
 // ended reports whether the execution or its session has ended. Its end then makes the better
@@ -55,6 +50,9 @@ func environment(pairs []string) (map[string]string, error) {
 			if value, given = os.LookupEnv(name); !given {
 				return nil, usageError(fmt.Errorf("--env %s: not set here", name))
 			}
+		}
+		if err := checkUTF8("the value of "+name, value); err != nil {
+			return nil, err
 		}
 		env[name] = value
 	}
