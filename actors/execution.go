@@ -27,6 +27,7 @@ type execution struct {
 	released    atomic.Bool // see release
 	endOverride atomic.Pointer[endOverride]
 	readers     sync.WaitGroup // of its pipes
+	inputTaken  atomic.Int64   // bytes of stdin that are in its pipe or wait for room there
 
 	pid       *actor.PID // the process actor; nil once it has stopped
 	state     wire.State
@@ -65,7 +66,7 @@ type waiter struct {
 func (x *execution) status() wire.ExecutionStatus {
 	return wire.ExecutionStatus{
 		State: x.state, PID: x.command, PGID: x.command, Offset: x.transcript.End(),
-		StartedAt: x.requested.UTC().Format(time.RFC3339Nano), Completed: x.completed,
+		InputOffset: x.inputTaken.Load(), StartedAt: x.requested.UTC().Format(time.RFC3339Nano), Completed: x.completed,
 	}
 }
 

@@ -176,10 +176,11 @@ type (
 	}
 	// writeInput: session → process. Answered on conn when the bytes are in the pipe.
 	writeInput struct {
-		conn *actor.PID
-		id   wire.ID
-		data []byte
-		eof  bool
+		conn   *actor.PID
+		id     wire.ID
+		data   []byte
+		eof    bool
+		offset *int64 // of data, in stdin; nil: behind what came before
 	}
 	// signalExecution: session → process. Answered on conn.
 	signalExecution struct {
@@ -201,7 +202,10 @@ type (
 	droppingBegan struct{ code string }
 	// inputWritten: writer goroutine → process. The first request of the queue is in the pipe, or
 	// failed.
-	inputWritten struct{ err error }
+	inputWritten struct {
+		written int
+		err     error
+	}
 	// silenceCheck, deadlineCheck, graceOver, survivorGraceOver, pipesOverdue: process's timers →
 	// process. A time of Limits or of the request may have passed.
 	silenceCheck      struct{}

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"io"
 	"sync"
 
@@ -84,31 +85,66 @@ type input struct {
 	bytes   int64
 	writing bool
 	closed  bool // by the client's eof, or because the command is gone
+	eof     bool // by the client's eof
+}
+
+// place finds what of an input is new, by its offset. It reports whether nothing is, because an earlier
+// connection of the client has sent it all.
+func (p *process) place(msg *writeInput) (known bool, err *wire.Error) {
+	if msg.offset == nil {
+		return false, nil
+	}
+	taken := p.x.inputTaken.Load()
+	if *msg.offset > taken {
+		return false, wire.Errorf(wire.CodeInvalidParams,
+			"offset %d leaves a gap: the next input of execution %s begins at %d", *msg.offset, p.x.id, taken)
+	}
+	if known := min(taken-*msg.offset, int64(len(msg.data))); known > 0 {
+		msg.data = bytes.Clone(msg.data[known:]) // the budget counts what is new, and the rest is not kept
+	}
+	return len(msg.data) == 0 && (p.stdin.eof || !msg.eof), nil
 }
 
 func (p *process) input(ctx actor.Context, msg writeInput) {
 	in := &p.stdin
-	var err *wire.Error
+	known, err := p.place(&msg)
 	switch {
 	case in.pipe == nil && !in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "execution %s has no stdin: start it with stdin set to true", p.x.id)
+	case known && len(in.queue) == 0:
+		ctx.Send(msg.conn, reply{id: msg.id, result: struct{}{}})
+		return
+	case known:
+		msg.eof = false // behind what it repeats, so that its answer comes when that is in the pipe
 	case in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)
-	case len(in.queue) >= MaxInputs || in.bytes+int64(len(msg.data)) > p.engine.limits.MaxMessage ||
-		!p.engine.input.take(p.x.subject, in.bytes, int64(len(msg.data))):
-		err = wire.Errorf(wire.CodeSessionLimit,
-			"the command has not read %d bytes of earlier input: wait for input to be answered, and send less at a time",
-			in.bytes)
-		err.Data = &wire.ErrorData{Limit: "input", Value: InputReserve, RetryAfterSeconds: 1}
+	}
+	if err == nil {
+		err = p.room(&msg)
 	}
 	if err != nil {
 		ctx.Send(msg.conn, reply{id: msg.id, err: err})
 		return
 	}
-	in.closed = msg.eof
+	in.closed, in.eof = in.closed || msg.eof, in.eof || msg.eof
 	in.bytes += int64(len(msg.data))
+	p.x.inputTaken.Add(int64(len(msg.data)))
 	in.queue = append(in.queue, msg)
 	p.writeNext(ctx)
+}
+
+// room takes from the budgets what an input needs, or refuses it.
+func (p *process) room(msg *writeInput) *wire.Error {
+	in := &p.stdin
+	if len(in.queue) < MaxInputs && in.bytes+int64(len(msg.data)) <= p.engine.limits.MaxMessage &&
+		p.engine.input.take(p.x.subject, in.bytes, int64(len(msg.data))) {
+		return nil
+	}
+	err := wire.Errorf(wire.CodeSessionLimit,
+		"the command has not read %d bytes of earlier input: wait for input to be answered, and send less at a time",
+		in.bytes)
+	err.Data = &wire.ErrorData{Limit: "input", Value: InputReserve, RetryAfterSeconds: 1}
+	return err
 }
 
 func (p *process) writeNext(ctx actor.Context) {
@@ -119,11 +155,12 @@ func (p *process) writeNext(ctx actor.Context) {
 	in.writing = true
 	msg, pipe, root, self := in.queue[0], in.pipe, p.engine.system.Root, ctx.Self()
 	go func() {
+		var n int
 		var err error
 		if len(msg.data) > 0 {
-			_, err = pipe.Write(msg.data) // returns when the pipe is closed, at the latest when the tree is dead
+			n, err = pipe.Write(msg.data) // returns when the pipe is closed, at the latest when the tree is dead
 		}
-		root.Send(self, inputWritten{err: err})
+		root.Send(self, inputWritten{written: n, err: err})
 	}()
 }
 
@@ -136,6 +173,7 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in.bytes -= int64(len(done.data))
 	p.engine.input.give(p.x.subject, in.bytes, int64(len(done.data)))
 	if msg.err != nil {
+		p.x.inputTaken.Add(int64(msg.written - len(done.data)))
 		ctx.Send(done.conn, reply{
 			id:  done.id,
 			err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin"),
@@ -145,6 +183,10 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	}
 	ctx.Send(done.conn, reply{id: done.id, result: struct{}{}})
 	if done.eof {
+		for _, repeated := range in.queue { // nothing else comes behind the end
+			ctx.Send(repeated.conn, reply{id: repeated.id, result: struct{}{}})
+		}
+		in.queue = nil
 		p.closeInput(ctx)
 		return
 	}
@@ -169,6 +211,7 @@ func (p *process) closeInput(ctx actor.Context) {
 		waiting = waiting[1:]
 	}
 	p.engine.input.give(p.x.subject, in.bytes, before-in.bytes)
+	p.x.inputTaken.Add(in.bytes - before)
 	for _, msg := range waiting {
 		ctx.Send(msg.conn, reply{
 			id:  msg.id,

@@ -208,7 +208,7 @@ func (s *session) started(ctx actor.Context) {
 			Capabilities: []string{
 				wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
 				wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
-				wire.CapabilityBinary,
+				wire.CapabilityBinary, wire.CapabilityInputOffset,
 			},
 			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		}})

@@ -196,7 +196,7 @@ func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
 		return
 	}
 	if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
-		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF})
+		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF, offset: p.Offset})
 	}
 }
 
