@@ -29,6 +29,7 @@ type netConn struct {
 	net.Conn
 	metrics *metrics
 	timeout time.Duration // for which a write may make no progress
+	turn    turn          // of the reader
 
 	heard   atomic.Int64 // when the client last sent bytes, in nanoseconds of clock
 	taken   atomic.Int64 // bytes that the kernel has taken
@@ -49,7 +50,11 @@ var clockStart = time.Now()
 func clock() int64 { return int64(time.Since(clockStart)) }
 
 func (s *netConn) Read(p []byte) (int, error) {
+	s.turn.giveBack()
 	n, err := s.Conn.Read(p)
+	if n == len(p) && n > 0 { // there is more
+		s.turn.take()
+	}
 	if n > 0 {
 		s.heard.Store(clock())
 		s.metrics.bytesReceived.Add(float64(n))
@@ -58,6 +63,7 @@ func (s *netConn) Read(p []byte) (int, error) {
 }
 
 func (s *netConn) Write(p []byte) (int, error) {
+	s.turn.giveBack() // the reader writes too: it answers pings
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.corked && len(s.pending)+len(p) <= corkLimit {
