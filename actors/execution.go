@@ -131,4 +131,18 @@ func (x *execution) count(c *wire.Completed) {
 	n := x.transcript.Counts()
 	c.OutputBytes, c.DroppedLines, c.DroppedBytes = n.OutputBytes, n.DroppedLines, n.DroppedBytes
 	c.TruncatedLines, c.TruncatedBytes = n.TruncatedLines, n.TruncatedBytes
+	c.DroppedReason = dropWarning(n.DropReason)
+}
+
+// dropWarning returns the code of the warning about dropped output, or nothing if the transcript
+// gave none.
+func dropWarning(reason transcript.DropReason) string {
+	switch reason {
+	case transcript.DropLimit:
+		return wire.WarnOutputLimit
+	case transcript.DropWrite, transcript.DropBudget, transcript.DropOwner:
+		return wire.WarnTranscriptWrite
+	default:
+		return ""
+	}
 }

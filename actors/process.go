@@ -305,11 +305,11 @@ func (p *process) cancel(ctx actor.Context, reason wire.Reason, force bool) {
 
 // onDrop runs in a reader goroutine, once, when output begins to be lost.
 func (p *process) onDrop(reason transcript.DropReason, offset int64) any {
-	code := wire.WarnTranscriptWrite
+	code := dropWarning(reason)
 	text := "the server cannot keep more output (" + reason.String() + "): lines are dropped from here on"
 	switch reason {
 	case transcript.DropLimit:
-		code, text = wire.WarnOutputLimit, "the output limit is reached: lines are dropped from here on"
+		text = "the output limit is reached: lines are dropped from here on"
 	case transcript.DropOwner:
 		text = "the running executions of this subject have as many bytes of output as they may " +
 			"(max-output-per-subject): lines are dropped from here on"

@@ -45,7 +45,8 @@ func TestLateReaderBreaksNoLine(t *testing.T) {
 		synctest.Wait()
 		tree.exit(0)
 		synctest.Wait()
-		if done := find[wire.Completed](c); done.OutputBytes != 0 || done.DroppedLines != 1 || done.DroppedBytes != 12 {
+		if done := find[wire.Completed](c); done.OutputBytes != 0 || done.DroppedLines != 1 || done.DroppedBytes != 12 ||
+			done.DroppedReason != wire.WarnOutputLimit {
 			t.Errorf("%+v", done)
 		}
 		h.stop(t, c)

@@ -75,6 +75,8 @@ type Counts struct {
 	DroppedLines int64
 	// DroppedBytes counts the bytes that were dropped, newlines included.
 	DroppedBytes int64
+	// DropReason says why bytes were dropped. 0: none were.
+	DropReason DropReason
 	// TruncatedLines counts the lines that end with the marker in the transcript.
 	TruncatedLines int64
 	// TruncatedBytes counts the bytes of truncated lines that the marker stands for, the newline
@@ -242,6 +244,9 @@ func (t *Transcript) Counts() Counts {
 	defer t.mu.Unlock()
 	c := t.counts
 	c.OutputBytes = t.end
+	if c.DroppedBytes > 0 {
+		c.DropReason = DropReason(t.dropping.Load()) //nolint:gosec // it was made of one
+	}
 	return c
 }
 

@@ -26,7 +26,8 @@ var (
 			Code: CodeStreamTimeout, Message: "no output for 300 s",
 			Data: &ErrorData{Limit: "stream-timeout", Value: 300},
 		},
-		DroppedLines: 3, DroppedBytes: 120, TruncatedLines: 1, TruncatedBytes: 4096, OutputBytes: 10485760,
+		DroppedLines: 3, DroppedBytes: 120, DroppedReason: WarnOutputLimit,
+		TruncatedLines: 1, TruncatedBytes: 4096, OutputBytes: 10485760,
 		Survivors: &Survivors{Count: 2, Commands: []string{"sleep", "python3"}}, ExecutionTime: 301.5,
 		Usage: &Usage{UserSeconds: 1.25, SystemSeconds: 0.5, MaxRSSBytes: 52428800},
 	}

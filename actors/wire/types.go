@@ -392,6 +392,7 @@ type Completed struct {
 	Error          *Error     `json:"error,omitempty"`
 	DroppedLines   int64      `json:"dropped_lines"`
 	DroppedBytes   int64      `json:"dropped_bytes"`
+	DroppedReason  string     `json:"dropped_reason,omitempty"` // why: the code of the warning that announced it
 	TruncatedLines int64      `json:"truncated_lines"`
 	TruncatedBytes int64      `json:"truncated_bytes"` // bytes skipped in truncated lines
 	OutputBytes    int64      `json:"output_bytes"`    // bytes in the transcript: the last offset

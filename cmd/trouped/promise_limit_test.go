@@ -54,6 +54,9 @@ func accounted(t *testing.T, r *record, code, stdout, stderr string) {
 		lines += int64(strings.Count(want, "\n") - strings.Count(got, "\n"))
 	}
 	d := r.done
+	if d.DroppedReason != code {
+		t.Errorf("dropped because of %q, want %q", d.DroppedReason, code)
+	}
 	if total := int64(len(stdout) + len(stderr)); d.OutputBytes+d.DroppedBytes != total || d.DroppedLines != lines {
 		t.Errorf("kept %d and dropped %d bytes of %d, dropped %d lines of %d", d.OutputBytes, d.DroppedBytes, total,
 			d.DroppedLines, lines)
