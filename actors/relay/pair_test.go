@@ -301,3 +301,30 @@ func TestDisconnectHasPatience(t *testing.T) {
 		t.Error("the proxy was not told")
 	}
 }
+
+// TestFollowerKeepsItsWindowOnTheWay: the socket is on another pod than the session that grants the
+// window, and the client's acks go back as requests, of which those without an id are not answered.
+func TestFollowerKeepsItsWindowOnTheWay(t *testing.T) {
+	p := newPair(t, 0)
+	p.codec = true
+	p.settle()
+	for _, window := range []int64{0, wire.MinWindow, wire.MaxWindow} {
+		feed := feedOf(&stream{end: 1, piece: 1})
+		feed.Window = window
+		p.origin.Follow(p.now, feed)
+		p.settle()
+		if got := p.client.feeds[len(p.client.feeds)-1]; got.Window != window {
+			t.Errorf("a window of %d arrived as %d", window, got.Window)
+		}
+	}
+	before := len(p.requests)
+	p.proxy.Request(p.now, nil, &wire.AckParams{ExecutionID: "x", Offset: 1 << 40, Completed: true})
+	p.settle()
+	if len(p.requests) != before+1 {
+		t.Fatalf("%d requests arrived", len(p.requests)-before)
+	}
+	want := wire.AckParams{ExecutionID: "x", Offset: 1 << 40, Completed: true}
+	if got, ok := p.requests[before].(*wire.AckParams); !ok || *got != want {
+		t.Errorf("the ack arrived as %+v", p.requests[before])
+	}
+}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 )
@@ -29,5 +30,11 @@ func (p *InputParams) MarshalJSON() ([]byte, error) {
 	if out.Data == "" && len(p.decoded) > 0 {
 		out.Data, out.Encoding = base64.StdEncoding.EncodeToString(p.decoded), EncodingBase64
 	}
-	return json.Marshal(out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // as the caller's encoder decides, which would not take it back
+	if err := e.Encode(out); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }

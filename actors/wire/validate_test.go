@@ -160,3 +160,28 @@ func TestCloseCodes(t *testing.T) {
 		t.Errorf("not among the causes: %v", want)
 	}
 }
+
+// TestInputThatCameAsBytesTravelsAsJSON: a binary input frame is relayed to another pod as a request.
+func TestInputThatCameAsBytesTravelsAsJSON(t *testing.T) {
+	for _, data := range []string{"a\xff\x00", "", "<html>"} {
+		in := NewInput("x", []byte(data), 7, true)
+		b, err := AppendRequest(nil, ID("1"), MethodInput, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, werr := Decode(b)
+		if werr != nil {
+			t.Fatalf("%s: %v", b, werr)
+		}
+		p, _ := req.Params.(*InputParams)
+		if got, err := p.Bytes(); string(got) != data || err != nil || *p.Offset != 7 || !p.EOF || p.ExecutionID != "x" {
+			t.Errorf("%q arrived as %q, %+v, %v", data, got, p, err)
+		}
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(&InputParams{ExecutionID: "x", Data: "<html>"}); err != nil || !strings.Contains(b.String(), "<html>") {
+		t.Errorf("%s, %v", b.String(), err)
+	}
+}
