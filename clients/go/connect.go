@@ -270,6 +270,10 @@ func permanent(err error) bool {
 	if errors.As(err, &he) {
 		return !he.Temporary()
 	}
+	var pe *ProxyError
+	if errors.As(err, &pe) {
+		return !pe.Temporary()
+	}
 	switch wire.CodeOf(err) {
 	case 0:
 		return errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknownOutcome) || endOfSocket(err) != nil || malformed(err) ||

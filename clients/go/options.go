@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -35,9 +35,13 @@ type Options struct {
 	// over Token. nil: Token.
 	TokenFunc func() (string, error)
 
-	// HTTPClient makes the handshake. nil: one that honours the proxy environment and TLS, and
-	// follows redirects only to the same host.
+	// HTTPClient makes the handshake. nil: one that uses Proxy and TLS, and follows redirects only to
+	// the same host.
 	HTTPClient *http.Client
+	// Proxy returns the proxy for the handshake, of the scheme http, https, socks5 or socks5h, or nil for
+	// none. nil: that of HTTP_PROXY for ws, HTTPS_PROXY for wss or else ALL_PROXY, unless NO_PROXY names
+	// the server; none for localhost. An HTTP proxy is used with CONNECT for both schemes.
+	Proxy func(*http.Request) (*url.URL, error)
 	// TLS configures wss when HTTPClient is nil. nil: the system's roots.
 	TLS *tls.Config
 	// Header is added to the handshake. nil: none.
@@ -100,14 +104,11 @@ func (o Options) withDefaults() Options {
 		token := o.Token
 		o.TokenFunc = func() (string, error) { return token, nil }
 	}
+	if o.Proxy == nil {
+		o.Proxy = proxyFromEnvironment
+	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = &http.Client{CheckRedirect: sameServer, Transport: &http.Transport{
-			Proxy:           http.ProxyFromEnvironment,
-			DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-			TLSClientConfig: o.TLS,
-			// A refused handshake would otherwise leave an idle connection behind.
-			DisableKeepAlives: true,
-		}}
+		o.HTTPClient = &http.Client{CheckRedirect: sameServer, Transport: newTunnel(o)}
 	}
 	return o
 }

@@ -30,6 +30,7 @@ const (
 // fakeServer is a scripted troupe: one session whose executions all print script, and take any
 // input. The fields are set before it is used.
 type fakeServer struct {
+	secure   bool   // it speaks TLS
 	old      bool   // it knows no acks, windows, binary messages and offsets of input
 	script   []byte // of every execution
 	piece    int    // bytes per process.output; 0: 64 KiB
@@ -106,7 +107,11 @@ func (s *fakeServer) start(t testing.TB) string {
 	s.closes = make(chan websocket.StatusCode, 1)
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.http.Listener = &wrapListener{Listener: s.http.Listener, s: s}
-	s.http.Start()
+	if s.secure {
+		s.http.StartTLS()
+	} else {
+		s.http.Start()
+	}
 	t.Cleanup(s.http.Close)
 	return "ws" + strings.TrimPrefix(s.http.URL, "http") + "/ws"
 }

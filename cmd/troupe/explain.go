@@ -137,7 +137,11 @@ func unreachable(server string, err error) string {
 	if strings.HasPrefix(server, "ws:") {
 		hint = "; if it expects TLS, use wss://"
 	}
+	var proxy *troupe.ProxyError
 	switch {
+	case errors.As(err, &proxy):
+		return fmt.Sprintf("cannot reach %s: %v; it is named by HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, and NO_PROXY "+
+			"lists the hosts that need none", server, proxy)
 	case errors.As(err, &dns):
 		return fmt.Sprintf("cannot reach %s: %v; name the server with --server or TROUPE_SERVER", server, dns)
 	case errors.As(err, &network) && network.Op == "dial":
