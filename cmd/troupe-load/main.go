@@ -32,6 +32,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"true", measureTrue},
 	{"throughput", measureThroughput},
+	{"pipe", measurePipe},
 	{"open", measureOpen},
 	{"cancel", measureCancel},
 	{"yes", measureYes},

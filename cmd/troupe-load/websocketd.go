@@ -40,7 +40,7 @@ func measureWebsocketd(ctx context.Context, e *env) error {
 		fmt.Printf("  skipped: %v\n", err)
 		return nil
 	}
-	peer, stop, err := startWebsocketd(ctx, binary)
+	peer, stop, err := startWebsocketd(ctx, binary, "/bin/true")
 	if err != nil {
 		return err
 	}
@@ -101,8 +101,9 @@ func buildWebsocketd(ctx context.Context, dir string) (string, error) {
 	return filepath.Join(dir, "websocketd"), nil
 }
 
-// startWebsocketd starts websocketd on a free port of loopback.
-func startWebsocketd(ctx context.Context, binary string) (url string, stop func(), err error) {
+// startWebsocketd starts websocketd on a free port of loopback. args are its options and the command
+// that it runs.
+func startWebsocketd(ctx context.Context, binary string, args ...string) (url string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
@@ -113,7 +114,8 @@ func startWebsocketd(ctx context.Context, binary string) (url string, stop func(
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "--address=127.0.0.1", "--port="+port, "--loglevel=fatal", "/bin/true")
+	args = append([]string{"--address=127.0.0.1", "--port=" + port, "--loglevel=fatal"}, args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
