@@ -23,7 +23,7 @@ import (
 //	client done      ending     ·          ·           ·
 //	resume expired   ending     –          –           –
 //	idle             ending     ·          ·           ·
-//	evict            ending     ·          ·           ·
+//	evict            ending     refused    refused     ·
 //	drain            ·          ·          ·           ·
 //	drain deadline   ending     ·          closing     closing
 //	close timeout    ·          ·          closing     stopped

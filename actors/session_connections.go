@@ -104,10 +104,10 @@ func (s *session) isEvictable() bool {
 	return !s.detachedSince.IsZero() && s.live == 0 && !s.unread()
 }
 
-// evict begins the end, or refuses it if the client has come back. A session that ends
-// anyway answers with its end.
+// evict begins the end, or refuses it if the client has come back: what it then began may take long,
+// also to end. A session whose clients have been told to go answers with its end.
 func (s *session) evict(ctx actor.Context) {
-	if s.phase == serving && !s.isEvictable() {
+	if s.phase != closing && !s.isEvictable() {
 		ctx.Send(s.engine.manager, evictRefused{session: s.id})
 		return
 	}

@@ -291,7 +291,7 @@ ending:
     expired         ending
     expired_before  ending
     idle            ending
-    evict           ending
+    evict           ending     evict refused
     drain           ending     c1 draining
     deadline        ending
     timeout         ending
@@ -310,7 +310,7 @@ delivering:
     expired         delivering
     expired_before  delivering
     idle            delivering
-    evict           delivering
+    evict           delivering evict refused
     drain           delivering c1 draining, c2 draining
     deadline        closing    c1 bye(session_ended), c2 bye(session_ended)
     timeout         closing    c1 bye(session_ended), c2 bye(session_ended)

@@ -130,7 +130,7 @@ proctype Session()
      :: m == Evict ->
         if
         :: phase == Serving && conns == 0 && live == 0 && !UNREAD -> cancel(); answered = true
-        :: phase != Serving -> answered = true                             /* by the end */
+        :: phase == Closing -> answered = true                             /* by the end */
         :: else -> answered = true                                         /* required: the refusal */
         fi;
         assert(answered && (phase != Serving || conns > 0 || live > 0 || UNREAD)); answered = false
