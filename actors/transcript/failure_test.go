@@ -238,26 +238,28 @@ func TestTamperedFileGivesAGap(t *testing.T) {
 		"a folder":   func(p string) error { return replace(p, func() error { return os.Mkdir(p, 0o700) }) },
 		"one header": func(p string) error { return overwrite(p, 100+maxHeader, []byte{0xff, 0xff, 0xff, 0x7f}) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := openStore(t, 1<<20)
-			tr := s.Create("t", Options{Limit: 1 << 20})
-			w := tr.Writer(Stdout, WriterConfig{})
-			for range 20 {
-				write(t, w, fill(100))
-			}
-			tr.Seal()
-			if err := tamper(tr.path); err != nil {
-				t.Fatal(err)
-			}
-			for _, after := range []int64{0, 150, 1999} {
-				for _, size := range []int{1, 10, 5000} {
-					runs, err := readFrom(t, tr, after, size)
-					if last := runs[len(runs)-1]; err != io.EOF || last.gap == 0 {
-						t.Fatalf("from %d with %d: %v %s", after, size, err, show(runs))
+		for retain := First; retain <= Last; retain++ {
+			t.Run(name+"/"+retain.String(), func(t *testing.T) {
+				s := openStore(t, 1<<20)
+				tr := s.Create("t", Options{Retain: retain, Limit: 1 << 20, Scrollback: 1 << 20})
+				w := tr.Writer(Stdout, WriterConfig{})
+				for range 20 {
+					write(t, w, fill(100))
+				}
+				tr.Seal()
+				if err := tamper(tr.path); err != nil {
+					t.Fatal(err)
+				}
+				for _, after := range []int64{0, 150, 1999} {
+					for _, size := range []int{1, 10, 5000} {
+						runs, err := readFrom(t, tr, after, size)
+						if last := runs[len(runs)-1]; err != io.EOF || last.gap == 0 {
+							t.Fatalf("from %d with %d: %v %s", after, size, err, show(runs))
+						}
 					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 

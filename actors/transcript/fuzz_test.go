@@ -13,13 +13,20 @@ func FuzzFramer(f *testing.F) {
 	f.Add(byte(0), byte(8), uint16(1000), []byte{0, 9, 18, 255},
 		[]byte("line\na line that is too long\n\nand €uro and 𝄞 "))
 	f.Add(byte(3), byte(1), uint16(20), []byte{8, 9, 6, 7}, []byte("ab\ncd\n\xff\xe2\x82"))
+	f.Add(byte(4), byte(8), uint16(5), []byte{0, 9, 18, 255}, []byte("raw and unread, of both streams"))
+	f.Add(byte(9), byte(8), uint16(9), []byte{0, 9, 18, 255}, []byte("line\na line that is too long\nlast\n"))
 	f.Add(byte(1), byte(3), uint16(90), []byte{12, 13, 18, 8, 9}, []byte("10%\r20%\r\n12345\r\n\r\r\n12345\r6\r"))
 	f.Add(byte(2), byte(0), uint16(7), []byte{16, 17, 40}, []byte("\xf0\x9d\x84\x9e\xf0\x9d\x84"))
 	s := openFuzzStore(f)
 	f.Fuzz(func(t *testing.T, flags, maxLine byte, limit uint16, script, text []byte) {
 		cfg := WriterConfig{Lines: flags&1 != 0, WholeRunes: flags&2 != 0, MaxLine: int(maxLine) + 1}
-		ref := newReference(int64(limit), cfg)
-		tr := s.Create("t", Options{Limit: int64(limit)})
+		text = text[:min(len(text), 64<<10)] // An Unread transcript takes all of it without an Ack.
+		o := Options{Retain: Retain(flags >> 2 % 3), Limit: int64(limit), Scrollback: int64(limit)}
+		ref := newReference(1<<30, cfg)
+		if o.Retain == First {
+			ref.limit = o.Limit
+		}
+		tr := s.Create("t", o)
 		calls := dropMarks(tr)
 		writers := [2]*Writer{tr.Writer(Stdout, cfg), tr.Writer(Stderr, cfg)}
 		for _, op := range script {
@@ -47,6 +54,9 @@ func FuzzFramer(f *testing.F) {
 		}
 		if want := len(ref.runs) > 0 && ref.dropping; (*calls == 1) != want {
 			t.Fatalf("OnDrop called %d times", *calls)
+		}
+		if o.Retain == Last {
+			ref.scroll(o.Scrollback)
 		}
 		agree(t, tr, ref)
 	})

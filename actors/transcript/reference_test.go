@@ -189,3 +189,20 @@ func completable(tail []byte) bool {
 	}
 	return false
 }
+
+// scroll forgets all but the newest n bytes.
+func (r *reference) scroll(n int64) {
+	gone := max(r.size-n, 0)
+	if gone == 0 {
+		return
+	}
+	old := r.runs
+	r.runs = []run{{gap: gone}}
+	for _, run := range old {
+		k := min(int64(len(run.data)), gone)
+		gone -= k
+		if run.data = run.data[k:]; run.data != "" {
+			r.runs = append(r.runs, run)
+		}
+	}
+}

@@ -436,3 +436,46 @@ func TestUnreadDropsWhenItCannotStore(t *testing.T) {
 		})
 	}
 }
+
+// Two writers wait for one reader, an observer looks on, and marks come at any time: the reader gets
+// both streams whole and in order, however small its acknowledged steps are.
+func TestUnreadWithTwoWritersAndAnObserver(t *testing.T) {
+	const each = 8 << 20
+	s := openStore(t, 1<<30)
+	tr := s.Create("t", Options{Retain: Unread})
+	var writers, observers sync.WaitGroup
+	for _, stream := range []Stream{Stdout, Stderr} {
+		writers.Go(func() {
+			w := tr.Writer(stream, WriterConfig{})
+			for at := int64(0); at < each; {
+				n := min(1+at*31%(100<<10), each-at)
+				_, _ = w.Write(numbered(at, int(n)))
+				at += n
+			}
+			w.Close()
+		})
+	}
+	observers.Go(func() { follow(t, tr, 3000, func(Piece) {}) })
+	go func() {
+		writers.Wait()
+		tr.Mark("end")
+		tr.Seal()
+	}()
+	var got [2]int64
+	marks := 0
+	follow(t, tr, 50_000, func(p Piece) {
+		if p.Mark != nil {
+			marks++
+			return
+		}
+		if at := got[p.Stream]; p.Gap != 0 || !bytes.Equal(p.Data, numbered(at, len(p.Data))) {
+			t.Fatalf("%s at %d: gap %d, or not what was written", p.Stream, at, p.Gap)
+		}
+		got[p.Stream] += int64(len(p.Data))
+		tr.Ack(p.Offset)
+	})
+	observers.Wait()
+	if got != [2]int64{each, each} || marks != 1 || s.Stats().Bytes != 0 {
+		t.Errorf("read %d and %d bytes, %d marks, %+v", got[0], got[1], marks, s.Stats())
+	}
+}
