@@ -94,13 +94,25 @@ func TestEveryEndReachesAWaitingCommand(t *testing.T) {
 		after  time.Duration
 		reason wire.Reason
 	}{
-		"cancel":     {end: func(_ *harness, c *testClient) { c.control("2", "CANCEL", "x") }, reason: wire.ReasonCanceled},
-		"deadline":   {params: wire.ExecuteParams{MaxDuration: 60}, after: time.Minute, reason: wire.ReasonDeadline},
-		"kill":       {end: func(h *harness, _ *testClient) { h.runner.tree("x").die(proc.Dead{}) }, reason: wire.ReasonSignaled},
-		"exit":       {end: func(h *harness, _ *testClient) { h.runner.tree("x").exit(0) }, reason: wire.ReasonExited},
-		"drain":      {end: func(h *harness, _ *testClient) { go h.Drain(nil) }, after: time.Minute, reason: wire.ReasonDrain},
-		"close":      {end: func(_ *harness, c *testClient) { c.conn.Request(nil, &wire.CloseParams{}) }, reason: wire.ReasonSessionClosed},
-		"survivors":  {end: func(h *harness, _ *testClient) { h.runner.tree("x").emit(proc.Exited{}) }, reason: wire.ReasonExited},
+		"cancel": {
+			end:    func(_ *harness, c *testClient) { c.control("2", "CANCEL", "x") },
+			reason: wire.ReasonCanceled,
+		},
+		"deadline": {params: wire.ExecuteParams{MaxDuration: 60}, after: time.Minute, reason: wire.ReasonDeadline},
+		"kill": {
+			end:    func(h *harness, _ *testClient) { h.runner.tree("x").die(proc.Dead{}) },
+			reason: wire.ReasonSignaled,
+		},
+		"exit":  {end: func(h *harness, _ *testClient) { h.runner.tree("x").exit(0) }, reason: wire.ReasonExited},
+		"drain": {end: func(h *harness, _ *testClient) { go h.Drain(nil) }, after: time.Minute, reason: wire.ReasonDrain},
+		"close": {
+			end:    func(_ *harness, c *testClient) { c.conn.Request(nil, &wire.CloseParams{}) },
+			reason: wire.ReasonSessionClosed,
+		},
+		"survivors": {
+			end:    func(h *harness, _ *testClient) { h.runner.tree("x").emit(proc.Exited{}) },
+			reason: wire.ReasonExited,
+		},
 		"kept":       {params: wire.ExecuteParams{OnExit: wire.ExitKeep}, end: keptThenCanceled, reason: wire.ReasonExited},
 		"held pipes": {end: diesWithItsPipesHeld, reason: wire.ReasonSignaled},
 	} {

@@ -396,7 +396,9 @@ var sessionTestEvents = []struct {
 	{"attach_again", func(b *sessionBench) { b.attach("c1") }},
 	{"ack", func(b *sessionBench) { b.ack("c1") }},
 	{"ack_of_other", func(b *sessionBench) { b.ack("c2") }},
-	{"ack_of_less", func(b *sessionBench) { b.tell(request{conn: b.conns["c1"], params: &wire.AckParams{ExecutionID: "x"}}) }},
+	{"ack_of_less", func(b *sessionBench) {
+		b.tell(request{conn: b.conns["c1"], params: &wire.AckParams{ExecutionID: "x"}})
+	}},
 	{"lost", func(b *sessionBench) { b.closed(wire.CauseClientGone) }},
 	{"client_done", func(b *sessionBench) { b.closed(wire.CauseClientDone) }},
 	{"close", func(b *sessionBench) { b.request(&wire.CloseParams{}) }},

@@ -70,6 +70,16 @@ import (
 //	       TestPromise18GreedySubjectLeavesTheLastTenth, TestPromise18SubjectAtItsLimits,
 //	       TestPromise18ConnectionsOfOneSubject, TestPromise18OutputOfOneSubject
 //	       actors.TestGreedySubjectLeavesTheLastTenth, actors.TestEvictionTakesFromWhoHoldsMost, actors.TestSubjectAtItsExecutionLimit
+//	19 a session lasts until its attached clients have acknowledged the end
+//	       TestPromise19SlowReaderInADrain, TestPromise19SlowReaderIsNotIdle
+//	       actors.TestSessionLastsUntilItsReaderHasTheEnd, actors.TestResumingTakesTheAcknowledgementBack, and docs/model/session.pml
+//	20 the client that ends first ends no session for the others
+//	       TestPromise20FollowerThatEndsFirst
+//	       actors.TestFollowerThatEndsFirst, actors.TestGoodbyeOfOneClientLeavesTheOthersCommand, actors.TestEndOfKeptProcessesIsWaitedFor
+//	21 a command waits for its reader, and ends as any other
+//	       TestPromise21WaitingCommandIsCancelled, TestPromise21WithoutAReaderTheCommandEnds, TestPeersReaderLosesNothing
+//	       actors.TestCommandWaitsForItsReader, actors.TestEveryEndReachesAWaitingCommand, actors.TestWithoutAReaderTheCommandEnds,
+//	       actors.TestWaitingForTheReaderIsNotSilence
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each
 // test of a promise is in it.

@@ -177,6 +177,8 @@ end:
 /* One connection. The first is attached from the beginning, the other attaches when it likes, or never. */
 proctype Connection(byte i)
 {
+  bool has_all;
+
   if
   :: i == 0
   :: i > 0 ->
@@ -188,13 +190,14 @@ proctype Connection(byte i)
   :: i > 0 -> goto out
   fi;
   if
-  :: live == 0 -> mail!Ack, i
-  :: i == 0 && live == 0 -> mail!Ack, i; mail!Attach, i /* it comes back to an earlier offset */
+  :: live == 0 -> mail!Ack, i; has_all = true
+  :: i == 0 && live == 0 -> mail!Ack, i; mail!Attach, i; /* it comes back to an earlier offset */
+     if :: mail!Ack, i; has_all = true :: skip fi
   :: i == 0 -> mail!CloseRequest, i
   :: skip
   fi;
   if
-  :: drainComes || canceled || !endless && acked[i] -> told[i] || phase == Stopped /* it stays until it is told to go */
+  :: drainComes || canceled || !endless && has_all -> told[i] || phase == Stopped /* it stays until it is told to go */
   :: skip
   fi;
   if
