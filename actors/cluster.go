@@ -33,8 +33,6 @@ func (c *PeersConfig) validate() error {
 const (
 	// closeGrace is how long the ends of links may take to reach the peers when the Engine closes.
 	closeGrace = time.Second
-	// maxOrigins bounds the clients that other pods have here, as the gateway bounds those of this pod.
-	maxOrigins = 400
 	// congested is how much may wait for a peer before links to it get the smallest window.
 	congested = 1 << 20
 )
@@ -239,7 +237,7 @@ func (p *cluster) route(e *relay.Envelope) {
 	now := time.Now()
 	routed, events := p.table.Route(now, e)
 	if routed.Verdict == relay.OpenOrigin {
-		if p.held.origins.Load() >= maxOrigins {
+		if p.held.origins.Load() >= int64(MaxOrigins(p.engine.limits.MaxSessions)) {
 			events = append(events, p.table.Refuse(now, routed.Link, e.GetFrom())...)
 			routed.Verdict = relay.Ignore
 		} else if p.add(now, routed.Link, newOriginLink(p, routed.Link, e.GetFrom())) {
@@ -262,6 +260,10 @@ func (p *cluster) route(e *relay.Envelope) {
 func (p *cluster) sender(peer string) func(*relay.Frame) {
 	return func(f *relay.Frame) { p.transport.Send(peer, p.table.Wrap(f)) }
 }
+
+// MaxOrigins is how many clients other pods may have here: one for each session slot, and a quarter
+// more for those that come back before their former links have ended.
+func MaxOrigins(sessions int) int { return sessions + max(sessions/4, 16) }
 
 // proxyWindow is how much output of a session elsewhere a client here may leave unread.
 func (p *cluster) proxyWindow() int { return relay.WindowFor(int(p.readers.Load())) }

@@ -146,8 +146,9 @@ func TestLinksOfOtherPodsAreBounded(t *testing.T) {
 	s, bad := meetOldPeer(t)
 	open := &relay.Frame_Open{Open: &relay.Open{Subject: []byte("somebody"), Session: []byte("pod-0.x"), Window: 1 << 40}}
 	held := s.pods[0].cluster.held.of(roleOrigin)
+	most := int64(MaxOrigins(s.pods[0].limits.MaxSessions))
 	resets := s.pods[0].cluster.counters.Resets.Load
-	for range maxOrigins + 100 {
+	for range most + 100 {
 		id := relay.NewLinkID()
 		bad.transport.Send("pod-0", &relay.Envelope{
 			Version: 1, From: "old", Incarnation: oldIncarnation[:],
@@ -155,7 +156,7 @@ func TestLinksOfOtherPodsAreBounded(t *testing.T) {
 		})
 	}
 	eventually(t, 10*time.Second, "those beyond the bound are refused", func() bool { return resets() >= 90 })
-	if n := held.Load(); n > maxOrigins {
+	if n := held.Load(); n > most {
 		t.Errorf("%d links are open", n)
 	}
 	c := connect(s.pods[0].Engine, ConnectRequest{})

@@ -133,6 +133,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 			return nil, err
 		}
 	}
+	e.input.limit = max(MaxInputBytes, 4*e.limits.MaxMessage)
 	e.metrics = newMetrics(cfg.Registerer, e)
 	e.drained.done = make(chan struct{})
 	e.dispatch = newDispatcher()

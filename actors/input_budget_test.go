@@ -7,7 +7,7 @@ import (
 )
 
 func newInputBudget() *inputBudget {
-	return &inputBudget{refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})}
+	return &inputBudget{limit: MaxInputBytes, refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})}
 }
 
 // TestUnreadInputIsBounded: however many executions leave input unread, together they hold no more

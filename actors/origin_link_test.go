@@ -97,12 +97,12 @@ func (c *endlessCursor) Next(buf []byte) (transcript.Piece, error) {
 func (c *endlessCursor) Offset() int64 { return c.offset }
 func (c *endlessCursor) Close()        {}
 
-// TestStandstillOfAPeerLosesNothing: what two dozen commands print while the pod of their clients
+// TestStandstillOfAPeerLosesNothing: what dozens of commands print while the pod of their clients
 // stands still waits for it.
 func TestStandstillOfAPeerLosesNothing(t *testing.T) {
 	s := newService(t, 2, nil)
 	var clients []*testClient
-	for range 24 {
+	for range 64 {
 		near, remote := s.served(t)
 		remote.mute = true
 		clients = append(clients, near, remote)

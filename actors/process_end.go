@@ -139,7 +139,7 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 // maxErrorText bounds the text of an error, which quotes argv[0]. A session keeps it for as long as
 // it remembers the execution, and Completed travels between pods as one piece of output, which must
 // not exceed a link's credit: it may be six times as long in JSON.
-const maxErrorText = 512
+const maxErrorText = 256
 
 // shorten leaves the middle out of a text that is too long.
 func shorten(text string) string {

@@ -18,15 +18,16 @@ const (
 	MaxInputs = 64
 	// InputReserve is how many bytes of input may always wait for one command.
 	InputReserve = 8 << 10
-	// MaxInputBytes bounds what waits beyond that, of all executions. One subject may
-	// hold half of it.
-	MaxInputBytes = 8 << 20
+	// MaxInputBytes bounds what waits beyond that, of all executions, or else four messages
+	// of the largest size. One subject may hold half of it.
+	MaxInputBytes = 6 << 20
 )
 
-// inputBudget is MaxInputBytes. One request may take a quarter of what is left for its
-// subject, so that there is always room for a small one.
+// inputBudget is MaxInputBytes. One request may take half of what is left for its subject,
+// so that there is always room for a small one.
 type inputBudget struct {
 	mu      sync.Mutex
+	limit   int64
 	held    map[string]int64 // by subject
 	total   int64
 	refused prometheus.Counter
@@ -43,8 +44,8 @@ func (b *inputBudget) take(subject string, waiting, n int64) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	left := min(MaxInputBytes/2-b.held[subject], MaxInputBytes-b.total)
-	if n > left/4 {
+	left := min(b.limit/2-b.held[subject], b.limit-b.total)
+	if n > left/2 {
 		b.refused.Inc()
 		return false
 	}

@@ -21,9 +21,9 @@ const (
 	// there is more in the pipe, so that silent streams hold little. 64 KiB is a Linux
 	// pipe's capacity. The more streams there are, the less each takes: sharedBuffers
 	// is divided among them, as long as that leaves more than a small one.
-	smallBuffer   = 4 << 10
+	smallBuffer   = 2 << 10
 	largeBuffer   = 64 << 10
-	sharedBuffers = 2 << 20
+	sharedBuffers = 1 << 20
 )
 
 // ReadBufferFor returns the most that a stream's buffer has when there are so many streams.

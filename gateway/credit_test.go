@@ -347,7 +347,7 @@ func TestFollowersThatWaitHoldLittle(t *testing.T) {
 		t.Fatalf("%d followers", len(s.following))
 	}
 	for _, follower := range s.following {
-		if cap(follower.rest) > restSize {
+		if cap(follower.rest) > RestSize {
 			t.Fatalf("a follower holds %d bytes", cap(follower.rest))
 		}
 	}

@@ -19,9 +19,9 @@ const (
 	// With smallPull a connection makes do while many others are busy.
 	pullSize  = wire.MaxOutputMessage
 	smallPull = SmallOutput
-	// restSize is the longest remainder that waits for more output to join it, such as the beginning
+	// RestSize is the longest remainder that waits for more output to join it, such as the beginning
 	// of a line. A session may have a hundred followers, so each may keep little between its turns.
-	restSize = 4 << 10
+	RestSize = 4 << 10
 )
 
 // pullBuffer holds what was pulled from a transcript, behind room for the header of a binary frame:
@@ -204,7 +204,7 @@ func (s *socket) sendHeld(f *follower, more bool) error {
 			return nil
 		}
 		cut, err := s.sendOutput(f, payload)
-		if err != nil || cut && more && len(f.held) <= restSize {
+		if err != nil || cut && more && len(f.held) <= RestSize {
 			return err
 		}
 	}

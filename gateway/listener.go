@@ -22,7 +22,7 @@ const (
 	// A WebSocket counts no longer.
 	MaxHTTPConnections = 256
 	// MaxAdminConnections is the same for the admin listener: probes and collectors.
-	MaxAdminConnections = 32
+	MaxAdminConnections = 64
 	// maxHeaderLines bounds what a header costs once it is parsed, since lines of a few bytes cost a
 	// hundred each. Browsers behind two proxies send about 40.
 	maxHeaderLines = 100
@@ -111,10 +111,11 @@ func (l *listener) Close() error {
 func (l *listener) admit(c *httpConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Connections are evicted ahead, so that Accept need not wait for one to end.
+	for len(l.conns)-l.leaving >= l.max-l.max/8 {
+		l.evict()
+	}
 	for !l.closed && len(l.conns) >= l.max {
-		if l.leaving == 0 {
-			l.evict()
-		}
 		l.room.Wait()
 	}
 	if l.closed {
@@ -128,8 +129,15 @@ func (l *listener) admit(c *httpConn) bool {
 
 // evict closes a connection. It counts until its goroutine has ended. Called with mu held.
 func (l *listener) evict() {
-	victim := l.conns[0]
-	for _, c := range l.conns[1:] {
+	var victim *httpConn
+	for _, c := range l.conns {
+		if c.evicted {
+			continue
+		}
+		if victim == nil {
+			victim = c
+			continue
+		}
 		more := l.from[c.addr] - l.from[victim.addr]
 		if more > 0 || more == 0 && victim.serving && !c.serving {
 			victim = c

@@ -10,7 +10,7 @@ const (
 	// LargeOutputs is how many connections may send messages of wire.MaxOutputMessage at a time. The
 	// others send messages of SmallOutput: a client that does not read holds its connection's buffers
 	// until the write times out, and does not hold up others by that.
-	LargeOutputs = 48
+	LargeOutputs = 32
 	// SmallOutput is the size of a message, and of what is read of a transcript at a time.
 	SmallOutput = 16 << 10
 )

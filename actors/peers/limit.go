@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// maxConnections bounds the connections that other pods, and whoever else reaches the port, have
+	// MaxConnections bounds the connections that other pods, and whoever else reaches the port, have
 	// to this one. 200 pods have one each, and one more while they renew it.
-	maxConnections = 512
+	MaxConnections = 512
 	// maxFromAddress bounds those of one address. A connection that is in use holds 64 KiB, and up to
 	// 4 MiB while a message is half there. Pods have addresses of their own, except where a developer
 	// runs several on one.
@@ -67,7 +67,7 @@ func (l *limitedListener) add(c *limitedConn) (out *limitedConn) {
 	l.conns = append(l.conns, c)
 	l.from[c.addr]++
 	crowded := l.from[c.addr] > maxFromAddress
-	if !crowded && len(l.conns) <= maxConnections {
+	if !crowded && len(l.conns) <= MaxConnections {
 		return nil
 	}
 	for _, other := range l.conns {

@@ -15,7 +15,7 @@ func TestConnectionsWithoutCertificateAreBounded(t *testing.T) {
 	p := startSecure(t, "pod-0", ca, nil)
 	refused := p.cfg.Metrics.Refused.WithLabelValues(RefusedConnections)
 	var conns []net.Conn
-	for i := range 2 * maxConnections {
+	for i := range 2 * MaxConnections {
 		from := net.TCPAddr{IP: net.IPv4(127, 9, byte(i%100), 1)}
 		c, err := (&net.Dialer{LocalAddr: &from}).Dial("tcp", p.addr)
 		if err != nil {
@@ -25,7 +25,7 @@ func TestConnectionsWithoutCertificateAreBounded(t *testing.T) {
 		conns = append(conns, c)
 	}
 	eventually(t, "the connections beyond the bound are closed", func() bool {
-		return value(t, refused) >= maxConnections/2 // some ended by themselves meanwhile
+		return value(t, refused) >= MaxConnections/2 // some ended by themselves meanwhile
 	})
 	// The oldest ones made room.
 	_ = conns[0].SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -68,13 +68,13 @@ func TestPeerKeepsItsConnection(t *testing.T) {
 	if len(out) != 1 || out[0] != greedy.RemoteAddr().String() {
 		t.Fatalf("evicted %v, want the oldest of the address that has too many, %v", out, greedy.RemoteAddr())
 	}
-	for i := len(l.conns); i <= maxConnections; i++ {
+	for i := len(l.conns); i <= MaxConnections; i++ {
 		connect(byte(3 + i%200))
 	}
 	for host := range byte(3) {
 		connect(200 + host)
 	}
-	if len(l.conns) != maxConnections {
+	if len(l.conns) != MaxConnections {
 		t.Fatalf("%d connections are counted", len(l.conns))
 	}
 	if l.from[peer.addr] != 1 || l.from[greedy.addr] != maxFromAddress {

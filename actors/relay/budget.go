@@ -4,12 +4,11 @@ import "sync/atomic"
 
 const (
 	// DefaultBudget bounds what all links of a pod hold together beyond their allowances, in bytes:
-	// requests, answers and notifications that are unacknowledged or half there. It is six requests of
-	// the largest size with what their clients may have sent before.
-	DefaultBudget = 32 << 20
-	// allowance is what a link may hold without the budget, so that small messages pass whatever other
+	// requests, answers and notifications that are unacknowledged or half there.
+	DefaultBudget = 16 << 20
+	// Allowance is what a link may hold without the budget, so that small messages pass whatever other
 	// links hold.
-	allowance = 32 << 10
+	Allowance = 16 << 10
 )
 
 // Budget is shared by the links of a pod. MaxControl bounds one link, so that one client of a busy
@@ -32,7 +31,7 @@ func (b *Budget) Resize(from, to int) bool {
 	if b == nil {
 		return true
 	}
-	more := int64(max(to-allowance, 0) - max(from-allowance, 0))
+	more := int64(max(to-Allowance, 0) - max(from-Allowance, 0))
 	if used := b.used.Add(more); more > 0 && used > b.max {
 		b.used.Add(-more)
 		return false

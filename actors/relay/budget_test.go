@@ -37,7 +37,7 @@ func TestLinksShareABudget(t *testing.T) {
 				t.Errorf("a link ended as %q", p.origin.Ended())
 			}
 		}
-		if h := held(); h > limit+len(pairs)*allowance {
+		if h := held(); h > limit+len(pairs)*Allowance {
 			t.Fatalf("%d bytes are held", h)
 		}
 	}

@@ -93,7 +93,7 @@ const (
 	LeastWindow = 64 << 10
 	MostWindow  = 16 * LeastWindow
 	// sharedWindows is divided among the links of a pod as long as each share exceeds LeastWindow.
-	sharedWindows = 4 * MostWindow
+	sharedWindows = MostWindow
 	// DefaultMaxControl bounds the unacknowledged requests, answers and notifications of one end of a
 	// link, in bytes. The gateway allows 4 MiB of unanswered requests and one more message. A link
 	// needs a higher bound where messages may be large.
@@ -106,7 +106,7 @@ const (
 // including the link itself.
 //
 // However links come and go, n of them together have at most the windows for 1, 2, ..., n links,
-// which is 18 MiB for 100 links and 37 MiB for 400. To see this, order the links by when credit was
+// which is 9 MiB for 100 links and 15 MiB for 200. To see this, order the links by when credit was
 // last granted to them: when the r-th got its credit, there were at least r links.
 func WindowFor(links int) int {
 	return share(sharedWindows, LeastWindow, MostWindow, links)

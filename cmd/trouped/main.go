@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	cmap "github.com/orcaman/concurrent-map"
 	"golang.org/x/sys/unix"
@@ -41,6 +42,21 @@ func main() {
 func tuneMemory() (ballast []byte) {
 	cmap.SHARD_COUNT = 1
 	return make([]byte, 16<<20)
+}
+
+const (
+	// memoryBase and memoryPerSession bound what trouped's memory, without the pages of its program,
+	// grows to before Go collects at once instead of when the heap has doubled: docs/budgets.md has what
+	// may be live. Without it, garbage would double that.
+	memoryBase       = 48 << 20
+	memoryPerSession = 1280 << 10
+)
+
+// limitMemory sets Go's soft memory limit, unless GOMEMLIMIT is lower.
+func limitMemory(sessions int) {
+	if goal := int64(memoryBase + memoryPerSession*sessions); goal < debug.SetMemoryLimit(-1) {
+		debug.SetMemoryLimit(goal)
+	}
 }
 
 // run executes a command line and returns the exit code. It reports an error as one line on stderr.

@@ -120,6 +120,7 @@ func start(c *config) (*server, error) {
 	}
 	s.log = s.logs.log
 	registerLogs(s.registry, s.logs)
+	limitMemory(c.limits.MaxSessions)
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
 		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers,
