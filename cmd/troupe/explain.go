@@ -104,6 +104,9 @@ func refusedHandshake(server string, err error) string {
 		return fmt.Sprintf("%s denied you access (403 %s)", server, body)
 	case refused.StatusCode == http.StatusBadRequest && strings.Contains(body, "HTTPS"):
 		return fmt.Sprintf("%s expects TLS: use wss:// or https://", server)
+	case refused.StatusCode == http.StatusTooManyRequests: // of this subject
+		return fmt.Sprintf("%s, or a proxy in front of it, takes no more connections of yours (%s %s); or use --wait=1m",
+			server, status, body)
 	case refused.StatusCode >= 500:
 		return fmt.Sprintf("%s, or a proxy in front of it, is not ready (%s %s); try again, or use --wait=1m", server,
 			status, body)

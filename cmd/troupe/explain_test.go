@@ -68,6 +68,10 @@ func TestWrongServerIsNamed(t *testing.T) {
 		{"a web page", plain, "is not troupe's endpoint: it answered 200 OK instead of opening a WebSocket"},
 		{"another path", s.listen + "/x", "it answered 404 Not Found instead"},
 		{"a proxy without a server", answering(t, 502, "", ""), "is not ready (502 Bad Gateway )"},
+		{
+			"a subject with too many connections", answering(t, 429, "", `{"error":"the last 20 are for others: close one"}`),
+			"takes no more connections of yours (429 Too Many Requests the last 20 are for others: close one)",
+		},
 		{"ssh", saying(t, "SSH-2.0-OpenSSH_9.2\r\n"), "does not speak HTTP"},
 		{"nothing", saying(t, ""), "closed the connection without an answer; if it expects TLS"},
 		{"TLS to plain text", strings.Replace(plain, "http:", "https:", 1), "does not speak TLS: use ws://"},
