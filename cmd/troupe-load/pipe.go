@@ -93,16 +93,13 @@ type way struct {
 
 func (w *way) measure(ctx context.Context, home string, size int64) error {
 	began := time.Now()
-	n, err := size, error(nil)
+	var err error
 	if w.url != "" {
-		n, err = readMessages(ctx, w.url)
+		err = readMessages(ctx, w.url, size)
 	} else {
 		err = w.run(ctx, home)
 	}
 	w.took = append(w.took, time.Since(began))
-	if err == nil && n != size {
-		err = fmt.Errorf("%d bytes of %d", n, size)
-	}
 	return err
 }
 
@@ -127,11 +124,11 @@ func (w *way) run(ctx context.Context, home string) error {
 	return nil
 }
 
-// readMessages connects and counts the bytes that arrive until the server closes.
-func readMessages(ctx context.Context, url string) (int64, error) {
+// readMessages connects, and reads size bytes until the server closes.
+func readMessages(ctx context.Context, url string, size int64) error {
 	ws, _, err := websocket.Dial(ctx, url, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer ws.CloseNow()
 	ws.SetReadLimit(-1)
@@ -139,11 +136,11 @@ func readMessages(ctx context.Context, url string) (int64, error) {
 	buf := make([]byte, 64<<10)
 	for {
 		_, r, err := ws.Reader(ctx)
-		if errors.Is(err, io.EOF) { // websocketd closes without a close frame
-			return n, nil
+		if errors.Is(err, io.EOF) && n == size { // websocketd closes without a close frame
+			return nil
 		}
 		if err != nil {
-			return n, err
+			return fmt.Errorf("after %d bytes of %d: %w", n, size, err)
 		}
 		for err == nil {
 			var m int
@@ -151,7 +148,7 @@ func readMessages(ctx context.Context, url string) (int64, error) {
 			n += int64(m)
 		}
 		if err != io.EOF { //nolint:errorlint // a reader returns io.EOF itself
-			return n, err
+			return err
 		}
 	}
 }
