@@ -134,7 +134,7 @@ func measureForeignRate(ctx context.Context, e *env, dir string, local, far *tro
 	r := ratio(here.median(), there.median())
 	report("10 MiB of 80-byte lines at the owner's pod, median", rate(here.median()), "", true)
 	report("the same through another pod, median", rate(there.median()), "", true)
-	report("share of the local rate", fmt.Sprintf("%.0f %%", 100*r), ">= 50 %", r >= 0.5)
+	report("share of the local rate", fmt.Sprintf("%.0f %%", 100*r), ">= 70 %", r >= 0.7)
 	return nil
 }
 
@@ -176,16 +176,17 @@ func measureForeignDelay(ctx context.Context, e *env, local, far *troupe.Client)
 	return nil
 }
 
-// measurePlacement opens 300 sessions, all on one pod.
+// measurePlacement opens 300 sessions, as many as three pods have, through two of these: a pod has
+// sockets for twice its sessions.
 func measurePlacement(ctx context.Context, pods []*server) error {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	var opened []*troupe.Client
 	var failed error
 	began := time.Now()
-	for range 300 {
+	for i := range 300 {
 		all.Go(func() {
-			c, err := pods[0].dial(ctx)
+			c, err := pods[i%2].dial(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -209,7 +210,7 @@ func measurePlacement(ctx context.Context, pods []*server) error {
 	if len(owners) != 3 {
 		return fmt.Errorf("the sessions are on %v", owners)
 	}
-	report("300 sessions on 3 pods through one of them", took.Round(time.Millisecond).String(),
+	report("300 sessions on 3 pods through two of them", took.Round(time.Millisecond).String(),
 		"< 2 s", took < 2*time.Second)
 	return nil
 }

@@ -196,7 +196,7 @@ func measureYes(ctx context.Context, e *env) error {
 	report("100 sessions running yes: peak resident memory of trouped", mib(peak), "<= 64 MiB", peak <= 64<<20)
 	report("CANCEL of one of them answered, median", ms(answered.median()), "", true)
 	p99 := answered.quantile(0.99)
-	report("the same, p99", ms(p99), "<= 250 ms", p99 <= 250*time.Millisecond)
+	report("the same, p99", ms(p99), "<= 150 ms", p99 <= 150*time.Millisecond)
 	return nil
 }
 
