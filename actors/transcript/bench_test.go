@@ -46,6 +46,32 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkFlow writes raw pieces of 64 KiB, reads them back and acknowledges them: what a pipeline
+// costs. The file of a Last transcript is used again in the same way, without acknowledgements.
+func BenchmarkFlow(b *testing.B) {
+	for _, retain := range []Retain{Unread, Last} {
+		b.Run(retain.String(), func(b *testing.B) {
+			s := openStore(b, 1<<40)
+			tr := s.Create("t", Options{Retain: retain, Scrollback: 1 << 20})
+			w := tr.Writer(Stdout, WriterConfig{})
+			c, _ := tr.Cursor(0, nil)
+			defer c.Close()
+			piece, buf := benchLines[:64<<10], make([]byte, 64<<10)
+			b.SetBytes(int64(len(piece)))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = w.Write(piece)
+				for {
+					if _, err := c.Next(buf); err != nil {
+						break
+					}
+				}
+				tr.Ack(c.Offset())
+			}
+		})
+	}
+}
+
 func benchWrites(b *testing.B, piece []byte, open func() (io.Writer, func())) {
 	b.SetBytes(int64(len(piece)))
 	b.ReportAllocs()

@@ -214,18 +214,17 @@ func wholeLines(p []byte, have, limit int) (n int, tooLong bool) {
 // lastLineEnd returns where the last line ends of which the end begins in p[from:to], or -1. Beyond
 // a carriage return there must be a byte.
 func lastLineEnd(p []byte, from, to int) int {
-	for i := to - 1; i >= from; i-- {
-		switch c := p[i]; {
-		case c > '\r': // Nearly always.
-		case c == '\n':
-			return i + 1
-		case c == '\r' && p[i+1] == '\n':
-			return i + 2
-		case c == '\r':
-			return i + 1
+	end := from + bytes.LastIndexByte(p[from:max(from, to)], '\n') + 1
+	if cr := bytes.LastIndexByte(p[end:max(end, to)], '\r') + 1; cr > 0 {
+		end += cr
+		if p[end] == '\n' {
+			end++
 		}
 	}
-	return -1
+	if end == from {
+		return -1
+	}
+	return end
 }
 
 // truncate delivers the front of a line that is too long: the held bytes, and p up to the limit.
