@@ -78,6 +78,9 @@ type envelope struct {
 // id of null makes a request, whose answer has the id null. Decode ignores unknown members of the
 // envelope and of params.
 func Decode(frame []byte) (Request, *Error) {
+	if ack, ok := parseAck(frame); ok {
+		return Request{Method: MethodAck, Params: ack}, nil
+	}
 	req := Request{ID: NullID}
 	env, err := decodeEnvelope(frame)
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// ackParts is the number of acks in which a window is given back. The server has at least three
-// quarters of the window to send while an ack is on its way.
-const ackParts = 4
+// ackParts is the number of acks in which a window is given back. The server has half of the window
+// to send while an ack is on its way.
+const ackParts = 2
 
 // ackDue reports whether the consumer's progress calls for an ack. e.mu is held.
 func (e *Execution) ackDue() bool {
