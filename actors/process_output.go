@@ -49,6 +49,7 @@ type output struct {
 	clock    func() int64
 	streams  *atomic.Int64 // how many are read
 
+	small      []byte      // kept, because a busy reader that meets an empty pipe goes back to it often
 	catchingUp atomic.Bool // the process wants to know when nothing is left in the pipe
 }
 
@@ -68,7 +69,8 @@ func (o *output) run() {
 		_ = o.pipe.Close()
 		o.root.Send(o.process, streamEnded{stream: o.stream})
 	}()
-	buf := make([]byte, smallBuffer)
+	o.small = make([]byte, smallBuffer)
+	buf := o.small
 	for {
 		o.setDeadline()
 		n, err := o.pipe.Read(buf)
@@ -110,6 +112,9 @@ func (o *output) resize(buf []byte, filled bool) []byte {
 		if b, ok := largeBuffers.Get().(*[]byte); ok {
 			return *b
 		}
+	}
+	if size == smallBuffer {
+		return o.small
 	}
 	return make([]byte, size)
 }

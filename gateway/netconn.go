@@ -22,6 +22,12 @@ const (
 	corkLimit = 16 << 10
 )
 
+// corkBuffers are shared, because a writer that meets an empty transcript is idle for a moment.
+var corkBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, corkLimit)
+	return &b
+}}
+
 // netConn is the network connection below a WebSocket. It bounds how long the client may take
 // nothing of a write, records when the client last sent something, and joins the writes of one round
 // into one system call.
@@ -39,7 +45,7 @@ type netConn struct {
 
 	mu      sync.Mutex // held while writing
 	corked  bool
-	pending []byte // written while corked; nil while idle
+	pending []byte // written while corked, at most corkLimit; nil while idle
 	vector  [2][]byte
 	buffers net.Buffers // of vector; here because WriteTo makes it escape
 }
@@ -67,6 +73,9 @@ func (s *netConn) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.corked && len(s.pending)+len(p) <= corkLimit {
+		if s.pending == nil {
+			s.pending = *corkBuffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+		}
 		s.pending = append(s.pending, p...)
 		return len(p), nil
 	}
@@ -146,7 +155,11 @@ func (s *netConn) uncork() error {
 // idle frees the memory that only a busy connection needs.
 func (s *netConn) idle() {
 	s.mu.Lock()
-	s.pending = nil
+	if s.pending != nil {
+		b := s.pending[:0]
+		corkBuffers.Put(&b)
+		s.pending = nil
+	}
 	s.mu.Unlock()
 }
 
