@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -163,9 +164,9 @@ func (p *printer) line(id string, ev troupe.Event) error {
 func (p *printer) losses(done *wire.Completed) string {
 	var parts []string
 	if done.DroppedBytes > 0 || done.DroppedLines > 0 {
-		reason := "the server gives no reason"
-		if len(p.reasons) > 0 {
-			reason = strings.Join(p.reasons, "; ")
+		reason := strings.Join(p.reasons, "; ")
+		if reason == "" { // the warning lies before the place where attach began
+			reason = cmp.Or(done.DroppedReason, "the server gives no reason")
 		}
 		parts = append(parts, fmt.Sprintf("%d bytes in %d lines were dropped (%s)", done.DroppedBytes, done.DroppedLines,
 			reason))

@@ -21,7 +21,9 @@ import (
 // Bounds of what an execution with retain unread costs the server, however much it prints.
 const (
 	pipeMemory = 8 << 20
-	pipeDisk   = 4 << 20
+	// gRPC allocates every message, and Go collects after about 20 MB of that (see tuneMemory).
+	relayedPipeMemory = 32 << 20
+	pipeDisk          = 4 << 20
 )
 
 // impatient reconnects at once.
@@ -87,7 +89,11 @@ func TestPipeLosesNothingOverCuts(t *testing.T) {
 			for i, stop := range stops {
 				memory, disk := stop()
 				t.Logf("pod-%d: %d kB more memory, %d kB on disk", i, memory>>10, disk>>10)
-				if memory > pipeMemory && !raceDetector || disk > pipeDisk {
+				bound := int64(pipeMemory)
+				if name != "local" {
+					bound = relayedPipeMemory
+				}
+				if memory > bound && !raceDetector || disk > pipeDisk {
 					t.Errorf("pod-%d took %d bytes of memory and %d of disk", i, memory, disk)
 				}
 			}
