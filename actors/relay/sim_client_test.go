@@ -56,6 +56,34 @@ type simFollower struct {
 	cursor Cursor
 	ready  bool
 	ended  bool
+	window int64 // 0: none
+	acked  int64
+}
+
+// room is how much may be sent beyond what is acknowledged.
+func (f *simFollower) room() int64 {
+	if f.window == 0 {
+		return 1 << 20
+	}
+	return f.acked + f.window - f.cursor.Offset()
+}
+
+// ack takes what the client has processed, and passes it on as the gateway does.
+func (s *socket) ack(id string, offset int64, completed bool) {
+	for _, f := range s.feeds {
+		if f.id == id {
+			f.acked = max(f.acked, offset)
+		}
+	}
+	g := s.proxy
+	s.pod.mail(func() {
+		if !s.dead {
+			g.call(func() {
+				g.proxy.Request(s.pod.w.now, nil, &wire.AckParams{ExecutionID: id, Offset: offset, Completed: completed})
+			})
+		}
+	})
+	s.work(0)
 }
 
 func (s *socket) got(id string) gotten { return s.have[id] }
@@ -197,6 +225,7 @@ func (s *socket) write(it simItem) {
 			f.ready = true
 			s.work(0)
 		})
+		f.window, f.acked = it.feed.Window, f.cursor.Offset()
 		s.have[f.id] = gotten{opened: true, offset: f.cursor.Offset()}
 		s.user.follows(f.id, f.cursor.Offset())
 		for i, old := range s.feeds {
@@ -216,7 +245,7 @@ func (s *socket) write(it simItem) {
 
 func (s *socket) nextFeed() *simFollower {
 	for i := range s.feeds {
-		if f := s.feeds[(s.turn+i)%len(s.feeds)]; f.ready && !f.ended {
+		if f := s.feeds[(s.turn+i)%len(s.feeds)]; f.ready && !f.ended && f.room() > 0 {
 			s.turn++
 			return f
 		}
@@ -227,7 +256,7 @@ func (s *socket) nextFeed() *simFollower {
 func (s *socket) pull(f *simFollower) {
 	w := s.pod.w
 	f.ready = false
-	piece, err := f.cursor.Next(make([]byte, 1+w.rng.IntN(4000)))
+	piece, err := f.cursor.Next(make([]byte, min(1+w.rng.IntN(4000), int(f.room()))))
 	if errors.Is(err, transcript.ErrWait) {
 		return
 	}
@@ -245,10 +274,12 @@ func (s *socket) pull(f *simFollower) {
 		got.completed = true
 		s.have[f.id] = got
 		s.user.completed(f.id, m)
+		s.user.acks(s, f.id)
 	case *wire.Warning:
 	default:
 		s.have[f.id] = gotten{opened: true, offset: piece.Offset, completed: got.completed}
 		s.user.output(f.id, piece)
+		s.user.acks(s, f.id)
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *simConn) drain() {
 		return
 	}
 	for _, x := range c.session.execs {
-		if !x.sealed {
+		if !x.sealed || x.window > 0 && !x.delivered {
 			c.pod.after(100*time.Millisecond, c.drain)
 			return
 		}
@@ -98,12 +98,14 @@ func (c *simConn) request(id wire.ID, params any) {
 	if c.told {
 		w.failf("a request after the end of its connection")
 	}
-	var n int
-	fmt.Sscanf(string(id), "%d", &n)
-	if n <= c.last {
-		w.failf("request %d came after %d", n, c.last)
+	if len(id) > 0 {
+		var n int
+		fmt.Sscanf(string(id), "%d", &n)
+		if n <= c.last {
+			w.failf("request %d came after %d", n, c.last)
+		}
+		c.last = n
 	}
-	c.last = n
 	if x, ok := params.(*wire.ExecuteParams); ok {
 		if w.executed[x.Cwd] {
 			w.failf("request %s was executed twice", x.Cwd)
@@ -148,6 +150,10 @@ func (c *simConn) handle(id wire.ID, params any) {
 		c.session.end()
 		c.disconnect(wire.CauseSessionEnded)
 	case *wire.PongParams:
+	case *wire.AckParams:
+		if x := c.session.execs[r.ExecutionID]; x != nil {
+			x.ack(w, r)
+		}
 	default:
 		w.failf("a request of type %T", params)
 	}
@@ -192,12 +198,16 @@ func (c *simConn) follow(x *simExec, after int64) {
 	if after > x.end {
 		c.pod.w.failf("asked for %d of %d bytes", after, x.end)
 	}
+	if x.window > 0 && after < x.acked && !c.origin.sock().dead { // the resume of a lost connection may be late
+		c.pod.w.failf("asked for %s from %d on, of which %d are acknowledged", x.id, after, x.acked)
+	}
+	x.ack(c.pod.w, &wire.AckParams{Offset: after})
 	c.follows[x.id] = true
 	delete(c.missed, x.id)
 	taken := false
 	c.origin.call(func() {
 		taken = c.origin.origin.Follow(c.pod.w.now, Feed{
-			ExecutionID: x.id, Encoding: wire.EncodingBase64,
+			ExecutionID: x.id, Encoding: wire.EncodingBase64, Window: x.window,
 			Open: func(notify func()) (Cursor, error) {
 				return x.cursor(after, notify), nil
 			},
@@ -267,6 +277,27 @@ type simExec struct {
 	sealed  bool
 	lost    bool
 	waiting []*simCursor
+
+	// With a window, its output is retained until it is acknowledged.
+	window    int64
+	acked     int64
+	delivered bool   // to its end
+	blocked   func() // it waits for its reader
+}
+
+// simUnread is how much may be unacknowledged before an execution with a window waits.
+const simUnread = 12 << 10
+
+// ack makes room, and has a command that waits go on.
+func (x *simExec) ack(w *world, r *wire.AckParams) {
+	if r.Offset > x.end || r.Completed && !x.sealed {
+		w.failf("%s: an ack of %d, completed %v, of %d bytes", x.id, r.Offset, r.Completed, x.end)
+	}
+	x.acked, x.delivered = max(x.acked, r.Offset), x.delivered || r.Completed
+	if goOn := x.blocked; goOn != nil && x.end-x.acked < simUnread {
+		x.blocked = nil
+		goOn()
+	}
 }
 
 // simRun is a part of the output of one stream.
@@ -288,14 +319,19 @@ func byteAt(id string, offset int64) byte {
 
 func (s *simSession) run(r *wire.ExecuteParams) *simExec {
 	p, w := s.pod, s.pod.w
-	x := &simExec{id: r.ExecutionID}
+	x := &simExec{id: r.ExecutionID, window: r.Window}
 	s.execs[x.id] = x
 	s.order = append(s.order, x.id)
 	pieces := w.rng.IntN(12)
 	var step func()
 	step = func() {
+		if x.window > 0 && x.end-x.acked >= simUnread {
+			x.blocked = step
+			w.blocked++
+			return
+		}
 		if pieces--; pieces < 0 {
-			if w.chance(10) {
+			if x.window == 0 && w.chance(10) {
 				x.lost = true // evicted: its readers get a gap
 			}
 			x.mark(&wire.Completed{ExecutionID: x.id, OutputBytes: x.end, Reason: wire.ReasonExited})

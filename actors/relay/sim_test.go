@@ -47,6 +47,9 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	workers.Wait()
+	if n > 100 && simBlocked.Load() == 0 {
+		t.Error("no command has waited for its reader")
+	}
 }
 
 func envInt(name string, n int) int {
@@ -55,6 +58,9 @@ func envInt(name string, n int) int {
 	}
 	return n
 }
+
+// simBlocked counts how often commands waited for their readers, in all runs.
+var simBlocked atomic.Int64
 
 // simulate runs one seed and returns what was wrong.
 func simulate(seed uint64, trace func(string, ...any)) (msg string) {
@@ -86,6 +92,7 @@ func simulate(seed uint64, trace func(string, ...any)) (msg string) {
 			w.failf("%s still has %d proxies and %d origins", p.name, len(p.proxies), len(p.origins))
 		}
 	}
+	simBlocked.Add(int64(w.blocked))
 	w.run(5*time.Second, nil) // letters that are late
 	frames := w.frames
 	w.run(6*time.Second, nil)

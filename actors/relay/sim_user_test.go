@@ -36,6 +36,20 @@ type userExec struct {
 	known     bool // the owner has it
 	offset    int64
 	completed bool
+	window    int64 // 0: it acknowledges nothing
+}
+
+// acks acknowledges, after a while, what the client has of an execution by then.
+func (u *user) acks(s *socket, id string) {
+	d := u.w.upTo(2 * time.Millisecond)
+	if u.w.chance(5) {
+		d = u.w.upTo(3 * time.Second) // it processes slowly
+	}
+	u.w.after(d, func() {
+		if x := u.execs[id]; x != nil && x.window > 0 && !s.dead && u.sock == s {
+			s.ack(id, x.offset, x.completed)
+		}
+	})
 }
 
 func newUser(w *world, i int) *user {
@@ -158,7 +172,11 @@ func (u *user) ask(s *socket, params any) wire.ID {
 
 func (u *user) execute(s *socket, x *userExec) {
 	u.made++
-	id := u.ask(s, &wire.ExecuteParams{Command: "c", ExecutionID: x.id, Cwd: fmt.Sprintf("%s/%d", u.name, u.made)})
+	p := &wire.ExecuteParams{Command: "c", ExecutionID: x.id, Cwd: fmt.Sprintf("%s/%d", u.name, u.made)}
+	if x.window > 0 {
+		p.Window, p.Retain = x.window, wire.RetainUnread
+	}
+	id := u.ask(s, p)
 	u.asked[string(id)] = x.id
 }
 
@@ -177,6 +195,9 @@ func (u *user) goOn(s *socket) {
 		u.todo--
 		running++
 		x := &userExec{id: fmt.Sprintf("%s-%d", u.name, u.todo)}
+		if u.w.chance(50) {
+			x.window = wire.MinWindow + int64(u.w.rng.IntN(8<<10))
+		}
 		u.execs[x.id] = x
 		u.execute(s, x)
 	}
@@ -207,7 +228,7 @@ func (u *user) followAgain(s *socket) {
 	s.again = true
 	r := &wire.ResumeParams{ResumeToken: u.token, Executions: map[string]int64{}}
 	for id, x := range u.execs {
-		if x.known && !x.completed {
+		if x.known && !x.completed && x.window == 0 { // what the old feed still brings would be acknowledged
 			r.Executions[id] = x.offset
 		}
 	}

@@ -57,6 +57,7 @@ type world struct {
 	counters            Counters
 	frames              int // envelopes sent that are no heartbeats
 	executed            map[string]bool
+	blocked             int                    // how often a command waited for its reader
 	connects            map[LinkID]Incarnation // origins that opened a connection
 	ends                map[LinkID]Ended       // of origins
 	healed              bool

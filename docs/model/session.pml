@@ -191,8 +191,7 @@ proctype Connection(byte i)
   fi;
   if
   :: live == 0 -> mail!Ack, i; has_all = true
-  :: i == 0 && live == 0 -> mail!Ack, i; mail!Attach, i; /* it comes back to an earlier offset */
-     if :: mail!Ack, i; has_all = true :: skip fi
+  :: i == 0 && live == 0 -> mail!Ack, i; mail!Attach, i /* it comes back to an earlier offset */
   :: i == 0 -> mail!CloseRequest, i
   :: skip
   fi;
