@@ -249,7 +249,7 @@ func TestAnExecutionKeepsNoLargeArguments(t *testing.T) {
 			c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: argv, Env: map[string]string{"A": "b"}})
 			synctest.Wait()
 			digest, kept := ArgvDigest(argv), weak.Make(&argv[0])
-			argv, h.runner.tree("x").spec = nil, proc.Spec{}
+			h.runner.tree("x").spec = proc.Spec{}
 			runtime.GC()
 			if holds := kept.Value() != nil; holds != want.kept {
 				t.Errorf("%+v: the engine holds the arguments: %t", want, holds)

@@ -237,12 +237,13 @@ func (p *cluster) route(e *relay.Envelope) {
 	now := time.Now()
 	routed, events := p.table.Route(now, e)
 	if routed.Verdict == relay.OpenOrigin {
-		if p.held.origins.Load() >= int64(MaxOrigins(p.engine.limits.MaxSessions)) {
+		switch {
+		case p.held.origins.Load() >= int64(MaxOrigins(p.engine.limits.MaxSessions)):
 			events = append(events, p.table.Refuse(now, routed.Link, e.GetFrom())...)
 			routed.Verdict = relay.Ignore
-		} else if p.add(now, routed.Link, newOriginLink(p, routed.Link, e.GetFrom())) {
+		case p.add(now, routed.Link, newOriginLink(p, routed.Link, e.GetFrom())):
 			p.held.origins.Add(1)
-		} else {
+		default:
 			routed.Verdict = relay.Ignore
 		}
 	}

@@ -108,7 +108,8 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	e := &Engine{
 		limits: cfg.Limits, runner: cfg.Runner, store: cfg.Store, pod: cfg.Pod,
 		incarnation: relay.NewIncarnation(), workdir: cfg.Workdir,
-		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit, auditArgv: cfg.AuditArgv, refused: cfg.Refused, probe: probe,
+		env: cfg.Env, allow: allow, log: cfg.Logger, tracer: cfg.Tracer, audit: cfg.Audit,
+		auditArgv: cfg.AuditArgv, refused: cfg.Refused, probe: probe,
 	}
 	if e.many = cfg.ManySubjects; e.many == nil {
 		e.many = func() bool { return false }

@@ -249,7 +249,8 @@ func connect(e *Engine, req ConnectRequest) *testClient {
 		req.Subject = "alice"
 	}
 	c := &testClient{
-		output: map[string]*bytes.Buffer{}, replaced: map[string]chan struct{}{}, ready: make(chan struct{}), stop: make(chan struct{}),
+		output: map[string]*bytes.Buffer{}, replaced: map[string]chan struct{}{},
+		ready: make(chan struct{}), stop: make(chan struct{}),
 	}
 	c.conn = e.Connect(req, c)
 	close(c.ready)

@@ -47,7 +47,7 @@ func TestUnreadInputIsBounded(t *testing.T) {
 // where a large one does not.
 func TestUnreadInputOfOneSubjectLeavesRoomForAnother(t *testing.T) {
 	b := newInputBudget()
-	for b.take("greedy", 0, 780_000) { //nolint:revive // what it takes is counted
+	for b.take("greedy", 0, 780_000) {
 	}
 	if b.total > MaxInputBytes/2 {
 		t.Errorf("one subject holds %d bytes", b.total)

@@ -227,7 +227,9 @@ func TestRetentionIsHeldToTheServersLimits(t *testing.T) {
 			"unread":     {wire.ExecuteParams{Retain: wire.RetainUnread}, transcript.Unread, 0},
 			"last":       {wire.ExecuteParams{Retain: wire.RetainLast}, transcript.Last, wire.DefaultScrollback},
 			"last, less": {wire.ExecuteParams{Retain: wire.RetainLast, Scrollback: 1 << 16}, transcript.Last, 1 << 16},
-			"last, more": {wire.ExecuteParams{Retain: wire.RetainLast, Scrollback: 1 << 40}, transcript.Last, h.limits.MaxOutput},
+			"last, more": {
+				wire.ExecuteParams{Retain: wire.RetainLast, Scrollback: 1 << 40}, transcript.Last, h.limits.MaxOutput,
+			},
 		} {
 			tc.ask.Argv = []string{"true"}
 			got, err := h.plan(&tc.ask)

@@ -84,8 +84,12 @@ func TestBinaryFramesSayStreamGapAndTruncation(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connectBinary(t, "/ws?frames=binary")
 	s := &script{pieces: []transcript.Piece{
-		{Data: []byte("a")}, {Stream: transcript.Stderr, Data: []byte("\xff\xfe")}, {Gap: 1 << 40},
-		{Data: []byte("x[TRUNCATED]\n"), Truncated: true}, {Data: []byte("b")}, {Gap: 7},
+		{Data: []byte("a")},
+		{Stream: transcript.Stderr, Data: []byte("\xff\xfe")},
+		{Gap: 1 << 40},
+		{Data: []byte("x[TRUNCATED]\n"), Truncated: true},
+		{Data: []byte("b")},
+		{Gap: 7},
 	}}
 	e.client.Follow(s.feed("x"))
 	c.recv()

@@ -119,8 +119,12 @@ func TestGapsNeedNoCredit(t *testing.T) {
 	f := start(t, nil)
 	c, e := f.connect(t)
 	s := &script{waits: true, pieces: []transcript.Piece{
-		{Data: []byte(strings.Repeat("a", 4000))}, {Gap: 1 << 40}, {Data: []byte(strings.Repeat("b", 4000))},
-		{Gap: 1 << 41}, {Data: []byte("c")}, {Gap: 5},
+		{Data: []byte(strings.Repeat("a", 4000))},
+		{Gap: 1 << 40},
+		{Data: []byte(strings.Repeat("b", 4000))},
+		{Gap: 1 << 41},
+		{Data: []byte("c")},
+		{Gap: 5},
 	}}
 	e.client.Follow(windowed(s.feed("x"), 4096))
 	c.upTo(4000)

@@ -158,7 +158,7 @@ var memberNamesCache sync.Map // reflect.Type to []string
 // memberNames returns the JSON names of a struct's fields, those of embedded structs included.
 func memberNames(t reflect.Type) []string {
 	if names, ok := memberNamesCache.Load(t); ok {
-		return names.([]string) //nolint:forcetypeassert // only this function stores
+		return names.([]string) //nolint:errcheck,forcetypeassert // only this function stores
 	}
 	names := appendMemberNames(nil, t)
 	slices.Sort(names)

@@ -276,8 +276,8 @@ func permanent(err error) bool {
 	}
 	switch wire.CodeOf(err) {
 	case 0:
-		return errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknownOutcome) || endOfSocket(err) != nil || malformed(err) ||
-			websocket.CloseStatus(err) == websocket.StatusMessageTooBig
+		return errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknownOutcome) ||
+			endOfSocket(err) != nil || malformed(err) || websocket.CloseStatus(err) == websocket.StatusMessageTooBig
 	case wire.CodeSessionLimit, wire.CodeDraining, wire.CodeInternal, wire.CodeExecutionLimit:
 		return false
 	default:

@@ -15,17 +15,7 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		signal(s.pong)
 		return nil
 	case wire.MethodDraining:
-		var d wire.Draining
-		if err := json.Unmarshal(m.Params, &d); err != nil {
-			return err
-		}
-		c.mu.Lock()
-		c.draining = true
-		c.mu.Unlock()
-		left := time.Duration(d.DeadlineSeconds * float64(time.Second))
-		c.log.Info("server is draining", "deadline", left)
-		c.opt.OnNotice(Notice{Kind: NoticeDraining, Delay: left})
-		return nil
+		return c.receiveDraining(m.Params)
 	case wire.MethodStream:
 		var o wire.StreamOpened
 		if err := json.Unmarshal(m.Params, &o); err != nil {
@@ -72,6 +62,21 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		}
 		return err
 	}
+	return nil
+}
+
+// receiveDraining records that the server opens nothing new, and tells the caller.
+func (c *Client) receiveDraining(params json.RawMessage) error {
+	var d wire.Draining
+	if err := json.Unmarshal(params, &d); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.draining = true
+	c.mu.Unlock()
+	left := time.Duration(d.DeadlineSeconds * float64(time.Second))
+	c.log.Info("server is draining", "deadline", left)
+	c.opt.OnNotice(Notice{Kind: NoticeDraining, Delay: left})
 	return nil
 }
 

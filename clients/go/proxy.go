@@ -158,7 +158,7 @@ func connect(conn net.Conn, target string, user *url.Userinfo) (status int, err 
 		return 0, err
 	}
 	br := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(br, req)
+	resp, err := http.ReadResponse(br, req) //nolint:bodyclose // conn is the body of an answer to CONNECT
 	if err != nil {
 		return 0, err
 	}

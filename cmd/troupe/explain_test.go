@@ -226,8 +226,10 @@ func TestArgumentsThatCannotBe(t *testing.T) {
 		{[]string{"exec", "-c", " "}, 125, "command is blank"},
 		{[]string{"exec", "--", "--", "ls"}, 127, "--: command not found"},
 		{[]string{"exec", "--", "/"}, 126, "Is a directory"},
-		{append([]string{"exec", "--", "echo"}, strings.Fields(strings.Repeat(strings.Repeat("x", 100_000)+" ", 12))...), 125,
-			"larger than the server accepts (its --max-message)"},
+		{
+			append([]string{"exec", "--", "echo"}, strings.Fields(strings.Repeat(strings.Repeat("x", 100_000)+" ", 12))...), 125,
+			"larger than the server accepts (its --max-message)",
+		},
 		{[]string{"exec", "--", "sh", "-c", "kill -9 $$"}, 137, ""},
 		{[]string{"exec", "--", "printf", "%s|", "", "a b", "-x"}, 0, ""},
 	} {

@@ -226,7 +226,7 @@ func TestAttachDoesNotEndTheSessionOfAnother(t *testing.T) {
 func TestDroppedOutputIsNoSuccess(t *testing.T) {
 	s := launch(t)
 	env := home(t, s.url)
-	print := []string{"--", "head", "-c", "300000", "/dev/zero"}
+	command := []string{"--", "head", "-c", "300000", "/dev/zero"}
 	for name, tc := range map[string]struct {
 		flags []string
 		code  int
@@ -239,7 +239,7 @@ func TestDroppedOutputIsNoSuccess(t *testing.T) {
 		"limit, json":  {[]string{"--output-limit", "64KiB", "--json"}, 122, false},
 		"large enough": {[]string{"--output-limit", "1MiB"}, 0, true},
 	} {
-		code, stdout, stderr := runTroupe(t, env, append(append([]string{"exec"}, tc.flags...), print...)...)
+		code, stdout, stderr := runTroupe(t, env, append(append([]string{"exec"}, tc.flags...), command...)...)
 		if code != tc.code || tc.whole && len(stdout) != 300_000 || strings.Contains(stderr, "incomplete") == tc.whole {
 			t.Errorf("%s: code %d, %d bytes, %q", name, code, len(stdout), stderr)
 		}

@@ -16,14 +16,15 @@ func visible(s string) string {
 		return s
 	}
 	var b strings.Builder
-	for i, size := 0, 0; i < len(s); i += size {
-		var r rune
-		r, size = utf8.DecodeRuneInString(s[i:])
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		at := i
+		i += size
 		switch {
 		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
+			fmt.Fprintf(&b, `\x%02x`, s[at])
 		case !unsafe(r):
-			b.WriteString(s[i : i+size])
+			b.WriteString(s[at:i])
 		case r == '\n':
 			b.WriteString(`\n`)
 		case r == '\t':

@@ -15,11 +15,11 @@ import (
 
 func TestVisible(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain é 漢 👩\u200d💻 \\ ": "plain é 漢 👩\u200d💻 \\ ",
-		"\x1b[2J\a\x00\x7f":      `\x1b[2J\x07\x00\x7f`,
-		"a\r\n\tb":               `a\r\n\tb`,
-		"\u009b31m\u0085":        `\u009b31m\u0085`,
-		"\x9b31m\xff":            `\x9b31m\xff`,
+		"plain é 漢 👩\u200d💻 \\ !": "plain é 漢 👩\u200d💻 \\ !",
+		"\x1b[2J\a\x00\x7f":       `\x1b[2J\x07\x00\x7f`,
+		"a\r\n\tb":                `a\r\n\tb`,
+		"\u009b31m\u0085":         `\u009b31m\u0085`,
+		"\x9b31m\xff":             `\x9b31m\xff`,
 		"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069": `\u061c\u200e\u200f\u202a\u202b\u202c` +
 			`\u202d\u202e\u2066\u2067\u2068\u2069`,
 		"\u2028\u2029\ufeff\u00ad\U000e0041": `\u2028\u2029\ufeff\u00ad\U000e0041`,
