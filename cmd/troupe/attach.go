@@ -138,13 +138,11 @@ func (a *app) leave(ctx context.Context, c *troupe.Client, st *store, r *record,
 		return a.explain(r.URL, err)
 	}
 	r.Session = c.Detach()
-	if _, open := r.Offsets[p.execution]; open {
-		r.Offsets[p.execution] = p.offset // what could not be written is printed again
-	}
+	p.rewind(r)
 	if saveErr := st.save(r); saveErr != nil {
 		a.notef("cannot remember the session: %v", saveErr)
 	}
-	switch cause := context.Cause(ctx); {
+	switch cause := a.causeOf(ctx, err); {
 	case errors.Is(err, errNobodyReads):
 		return err
 	case errors.Is(cause, errHangup):
@@ -192,8 +190,13 @@ func busy(status *wire.StatusResult) bool {
 // rangeArgs is cobra.RangeArgs with a usage error.
 func rangeArgs(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.RangeArgs(low, high)(cmd, args); err != nil {
-			return usageError(fmt.Errorf("%s: %w", cmd.Name(), err))
+		switch n := len(args); {
+		case n > high && high == 0:
+			return usageError(fmt.Errorf("%s takes no arguments, and got %q", cmd.Name(), args[0]))
+		case n > high:
+			return usageError(fmt.Errorf("%s takes at most %d arguments, and got %d: %s", cmd.Name(), high, n, cmd.UseLine()))
+		case n < low:
+			return usageError(fmt.Errorf("%s needs the name of a session: %s", cmd.Name(), cmd.UseLine()))
 		}
 		for i, arg := range args {
 			if err := checkUTF8(fmt.Sprintf("argument %d of %s", i+1, cmd.Name()), arg); err != nil {

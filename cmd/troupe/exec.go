@@ -264,7 +264,7 @@ func (a *app) detach(
 func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record, p *printer, done *wire.Completed,
 	err error,
 ) error {
-	cause := context.Cause(ctx)
+	cause := a.causeOf(ctx, err)
 	r.Held = false
 	switch {
 	case err == nil && r.keep && kept(ctx, c, r.Execution):
@@ -278,6 +278,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 		return p.report(done)
 	case err != nil && errors.Is(cause, errHangup):
 		r.Session = c.Detach()
+		p.rewind(r)
 		_ = st.save(r)
 		return &exitError{exitHangup, nil}
 	case err != nil && errors.Is(cause, errLeft):

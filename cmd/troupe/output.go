@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,21 @@ type outputError struct {
 
 func (e *outputError) Error() string { return "writing " + e.stream + ": " + e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
+
+// causeOf returns why ctx or the output ended. A terminal that goes away fails writes with EIO, and
+// sends SIGHUP: whichever comes first, it is a hangup, which must not cancel the command.
+func (a *app) causeOf(ctx context.Context, err error) error {
+	if errors.Is(err, syscall.EIO) && errors.As(err, new(*outputError)) && a.onTerminal() {
+		return &stopped{syscall.SIGHUP, errHangup}
+	}
+	return context.Cause(ctx)
+}
+
+// onTerminal reports whether stdout or stderr is a terminal, also one that is gone.
+func (a *app) onTerminal() bool {
+	stderr, ok := a.stderr.(*os.File)
+	return a.terminal || ok && !piped(stderr)
+}
 
 // checkedWriter is stdout. It remembers its first error, which cobra drops.
 type checkedWriter struct {

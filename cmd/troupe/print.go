@@ -29,6 +29,13 @@ type printer struct {
 	reasons   []string // why the server dropped output
 }
 
+// rewind lets a later attach print again what was read from the server and could not be written.
+func (p *printer) rewind(r *record) {
+	if _, open := r.Offsets[p.execution]; open {
+		r.Offsets[p.execution] = p.offset
+	}
+}
+
 // follow prints an execution until the command has ended. Processes that are kept may continue to
 // write; followKept shows that.
 func (p *printer) follow(ctx context.Context, e *troupe.Execution) (*wire.Completed, error) {

@@ -80,6 +80,9 @@ import (
 //	       TestPromise21WaitingCommandIsCancelled, TestPromise21WithoutAReaderTheCommandEnds, TestPeersReaderLosesNothing
 //	       actors.TestCommandWaitsForItsReader, actors.TestEveryEndReachesAWaitingCommand, actors.TestWithoutAReaderTheCommandEnds,
 //	       actors.TestWaitingForTheReaderIsNotSilence
+//	22 binary frames, windows and acknowledgements lose no byte, on any pod
+//	       TestPromise22BinaryFramesCarryEveryByte
+//	       gateway.TestBinaryFramesCarryEveryByte, gateway.TestAWindowBoundsWhatIsSentBeyondTheLastAck
 
 // TestPromiseTableNamesRealTests: each test of the table is there, and each
 // test of a promise is in it.

@@ -174,7 +174,7 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Duration(&c.pingInterval), "ping-interval",
 		"time between WebSocket pings; a client that leaves two unanswered is disconnected")
 	fs.Var(settings.Int(&c.subjectSockets), "max-connections-per-subject",
-		"concurrent WebSockets of one subject; 0: all but the last tenth of four per session")
+		"concurrent WebSockets of one subject; 0: all but the last tenth of two per session")
 }
 
 func (c *config) accessFlags(fs *pflag.FlagSet) {
