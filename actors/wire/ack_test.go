@@ -9,7 +9,8 @@ import (
 // The fast path takes what AppendRequest writes, and nothing that encoding/json would read otherwise.
 func FuzzParseAck(f *testing.F) {
 	for _, p := range []AckParams{
-		{ExecutionID: "dump-1", Offset: 131072}, {ExecutionID: "a.B_c", Offset: 0, Completed: true},
+		{ExecutionID: "dump-1", Offset: 131072},
+		{ExecutionID: "a.B_c", Offset: 0, Completed: true},
 		{ExecutionID: "x", Offset: 999999999999999999},
 	} {
 		frame, err := AppendRequest(nil, nil, MethodAck, p)
