@@ -57,8 +57,8 @@ func TestLateReaderBreaksNoLine(t *testing.T) {
 // and the readers of many commands that flood share what few may have.
 func TestReadersHoldLittle(t *testing.T) {
 	pipe := &latePipe{}
-	o := &output{pipe: pipe, streams: new(atomic.Int64)}
-	buf := make([]byte, smallBuffer)
+	o := &output{pipe: pipe, streams: new(atomic.Int64), small: make([]byte, smallBuffer)}
+	buf := o.small
 	for i, step := range []struct {
 		left    int  // in the pipe
 		filled  bool // by the last read
