@@ -21,7 +21,7 @@ const (
 	smallPull = SmallOutput
 	// RestSize is the longest remainder that waits for more output to join it, such as the beginning
 	// of a line. A session may have a hundred followers, so each may keep little between its turns.
-	RestSize = 4 << 10
+	RestSize = 2 << 10
 )
 
 // pullBuffer holds what was pulled from a transcript, behind room for the header of a binary frame:

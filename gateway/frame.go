@@ -17,7 +17,7 @@ import (
 // and those that wait get them in turn.
 const (
 	// SmallMessage is the size of a message that a socket reads without a permit.
-	SmallMessage = 16 << 10
+	SmallMessage = 8 << 10
 	// MediumMessage has room for 64 KiB of input in a binary frame.
 	MediumMessage = 72 << 10
 	// MediumMessages and LargeMessages are how many of each size may be held at a time. A large one has

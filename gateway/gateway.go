@@ -32,7 +32,7 @@ type Config struct {
 
 	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
-	MaxConnections int           // sockets at a time; 0: 200
+	MaxConnections int           // sockets at a time; 0: 320
 	MaxPerSubject  int           // of these, those of one subject; 0: all but the last tenth
 	WriteTimeout   time.Duration // of one write to a client; 0: 10 s
 	PingInterval   time.Duration // between pings; a client silent for two is dropped; 0: 20 s
@@ -47,7 +47,7 @@ type Config struct {
 // timeout).
 const (
 	defaultMaxMessage     = 1 << 20
-	defaultMaxConnections = 200
+	defaultMaxConnections = 320
 	defaultWriteTimeout   = 10 * time.Second
 	defaultPingInterval   = 20 * time.Second
 )

@@ -13,7 +13,7 @@ import (
 const (
 	// MaxInFlight is how many requests of a client may wait for their answers to be written. At the
 	// limit the reader stops, and TCP flow control slows a client that sends without reading.
-	MaxInFlight = 32
+	MaxInFlight = 16
 	// maxInFlightBytes bounds their total size likewise. It always admits one request.
 	maxInFlightBytes = SmallMessage
 	// inputPatience is how long the reader stops for input alone, which waits for a command that may

@@ -20,9 +20,9 @@ const (
 	// MaxHTTPConnections is how many connections of a listener may be plain HTTP at a time: those that
 	// have sent nothing, half a request, or a request that is being answered, and those that are idle.
 	// A WebSocket counts no longer.
-	MaxHTTPConnections = 256
+	MaxHTTPConnections = 320
 	// MaxAdminConnections is the same for the admin listener: probes and collectors.
-	MaxAdminConnections = 64
+	MaxAdminConnections = 16
 	// maxHeaderLines bounds what a header costs once it is parsed, since lines of a few bytes cost a
 	// hundred each. Browsers behind two proxies send about 40.
 	maxHeaderLines = 100

@@ -12,7 +12,7 @@ const (
 	// until the write times out, and does not hold up others by that.
 	LargeOutputs = 32
 	// SmallOutput is the size of a message, and of what is read of a transcript at a time.
-	SmallOutput = 16 << 10
+	SmallOutput = 8 << 10
 )
 
 // outputClass has the buffers of one size, which a connection holds while it is busy.

@@ -10,7 +10,7 @@ import (
 const (
 	// MaxConnections bounds the connections that other pods, and whoever else reaches the port, have
 	// to this one. 200 pods have one each, and one more while they renew it.
-	MaxConnections = 512
+	MaxConnections = 256
 	// maxFromAddress bounds those of one address. A connection that is in use holds 64 KiB, and up to
 	// 4 MiB while a message is half there. Pods have addresses of their own, except where a developer
 	// runs several on one.

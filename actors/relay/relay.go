@@ -106,7 +106,7 @@ const (
 // including the link itself.
 //
 // However links come and go, n of them together have at most the windows for 1, 2, ..., n links,
-// which is 9 MiB for 100 links and 15 MiB for 200. To see this, order the links by when credit was
+// which is 9 MiB for 100 links and 22 MiB for 320. To see this, order the links by when credit was
 // last granted to them: when the r-th got its credit, there were at least r links.
 func WindowFor(links int) int {
 	return share(sharedWindows, LeastWindow, MostWindow, links)

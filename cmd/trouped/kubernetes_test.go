@@ -216,9 +216,10 @@ func TestPodTellsTheCluster(t *testing.T) {
 	}
 	cluster.told(events, `"reason":"RunnerLost"`)
 	cluster.told(events, `"reason":"RunnerConnected"`)
-	execute(t, c, "echo; sleep 0.1")
+	x := execute(t, c, "echo; sleep 0.1")
 	s.signal(syscall.SIGTERM)
 	cluster.told(events, `"reason":"Draining"`, "open: 1, with 1 executions running, which may finish for 300s")
+	completed(t, x) // until its client has the end, a session stays
 	if code := s.exit(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

@@ -20,10 +20,12 @@ func attack() int {
 		fmt.Println("no victim:", err)
 		return 1
 	}
-	// Until execve the child is a copy of this process, not yet a sleep.
+	// Until execve the child is a copy of this process, and execve gives it the name before the
+	// environment (begin_new_exec in fs/exec.c, create_elf_tables in fs/binfmt_elf.c, Linux 6.12).
 	for ready := false; !ready; {
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", victim.Process.Pid))
-		ready = err != nil || string(name) == "sleep\n"
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", victim.Process.Pid))
+		ready = err != nil || strings.HasPrefix(string(status), "Name:\tsleep\n") &&
+			strings.Contains(string(status), "\nState:\tS (sleeping)\n")
 	}
 	fmt.Println("victim:", strings.Join(assault(victim.Process.Pid), " "))
 	_ = victim.Process.Kill() // it is a child of this process, so it is there

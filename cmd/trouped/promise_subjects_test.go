@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -135,6 +136,10 @@ func TestPromise18SubjectAtItsLimits(t *testing.T) {
 			t.Errorf("no %s", series)
 		}
 	}
+	s.signal(syscall.SIGTERM)
+	s.await(s.admin+"/readyz", http.StatusServiceUnavailable)
+	s.signal(syscall.SIGTERM) // at once: it has begun to drain
+	s.exit()
 	if n := strings.Count(s.stderr.String(), `"msg":"session refused"`); n != 3 {
 		t.Errorf("%d refusals are in the log, 3 happened", n)
 	}

@@ -38,9 +38,9 @@ const closeTimeout = 20 * time.Second
 // memory. Others get 503.
 const maxScrapes = 2
 
-// maxSockets is how many WebSockets there may be: those of each session, those of sessions on other
-// pods, and those that wait for one.
-func maxSockets(l actors.Limits) int { return max(2*l.MaxSessions, 64) }
+// maxSockets is how many WebSockets there may be: an ingress may send the clients of three full pods
+// to one of them, and others wait for a session or come back to one.
+func maxSockets(l actors.Limits) int { return max(3*l.MaxSessions+20, 64) }
 
 // serve runs the server until a signal stops it.
 func serve(c *config) error {
