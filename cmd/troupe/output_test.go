@@ -163,7 +163,9 @@ func TestAttachShowsWhatKeptProcessesWrite(t *testing.T) {
 func TestAttachLeavesKeptProcesses(t *testing.T) {
 	s := launch(t)
 	env := home(t, s.url)
-	runTroupe(t, env, "exec", "--on-exit=keep", "--", "sh", "-c", `(echo one; sleep 2; echo two) & exit 0`)
+	// With a limit the server keeps what exec has read, for --from-start.
+	runTroupe(t, env, "exec", "--on-exit=keep", "--output-limit=1MiB", "--",
+		"sh", "-c", `(echo one; sleep 2; echo two) & exit 0`)
 	id := onlySession(t, env)
 	p := troupeCmd(t, env, "attach", "--from-start", id).start()
 	p.stdout.await(t, "one\n")
