@@ -81,8 +81,11 @@ func (c *Client) takeAcks() (acks []wire.AckParams) {
 	return acks
 }
 
-// sendAcks writes the acks that are due.
+// sendAcks writes the acks that are due. The writer and the end of the socket call it: whoever comes
+// second waits, so that no close frame overtakes an ack that was taken.
 func (s *socket) sendAcks() error {
+	s.acking.Lock()
+	defer s.acking.Unlock()
 	for _, a := range s.c.takeAcks() {
 		frame, err := wire.AppendRequest(nil, nil, wire.MethodAck, a)
 		if err != nil {

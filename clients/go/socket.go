@@ -38,6 +38,7 @@ type socket struct {
 	streams      map[uint16]string          // executions by the numbers in binary messages; the reader's
 	pong         chan struct{}              // capacity 1: a pong is due
 	start        time.Time
+	acking       sync.Mutex   // held while acks are taken and written
 	lastReceived atomic.Int64 // nanoseconds after start
 	blocked      atomic.Bool  // the reader waits for a consumer
 }

@@ -309,7 +309,8 @@ func TestPeersByEndpointSlices(t *testing.T) {
 	resume := func(p *process) error {
 		ctx, cancel := context.WithTimeout(t.Context(), bound)
 		defer cancel()
-		c, err := troupe.Attach(ctx, "ws://"+p.addr+"/ws", session.ID, session.ResumeToken, nil, troupe.Options{})
+		c, err := troupe.Attach(ctx, "ws://"+p.addr+"/ws", session.ID, session.ResumeToken,
+			session.Offsets, troupe.Options{})
 		if err != nil {
 			return err
 		}
