@@ -15,7 +15,7 @@ import (
 const (
 	// MaxPendingNotifications is how many notifications may wait to be sent. MaxInFlight
 	// bounds the answers.
-	MaxPendingNotifications = 20
+	MaxPendingNotifications = 16
 )
 
 // socket is one WebSocket. Its reader goroutine is in read.go; its writer goroutine (write.go) also
