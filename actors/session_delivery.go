@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"time"
+
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -14,6 +16,7 @@ import (
 type attachedConn struct {
 	pid     *actor.PID
 	follows map[string]*progress
+	since   time.Time // of the last that it began to follow
 }
 
 // progress is how far an execution was acknowledged.
@@ -31,7 +34,7 @@ func (p *progress) hasAll(x *execution) bool {
 // follow streams an execution's output to the connection from an offset on, in place of what it
 // followed of it before.
 func (c *attachedConn) follow(ctx actor.Context, x *execution, after, window int64) {
-	c.follows[x.id] = &progress{offset: after}
+	c.follows[x.id], c.since = &progress{offset: after}, time.Now()
 	x.read = progress{} // if it was this client's, it has lost what it had
 	x.readBy(c)
 	if x.reader == c.pid.Id {
@@ -64,6 +67,9 @@ func (s *session) acknowledged(c *attachedConn, x *execution, p progress) {
 		f = &x.read
 	}
 	f.add(p)
+	if c.follows[x.id] != nil {
+		x.readBy(c)
+	}
 	if x.reader == c.pid.Id {
 		x.transcript.Ack(p.offset)
 	}

@@ -21,9 +21,27 @@ func (x *execution) readBy(c *attachedConn) {
 	}
 }
 
-// readerLeft starts the time for another reader to come. The command would wait forever.
+// readerLeft makes the newest connection that has acknowledged as much of x as the reader its next
+// reader: a client may be back, through another pod, before the end of its old connection is known.
+// If there is none it starts the time for one to come. The command would wait forever.
 func (s *session) readerLeft(x *execution) {
+	left := x.reader
 	x.reader = ""
+	var next *attachedConn
+	for id, c := range s.conns {
+		f := c.follows[x.id]
+		if id == left || f == nil || f.offset == 0 || f.offset < x.read.offset {
+			continue
+		}
+		if next == nil || c.since.After(next.since) {
+			next = c
+		}
+	}
+	if next != nil {
+		x.readBy(next)
+		x.transcript.Ack(next.follows[x.id].offset)
+		return
+	}
 	if x.plan.retain == transcript.Unread && !x.dead {
 		x.readerLost = time.Now()
 		x.readerTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self,
