@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -78,6 +79,7 @@ func newTunnel(o Options) *tunnel {
 	// A refused handshake would otherwise leave an idle connection behind.
 	t.DisableKeepAlives = true
 	t.DialContext = t.dial
+	t.DialTLSContext = t.dialTLS
 	t.Transport.Proxy = func(req *http.Request) (*url.URL, error) {
 		if req.Context().Value(proxyKey{}) != nil {
 			return nil, nil //nolint:nilnil // dial uses it
@@ -100,6 +102,56 @@ func (t *tunnel) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (t *tunnel) dial(ctx context.Context, network, target string) (net.Conn, error) {
+	conn, err := t.dialRaw(ctx, network, target)
+	if err != nil {
+		return nil, err
+	}
+	return newPolite(conn), nil
+}
+
+func (t *tunnel) dialTLS(ctx context.Context, network, target string) (net.Conn, error) {
+	conn, err := t.dialRaw(ctx, network, target)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(target) // it was dialed
+	if t.TLSClientConfig != nil && t.TLSClientConfig.ServerName != "" {
+		host = t.TLSClientConfig.ServerName
+	}
+	secure, err := secured(ctx, conn, t.TLSClientConfig, host)
+	if err != nil {
+		return nil, err
+	}
+	return newPolite(secure), nil
+}
+
+// polite is a connection that lets the client speak first, as HTTP does. net/http prints what a
+// server says before the request to the standard logger, and its error does not tell what came.
+type polite struct {
+	net.Conn
+	spoke chan struct{} // closed by the first Write, or by Close
+	speak sync.Once
+}
+
+func newPolite(conn net.Conn) *polite { return &polite{Conn: conn, spoke: make(chan struct{})} }
+
+func (c *polite) Read(p []byte) (int, error) {
+	<-c.spoke
+	return c.Conn.Read(p)
+}
+
+func (c *polite) Write(p []byte) (int, error) {
+	c.speak.Do(func() { close(c.spoke) })
+	return c.Conn.Write(p)
+}
+
+func (c *polite) Close() error {
+	err := c.Conn.Close()
+	c.speak.Do(func() { close(c.spoke) })
+	return err
+}
+
+func (t *tunnel) dialRaw(ctx context.Context, network, target string) (net.Conn, error) {
 	via, ok := ctx.Value(proxyKey{}).(*url.URL)
 	if !ok {
 		return t.dialer.DialContext(ctx, network, target)
@@ -131,11 +183,16 @@ func (t *tunnel) dialProxy(ctx context.Context, network string, via *url.URL) (n
 	if err != nil || via.Scheme == "http" {
 		return conn, err
 	}
+	return secured(ctx, conn, t.TLSClientConfig, via.Hostname())
+}
+
+// secured returns TLS to host on conn, which it closes if the handshake fails. A nil base is the default.
+func secured(ctx context.Context, conn net.Conn, base *tls.Config, host string) (net.Conn, error) {
 	cfg := &tls.Config{} //nolint:gosec // the default is TLS 1.2 and later
-	if t.TLSClientConfig != nil {
-		cfg = t.TLSClientConfig.Clone()
+	if base != nil {
+		cfg = base.Clone()
 	}
-	cfg.ServerName = via.Hostname()
+	cfg.ServerName = host
 	secure := tls.Client(conn, cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()

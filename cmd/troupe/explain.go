@@ -152,7 +152,8 @@ func unreachable(server string, err error) string {
 			"start a server there with trouped, or name another with --server or TROUPE_SERVER", server, network)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("%s accepts connections, but did not answer in time", server)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Sprintf("%s closed the connection without an answer%s", server, hint)
 	case !errors.As(err, &request):
 		return ""

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"encoding/pem"
 	"io"
 	"log"
 	"net"
@@ -32,13 +34,22 @@ func answering(t *testing.T, code int, header, body string) string {
 	return s.URL
 }
 
-// saying is a TCP server that says one thing to every connection.
+// saying is a TCP server that says one thing to every connection, before it hears anything.
 func saying(t *testing.T, text string) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	greet(t, l, func(c net.Conn) {
+		_, _ = c.Write([]byte(text))
+		_, _ = c.Read(make([]byte, 1024))
+	})
+	return l.Addr().String()
+}
+
+// greet serves l until the test ends.
+func greet(t *testing.T, l net.Listener, serve func(net.Conn)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -47,13 +58,11 @@ func saying(t *testing.T, text string) string {
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte(text))
-			_, _ = c.Read(make([]byte, 1024))
+			serve(c)
 			c.Close()
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
-	return l.Addr().String()
 }
 
 // TestWrongServerIsNamed: whatever is at the other end, one line says what it is and what to do.
@@ -63,6 +72,24 @@ func TestWrongServerIsNamed(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}
+	if err := os.WriteFile(authority, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mail, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: secure.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	greet(t, mail, func(c net.Conn) {
+		_, _ = c.Write([]byte("220 mail ESMTP\r\n"))
+		_, _ = c.Read(make([]byte, 1024))
+	})
+	closed, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	greet(t, closed, func(net.Conn) {})
 	plain := answering(t, 200, "", "<html>\x1b[31mhello</html>")
 	for _, tc := range []struct{ name, server, want string }{
 		{"a web page", plain, "is not troupe's endpoint: it answered 200 OK instead of opening a WebSocket"},
@@ -73,6 +100,8 @@ func TestWrongServerIsNamed(t *testing.T) {
 			"takes no more connections of yours (429 Too Many Requests the last 20 are for others: close one)",
 		},
 		{"ssh", saying(t, "SSH-2.0-OpenSSH_9.2\r\n"), "does not speak HTTP"},
+		{"mail over TLS", "wss://" + mail.Addr().String(), "does not speak HTTP"},
+		{"a closed door", closed.Addr().String(), "closed the connection without an answer"},
 		{"nothing", saying(t, ""), "closed the connection without an answer; if it expects TLS"},
 		{"TLS to plain text", strings.Replace(plain, "http:", "https:", 1), "does not speak TLS: use ws://"},
 		{"TLS to troupe", "wss://" + s.listen, "does not speak TLS: use ws://"},
@@ -92,7 +121,11 @@ func TestWrongServerIsNamed(t *testing.T) {
 		{"no host", "ws://:8003", "names no host"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			code, stdout, stderr := runTroupe(t, home(t, tc.server), "exec", "--", "echo", "hi")
+			env := home(t, tc.server)
+			if tc.name == "mail over TLS" {
+				env = append(env, "TROUPE_CA_FILE="+authority)
+			}
+			code, stdout, stderr := runTroupe(t, env, "exec", "--", "echo", "hi")
 			if code != 125 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, tc.want) ||
 				strings.Contains(stderr, "geheim") || strings.Contains(stderr, "WebSocket dial") {
 				t.Errorf("code %d, %q, %q", code, stdout, stderr)
