@@ -1,0 +1,42 @@
+//go:build linux
+
+package confine
+
+import "golang.org/x/sys/unix"
+
+// tables holds x86-64 and i386. The numbers of i386 are those of
+// https://github.com/torvalds/linux/blob/v6.12/arch/x86/entry/syscalls/syscall_32.tbl. x32, whose
+// numbers have bit 30 set, is refused: hardly any kernel is built with it.
+var tables = []table{
+	{
+		arch:  unix.AUDIT_ARCH_X86_64,
+		maxNr: 1 << 30,
+		calls: append([]call{
+			{unix.SYS_PRLIMIT64, itself},
+			{unix.SYS_SCHED_SETSCHEDULER, itself},
+			{unix.SYS_SCHED_SETPARAM, itself},
+			{unix.SYS_SCHED_SETATTR, itself},
+			{unix.SYS_SCHED_SETAFFINITY, itself},
+			{unix.SYS_SETPRIORITY, itselfNow},
+			{unix.SYS_IOPRIO_SET, itselfIO},
+		}, always(unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY)...),
+		sysVIPC: always(unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SEMGET, unix.SYS_SEMOP,
+			unix.SYS_SEMCTL, unix.SYS_SEMTIMEDOP, unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL),
+	},
+	{
+		arch: unix.AUDIT_ARCH_I386,
+		calls: append([]call{
+			{340, itself},   // prlimit64
+			{156, itself},   // sched_setscheduler
+			{154, itself},   // sched_setparam
+			{351, itself},   // sched_setattr
+			{241, itself},   // sched_setaffinity
+			{97, itselfNow}, // setpriority
+			{289, itselfIO}, // ioprio_set
+		}, always(288, 286, 287)...), // keyctl, add_key, request_key
+		sysVIPC: always(117, // ipc, which all of the following were once called through
+			395, 397, 396, // shmget, shmat, shmctl
+			393, 394, 420, // semget, semctl, semtimedop_time64
+			399, 400, 401, 402), // msgget, msgsnd, msgrcv, msgctl
+	},
+}
