@@ -27,6 +27,11 @@ type Limits struct {
 	KeepFinished  int           // finished executions a session remembers, with their transcripts
 	DrainTimeout  time.Duration // running executions may finish for this long when the server stops
 
+	// Of all executions of one session together. 0: none.
+	SessionMemory    int64 // bytes
+	SessionProcesses int   // processes and threads
+	SessionDisk      int64 // bytes in the session's workspace, and of a single file
+
 	// Of one subject, on this pod. 0: what the limits of all leave it.
 	MaxSessionsPerSubject   int // see also Reserved
 	MaxExecutionsPerSubject int // executions at a time in all sessions of the subject
@@ -68,13 +73,13 @@ func (l Limits) Validate() error {
 	positive("max-message", l.MaxMessage > 0, l.MaxMessage)
 	positive("keep-finished", l.KeepFinished > 0, l.KeepFinished)
 	positive("drain-timeout", l.DrainTimeout > 0, l.DrainTimeout)
-	notNegative := func(flag string, got int) {
+	notNegative := func(flag string, got int64) {
 		if got < 0 {
 			errs = append(errs, fmt.Errorf("--%s must not be negative (0 means none), got %d", flag, got))
 		}
 	}
-	notNegative("max-sessions-per-subject", l.MaxSessionsPerSubject)
-	notNegative("max-executions-per-subject", l.MaxExecutionsPerSubject)
+	notNegative("max-sessions-per-subject", int64(l.MaxSessionsPerSubject))
+	notNegative("max-executions-per-subject", int64(l.MaxExecutionsPerSubject))
 	if l.SurvivorGrace <= 0 {
 		errs = append(errs, fmt.Errorf("the survivor grace must be positive, got %v", l.SurvivorGrace))
 	}
@@ -87,6 +92,9 @@ func (l Limits) Validate() error {
 	if l.MaxMemory < 0 {
 		errs = append(errs, fmt.Errorf("--max-memory must not be negative (0 means none), got %d", l.MaxMemory))
 	}
+	notNegative("session-memory", l.SessionMemory)
+	notNegative("session-processes", int64(l.SessionProcesses))
+	notNegative("session-disk", l.SessionDisk)
 	return errors.Join(errs...)
 }
 

@@ -31,6 +31,9 @@ func TestLimitsThatCannotWorkAreRefused(t *testing.T) {
 		{"max-message", func(l *Limits, to int64) { l.MaxMessage = to }, 1},
 		{"max-sessions-per-subject", func(l *Limits, to int64) { l.MaxSessionsPerSubject = int(to) }, 0},
 		{"max-executions-per-subject", func(l *Limits, to int64) { l.MaxExecutionsPerSubject = int(to) }, 0},
+		{"session-memory", func(l *Limits, to int64) { l.SessionMemory = to }, 0},
+		{"session-processes", func(l *Limits, to int64) { l.SessionProcesses = int(to) }, 0},
+		{"session-disk", func(l *Limits, to int64) { l.SessionDisk = to }, 0},
 		{"drain-timeout", func(l *Limits, to int64) { l.DrainTimeout = time.Duration(to) }, 1},
 	} {
 		l := DefaultLimits()

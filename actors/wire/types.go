@@ -109,10 +109,12 @@ const (
 	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
 	ReasonReaderGone    Reason = "reader_gone"    // with retain unread: no reader came within the resume window
 	ReasonDrain         Reason = "drain"          // the server stopped before the command did
-	// its tree exceeded max-memory, or the kernel killed the command because its container had no
+	// its tree exceeded max-memory, its session exceeded session-memory, or the kernel killed the command because its container had no
 	// memory left
-	ReasonOutOfMemory Reason = "out_of_memory"
-	ReasonRunnerLost  Reason = "runner_lost"  // the runner died, and the tree with it
+	ReasonOutOfMemory  Reason = "out_of_memory"
+	ReasonProcessLimit Reason = "process_limit" // its session exceeded session-processes
+	ReasonDiskLimit    Reason = "disk_limit"    // its session exceeded session-disk
+	ReasonRunnerLost   Reason = "runner_lost"   // the runner died, and the tree with it
 	ReasonStartFailed Reason = "start_failed" // the command could not be started
 	ReasonInternal    Reason = "internal"     // a defect in troupe; the log has the stack
 )
@@ -121,8 +123,8 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonExited, ReasonSignaled, ReasonCanceled, ReasonStreamTimeout, ReasonDeadline, ReasonOutputLimit,
-		ReasonSessionClosed, ReasonReaderGone, ReasonDrain, ReasonOutOfMemory, ReasonRunnerLost, ReasonStartFailed,
-		ReasonInternal,
+		ReasonSessionClosed, ReasonReaderGone, ReasonDrain, ReasonOutOfMemory, ReasonProcessLimit, ReasonDiskLimit,
+		ReasonRunnerLost, ReasonStartFailed, ReasonInternal,
 	}
 }
 
@@ -346,14 +348,18 @@ const (
 	WarnOutputLimit = "output_limit" // the output limit was reached, lines are dropped from here on
 	// the data directory failed or its budget is spent, lines are dropped from here on
 	WarnTranscriptWrite = "transcript_write"
+	// the session is near one of its bounds, at which executions end
+	WarnSessionMemory    = "session_memory"
+	WarnSessionProcesses = "session_processes"
+	WarnSessionDisk      = "session_disk"
 )
 
-// Warning reports a loss of output at the moment it begins.
+// Warning reports a loss of output at the moment it begins, or that a bound of the session is near.
 type Warning struct {
 	ExecutionID string `json:"execution_id"`
 	Code        string `json:"code"`
 	Message     string `json:"message"`
-	Offset      int64  `json:"offset"` // transcript position at which dropping began
+	Offset      int64  `json:"offset"` // transcript position at which dropping began, or at which the warning stands
 }
 
 // ControlEvent is the params of process.paused, process.resumed and process.canceled.

@@ -35,6 +35,8 @@ func TestExecExitsAsTheCommandDid(t *testing.T) {
 		{"deadline", []string{"ends", "deadline", "-15"}, 124, "", "deadline"},
 		{"output limit", []string{"ends", "output_limit", "-15"}, 123, "", "output_limit"},
 		{"out of memory", []string{"ends", "out_of_memory", "-9"}, 137, "", "out_of_memory"},
+		{"too many processes", []string{"ends", "process_limit", "-9"}, 137, "", "process_limit"},
+		{"too many files", []string{"ends", "disk_limit", "0"}, 125, "", "disk_limit"},
 		{"runner lost", []string{"ends", "runner_lost", "-9"}, 125, "", "runner_lost"},
 		{"cancelled elsewhere", []string{"ends", "canceled", "0"}, 130, "", ""},
 		{

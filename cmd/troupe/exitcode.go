@@ -144,7 +144,7 @@ func outcome(done *wire.Completed) (code int, message string) {
 		return exitTimeout, detail
 	case wire.ReasonOutputLimit:
 		return exitOutputLimit, detail
-	case wire.ReasonOutOfMemory:
+	case wire.ReasonOutOfMemory, wire.ReasonProcessLimit, wire.ReasonDiskLimit:
 		if code := own(done); code != 0 {
 			return code, detail
 		}

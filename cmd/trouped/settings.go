@@ -219,6 +219,12 @@ func (c *config) limitFlags(fs *pflag.FlagSet) {
 		"how long an execution may print nothing before it is ended")
 	fs.Var(settings.Duration(&l.MaxDuration), "max-duration", "how long an execution may run; 0: no limit")
 	fs.Var(settings.Bytes(&l.MaxMemory), "max-memory", "total memory of all processes of an execution; 0: no limit")
+	fs.Var(settings.Bytes(&l.SessionMemory), "session-memory",
+		"total memory of all executions of a session; 0: no limit")
+	fs.Var(settings.Int(&l.SessionProcesses), "session-processes",
+		"processes and threads of all executions of a session; 0: no limit")
+	fs.Var(settings.Bytes(&l.SessionDisk), "session-disk",
+		"bytes in the workspace of a session, and of a single file; 0: no limit")
 	fs.Var(settings.Duration(&l.CancelGrace), "cancel-grace", "time from SIGTERM to SIGKILL")
 	fs.Var(settings.Duration(&l.ResumeWindow), "resume-window", "how long a disconnected session is kept")
 	fs.Var(settings.Duration(&l.IdleTimeout), "idle-timeout", "how long a session with no running execution is kept")
