@@ -47,6 +47,16 @@ func TestNonsenseIsRefused(t *testing.T) {
 			"limits: {maxMemoryBytes: 2147483648}",
 			"limits.maxMemoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)",
 		},
+		{
+			"limits: {perSession: {memoryBytes: 2147483648}}",
+			"limits.perSession.memoryBytes (2147483648) must be below runner.resources.limits.memory (2Gi)",
+		},
+		{
+			"limits: {perSession: {diskBytes: 10737418240}}",
+			"limits.perSession.diskBytes (10737418240) must be below runner.workspace.sizeLimit (10Gi)",
+		},
+		{"limits: {perSession: {disk: 1}}", "at '/limits/perSession': additional properties 'disk' not allowed"},
+		{"hostUsers: maybe", "at '/hostUsers': got string, want null or boolean"},
 		{"drain: {timeoutSeconds: 0}", "at '/drain/timeoutSeconds': minimum: got 0, want 1"},
 		{"runner: {securityContext: {runAsUser: 0}}", "at '/runner/securityContext/runAsUser': minimum: got 0, want 1"},
 		{
@@ -358,7 +368,7 @@ func TestValuesStayShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "\n"); n > 280 {
+	if n := strings.Count(string(text), "\n"); n > 310 {
 		t.Errorf("values.yaml has %d lines", n)
 	}
 }

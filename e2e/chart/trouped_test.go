@@ -149,8 +149,8 @@ func TestDefaultsAreThoseOfTrouped(t *testing.T) {
 	config := renderNamed(t, "default").config(t)
 	found := flag.FindAllStringSubmatch(limits+text[strings.Index(text, "--ping-interval"):strings.Index(text, "Access:")],
 		-1)
-	if len(found) != 18 {
-		t.Errorf("--help has %d limits, the chart 18: %v", len(found), found)
+	if len(found) != 21 {
+		t.Errorf("--help has %d limits, the chart 21: %v", len(found), found)
 	}
 	for _, match := range found {
 		want := match[2]
@@ -185,6 +185,7 @@ func TestEveryLimitIsPassedOn(t *testing.T) {
 		"max-duration": "16s", "max-memory": "1700000000", "cancel-grace": "18s", "resume-window": "20s",
 		"idle-timeout": "21s", "max-message": "22000000", "ping-interval": "25s",
 		"transcript-budget": "26000000000", "drain-timeout": "27s", "audit-argv": "full",
+		"session-memory": "1800000000", "session-processes": "30", "session-disk": "3100000000",
 	} {
 		if got := setting(t, config, key); got != want {
 			t.Errorf("%s is %s, want %s", key, got, want)

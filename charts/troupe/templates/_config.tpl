@@ -37,6 +37,9 @@ max-executions: {{ $l.maxExecutions | int64 }}
 max-sessions-per-subject: {{ $l.perSubject.sessions | int64 }}
 max-connections-per-subject: {{ $l.perSubject.connections | int64 }}
 max-executions-per-subject: {{ $l.perSubject.executions | int64 }}
+session-memory: {{ $l.perSession.memoryBytes | int64 }}
+session-processes: {{ $l.perSession.processes | int64 }}
+session-disk: {{ $l.perSession.diskBytes | int64 }}
 max-line: {{ $l.maxLineBytes | int64 }}
 max-output: {{ $l.maxOutputBytes | int64 }}
 stream-timeout: {{ $l.streamTimeoutSeconds | int64 }}s

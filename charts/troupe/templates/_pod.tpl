@@ -5,6 +5,9 @@ automountServiceAccountToken: false
 # A Service called "troupe" would set TROUPE_PORT and the like, which are names of settings.
 enableServiceLinks: false
 shareProcessNamespace: false
+{{- if not (kindIs "invalid" .Values.hostUsers) }}
+hostUsers: {{ .Values.hostUsers }}
+{{- end }}
 terminationGracePeriodSeconds: {{ include "troupe.gracePeriod" . }}
 securityContext:
   runAsNonRoot: true

@@ -43,9 +43,16 @@
     {{- $wrong = append $wrong (printf "limits.perSubject.outputBytes (%d) must be 0 (no limit), or from limits.maxOutputBytes (%d) to limits.transcriptBudgetBytes (%d)" . (int64 $v.limits.maxOutputBytes) (int64 $v.limits.transcriptBudgetBytes)) -}}
   {{- end -}}
 {{- end -}}
-{{- with dig "limits" "memory" "" ($v.runner.resources | default dict) -}}
-  {{- if ge (int64 $v.limits.maxMemoryBytes) (include "troupe.bytes" . | int64) -}}
-    {{- $wrong = append $wrong (printf "limits.maxMemoryBytes (%d) must be below runner.resources.limits.memory (%v), or the kernel ends every command of the pod before it is reached" (int64 $v.limits.maxMemoryBytes) .) -}}
+{{- with $memory := dig "limits" "memory" "" ($v.runner.resources | default dict) -}}
+  {{- range $name, $bytes := dict "maxMemoryBytes" $v.limits.maxMemoryBytes "perSession.memoryBytes" $v.limits.perSession.memoryBytes -}}
+    {{- if ge (int64 $bytes) (include "troupe.bytes" $memory | int64) -}}
+      {{- $wrong = append $wrong (printf "limits.%s (%d) must be below runner.resources.limits.memory (%v), or the kernel ends every command of the pod before it is reached" $name (int64 $bytes) $memory) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if not $v.runner.workspace.volumeSource -}}
+  {{- if ge (int64 $v.limits.perSession.diskBytes) (include "troupe.bytes" $v.runner.workspace.sizeLimit | int64) -}}
+    {{- $wrong = append $wrong (printf "limits.perSession.diskBytes (%d) must be below runner.workspace.sizeLimit (%v), or the kubelet evicts the pod before it is reached" (int64 $v.limits.perSession.diskBytes) $v.runner.workspace.sizeLimit) -}}
   {{- end -}}
 {{- end -}}
 
