@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -136,7 +137,7 @@ func (r *Runner) spawn(sock int) (*embedded, error) {
 		// The thread that forks also waits, so that it lasts as long as the runner: the kernel
 		// sends the parent-death signal when that thread exits (golang.org/issue/27505).
 		runtime.LockOSThread()
-		argv := []string{"troupe-runner", "--fd", "3", "--cgroup", cgroup}
+		argv := append([]string{"troupe-runner", "--fd", "3", "--cgroup", cgroup}, r.cfg.Isolation.flags()...)
 		if err := e.fork(r.cfg.Binary, argv, []uintptr{uintptr(null), uintptr(null), 2, uintptr(sock)}); err != nil {
 			started <- err
 			return
@@ -145,6 +146,29 @@ func (r *Runner) spawn(sock int) (*embedded, error) {
 		e.wait()
 	})
 	return e, <-started
+}
+
+// flags returns those of the runner.
+func (i *Isolation) flags() (flags []string) {
+	for _, f := range []struct{ name, value string }{
+		{"--isolation", i.Level},
+		{"--workspace", i.Workspace},
+		{"--workspace-seed", i.Seed},
+		{"--isolation-read", strings.Join(i.Read, ",")},
+		{"--isolation-write", strings.Join(i.Write, ",")},
+		{"--isolation-proc", i.Proc},
+	} {
+		if f.value != "" {
+			flags = append(flags, f.name, f.value)
+		}
+	}
+	if i.SharedTmp {
+		flags = append(flags, "--isolation-shared-tmp")
+	}
+	if i.SysVIPC {
+		flags = append(flags, "--isolation-sysvipc")
+	}
+	return flags
 }
 
 func (e *embedded) fork(binary string, argv []string, files []uintptr) (err error) {

@@ -260,6 +260,7 @@ func (r *Runner) adopt(rc *runnerConn) {
 		r.status.Restarts++
 	}
 	r.status.Up, r.status.PID, r.status.Containment = true, h.PID, h.Containment
+	r.status.Isolation, r.status.IsolationABI, r.status.IsolationWhy = h.Isolation, h.IsolationABI, h.IsolationWhy
 	r.conn = rc
 	r.refill(rc)
 	// All of the wanted inits, while there is nothing else to do.
@@ -268,7 +269,8 @@ func (r *Runner) adopt(rc *runnerConn) {
 		_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
 	}
 	r.mu.Unlock()
-	r.log.Info("runner is up", "pid", h.PID, "version", h.Version, "containment", h.Containment)
+	r.log.Info("runner is up", "pid", h.PID, "version", h.Version, "containment", h.Containment,
+		"isolation", h.Isolation, "landlock_abi", h.IsolationABI)
 	kind := RunnerUp
 	if restarted {
 		kind = RunnerRestarted

@@ -19,8 +19,21 @@ type Config struct {
 
 	WarmInits int               // inits kept idle for the next commands; 0: 8
 	Cgroup    string            // embedded mode: "auto" (also ""), "off" or a cgroup directory to work in
+	Isolation Isolation         // embedded mode: how sessions are separated
 	Logger    *slog.Logger      // nil: slog.Default()
 	OnEvent   func(RunnerEvent) // nil: events are dropped. It must not block
+}
+
+// Isolation is how an embedded runner separates sessions. A runner that dials has flags of the same
+// names. Its zero value is that runner's default.
+type Isolation struct {
+	Level       string   // "auto" (also ""), "none" or "session"
+	Workspace   string   // directory that workspaces are made in; "": troupe-UID in the system's temporary directory
+	Seed        string   // directory whose content each new home begins with; "": empty
+	Read, Write []string // trees that every session may read, or change
+	Proc        string   // "readable" (also "") or "none"
+	SharedTmp   bool     // files of /tmp can be used by name
+	SysVIPC     bool     // System V IPC is allowed
 }
 
 // RunnerEvent is a fact about the runner itself.
@@ -46,6 +59,12 @@ const (
 	ContainmentCgroup = frame.ContainmentCgroup
 )
 
+// The values of Status.Isolation: what separates the sessions of one runner.
+const (
+	IsolationNone    = frame.IsolationNone
+	IsolationSession = frame.IsolationSession
+)
+
 // Status is a snapshot of the runner.
 type Status struct {
 	Up          bool
@@ -53,6 +72,10 @@ type Status struct {
 	Containment string // ContainmentCgroup or ContainmentTree; "" before the first runner
 	Escaped     int    // processes killed after their init was killed, in total
 	PID         int    // of the runner, in its own PID namespace; 0 when down
+
+	Isolation    string // IsolationSession or IsolationNone; "" before the first runner
+	IsolationABI int    // version of Landlock of the runner's kernel; 0: none
+	IsolationWhy string // why Isolation is IsolationNone; "" if the runner was told so
 }
 
 // defaultWarmInits is enough for a burst of commands from a few sessions. An idle init takes 0.6
@@ -135,6 +158,21 @@ func (r *Runner) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.status
+}
+
+// RemoveWorkspace removes the workspace of a session that has ended, in the background. No tree of
+// the session may be registered. A workspace that does not exist is no error. Without a runner there
+// is nothing to do: the runner removes all its workspaces when it ends, or the next one does.
+func (r *Runner) RemoveWorkspace(name string) {
+	if !frame.WorkspaceName(name) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		// On an error the runner is lost, and serveRunner notices.
+		_ = r.conn.conn.send(frame.New(frame.KindForget).Str(name).Done())
+	}
 }
 
 // NewTree registers a tree before any of its processes run. From then on owner is not done until

@@ -4,6 +4,7 @@ package proc
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -18,9 +19,10 @@ import (
 type Spec struct {
 	Argv      []string // Argv[0] without a slash is looked up in the PATH of Env
 	Env       []string // the command's whole environment
-	Dir       string   // working directory; "": the runner's
+	Dir       string   // working directory; "": the workspace's home, or the runner's directory without one
 	Stdin     bool     // give it a pipe; otherwise /dev/null
 	MaxMemory int64    // of the whole tree, in bytes; 0: no limit
+	Workspace string   // name of the session's workspace, see frame.WorkspaceName; "": none
 }
 
 // treeState is the state of a tree. It only ever advances.
@@ -97,7 +99,13 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 			return nil, &StartError{Message: "NUL byte in the command, its environment or its directory", Errno: syscall.EINVAL}
 		}
 	}
-	start := frame.Start{Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Stdin: spec.Stdin, MaxMemory: spec.MaxMemory}
+	if spec.Workspace != "" && !frame.WorkspaceName(spec.Workspace) {
+		return nil, fmt.Errorf("the name of a workspace must be 32 hexadecimal digits, got %q", spec.Workspace)
+	}
+	start := frame.Start{
+		Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
+		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory,
+	}
 	if t.request = start.Encode(); len(t.request) > frame.MaxSize {
 		t.request = nil
 		return nil, &StartError{Message: spec.Argv[0] + ": Argument list too long", Errno: syscall.E2BIG}

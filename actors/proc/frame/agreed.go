@@ -12,9 +12,30 @@ const (
 	ContainmentCgroup = "cgroup+tree" // also a cgroup v2 for each init
 )
 
+// The values of Hello.Isolation: what separates the sessions of one runner.
+const (
+	IsolationNone    = "none"    // nothing but their workspaces' names
+	IsolationSession = "session" // each is in a domain of its own, see package confine
+)
+
 // ShutdownGrace is how long inits may take to kill their trees and exit after trouped has closed
 // the connection. After that the runner kills the inits and the trees.
 const ShutdownGrace = 5 * time.Second
+
+// WorkspaceName reports whether name is that of a workspace: 32 hexadecimal digits, lower case.
+// trouped chooses it, and the other side makes a directory of that name, so both must agree that it
+// leads nowhere else.
+func WorkspaceName(name string) bool {
+	if len(name) != 32 {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
 
 // LockPath returns the path of the file that a connected runner locks: runner.lock beside
 // runner.sock. trouped creates it.

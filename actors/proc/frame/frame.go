@@ -42,6 +42,11 @@ const (
 	KindOOMKills   // runner → trouped: how many processes the kernel had killed for memory a second ago
 	KindWant       // trouped → runner: start this many inits
 	KindForceKill  // trouped → runner: this init does not answer: kill it and everything below it
+	KindForget     // trouped → runner: the session of this workspace has ended: remove it
+
+	KindClone       // trouped → runner → init: start another init in your session's domain
+	KindCloned      // runner → trouped: the new init, like KindInit; init → runner: its pid
+	KindCloneFailed // runner → trouped; init → runner
 )
 
 // Encoder builds one frame. Its zero value is not usable; see [New].

@@ -11,7 +11,9 @@ import (
 )
 
 func TestWireRoundTrip(t *testing.T) {
-	spec := Start{Argv: []string{"a", "", "\xff\xfe"}, Env: []string{"A=b"}, Dir: "/x", Stdin: true, MaxMemory: -1}
+	spec := Start{
+		Argv: []string{"a", "", "\xff\xfe"}, Env: []string{"A=b"}, Dir: "/x", Workspace: "w", Stdin: true, MaxMemory: -1,
+	}
 	var stream []byte
 	stream = append(stream, spec.Encode()...)
 	stream = append(stream, New(KindKill).Done()...)
@@ -30,7 +32,7 @@ func TestWireRoundTrip(t *testing.T) {
 		k, body, err := in.Next()
 		req, decodeErr := DecodeStart(body)
 		if err != nil || decodeErr != nil || k != KindStart || !slices.Equal(req.Argv, spec.Argv) ||
-			!slices.Equal(req.Env, spec.Env) || req.Dir != "/x" || !req.Stdin || req.MaxMemory != -1 {
+			!slices.Equal(req.Env, spec.Env) || req.Dir != "/x" || req.Workspace != "w" || !req.Stdin || req.MaxMemory != -1 {
 			t.Fatalf("%v %v %v %+v", k, err, decodeErr, req)
 		}
 		if k, body, err := in.Next(); err != nil || k != KindKill || len(body) != 0 {
@@ -42,6 +44,32 @@ func TestWireRoundTrip(t *testing.T) {
 		}
 		if _, _, err := in.Next(); err != io.EOF {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestHelloRoundTrip(t *testing.T) {
+	want := Hello{
+		Version: "v1", PID: 7, Containment: ContainmentTree, Cgroup: "/c", OOMKills: 3, HasPidfd: true,
+		Isolation: IsolationSession, IsolationABI: 7, IsolationWhy: "because",
+	}
+	if got, err := DecodeHello(want.Encode()[headerSize:]); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// The name of a workspace is a single element of a path, and never one that leads elsewhere.
+func TestWorkspaceName(t *testing.T) {
+	good := "0123456789abcdef0123456789abcdef"
+	if !WorkspaceName(good) {
+		t.Error("refused", good)
+	}
+	for _, name := range []string{
+		"", "..", good[1:], good + "0", "../" + good[3:], good[:31] + "/", good[:31] + "G", good[:31] + "A",
+		good[:31] + "\x00",
+	} {
+		if WorkspaceName(name) {
+			t.Errorf("accepted %q", name)
 		}
 	}
 }

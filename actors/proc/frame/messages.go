@@ -16,12 +16,16 @@ type Hello struct {
 	Cgroup      string // the directory it makes cgroups in; "": none
 	OOMKills    uint64 // processes of its container that the kernel has killed for memory
 	HasPidfd    bool   // a pidfd of the runner travels with this frame. Only from runners that dial
+
+	Isolation    string // IsolationNone or IsolationSession
+	IsolationABI int    // version of Landlock of the runner's kernel; 0: none
+	IsolationWhy string // why Isolation is IsolationNone; "" if the runner was told so
 }
 
 // Encode returns the frame.
 func (h *Hello) Encode() []byte {
 	return New(KindHello).Str(h.Version).Uint(uint64(h.PID)).Str(h.Containment).Str(h.Cgroup).
-		Uint(h.OOMKills).Bool(h.HasPidfd).Done()
+		Uint(h.OOMKills).Bool(h.HasPidfd).Str(h.Isolation).Uint(uint64(h.IsolationABI)).Str(h.IsolationWhy).Done()
 }
 
 // DecodeHello reads the body of a hello.
@@ -30,6 +34,7 @@ func DecodeHello(body []byte) (Hello, error) {
 	h := Hello{
 		Version: d.Str(), PID: int(d.Uint()), Containment: d.Str(), Cgroup: d.Str(),
 		OOMKills: d.Uint(), HasPidfd: d.Bool(),
+		Isolation: d.Str(), IsolationABI: int(d.Uint()), IsolationWhy: d.Str(),
 	}
 	return h, d.Err()
 }
@@ -40,17 +45,21 @@ type Start struct {
 	Dir       string
 	Stdin     bool
 	MaxMemory int64
+	Workspace string // name of the session's directory in the runner's workspace; "": none
 }
 
 // Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
-	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).Str(s.Dir).Strs(s.Argv).Strs(s.Env).Done()
+	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).Str(s.Dir).Str(s.Workspace).
+		Strs(s.Argv).Strs(s.Env).Done()
 }
 
 // DecodeStart reads the body of a start.
 func DecodeStart(body []byte) (*Start, error) {
 	d := NewDecoder(body)
-	s := &Start{Stdin: d.Bool(), MaxMemory: d.Int(), Dir: d.Str(), Argv: d.Strs(), Env: d.Strs()}
+	s := &Start{
+		Stdin: d.Bool(), MaxMemory: d.Int(), Dir: d.Str(), Workspace: d.Str(), Argv: d.Strs(), Env: d.Strs(),
+	}
 	if d.Err() != nil || len(s.Argv) == 0 {
 		return nil, ErrMalformed
 	}

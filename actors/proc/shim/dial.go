@@ -32,7 +32,7 @@ import (
 
 // serveAt dials trouped, for as long as that takes, and serves it until the connection closes.
 // SIGTERM ends the wait without an error.
-func serveAt(path, version, cgroup string) error {
+func serveAt(path, version, cgroup string, isolation *isolation) error {
 	// Never reset: without a handler, the Go runtime of a container's first process would treat a
 	// SIGTERM as a crash.
 	stop := make(chan os.Signal, 1)
@@ -53,7 +53,7 @@ func serveAt(path, version, cgroup string) error {
 	if err != nil {
 		pidfd = -1 // a kernel before 5.3 or a sandbox without pidfds: trouped relies on the lock alone
 	}
-	if err := serve(sock, pidfd, version, cgroup); err != nil {
+	if err := serve(sock, pidfd, version, cgroup, isolation); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "troupe-runner: trouped closed the connection; exiting with everything that was started")

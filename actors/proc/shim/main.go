@@ -29,6 +29,7 @@ func Main(version string, args []string) int {
 	connect := flags.String("connect", "", "unix `socket` of the trouped to serve; the runner waits until it exists")
 	fd := flags.Int("fd", -1, "inherited `descriptor` of a connected socket (used by trouped)")
 	cgroup := flags.String("cgroup", "auto", "auto, off, or a cgroup v2 `directory` to make cgroups in")
+	isolation := isolationFlags(flags)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
@@ -50,11 +51,16 @@ func Main(version string, args []string) int {
 	case (*connect == "") == (*fd < 0):
 		return fail(errors.New("--connect with the path of trouped's socket is required"))
 	}
-	var err error
-	if *connect != "" {
-		err = serveAt(*connect, version, *cgroup)
-	} else if err = harden(); err == nil {
-		err = serve(*fd, -1, version, *cgroup)
+	err := isolation.check()
+	switch {
+	case err != nil:
+	case *connect != "":
+		isolation.container = true
+		err = serveAt(*connect, version, *cgroup, isolation)
+	default:
+		if err = harden(); err == nil {
+			err = serve(*fd, -1, version, *cgroup, isolation)
+		}
 	}
 	if err != nil {
 		return fail(err)

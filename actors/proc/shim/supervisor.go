@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/troupe-dev/troupe/actors/proc/confine"
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
@@ -26,7 +27,10 @@ type supervisor struct {
 	cgroups  *cgroupManager
 	oom      *oomCounter
 	confined bool // see the function confined
-	sendMu   sync.Mutex
+
+	isolation *isolation
+
+	sendMu sync.Mutex
 
 	// mu is held while inits are forked and children are reaped or signalled.
 	mu     sync.Mutex
@@ -47,12 +51,12 @@ type child struct {
 // that it started is dead and reaped; if it is the first process of a PID namespace, that holds
 // when it exits. pidfd, unless it is -1, is a pidfd of this process for trouped, which is in
 // another PID namespace and cannot make one.
-func serve(sock, pidfd int, version, cgroup string) error {
+func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
 	resetSignals()
-	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter()}
+	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter(), isolation: isolation}
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
 	s.walk = proctree.NewWalker(os.Getpid(), s.leaveAlone)
@@ -89,6 +93,7 @@ func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
 	hello := frame.Hello{
 		Version: version, PID: os.Getpid(), Containment: s.cgroups.containment(), Cgroup: s.cgroups.path(),
 		OOMKills: kills, HasPidfd: pidfd >= 0,
+		Isolation: frame.IsolationNone, IsolationABI: confine.ABI(),
 	}
 	f := hello.Encode()
 	if pidfd < 0 {
