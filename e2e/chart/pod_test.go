@@ -76,6 +76,9 @@ func TestRunnerHoldsNoSecret(t *testing.T) {
 		if name == "placement" {
 			want["cache"] = false
 		}
+		if name == "isolation" {
+			maps.Copy(want, map[string]bool{"seed": true, "cache": false, "models": true})
+		}
 		for _, m := range runner.VolumeMounts {
 			readOnly, ok := want[m.Name]
 			if !ok || m.ReadOnly != readOnly {

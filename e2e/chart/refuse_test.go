@@ -133,6 +133,37 @@ func TestNonsenseIsRefused(t *testing.T) {
 			"auth: {mode: none}\ningress: {enabled: false}\nhttpRoute: {enabled: true, parentRefs: [{name: a}]}",
 			"auth.mode none would let everyone who reaches the gateway run commands",
 		},
+		// What would take down the walls between sessions, or promise them where there are none.
+		{"isolation: {mode: pod}", "at '/isolation/mode': value must be one of 'auto', 'session', 'none'"},
+		{"isolation: {mode: none, require: true}", "isolation.require contradicts isolation.mode none"},
+		{"isolation: {mode: none, sharedTmp: true}", "isolation.sharedTmp has no effect with isolation.mode none"},
+		{"isolation: {mode: none, proc: none}", "isolation.proc has no effect with isolation.mode none"},
+		{"isolation: {mode: none, write: [/cache]}", "isolation.write has no effect with isolation.mode none"},
+		{"isolation: {read: [/]}", "at '/isolation/read/0'"},
+		{"isolation: {read: [cache]}", "at '/isolation/read/0'"},
+		{"isolation: {write: ['/a,/workspace']}", "at '/isolation/write/0'"},
+		{
+			"isolation: {write: [/workspace]}",
+			"isolation.write: /workspace would open to every session what belongs to one",
+		},
+		{"isolation: {read: [/tmp]}", "isolation.read: /tmp would let sessions list each other's files: set isolation.sharedTmp"},
+		{"isolation: {write: [/a/../workspace]}", "isolation.write: /a/../workspace must be written without . and .., as /workspace"},
+		{
+			"runner: {volumeMounts: [{name: a, mountPath: '/a,/workspace'}], volumes: [{name: a, emptyDir: {}}]}",
+			"so /a,/workspace must have none",
+		},
+		{
+			"runner: {volumeMounts: [{name: a, mountPath: /workspace/}], volumes: [{name: a, emptyDir: {}}]}",
+			"runner.volumeMounts: /workspace/ is a path of the chart's",
+		},
+		{
+			"runner: {workspace: {seed: {hostPath: {path: /}}}}",
+			"runner.workspace.seed: hostPath is not among the volumes that have files",
+		},
+		{
+			"runner: {workspace: {seed: {emptyDir: {}}}}",
+			"runner.workspace.seed: emptyDir is not among the volumes that have files",
+		},
 		// What would undo "restricted", or show commands the tokens.
 		{
 			"runner: {volumes: [{name: host, hostPath: {path: /}}]}",

@@ -155,6 +155,8 @@ topologySpreadConstraints:
   imagePullPolicy: {{ . }}
   {{- end }}
   command: [/troupe/bin/troupe-runner, --connect, {{ include "troupe.runnerSocket" . }}]
+  args:
+    {{- include "troupe.runnerArgs" . | nindent 4 }}
   workingDir: /workspace
   securityContext:
     {{- include "troupe.containerSecurity" .Values.runner.securityContext | nindent 4 }}
@@ -169,6 +171,9 @@ topologySpreadConstraints:
     - {name: run, mountPath: /troupe/run, readOnly: true}
     - {name: workspace, mountPath: /workspace}
     - {name: tmp, mountPath: /tmp}
+    {{- if .Values.runner.workspace.seed }}
+    - {name: seed, mountPath: {{ include "troupe.seed" . }}, readOnly: true}
+    {{- end }}
     {{- with .Values.runner.volumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -224,6 +229,10 @@ topologySpreadConstraints:
   {{- end }}
 - name: tmp
   emptyDir: {sizeLimit: {{ .Values.runner.tmp.sizeLimit | quote }}}
+{{- with .Values.runner.workspace.seed }}
+- name: seed
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.runner.volumes }}
 {{ toYaml . }}
 {{- end }}

@@ -115,7 +115,7 @@
   {{- $wrong = append $wrong "podMonitor.enabled needs networkPolicy.metricsFrom, or the policy blocks Prometheus: for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
 
-{{- $wrong = concat $wrong (include "troupe.validateVolumes" . | fromYamlArray) (include "troupe.validatePeers" . | fromYamlArray) -}}
+{{- $wrong = concat $wrong (include "troupe.validateVolumes" . | fromYamlArray) (include "troupe.validatePeers" . | fromYamlArray) (include "troupe.validateIsolation" . | fromYamlArray) -}}
 {{- $wrong = concat $wrong (include "troupe.validateScale" . | fromYamlArray) -}}
 {{- if $wrong -}}
   {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
@@ -145,8 +145,8 @@
 {{- define "troupe.validateVolumes" -}}
 {{- $v := .Values -}}
 {{- $wrong := list -}}
-{{- $own := list "config" "api-token" "bin" "run" "data" "workspace" "tmp" -}}
-{{- $types := list "configMap" "csi" "downwardAPI" "emptyDir" "ephemeral" "persistentVolumeClaim" "projected" "secret" -}}
+{{- $own := list "config" "api-token" "bin" "run" "data" "workspace" "seed" "tmp" -}}
+{{- $types := list "configMap" "csi" "downwardAPI" "emptyDir" "ephemeral" "image" "persistentVolumeClaim" "projected" "secret" -}}
 {{- range $v.runner.volumes -}}
   {{- if has .name $own -}}
     {{- $wrong = append $wrong (printf "runner.volumes: %s is a volume of the chart's: choose another name" .name) -}}
