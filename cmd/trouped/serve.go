@@ -221,13 +221,15 @@ func (s *server) openStore() (err error) {
 
 func (s *server) openRunner() (err error) {
 	s.runner, err = proc.Open(proc.Config{
-		Binary: s.binary, Socket: s.socket, WarmInits: warmInits, Cgroup: s.c.cgroup, Logger: s.log, OnEvent: s.runnerChanged,
+		Binary: s.binary, Socket: s.socket, WarmInits: warmInits, Cgroup: s.c.cgroup,
+		Isolation: s.c.runnerIsolation(), Logger: s.log, OnEvent: s.runnerChanged,
 	})
 	if err != nil {
 		return fmt.Errorf("start the runner: %w", err)
 	}
 	s.onClose("runner", s.runner.Close)
 	registerRunner(s.registry, s.runner.Status)
+	registerIsolation(s.registry, s.c, s.runner.Status)
 	registerStore(s.registry, s.store.Stats)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
@@ -37,6 +38,7 @@ type config struct {
 	runner       string
 	runnerBinary string // empty: the one beside trouped, or else in PATH
 	cgroup       string
+	isolation    proc.Isolation
 
 	// Storage.
 	dataDir          string
@@ -106,6 +108,7 @@ func defaults() *config {
 		workdir:          ".",
 		runner:           runnerInside,
 		cgroup:           "auto",
+		isolation:        proc.Isolation{Level: isolationAuto, Proc: procReadable},
 		dataDir:          defaultDataDir(),
 		transcriptBudget: 2 << 30,
 		pod:              pod,
@@ -147,6 +150,7 @@ func (c *config) groups() []group {
 		{"Network", c.networkFlags},
 		{"Access", c.accessFlags},
 		{"Commands", c.commandFlags},
+		{"Isolation of sessions", c.isolationFlags},
 		{"Limits (a client may ask for less but not for more)", c.limitFlags},
 		{"Storage", c.storageFlags},
 		{"Kubernetes", c.kubernetesFlags},

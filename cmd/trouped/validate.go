@@ -49,7 +49,8 @@ func (c *config) validate() error {
 		}
 	}
 	errs = append(errs,
-		c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateKubernetes(), c.validatePeers())
+		c.validateNetwork(), c.validateAccess(), c.validateCommands(), c.validateIsolation(),
+		c.validateKubernetes(), c.validatePeers())
 	return errors.Join(errs...)
 }
 

@@ -9,15 +9,15 @@ import (
 // runner does on a node that cannot separate sessions. Protects from: a chart
 // that asks for walls and goes on without them.
 func TestIsolationIsPassedToTheRunner(t *testing.T) {
-	for _, c := range []struct{ values, want string }{
-		{"", "auto"},
-		{"isolation: {mode: auto, require: false}", "auto"},
-		{"isolation: {mode: auto, require: true}", "session"},
-		{"isolation: {mode: session}", "session"},
-		{"isolation: {mode: session, require: true}", "session"},
-		{"isolation: {mode: session, require: false}", "auto"}, // and TroupeIsolationMissing fires
-		{"isolation: {mode: none}", "none"},
-		{"isolation: {mode: none, require: false}", "none"},
+	for _, c := range []struct{ values, want, asked string }{
+		{"", "auto", "auto"},
+		{"isolation: {mode: auto, require: false}", "auto", "auto"},
+		{"isolation: {mode: auto, require: true}", "session", "session"},
+		{"isolation: {mode: session}", "session", "session"},
+		{"isolation: {mode: session, require: true}", "session", "session"},
+		{"isolation: {mode: session, require: false}", "auto", "session"}, // and TroupeIsolationMissing fires
+		{"isolation: {mode: none}", "none", "none"},
+		{"isolation: {mode: none, require: false}", "none", "none"},
 	} {
 		r, err := render(loadChart(t), parse(t, c.values))
 		if err != nil {
@@ -26,6 +26,9 @@ func TestIsolationIsPassedToTheRunner(t *testing.T) {
 		runner, _ := container(t, r, "runner")
 		if !slices.Contains(runner.Args, "--isolation="+c.want) {
 			t.Errorf("%s: the runner is started with %q, want --isolation=%s", c.values, runner.Args, c.want)
+		}
+		if got := setting(t, r.config(t), "isolation"); got != c.asked {
+			t.Errorf("%s: trouped is told %s, want %s", c.values, got, c.asked)
 		}
 	}
 }

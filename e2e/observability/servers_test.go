@@ -81,7 +81,7 @@ func startServer(t *testing.T, bin string, cfg serverConfig) *server {
 		"--log-format", "json", "--data-dir", filepath.Join(dir, "data"), "--workdir", dir, "--runner", s.socket,
 		"--max-sessions", strconv.Itoa(maxSessions), "--max-line", "1024", "--max-output", "1MiB", "--transcript-budget",
 		"2MiB", "--resume-window", "5s", "--drain-timeout", "30s",
-		"--max-executions-per-subject", strconv.Itoa(maxExecutionsPerSubject),
+		"--max-executions-per-subject", strconv.Itoa(maxExecutionsPerSubject), "--isolation", "session",
 	}
 	if cfg.peers != nil {
 		args = append(args, cfg.peers.args()...)
@@ -140,7 +140,8 @@ func (s *server) follow(stderr io.Reader, ready chan struct{}) {
 
 func (s *server) startRunner() {
 	s.t.Helper()
-	s.runner = exec.Command(filepath.Join(s.bin, "troupe-runner"), "--connect", s.socket)
+	s.runner = exec.Command(filepath.Join(s.bin, "troupe-runner"), "--connect", s.socket,
+		"--isolation", "none") // though the server asks for session
 	if err := s.runner.Start(); err != nil {
 		s.t.Fatal(err)
 	}

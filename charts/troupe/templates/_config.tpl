@@ -23,6 +23,7 @@ allow-env: {{ toJson . }}
 {{- end }}
 runner: {{ include "troupe.runnerSocket" . }}
 workdir: /workspace
+isolation: {{ ternary "session" $v.isolation.mode (ne (include "troupe.isolationRequired" .) "") }}
 {{- with $v.commands.env }}
 env:
   {{- range $name, $value := . }}
