@@ -115,8 +115,8 @@ const (
 	ReasonProcessLimit Reason = "process_limit" // its session exceeded session-processes
 	ReasonDiskLimit    Reason = "disk_limit"    // its session exceeded session-disk
 	ReasonRunnerLost   Reason = "runner_lost"   // the runner died, and the tree with it
-	ReasonStartFailed Reason = "start_failed" // the command could not be started
-	ReasonInternal    Reason = "internal"     // a defect in troupe; the log has the stack
+	ReasonStartFailed  Reason = "start_failed"  // the command could not be started
+	ReasonInternal     Reason = "internal"      // a defect in troupe; the log has the stack
 )
 
 // Reasons lists every Reason, for metrics and documentation.
