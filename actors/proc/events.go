@@ -48,9 +48,10 @@ type Dead struct {
 	Survivors     []string
 	SurvivorCount int
 	Usage         Usage
-	OutOfMemory   bool // the tree passed Spec.MaxMemory and was killed for it
-	Lost          bool // the init or the runner died under the tree, so its exit status is unknown
-	RunnerLost    bool // Lost, and it was the runner
+	OutOfMemory   bool  // the tree passed Spec.MaxMemory and was killed for it
+	Exceeded      Bound // its session exceeded this bound, and the tree was killed for it; "": none
+	Lost          bool  // the init or the runner died under the tree, so its exit status is unknown
+	RunnerLost    bool  // Lost, and it was the runner
 }
 
 // Usage is what the command and every descendant that was waited for consumed, as in getrusage(2).
@@ -59,6 +60,13 @@ type Usage struct {
 	MaxRSS       int64 // bytes, of the largest process
 }
 
+// NearBound reports that the session of the tree holds nine tenths of what it may, once for each bound.
+type NearBound struct {
+	Bound       Bound
+	Used, Limit int64
+}
+
+func (NearBound) event()   {}
 func (Started) event()     {}
 func (StartFailed) event() {}
 func (Paused) event()      {}

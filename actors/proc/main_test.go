@@ -208,7 +208,12 @@ func run(t testing.TB, r *Runner, script string) *command {
 
 func runSpec(t testing.TB, r *Runner, marker string, spec Spec) *command {
 	t.Helper()
-	c := &command{t: t, tree: r.NewTree("owner", marker), marker: marker, more: make(chan struct{}, 1)}
+	return runOwned(t, r, "owner", marker, spec)
+}
+
+func runOwned(t testing.TB, r *Runner, owner, marker string, spec Spec) *command {
+	t.Helper()
+	c := &command{t: t, tree: r.NewTree(owner, marker), marker: marker, more: make(chan struct{}, 1)}
 	stdio, err := c.tree.Start(spec, c.event)
 	if err != nil {
 		t.Fatalf("Start: %v", err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,12 @@ func helperMain(role string) int {
 		return roleTrouped()
 	case "attack":
 		return roleAttack()
+	case "threads":
+		for range 100 {
+			go func() { runtime.LockOSThread(); select {} }()
+		}
+		time.Sleep(time.Minute)
+		return 0
 	case "runner":
 		// Tests use the binary that TestMain builds. This links the runner into the test binary
 		// too, so that go test does not take a result from its cache after the runner has changed.

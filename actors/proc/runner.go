@@ -20,6 +20,7 @@ type Config struct {
 	WarmInits int               // inits kept idle for the next commands; 0: 8
 	Cgroup    string            // embedded mode: "auto" (also ""), "off" or a cgroup directory to work in
 	Isolation Isolation         // embedded mode: how sessions are separated
+	Session   Bounds            // of all trees of one owner together
 	Logger    *slog.Logger      // nil: slog.Default()
 	OnEvent   func(RunnerEvent) // nil: events are dropped. It must not block
 }
@@ -94,6 +95,7 @@ type Runner struct {
 	wg   sync.WaitGroup // every goroutine of this Runner and its trees
 
 	forceKillAfter time.Duration // shorter in tests
+	ledger         ledger
 
 	mu       sync.Mutex
 	closed   bool
@@ -142,6 +144,7 @@ func Open(cfg Config) (*Runner, error) {
 		owners: make(map[string]*owner),
 
 		forceKillAfter: forceKillAfter,
+		ledger:         ledger{limits: cfg.Session, owners: make(map[string]*holdings)},
 	}
 	open := r.openEmbedded
 	if cfg.Socket != "" {

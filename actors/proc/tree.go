@@ -42,10 +42,12 @@ type Tree struct {
 	dead      chan struct{}
 	waiting   *time.Timer // runs while queued; under Runner.mu
 
+	eventMu sync.Mutex // held while an event is delivered
+
 	// Set by Start.
-	events  func(Event)
-	request []byte // the start frame, until it is sent
-	remote  []int  // the command's ends of its pipes, until they are sent
+	events  func(Event) // nil after the last event
+	request []byte      // the start frame, until it is sent
+	remote  []int       // the command's ends of its pipes, until they are sent
 
 	mu      sync.Mutex
 	state   treeState
@@ -104,7 +106,7 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 	}
 	start := frame.Start{
 		Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
-		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory,
+		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
 	}
 	if t.request = start.Encode(); len(t.request) > frame.MaxSize {
 		t.request = nil
@@ -147,16 +149,27 @@ func (t *Tree) fail(err error) {
 	frame.CloseAll(t.remote)
 	t.request, t.remote = nil, nil
 	t.mu.Unlock()
-	t.events(StartFailed{Err: err})
+	t.emit(StartFailed{Err: err})
 	t.finish(Dead{})
 }
 
 // finish delivers the last event. The caller of Start may keep a dead tree, which then holds nothing
 // of the receiver of events.
 func (t *Tree) finish(last Dead) {
-	t.events(last)
+	t.emit(last)
+	t.eventMu.Lock()
 	t.events = nil
+	t.eventMu.Unlock()
 	t.r.unregister(t)
+}
+
+// emit delivers an event, one at a time. None follows the last.
+func (t *Tree) emit(e Event) {
+	t.eventMu.Lock()
+	defer t.eventMu.Unlock()
+	if t.events != nil {
+		t.events(e)
+	}
 }
 
 // run reports the init's frames as events until the tree is dead.
@@ -170,21 +183,25 @@ func (t *Tree) run(c *initConn) {
 		switch k {
 		case frame.KindStarted:
 			started = true
-			t.events(Started{PID: int(frame.NewDecoder(body).Uint())})
+			t.r.ledger.add(t)
+			t.emit(Started{PID: int(frame.NewDecoder(body).Uint())})
 		case frame.KindStartFailed:
 			started = true
 			refused := StartError(frame.DecodeStartFailed(body))
-			t.events(StartFailed{Err: &refused})
+			t.emit(StartFailed{Err: &refused})
 		case frame.KindPaused:
-			t.events(Paused{})
+			t.emit(Paused{})
 		case frame.KindResumed:
-			t.events(Resumed{})
+			t.emit(Resumed{})
 		case frame.KindExited:
 			exited = true
 			x := frame.DecodeExited(body)
 			e := exitedEvent(&x)
 			e.OutOfMemory = t.r.claimOOMKill(c.runner, x.OOMKills)
-			t.events(e)
+			t.emit(e)
+		case frame.KindSample:
+			s := frame.DecodeSample(body)
+			t.r.ledger.sample(t, s.Processes, s.Memory)
 		case frame.KindDead:
 			t.detach()
 			dead := frame.DecodeDead(body)
@@ -192,18 +209,19 @@ func (t *Tree) run(c *initConn) {
 				c.used = maxUses
 			}
 			t.r.giveBack(c)
-			t.finish(deadEvent(&dead))
+			t.finish(deadEvent(&dead, t.r.ledger.remove(t)))
 			return
 		}
 	}
 	// The init is gone, or about to be. The runner kills what it leaves behind and then reports it.
 	c.conn.close()
 	<-c.swept
+	exceeded := t.r.ledger.remove(t)
 	t.detach()
 	if !started {
-		t.events(StartFailed{Err: ErrLost})
+		t.emit(StartFailed{Err: ErrLost})
 	}
-	t.finish(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost})
+	t.finish(Dead{Lost: !exited, RunnerLost: !exited && c.runnerLost, Exceeded: exceeded})
 }
 
 func (t *Tree) detach() {
@@ -224,8 +242,14 @@ func exitedEvent(x *frame.Exited) Exited {
 	return e
 }
 
-func deadEvent(d *frame.Dead) Dead {
+// deadEvent reports the bound for which trouped killed the tree, or else the one for which its init
+// did.
+func deadEvent(d *frame.Dead, exceeded Bound) Dead {
+	if exceeded == "" {
+		exceeded = boundOf(d.Exceeded)
+	}
 	return Dead{
+		Exceeded:  exceeded,
 		Survivors: d.Survivors, SurvivorCount: d.SurvivorCount, OutOfMemory: d.OutOfMemory,
 		Usage: Usage{User: d.User, System: d.System, MaxRSS: d.MaxRSS},
 	}

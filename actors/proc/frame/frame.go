@@ -34,6 +34,7 @@ const (
 	KindResumed     // init → trouped
 	KindExited      // init → trouped
 	KindDead        // init → trouped; the init is idle again
+	KindSample      // init → trouped: what the tree holds now
 
 	KindHello      // runner → trouped: first frame of a runner; may carry a pidfd of it
 	KindInit       // runner → trouped: a new init; carries trouped's ends of its sockets, events first

@@ -45,12 +45,13 @@ type Start struct {
 	Dir       string
 	Stdin     bool
 	MaxMemory int64
+	Session   Bounds // of all executions of the session
 	Workspace string // name of the session's directory in the runner's workspace; "": none
 }
 
 // Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
-	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).Str(s.Dir).Str(s.Workspace).
+	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).
 		Strs(s.Argv).Strs(s.Env).Done()
 }
 
@@ -58,7 +59,8 @@ func (s *Start) Encode() []byte {
 func DecodeStart(body []byte) (*Start, error) {
 	d := NewDecoder(body)
 	s := &Start{
-		Stdin: d.Bool(), MaxMemory: d.Int(), Dir: d.Str(), Workspace: d.Str(), Argv: d.Strs(), Env: d.Strs(),
+		Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(),
+		Argv: d.Strs(), Env: d.Strs(),
 	}
 	if d.Err() != nil || len(s.Argv) == 0 {
 		return nil, ErrMalformed
@@ -127,6 +129,7 @@ type Dead struct {
 	User, System  time.Duration
 	MaxRSS        int64 // bytes
 	OutOfMemory   bool
+	Exceeded      Bound    // the tree alone exceeded this bound of its session, and was killed for it
 	SurvivorCount int      // processes that outlived the command and were killed
 	Survivors     []string // names of some of them
 	Retired       bool     // the init must not be used again
@@ -134,7 +137,7 @@ type Dead struct {
 
 // Encode returns the frame.
 func (x *Dead) Encode() []byte {
-	return New(KindDead).Int(int64(x.User)).Int(int64(x.System)).Int(x.MaxRSS).Bool(x.OutOfMemory).
+	return New(KindDead).Int(int64(x.User)).Int(int64(x.System)).Int(x.MaxRSS).Bool(x.OutOfMemory).Uint(uint64(x.Exceeded)).
 		Uint(uint64(x.SurvivorCount)).Strs(x.Survivors).Bool(x.Retired).Done()
 }
 
@@ -143,6 +146,7 @@ func DecodeDead(body []byte) Dead {
 	d := NewDecoder(body)
 	return Dead{
 		User: time.Duration(d.Int()), System: time.Duration(d.Int()), MaxRSS: d.Int(), OutOfMemory: d.Bool(),
+		Exceeded:      Bound(d.Uint()),
 		SurvivorCount: int(d.Uint()), Survivors: d.Strs(), Retired: d.Bool(),
 	}
 }

@@ -25,12 +25,14 @@ import (
 //     still belongs to a child of a process already known to be ours, and signals through the pidfd
 //     (pidfd_send_signal(2), Linux 5.1).
 //
-// Three measures win against processes that fork faster than they are found:
+// Four measures win against processes that fork faster than they are found:
 //   - The caller kills the command's own process group in one system call. The kernel makes that
 //     atomic against fork: copy_process() in kernel/fork.c takes tasklist_lock and fails when a
 //     signal is pending. A process with a pending SIGKILL or SIGSTOP cannot complete a fork.
 //   - Passes go from the highest pid down and signal direct children as they are read. In a chain
 //     of processes that fork and exit, this hits the living end first.
+//   - When the first pass was not enough, the groups of direct children are killed in the same way. A
+//     child that is not reaped holds the number of its group.
 //   - When passes keep finding new processes, everything is stopped before it is killed, so that no
 //     death makes room for a fork under a limit on processes.
 //
@@ -43,6 +45,9 @@ type Walker struct {
 	self     int
 	skip     func(*Stat) bool // children of self to leave alone, with everything below them; nil: none
 	children bool             // the kernel lists the children of a process
+
+	maxTasks int // Snapshot ends beyond that many processes and threads; 0: it finds all
+	tasks    int // of the last snapshot
 
 	found []Stat      // of the last snapshot, parents before children
 	index map[int]int // pid → place in found
@@ -59,6 +64,7 @@ func NewWalker(self int, skip func(*Stat) bool) *Walker {
 func (w *Walker) Snapshot(direct func(*Stat)) []Stat {
 	w.found = w.found[:0]
 	clear(w.index)
+	w.tasks = 0
 	if w.children {
 		w.descend(direct)
 	} else {
@@ -76,6 +82,7 @@ func (w *Walker) add(s Stat, direct func(*Stat)) {
 			direct(&s)
 		}
 	}
+	w.tasks += max(1, s.Threads)
 	w.index[s.PID] = len(w.found)
 	w.found = append(w.found, s)
 }
@@ -94,6 +101,9 @@ func (w *Walker) descend(direct func(*Stat)) {
 				continue
 			}
 			if s, ok := w.fs.Stat(pid); ok && s.PPID == parent {
+				if w.maxTasks > 0 && w.tasks > w.maxTasks {
+					return
+				}
 				before := len(w.found)
 				w.add(s, direct)
 				if len(w.found) > before {
@@ -183,7 +193,10 @@ func (s *Stat) ID() ProcID { return ProcID{s.PID, s.Start} }
 
 // killPass sends SIGKILL once to every living descendant and adds it to seen. It returns how many
 // were new there.
-func (w *Walker) killPass(seen map[ProcID]string) (fresh int) {
+func (w *Walker) killPass(seen map[ProcID]string, groups bool) (fresh int) {
+	own, err := unix.Getsid(w.self)
+	groups = groups && err == nil
+	killed := 0 // the group that was killed last
 	note := func(s *Stat) {
 		if _, known := seen[s.ID()]; !known {
 			fresh++
@@ -191,6 +204,11 @@ func (w *Walker) killPass(seen map[ProcID]string) (fresh int) {
 		}
 	}
 	w.Snapshot(func(s *Stat) {
+		// A group of another session than ours has only processes below us: no others can join it.
+		if groups && s.Session != own && s.Pgrp > 1 && s.Pgrp != killed {
+			killed = s.Pgrp
+			unix.Kill(-s.Pgrp, unix.SIGKILL)
+		}
 		if !s.Zombie() {
 			w.Signal(s, unix.SIGKILL)
 			note(s)
@@ -283,7 +301,7 @@ func (w *Walker) KillAll(lock, unlock func(), done func() bool, wait func(time.D
 				}
 			}
 		}
-		fresh := w.killPass(seen)
+		fresh := w.killPass(seen, pass > 1)
 		ended := done()
 		unlock()
 		if ended {

@@ -4,11 +4,20 @@ package proctree
 
 import "bytes"
 
-// Resident sums the tree's memory that is not backed by files, in bytes. A page that several
-// processes share counts once for each.
+// Tasks takes a snapshot and counts its processes and threads, the dead ones that were not waited for
+// included, as the kernel does. With a limit that is not 0 it stops counting beyond it: a walk takes
+// as long as the tree is large, and a fork bomb grows meanwhile.
+func (w *Walker) Tasks(limit int) int {
+	w.maxTasks = limit
+	w.Snapshot(nil)
+	w.maxTasks = 0
+	return w.tasks
+}
+
+// Resident sums the memory of the last snapshot that is not backed by files, in bytes. A page that
+// several processes share counts once for each.
 func (w *Walker) Resident() int64 {
 	var sum int64
-	w.Snapshot(nil)
 	for i := range w.found {
 		if b, err := w.fs.Read(w.fs.path(w.found[i].PID, "status")); err == nil {
 			sum += field(b, "\nRssAnon:") + field(b, "\nRssShmem:")
@@ -19,7 +28,7 @@ func (w *Walker) Resident() int64 {
 
 // Proportional sums the same for the last snapshot, but divides each shared page among the
 // processes that share it. The kernel walks their page tables for it, so it is used only when
-// Resident exceeds the limit. smaps_rollup exists since Linux 4.14.
+// Resident exceeds the limit, or a part of it. smaps_rollup exists since Linux 4.14.
 func (w *Walker) Proportional() int64 {
 	var sum int64
 	for i := range w.found {

@@ -138,7 +138,7 @@ func (p *initProcess) deadFrame(x *execution) []byte {
 	}
 	dead := frame.Dead{
 		User: time.Duration(x.usage.Utime.Nano()), System: time.Duration(x.usage.Stime.Nano()), MaxRSS: x.usage.Maxrss * 1024,
-		OutOfMemory: x.oom, SurvivorCount: len(x.survivorsKilled), Survivors: names, Retired: p.cgroup.mustRetire(),
+		OutOfMemory: x.oom, Exceeded: x.exceeded, SurvivorCount: len(x.survivorsKilled), Survivors: names, Retired: p.cgroup.mustRetire(),
 	}
 	return dead.Encode()
 }

@@ -72,6 +72,8 @@ type execution struct {
 	survivorsKilled map[proctree.ProcID]string // killed after the command had exited
 	killedByUs      bool                       // this init sent the command a SIGKILL
 	oom             bool
+	watch           *watch        // nil: nothing to watch
+	exceeded        frame.Bound   // this init killed the tree for it
 	dead            chan struct{} // closed when nothing of the tree is left
 }
 
@@ -133,6 +135,16 @@ func resetSignals() {
 // waits, so that other children that die do not stay zombies, which count against process limits.
 const handOverAfter = 100 * time.Millisecond
 
+// handOverAfter returns that in milliseconds, or less if the tree is to be measured.
+func (p *initProcess) handOverAfter() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current != nil && p.current.watch != nil {
+		return int(samplePeriod.Milliseconds())
+	}
+	return int(handOverAfter.Milliseconds())
+}
+
 // waitRequest waits for trouped's next frame, and for the command if the reaper does not. It
 // returns false when the runner is gone. When trouped is gone, it returns true and the next read
 // fails.
@@ -145,7 +157,7 @@ func (p *initProcess) waitRequest() bool {
 		}
 		timeout := -1
 		if p.leaderPidfd >= 0 {
-			timeout = int(handOverAfter.Milliseconds())
+			timeout = p.handOverAfter()
 		}
 		n, err := unix.Poll(fds[:], timeout)
 		switch {
@@ -185,8 +197,20 @@ func (p *initProcess) leaderDied() {
 func (p *initProcess) handOver() {
 	if p.leaderPidfd >= 0 {
 		p.closeLeader()
-		p.wake <- struct{}{}
+		p.reapFromNowOn()
 	}
+}
+
+// reapFromNowOn makes the reaper wait for children, and begins to measure the tree. A command that
+// ends before is not measured.
+func (p *initProcess) reapFromNowOn() {
+	p.mu.Lock()
+	x := p.current
+	p.mu.Unlock()
+	if x != nil && x.watch != nil {
+		go p.watchTree(x)
+	}
+	p.wake <- struct{}{}
 }
 
 func (p *initProcess) closeLeader() {
@@ -273,17 +297,11 @@ func (p *initProcess) start(body []byte) {
 		p.mu.Unlock()
 		return
 	}
-	x := &execution{pid: pid, dead: make(chan struct{})}
+	x := &execution{pid: pid, dead: make(chan struct{}), watch: newWatch(start, p.cgroup.limitsMemory())}
 	p.current = x
-	watched := req.MaxMemory > 0 && !p.cgroup.limitsMemory()
-	if watched {
-		go p.watchMemory(x, req.MaxMemory)
-	}
 	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
 	if p.leaderPidfd = pidfd; pidfd < 0 { // a kernel before 5.2 or a sandbox without pidfds
-		p.wake <- struct{}{}
-	} else if watched { // the watcher may kill
-		p.handOver()
+		p.reapFromNowOn()
 	}
 }

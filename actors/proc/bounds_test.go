@@ -1,0 +1,125 @@
+//go:build linux
+
+package proc
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// runAs starts a shell script for an owner.
+func runAs(t *testing.T, r *Runner, owner, script string) *command {
+	t.Helper()
+	marker := newMarker()
+	return runOwned(t, r, owner, marker, Spec{
+		Argv: []string{"/bin/bash", "-c", strings.ReplaceAll(script, "MARK", marker), marker},
+		Env:  environ(),
+	})
+}
+
+// many is a command that starts so many processes and waits.
+func many(n string) string {
+	return `perl -e 'for (1..shift) { unless (fork) { sleep 1000 } } $|=1; print "ready\n"; sleep 1000' ` + n + " MARK"
+}
+
+// bomb doubles ten times, so that it is 1,024 processes unless something ends it, and then goes on
+// to replace those that die, for a minute at most.
+const bomb = `perl -e 'for (1..10) { fork } for (1..600) { select undef,undef,undef,0.1; exit if fork }' MARK`
+
+func TestForkBombEndsByTheBoundOfProcesses(t *testing.T) {
+	change, _ := withoutBackstop(t)
+	r := open(t, change, func(c *Config) { c.Session.Processes = 60 })
+	neighbour := runAs(t, r, "neighbour", many("40"))
+	neighbour.waitOutput("ready")
+	for _, script := range []string{bomb, bomb + " & exit 0", "setsid " + bomb + " & wait"} {
+		began := time.Now()
+		c := runAs(t, r, "bomber", script)
+		if d := c.waitDead(); d.Exceeded != BoundProcesses || d.OutOfMemory {
+			t.Errorf("%s: %+v", script, d)
+		}
+		t.Logf("over after %v", time.Since(began))
+	}
+	if len(find(neighbour.marker)) < 41 {
+		t.Error("the neighbour lost processes")
+	}
+	neighbour.tree.Kill()
+	if d := neighbour.waitDead(); d.Exceeded != "" {
+		t.Errorf("%+v", d)
+	}
+}
+
+// Threads take room like processes.
+func TestThreadsCountAsProcesses(t *testing.T) {
+	r := open(t, func(c *Config) { c.Session.Processes = 60 })
+	c := runAs(t, r, "threads", `PROC_TEST_ROLE=threads exec `+testBinary+` MARK`)
+	if d := c.waitDead(); d.Exceeded != BoundProcesses {
+		t.Errorf("%+v", d)
+	}
+}
+
+// Of several executions of a session, the one that holds most ends; another session keeps its own.
+func TestProcessesOfASessionAreSummed(t *testing.T) {
+	r := open(t, func(c *Config) { c.Session.Processes = 100 })
+	other := runAs(t, r, "other", many("60"))
+	first := runAs(t, r, "session", many("30"))
+	other.waitOutput("ready")
+	first.waitOutput("ready")
+	second := runAs(t, r, "session", many("62"))
+	near := waitEvent[NearBound](second)
+	if near.Bound != BoundProcesses || near.Limit != 100 || near.Used <= 90 || near.Used > 100 {
+		t.Errorf("%+v", near)
+	}
+	third := runAs(t, r, "session", many("20"))
+	if d := second.waitDead(); d.Exceeded != BoundProcesses {
+		t.Errorf("%+v", d)
+	}
+	for _, c := range []*command{other, first, third} {
+		c.waitOutput("ready")
+		c.mu.Lock()
+		for _, e := range c.events {
+			if _, ok := e.(Started); !ok {
+				t.Errorf("%+v", e)
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+func TestMemoryOfASessionIsSummed(t *testing.T) {
+	r := open(t, func(c *Config) { c.Session.Memory = 100 << 20 })
+	other := runAs(t, r, "other", greedy("70"))
+	first := runAs(t, r, "session", greedy("30"))
+	other.waitOutput("full")
+	first.waitOutput("full")
+	second := runAs(t, r, "session", greedy("80"))
+	if d := second.waitDead(); d.Exceeded != BoundMemory || d.OutOfMemory {
+		t.Errorf("%+v", d)
+	}
+	alone := runAs(t, r, "third", greedy("300"))
+	if d := alone.waitDead(); d.Exceeded != BoundMemory || d.OutOfMemory {
+		t.Errorf("%+v", d)
+	}
+	for _, c := range []*command{other, first} {
+		if len(find(c.marker)) == 0 {
+			t.Errorf("%+v", c.events)
+		}
+	}
+}
+
+// A page that the processes of a tree share counts once, until one of them writes to it.
+func TestPagesThatBecomePrivateAreCounted(t *testing.T) {
+	r := open(t, func(c *Config) { c.Session.Memory = 200 << 20 })
+	c := runAs(t, r, "session", `perl -e '$|=1; my $x = "x" x (60<<20);
+		for (1..4) { unless (fork) { sleep 2; substr($x, $_ << 12, 1) = "y" for 0..(60<<8)-1; sleep 1000 } }
+		print "ready\n"; sleep 1000' MARK`)
+	c.waitOutput("ready")
+	select {
+	case <-c.tree.Dead():
+		t.Fatalf("killed while its pages were shared: %+v", c.events)
+	case <-time.After(time.Second):
+	}
+	if d := c.waitDead(); d.Exceeded != BoundMemory {
+		t.Errorf("%+v", d)
+	}
+}
