@@ -46,7 +46,9 @@ func (c *connection) opened() {
 
 // mayPlace reports whether a session may be opened on another pod. A client that another pod asks
 // for is served or refused here, so that no pod sends a client in circles.
-func (c *connection) mayPlace() bool { return c.engine.cluster != nil && c.req.proxyPod == "" }
+func (c *connection) mayPlace() bool {
+	return c.engine.cluster != nil && c.req.proxyPod == "" && !c.req.Isolated
+}
 
 // placeElsewhere asks the peers for a session, those with most room first.
 func (c *connection) placeElsewhere(ctx actor.Context) {

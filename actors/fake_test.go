@@ -19,11 +19,12 @@ import (
 // fakeRunner is a Runner whose trees do what a test tells them. Its pipes are
 // net.Pipes, so that time in a synctest bubble passes while readers wait.
 type fakeRunner struct {
-	mu    sync.Mutex
-	trees map[string]*fakeTree                // by execution id
-	auto  func(*fakeTree)                     // runs for each tree that was started
-	stdin func(io.WriteCloser) io.WriteCloser // stands before the stdin of trees; nil: nothing does
-	down  atomic.Bool                         // it cannot start anything
+	mu        sync.Mutex
+	trees     map[string]*fakeTree                // by execution id
+	auto      func(*fakeTree)                     // runs for each tree that was started
+	stdin     func(io.WriteCloser) io.WriteCloser // stands before the stdin of trees; nil: nothing does
+	down      atomic.Bool                         // it cannot start anything
+	isolation string
 
 	stdout func(net.Conn) Pipe // stands before the stdout of trees; nil: a fakePipe does
 }
@@ -71,6 +72,8 @@ func (r *fakeRunner) OwnerDone(owner string) <-chan struct{} {
 
 func (r *fakeRunner) Up() bool            { return !r.down.Load() }
 func (r *fakeRunner) Containment() string { return "tree" }
+
+func (r *fakeRunner) Isolation() (level string, abi int) { return r.isolation, 7 }
 
 // alive counts the trees that were started and are not dead.
 func (r *fakeRunner) alive() int {

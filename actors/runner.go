@@ -18,6 +18,9 @@ type Runner interface {
 	Up() bool
 	// Containment says how trees are held: "cgroup+tree" or "tree".
 	Containment() string
+	// Isolation says what separates sessions, "session" or "none" (empty: no runner has come yet), and
+	// the version of Landlock.
+	Isolation() (level string, abi int)
 }
 
 // Tree is one execution's processes. No method blocks. See proc.Tree, which
@@ -56,6 +59,11 @@ func (p procRunner) NewTree(owner, id string) Tree          { return procTree{p.
 func (p procRunner) OwnerDone(owner string) <-chan struct{} { return p.r.OwnerDone(owner) }
 func (p procRunner) Up() bool                               { return p.r.Status().Up }
 func (p procRunner) Containment() string                    { return p.r.Status().Containment }
+
+func (p procRunner) Isolation() (level string, abi int) {
+	s := p.r.Status()
+	return s.Isolation, s.IsolationABI
+}
 
 type procTree struct{ *proc.Tree }
 

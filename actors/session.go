@@ -203,18 +203,29 @@ func (s *session) started(ctx actor.Context) {
 	for _, c := range s.conns {
 		ctx.Watch(c.pid)
 		ctx.Send(c.pid, attached{session: s.self})
-		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: &wire.Connected{
-			SessionID: s.id, Version: wire.Version,
-			Capabilities: []string{
-				wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
-				wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
-				wire.CapabilityBinary, wire.CapabilityInputOffset,
-			},
-			ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
-		}})
+		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: s.connected(token)})
 	}
 	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())
 	s.engine.log.Info("session opened", "session", s.id, "subject", s.subject)
+}
+
+// connected is the first message to the client that opens the session.
+func (s *session) connected(token string) *wire.Connected {
+	isolation, abi := s.engine.runner.Isolation()
+	c := &wire.Connected{
+		SessionID: s.id, Version: wire.Version,
+		Capabilities: []string{
+			wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
+			wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
+			wire.CapabilityBinary, wire.CapabilityInputOffset,
+		},
+		ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
+		Isolation: wire.IsolationNone, IsolationABI: abi,
+	}
+	if isolation == wire.IsolationSession {
+		c.Isolation, c.Capabilities = isolation, append(c.Capabilities, wire.CapabilityIsolation)
+	}
+	return c
 }
 
 // cancel begins the session's end, unless it has begun. The reason is for its

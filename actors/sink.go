@@ -17,6 +17,7 @@ type ConnectRequest struct {
 	Remote             string // the client's address, for the log
 	SessionID          string // re-attach to it, the first request must be resume; empty: open a new session
 	EndsWithConnection bool   // the session ends with the connection, however that ends
+	Isolated           bool   // open the session here or nowhere: another pod may separate sessions less
 
 	proxyPod string // the pod that has the socket and asked for this one; empty: the socket is here
 }

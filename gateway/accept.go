@@ -29,6 +29,11 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		return
 	}
 	session := r.URL.Query().Get("session")
+	isolated, status, err := g.wantsIsolation(r, session)
+	if err != nil {
+		writeJSON(w, status, refusal{Error: err.Error()})
+		return
+	}
 	if err := g.place(r, subject, session); err != nil {
 		g.refusePlace(w, r, subject, err)
 		return
@@ -51,6 +56,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	s.setSession(session)
 	s.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: s.sessionID(), EndsWithConnection: endsWithConnection,
+		Isolated: isolated,
 	}, s)
 	g.add(s)
 	if session != "" {
@@ -70,6 +76,28 @@ func wantsBinary(r *http.Request) (bool, error) {
 		return true, nil
 	default:
 		return false, fmt.Errorf("unknown frames %.64q: use binary, or leave it out for text", frames)
+	}
+}
+
+// wantsIsolation reports whether the client asks for a session that the kernel separates from others. Where that cannot
+// be had, the client is refused before anything of it runs, with the returned status.
+func (g *Gateway) wantsIsolation(r *http.Request, session string) (isolated bool, status int, err error) {
+	switch level := r.URL.Query().Get("isolation"); {
+	case level == "" || level == "none":
+		return false, 0, nil
+	case level != wire.IsolationSession:
+		return false, http.StatusBadRequest, fmt.Errorf("unknown isolation %.64q: use session, or leave it out", level)
+	case session != "":
+		return false, http.StatusBadRequest, errors.New("isolation is for a new session: leave it out together with session=")
+	}
+	switch got := g.cfg.Engine.Stats().Isolation; got {
+	case wire.IsolationSession:
+		return true, 0, nil
+	case "":
+		return false, http.StatusServiceUnavailable, errors.New("there is no runner yet: try again")
+	default:
+		return false, http.StatusPreconditionFailed, fmt.Errorf(
+			"this server does not separate sessions (isolation is %s): leave out isolation=session, or use another server", got)
 	}
 }
 

@@ -133,9 +133,10 @@ var goldenNotifications = map[string]struct {
 	"server.connected": {MethodConnected, &Connected{
 		SessionID: "troupe-0.5f2c", Version: Version, Capabilities: []string{
 			"execute", "control", "stream", "input",
-			"signal", "resume", "ack", "retain", "binary", "input_offset",
+			"signal", "resume", "ack", "retain", "binary", "input_offset", "isolation",
 		},
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Limits: goldenLimits, Pod: "troupe-0", Containment: "tree",
+		Isolation: "session", IsolationABI: 7,
 	}},
 	"server.process.started": {MethodStarted, &Started{
 		ExecutionID: "build-1", Status: "started", PID: 4242,

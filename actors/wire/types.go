@@ -288,6 +288,13 @@ const (
 	CapabilityRetain      = "retain"       // retain and scrollback of execute
 	CapabilityBinary      = "binary"       // ?frames=binary
 	CapabilityInputOffset = "input_offset" // offset of input
+	CapabilityIsolation   = "isolation"    // this session is separated from others by the kernel
+)
+
+// The values of Connected.Isolation: what separates one session from the others of its pod.
+const (
+	IsolationNone    = "none"    // the names of their directories
+	IsolationSession = "session" // the kernel
 )
 
 // Connected is the first notification on a new session.
@@ -298,7 +305,9 @@ type Connected struct {
 	ResumeToken  string   `json:"resume_token"`
 	Limits       Limits   `json:"limits"`
 	Pod          string   `json:"pod"`
-	Containment  string   `json:"containment"` // "cgroup+tree" or "tree"
+	Containment  string   `json:"containment"`             // "cgroup+tree" or "tree"
+	Isolation    string   `json:"isolation"`               // what separates this session from others: "session" or "none"
+	IsolationABI int      `json:"isolation_abi,omitempty"` // version of Landlock of the kernel
 }
 
 // Started follows the answer to execute.
