@@ -154,6 +154,8 @@ func (p *process) treeEvent(ctx actor.Context, event proc.Event) {
 	case proc.Paused:
 		p.paused(ctx)
 	case proc.Resumed:
+	case proc.NearBound:
+		p.nearBound(ev)
 	case proc.Exited:
 		p.leaderExited(ctx, ev)
 	case proc.Dead:
@@ -226,7 +228,7 @@ func exitReason(ev proc.Exited) wire.Reason {
 // read, unless a process of another execution was given one of them.
 func (p *process) treeDead(ctx actor.Context, ev proc.Dead) {
 	p.dead = &ev
-	if !ev.OutOfMemory && !ev.RunnerLost && (p.failed == nil || errors.Is(p.failed, proc.ErrKilled)) {
+	if !ev.OutOfMemory && ev.Exceeded == "" && !ev.RunnerLost && (p.failed == nil || errors.Is(p.failed, proc.ErrKilled)) {
 		p.applyOverride()
 	}
 	p.engine.metrics.survivors.Add(float64(ev.SurvivorCount))

@@ -108,6 +108,8 @@ func (p *process) finalReason() wire.Reason {
 		return wire.ReasonRunnerLost
 	case p.failed != nil && p.reason == "":
 		return wire.ReasonStartFailed
+	case natural && p.dead != nil && p.dead.Exceeded != "":
+		return exceededReason(p.dead.Exceeded)
 	case natural && (p.dead != nil && p.dead.OutOfMemory || p.exited != nil && p.exited.OutOfMemory):
 		return wire.ReasonOutOfMemory
 	case p.reason == "":
@@ -127,6 +129,11 @@ func (p *process) endError(c *wire.Completed) *wire.Error {
 		err := wire.Errorf(wire.CodeStreamTimeout, "the command was silent for %v", p.plan.streamTimeout)
 		err.Data = &wire.ErrorData{Limit: "stream-timeout", Value: p.plan.streamTimeout.Seconds()}
 		return err
+	case wire.ReasonOutOfMemory, wire.ReasonProcessLimit, wire.ReasonDiskLimit:
+		if p.dead == nil || p.dead.Exceeded == "" {
+			return nil
+		}
+		return p.exceededError(p.dead.Exceeded)
 	case wire.ReasonInternal:
 		return failedInside()
 	case wire.ReasonRunnerLost:

@@ -222,7 +222,7 @@ func (s *server) openStore() (err error) {
 func (s *server) openRunner() (err error) {
 	s.runner, err = proc.Open(proc.Config{
 		Binary: s.binary, Socket: s.socket, WarmInits: warmInits, Cgroup: s.c.cgroup,
-		Isolation: s.c.runnerIsolation(), Logger: s.log, OnEvent: s.runnerChanged,
+		Isolation: s.c.runnerIsolation(), Session: s.c.sessionBounds(), Logger: s.log, OnEvent: s.runnerChanged,
 	})
 	if err != nil {
 		return fmt.Errorf("start the runner: %w", err)

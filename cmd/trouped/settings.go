@@ -258,3 +258,9 @@ func (c *config) processFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Choice(&c.logLevel, "debug", "info", "warn", "error"), "log-level",
 		"lowest severity that is logged")
 }
+
+// sessionBounds are what all executions of a session may hold.
+func (c *config) sessionBounds() proc.Bounds {
+	l := &c.limits
+	return proc.Bounds{Memory: l.SessionMemory, Processes: l.SessionProcesses, Disk: l.SessionDisk}
+}
