@@ -42,7 +42,8 @@ func readHello(fd int) (*runnerConn, error) {
 		return nil, err
 	}
 	return &runnerConn{
-		conn: c, in: in, hello: h, inits: make(map[uint64]*initConn), oomKillsExplained: h.OOMKills,
+		conn: c, in: in, hello: h, inits: make(map[uint64]*initConn), cloning: make(map[uint64]*Tree),
+		oomKillsExplained: h.OOMKills,
 	}, nil
 }
 

@@ -17,9 +17,13 @@ type runnerConn struct {
 	in                *frame.Receiver
 	hello             hello
 	inits             map[uint64]*initConn
-	idle              []*initConn
-	pending           int    // inits that were asked for and are not idle yet
-	oomKillsExplained uint64 // of the processes that the kernel has killed for memory, see oom.go
+	idle              []*initConn      // least recently used first; no clones
+	clones            []*initConn      // idle ones, likewise
+	cloning           map[uint64]*Tree // those that wait for a clone, by the request's number
+	requests          uint64           // for clones, so far
+	domains           uint64           // that inits were put into, so far
+	pending           int              // inits that were asked for and are not idle yet
+	oomKillsExplained uint64           // of the processes that the kernel has killed for memory, see oom.go
 }
 
 // initConn is trouped's connection to one init.
@@ -32,6 +36,14 @@ type initConn struct {
 	swept  chan struct{} // closed when the runner reports that nothing of it lives
 	used   int           // commands it has run
 
+	// Set when it gets a tree, so that a domain is that of the last one. Guarded by Runner.mu.
+	workspace string      // of the session that it is bound to; "": none
+	domain    uint64      // one that clones share; 0: none
+	clone     bool        // bound for life
+	busy      bool        // it has a tree
+	doomed    bool        // its tree is being killed, or it is dead: do not clone it
+	idleTimer *time.Timer // closes an idle clone
+
 	runnerLost bool // the runner died before that report, and nothing lives; set before swept is closed
 }
 
@@ -39,20 +51,99 @@ type initConn struct {
 // init does not last.
 const maxUses = 256
 
-// takeIdle returns an idle init, or nil, and asks the runner for more if few are left. mu is held.
-func (r *Runner) takeIdle() *initConn {
+// cloneIdle is how long a clone is kept for its session when it is idle.
+const cloneIdle = 3 * time.Second
+
+// take returns an idle init for the tree, or nil, and asks the runner for more if few are left. If
+// it returns nil and cloned, a clone is under way for the tree. mu is held.
+func (r *Runner) take(t *Tree) (c *initConn, cloned bool) {
 	rc := r.conn
 	if rc == nil {
+		return nil, false
+	}
+	peer := rc.peer(t)
+	c = rc.bound(t, peer)
+	if c == nil && peer != nil && !t.apart {
+		rc.askClone(peer, t)
+		return nil, true
+	}
+	if c == nil {
+		c = rc.generic()
+	}
+	if c != nil {
+		rc.assign(c, t)
+		r.refill(rc)
+	}
+	return c, false
+}
+
+// peer returns a busy init whose domain the tree must share, or nil. mu is held.
+func (rc *runnerConn) peer(t *Tree) *initConn {
+	if t.workspace == "" || rc.hello.Isolation != frame.IsolationSession {
 		return nil
 	}
-	var c *initConn
-	if n := len(rc.idle); n > 0 {
-		// The most recently used one: its pages are in the cache.
-		c = rc.idle[n-1]
-		rc.idle = rc.idle[:n-1]
+	for _, c := range rc.inits {
+		if c.busy && !c.doomed && c.workspace == t.workspace {
+			return c
+		}
 	}
-	r.refill(rc)
+	return nil
+}
+
+// bound removes an idle init that is in the tree's domain, and returns it, or nil. Without a peer any
+// domain of the session will do. mu is held.
+func (rc *runnerConn) bound(t *Tree, peer *initConn) *initConn {
+	if t.workspace == "" {
+		return nil
+	}
+	for _, list := range []*[]*initConn{&rc.idle, &rc.clones} {
+		for i, c := range slices.Backward(*list) {
+			if c.workspace == t.workspace && (peer == nil || c.domain == peer.domain) {
+				*list = slices.Delete(*list, i, i+1)
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// generic removes an idle init for any session, and returns it, or nil. mu is held.
+func (rc *runnerConn) generic() *initConn {
+	if len(rc.idle) == 0 {
+		return nil
+	}
+	// The most recently used one that no session may come back to: its pages are in the cache. Else
+	// the one whose session has been away for longest.
+	i := 0
+	for j, c := range slices.Backward(rc.idle) {
+		if c.workspace == "" {
+			i = j
+			break
+		}
+	}
+	c := rc.idle[i]
+	rc.idle = slices.Delete(rc.idle, i, i+1)
 	return c
+}
+
+// assign binds an init to the session of a tree. mu is held.
+func (rc *runnerConn) assign(c *initConn, t *Tree) {
+	if c.idleTimer != nil {
+		c.idleTimer.Stop()
+		c.idleTimer = nil
+	}
+	c.busy = true
+	if c.workspace != t.workspace {
+		rc.domains++
+		c.workspace, c.domain = t.workspace, rc.domains
+	}
+}
+
+// doom keeps an init from being cloned, because its tree is being killed or it is dead.
+func (r *Runner) doom(c *initConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.doomed = true
 }
 
 // refill keeps half of WarmInits idle, and one init for each tree in the queue. Half, because an
@@ -75,12 +166,14 @@ func (r *Runner) dispatch(t *Tree) {
 		r.wg.Go(func() { t.fail(ErrClosed) })
 		return
 	}
-	c := r.takeIdle()
+	c, cloned := r.take(t)
 	if c == nil {
-		r.queue = append(r.queue, t)
 		t.waiting = time.AfterFunc(startTimeout, func() { r.failQueued(t, ErrNoRunner) })
-		if r.conn != nil {
-			r.refill(r.conn)
+		if !cloned {
+			r.queue = append(r.queue, t)
+			if r.conn != nil {
+				r.refill(r.conn)
+			}
 		}
 	}
 	r.mu.Unlock()
@@ -92,17 +185,26 @@ func (r *Runner) dispatch(t *Tree) {
 	}
 }
 
-// dequeue removes a tree from the queue and reports whether it was there.
+// dequeue removes a tree from the queue, or from those that wait for a clone, and reports whether it
+// was there.
 func (r *Runner) dequeue(t *Tree) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := slices.Index(r.queue, t)
-	if i < 0 {
-		return false
+	if i := slices.Index(r.queue, t); i >= 0 {
+		r.queue = slices.Delete(r.queue, i, i+1)
+		t.waiting.Stop()
+		return true
 	}
-	r.queue = slices.Delete(r.queue, i, i+1)
-	t.waiting.Stop()
-	return true
+	if r.conn != nil {
+		for request, waits := range r.conn.cloning {
+			if waits == t {
+				delete(r.conn.cloning, request)
+				t.waiting.Stop()
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // failQueued fails a tree if it is still in the queue.
@@ -121,22 +223,141 @@ func (r *Runner) giveBack(c *initConn) {
 		c.conn.close()
 		return
 	}
-	if len(r.queue) > 0 && !r.closed && c.used < maxUses {
-		t := r.queue[0]
-		r.queue = slices.Delete(r.queue, 0, 1)
-		t.waiting.Stop()
+	c.busy, c.doomed = false, false
+	if t := r.next(rc, c); t != nil {
 		r.mu.Unlock()
 		t.attach(c)
 		return
 	}
-	if r.closed || len(rc.idle) >= r.cfg.WarmInits || c.used >= maxUses {
+	drop := c
+	switch {
+	case r.closed || c.used >= maxUses:
+	case c.clone:
+		drop = r.keepClone(rc, c)
+	case len(rc.idle) < r.cfg.WarmInits:
+		rc.idle = append(rc.idle, c)
+		drop = nil
+	}
+	if drop == c {
 		r.refill(rc)
-		r.mu.Unlock()
+	}
+	r.mu.Unlock()
+	if drop != nil {
+		drop.conn.close() // it exits
+	}
+}
+
+// next removes the tree from the queue that c is for, and returns it, or nil. mu is held.
+func (r *Runner) next(rc *runnerConn, c *initConn) *Tree {
+	if r.closed || c.used >= maxUses || c.clone {
+		return nil
+	}
+	for len(r.queue) > 0 {
+		t := r.queue[0]
+		r.queue = slices.Delete(r.queue, 0, 1)
+		// An earlier one of its session has got an init meanwhile.
+		if peer := rc.peer(t); peer != nil && !t.apart && c.domain != peer.domain {
+			rc.askClone(peer, t)
+			continue
+		}
+		t.waiting.Stop()
+		rc.assign(c, t)
+		return t
+	}
+	return nil
+}
+
+// keepClone keeps an idle clone for a while. It returns the one that there is no room for, if any.
+// mu is held.
+func (r *Runner) keepClone(rc *runnerConn, c *initConn) (drop *initConn) {
+	rc.clones = append(rc.clones, c)
+	c.idleTimer = time.AfterFunc(cloneIdle, func() { r.closeClone(c) })
+	if len(rc.clones) > r.cfg.WarmInits {
+		drop = rc.clones[0]
+		rc.clones = rc.clones[1:]
+		drop.idleTimer.Stop()
+	}
+	return drop
+}
+
+// closeClone closes a clone that is still idle.
+func (r *Runner) closeClone(c *initConn) {
+	r.mu.Lock()
+	i := slices.Index(c.runner.clones, c)
+	if i >= 0 {
+		c.runner.clones = slices.Delete(c.runner.clones, i, i+1)
+	}
+	r.mu.Unlock()
+	if i >= 0 {
 		c.conn.close() // it exits
+	}
+}
+
+// askClone has peer cloned for a tree. mu is held.
+func (rc *runnerConn) askClone(peer *initConn, t *Tree) {
+	rc.requests++
+	req := frame.Clone{Request: rc.requests, Init: peer.id, Workspace: t.workspace}
+	rc.cloning[req.Request] = t
+	t.domain = peer.domain
+	// On an error the runner is lost, and serveRunner notices.
+	_ = rc.conn.send(req.Encode())
+}
+
+// cloneArrived attaches the tree that waits for a clone as soon as the clone is ready.
+func (r *Runner) cloneArrived(rc *runnerConn, request, id uint64, pid int, fds []int) {
+	c, err := newFrameConn(fds[0], fds[1], "init")
+	if err != nil {
+		r.cloneFailed(rc, request, err.Error())
 		return
 	}
-	rc.idle = append(rc.idle, c)
+	ic := &initConn{
+		id: id, pid: pid, runner: rc, conn: c, in: frame.NewReceiver(c.recv), swept: make(chan struct{}),
+		clone: true, busy: true, doomed: true, // until it is ready
+	}
+	r.mu.Lock()
+	rc.inits[id] = ic
+	if t := rc.cloning[request]; t != nil {
+		ic.workspace, ic.domain = t.workspace, t.domain
+	}
 	r.mu.Unlock()
+	r.wg.Go(func() {
+		k, _, err := ic.in.Next()
+		if err != nil || k != frame.KindReady {
+			c.close() // the runner will report it as swept
+			r.cloneFailed(rc, request, "it died before it was ready")
+			return
+		}
+		r.mu.Lock()
+		t := rc.cloning[request]
+		delete(rc.cloning, request)
+		if t != nil {
+			t.waiting.Stop()
+		}
+		ic.doomed = false
+		r.mu.Unlock()
+		if t != nil {
+			t.attach(ic)
+		} else {
+			r.giveBack(ic)
+		}
+	})
+}
+
+// cloneFailed gives the tree that waits for a clone an init in a domain of its own.
+func (r *Runner) cloneFailed(rc *runnerConn, request uint64, why string) {
+	r.mu.Lock()
+	t := rc.cloning[request]
+	delete(rc.cloning, request)
+	if t != nil {
+		t.apart = true
+		t.waiting.Stop()
+	}
+	r.mu.Unlock()
+	if t != nil {
+		r.log.Warn("an execution cannot see the others of its session: no init could be started in their domain",
+			"session", t.owner, "execution", t.id, "err", why)
+		r.dispatch(t)
+	}
 }
 
 // serveRunner handles the runner's frames until its connection closes.
@@ -157,6 +378,15 @@ func (r *Runner) serveRunner(rc *runnerConn) error {
 			r.initArrived(rc, id, pid, fds[0], fds[1])
 		case frame.KindInitFailed:
 			r.initFailed(rc, d.Str())
+		case frame.KindCloned:
+			request, id, pid := d.Uint(), d.Uint(), int(d.Uint())
+			fds, err := rc.in.Take(2)
+			if err != nil {
+				return err
+			}
+			r.cloneArrived(rc, request, id, pid, fds)
+		case frame.KindCloneFailed:
+			r.cloneFailed(rc, d.Uint(), d.Str())
 		case frame.KindOOMKills:
 			r.explainOOMKills(rc, d.Uint())
 		case frame.KindSwept:
@@ -236,6 +466,10 @@ func (r *Runner) swept(rc *runnerConn, id uint64, escaped int) {
 	if idle >= 0 {
 		rc.idle = slices.Delete(rc.idle, idle, idle+1)
 		r.refill(rc)
+	} else if i := slices.Index(rc.clones, c); c != nil && i >= 0 {
+		idle = i
+		rc.clones = slices.Delete(rc.clones, i, i+1)
+		c.idleTimer.Stop()
 	}
 	r.status.Escaped += escaped
 	r.mu.Unlock()
@@ -283,8 +517,15 @@ func (r *Runner) disconnect(rc *runnerConn) {
 	r.mu.Lock()
 	r.conn = nil
 	r.status.Up, r.status.PID = false, 0
-	idle := rc.idle
-	rc.idle = nil
+	idle := append(rc.idle, rc.clones...)
+	for _, c := range rc.clones {
+		c.idleTimer.Stop()
+	}
+	rc.idle, rc.clones = nil, nil
+	for _, t := range rc.cloning { // for the next runner
+		r.queue = append(r.queue, t)
+	}
+	clear(rc.cloning)
 	r.mu.Unlock()
 	rc.conn.close()
 	for _, c := range idle {

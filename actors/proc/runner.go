@@ -172,10 +172,22 @@ func (r *Runner) RemoveWorkspace(name string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conn != nil {
-		// On an error the runner is lost, and serveRunner notices.
-		_ = r.conn.conn.send(frame.New(frame.KindForget).Str(name).Done())
+	rc := r.conn
+	if rc == nil {
+		return
 	}
+	for _, c := range rc.idle {
+		if c.workspace == name {
+			c.workspace, c.domain = "", 0 // the next session's
+		}
+	}
+	for _, c := range rc.clones {
+		if c.workspace == name {
+			c.idleTimer.Reset(0)
+		}
+	}
+	// On an error the runner is lost, and serveRunner notices.
+	_ = rc.conn.send(frame.New(frame.KindForget).Str(name).Done())
 }
 
 // NewTree registers a tree before any of its processes run. From then on owner is not done until

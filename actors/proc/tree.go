@@ -49,6 +49,10 @@ type Tree struct {
 	request []byte      // the start frame, until it is sent
 	remote  []int       // the command's ends of its pipes, until they are sent
 
+	workspace string // of its session; "": none
+	domain    uint64 // of the clone that it waits for; under Runner.mu
+	apart     bool   // no clone could be had: it runs in a domain of its own; under Runner.mu
+
 	mu      sync.Mutex
 	state   treeState
 	killed  bool
@@ -104,6 +108,7 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 	if spec.Workspace != "" && !frame.WorkspaceName(spec.Workspace) {
 		return nil, fmt.Errorf("the name of a workspace must be 32 hexadecimal digits, got %q", spec.Workspace)
 	}
+	t.workspace = spec.Workspace
 	start := frame.Start{
 		Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
 		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
@@ -128,6 +133,7 @@ func (t *Tree) attach(c *initConn) {
 	}
 	if err := c.conn.send(t.request, t.remote...); err != nil {
 		// This init was killed while it was idle. Nothing has run, so try another one.
+		t.r.doom(c)
 		c.conn.close()
 		t.r.wg.Go(func() { t.r.dispatch(t) })
 		return
@@ -214,6 +220,7 @@ func (t *Tree) run(c *initConn) {
 		}
 	}
 	// The init is gone, or about to be. The runner kills what it leaves behind and then reports it.
+	t.r.doom(c)
 	c.conn.close()
 	<-c.swept
 	exceeded := t.r.ledger.remove(t)
@@ -314,6 +321,7 @@ func (t *Tree) Kill() {
 			return
 		}
 		c := t.init
+		t.r.doom(c)
 		_ = c.conn.send(frame.New(frame.KindKill).Done())
 		t.force = time.AfterFunc(t.r.forceKillAfter, func() { t.r.forceKillInit(t, c) })
 	}

@@ -45,9 +45,10 @@ const (
 	KindForceKill  // trouped → runner: this init does not answer: kill it and everything below it
 	KindForget     // trouped → runner: the session of this workspace has ended: remove it
 
+	KindSettings    // runner → init: before the init does anything
 	KindClone       // trouped → runner → init: start another init in your session's domain
 	KindCloned      // runner → trouped: the new init, like KindInit; init → runner: its pid
-	KindCloneFailed // runner → trouped; init → runner
+	KindCloneFailed // runner → trouped and init → runner: why there is no clone
 )
 
 // Encoder builds one frame. Its zero value is not usable; see [New].

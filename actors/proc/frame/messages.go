@@ -39,6 +39,60 @@ func DecodeHello(body []byte) (Hello, error) {
 	return h, d.Err()
 }
 
+// Settings tell an init how sessions are separated.
+type Settings struct {
+	Isolation  string // IsolationNone or IsolationSession
+	Workspaces string // directory of the sessions' workspaces; "": there are none
+	Bound      string // workspace of the session in whose domain the init was started; "": in none
+
+	Read, Write                  []string // see confine.Rules
+	HideProc, SharedTmp, SysVIPC bool
+}
+
+// Encode returns the frame.
+func (s *Settings) Encode() []byte {
+	return New(KindSettings).Str(s.Isolation).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
+		Bool(s.HideProc).Bool(s.SharedTmp).Bool(s.SysVIPC).Done()
+}
+
+// DecodeSettings reads the body of the settings.
+func DecodeSettings(body []byte) (Settings, error) {
+	d := NewDecoder(body)
+	s := Settings{
+		Isolation: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
+		HideProc: d.Bool(), SharedTmp: d.Bool(), SysVIPC: d.Bool(),
+	}
+	return s, d.Err()
+}
+
+// Clone asks for another init in the domain of a session. From trouped, Request is returned with the
+// answer and Init is the init to clone; from the runner, Request numbers what it has asked the init
+// for, and descriptors travel with it: the clone's sockets.
+type Clone struct {
+	Request   uint64
+	Init      uint64
+	Workspace string
+}
+
+// Encode returns the frame.
+func (c *Clone) Encode() []byte {
+	return New(KindClone).Uint(c.Request).Uint(c.Init).Str(c.Workspace).Done()
+}
+
+// DecodeClone reads the body of a clone.
+func DecodeClone(body []byte) (Clone, error) {
+	d := NewDecoder(body)
+	c := Clone{Request: d.Uint(), Init: d.Uint(), Workspace: d.Str()}
+	if d.Err() != nil || !WorkspaceName(c.Workspace) {
+		return c, ErrMalformed
+	}
+	return c, nil
+}
+
+// CloneDescriptors is how many travel with a clone from the runner, in the order of an init's
+// descriptors: events, requests, control.
+const CloneDescriptors = 3
+
 // Start asks an init to run a command.
 type Start struct {
 	Argv, Env []string

@@ -111,6 +111,7 @@ func (p *initProcess) treeDead(x *execution, exited []byte) {
 		p.send(p.deadFrame(x))
 	}
 	close(x.dead)
+	p.refurnish()
 }
 
 // add adds the usage of a child that was reaped. It includes the children that the child waited
@@ -138,7 +139,8 @@ func (p *initProcess) deadFrame(x *execution) []byte {
 	}
 	dead := frame.Dead{
 		User: time.Duration(x.usage.Utime.Nano()), System: time.Duration(x.usage.Stime.Nano()), MaxRSS: x.usage.Maxrss * 1024,
-		OutOfMemory: x.oom, Exceeded: x.exceeded, SurvivorCount: len(x.survivorsKilled), Survivors: names, Retired: p.cgroup.mustRetire(),
+		OutOfMemory: x.oom, Exceeded: x.exceeded, SurvivorCount: len(x.survivorsKilled), Survivors: names,
+		Retired: p.cgroup.mustRetire() || p.room.broken,
 	}
 	return dead.Encode()
 }

@@ -19,7 +19,7 @@ import (
 const (
 	initEvents   = 3 // socket to trouped
 	initRequests = 4 // socket from trouped
-	initLifeline = 5 // read end of a pipe that the runner holds; end-of-file means that the runner is gone
+	initControl  = 5 // socket to the runner; end-of-file means that the runner is gone
 	initCgroup   = 6 // directory of its cgroup, if it has one
 )
 
@@ -42,19 +42,29 @@ const monitorSlack = 1_000_000
 
 // initProcess owns the tree of one command at a time.
 //
-// Two threads work in it. The main thread takes requests, starts the command and waits for both the
-// next request and the command's end. The reaper waits for any child. A command that lives for a
-// moment, leaves nothing behind and receives no request needs the main thread only: waking the
-// reaper would cost thread switches on a CPU that the command could use. In every other case the
-// main thread hands over to the reaper first.
+// Three threads work in it. The loop takes requests, starts the command and waits for both the next
+// request and the command's end. The reaper waits for any child. A command that lives for a moment,
+// leaves nothing behind and receives no request needs the loop only: waking the reaper would cost
+// thread switches on a CPU that the command could use. In every other case the loop hands over to
+// the reaper first.
+//
+// The loop's thread, which forks the commands, is in the domain of their session. For another
+// session the loop moves to a fresh thread, see bind.go. The main thread is in no domain. It does
+// what a domain could deny: it reads /proc.
 type initProcess struct {
-	in     *frame.Receiver
-	cgroup *cgroup
-	wake   chan struct{} // capacity 1: there is a child to wait for
+	in      *frame.Receiver
+	control *frame.Receiver
+	cgroup  *cgroup
+	slack   int           // timer slack for the command, in nanoseconds
+	wake    chan struct{} // capacity 1: there is a child to wait for
+	onMain  chan func()   // what the main thread does next; nil ends the init
 
-	// leaderPidfd is a pidfd of the command while the main thread waits for it. It is -1 while the
-	// reaper waits or nothing runs. Only the main thread uses it.
+	// leaderPidfd is a pidfd of the command while the loop waits for it. It is -1 while the reaper
+	// waits or nothing runs. Only the loop uses it.
 	leaderPidfd int
+
+	asked bool // the runner asks for something; the loop's
+	room  room
 
 	// mu is held while children are reaped and while they are signalled, so that a pid that was
 	// just read still belongs to the child.
@@ -85,10 +95,6 @@ func initMain(slack int) int {
 	if unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) != nil {
 		return 1
 	}
-	// The command's parent-death signal is bound to the thread that forks it
-	// (golang.org/issue/27505).
-	runtime.LockOSThread()
-	setTimerSlack(slack) // the command inherits it from the thread that forks it
 	closeOnExec()
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil || traced() {
 		return 1
@@ -98,24 +104,107 @@ func initMain(slack int) int {
 
 	p := &initProcess{
 		in:          frame.NewReceiver(frame.RecvBlocking(initRequests)),
+		control:     frame.NewReceiver(frame.RecvBlocking(initControl)),
 		cgroup:      inheritedCgroup(initCgroup),
+		slack:       slack,
 		wake:        make(chan struct{}, 1),
+		onMain:      make(chan func(), 4),
 		leaderPidfd: -1,
 		walk:        proctree.NewWalker(os.Getpid(), nil),
 	}
+	if p.furnish() != nil {
+		return 1
+	}
 	go p.reap()
+	go p.loop(nil)
 	if frame.SendBlocking(initEvents, frame.New(frame.KindReady).Done()) != nil {
 		return 1
 	}
-	for p.waitRequest() {
-		k, body, err := p.in.Next()
-		if err != nil {
+	p.mu.Lock()
+	p.refurnish()
+	p.mu.Unlock()
+	for f := range p.onMain {
+		if f == nil {
 			break
 		}
-		p.handle(k, body)
+		f()
 	}
-	p.shutdown()
 	return 0
+}
+
+// await has the main thread do something, and waits until it is done.
+func (p *initProcess) await(f func()) {
+	done := make(chan struct{})
+	p.onMain <- func() { f(); close(done) }
+	<-done
+}
+
+// loop takes requests until trouped or the runner is gone, or until one is for a session that this
+// thread cannot serve: another loop then begins with that.
+func (p *initProcess) loop(first *job) {
+	// Never unlocked, so that the thread ends with the loop. The command's parent-death signal is
+	// bound to the thread that forks it (golang.org/issue/27505); nothing of a command lives when
+	// the loop moves.
+	runtime.LockOSThread()
+	setTimerSlack(p.slack) // the command inherits it from the thread that forks it
+	unblockSignals()
+	if first != nil {
+		p.do(first)
+	}
+	for {
+		j, ok := p.next()
+		switch {
+		case !ok:
+			p.handOver()
+			p.await(p.shutdown)
+			p.onMain <- nil
+			return
+		case j == nil:
+		case !p.room.fits(j.workspace):
+			p.room.leave()
+			go p.loop(j)
+			return
+		default:
+			p.do(j)
+		}
+	}
+}
+
+// job is a request that must run in the domain of a session.
+type job struct {
+	workspace string
+	start     *command
+	clone     *frame.Clone
+	fds       []int // of the clone
+}
+
+func (p *initProcess) do(j *job) {
+	if j.start != nil {
+		p.start(j.start)
+	} else {
+		p.clone(j)
+	}
+}
+
+// next carries out requests until one must run in a domain. It returns false when trouped or the
+// runner is gone.
+func (p *initProcess) next() (*job, bool) {
+	if !p.waitRequest() {
+		return nil, false
+	}
+	if !p.in.Buffered() && p.asked {
+		return p.nextClone()
+	}
+	k, body, err := p.in.Next()
+	switch {
+	case err != nil:
+		return nil, false
+	case k == frame.KindStart:
+		return p.decodeStart(body), true
+	}
+	p.handOver()
+	p.await(func() { p.handle(k, body) })
+	return nil, true
 }
 
 // resetSignals resets the ignored and blocked signals that this process inherited and would pass
@@ -124,14 +213,20 @@ func resetSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
 	defaultIgnored()
-	// The Go runtime handles SIGCHLD, so the death of a command would interrupt the main thread for
+	// The Go runtime handles SIGCHLD, so the death of a command would interrupt the loop for
 	// nothing. The default action interrupts no thread.
 	setDefault(unix.SIGCHLD)
+	unblockSignals()
+}
+
+// unblockSignals unblocks all signals on the calling thread, from which the processes that it forks
+// inherit the mask.
+func unblockSignals() {
 	var none unix.Sigset_t
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil) // fails only for a bad argument
 }
 
-// handOverAfter is how long the main thread waits for the command by itself. After that the reaper
+// handOverAfter is how long the loop waits for the command by itself. After that the reaper
 // waits, so that other children that die do not stay zombies, which count against process limits.
 const handOverAfter = 100 * time.Millisecond
 
@@ -145,14 +240,15 @@ func (p *initProcess) handOverAfter() int {
 	return int(handOverAfter.Milliseconds())
 }
 
-// waitRequest waits for trouped's next frame, and for the command if the reaper does not. It
-// returns false when the runner is gone. When trouped is gone, it returns true and the next read
-// fails.
+// waitRequest waits for a frame of trouped or of the runner, which sets asked, and for the command
+// if the reaper does not wait for it. It returns false on an error. When one of them is gone, it
+// returns true and the next read fails.
 func (p *initProcess) waitRequest() bool {
+	p.asked = false
 	for !p.in.Buffered() {
 		fds := [...]unix.PollFd{
 			{Fd: initRequests, Events: unix.POLLIN},
-			{Fd: initLifeline},
+			{Fd: initControl, Events: unix.POLLIN},
 			{Fd: int32(p.leaderPidfd), Events: unix.POLLIN}, // poll skips -1
 		}
 		timeout := -1
@@ -170,17 +266,14 @@ func (p *initProcess) waitRequest() bool {
 		case fds[2].Revents != 0:
 			p.leaderDied()
 		}
-		if fds[1].Revents != 0 {
-			return false
-		}
-		if fds[0].Revents != 0 {
+		if p.asked = fds[1].Revents != 0; p.asked || fds[0].Revents != 0 {
 			return true
 		}
 	}
 	return true
 }
 
-// leaderDied reaps the command on the main thread.
+// leaderDied reaps the command in the loop.
 func (p *initProcess) leaderDied() {
 	p.mu.Lock()
 	more := p.reaped(p.current.pid, nil)
@@ -218,12 +311,8 @@ func (p *initProcess) closeLeader() {
 	p.leaderPidfd = -1
 }
 
+// handle carries out a request for the tree, on the main thread.
 func (p *initProcess) handle(k frame.Kind, body []byte) {
-	if k == frame.KindStart {
-		p.start(body)
-		return
-	}
-	p.handOver()
 	// Drop a request for a tree that has just died. It cannot be meant for the next one, which
 	// trouped starts only after it has read Dead.
 	p.mu.Lock()
@@ -251,7 +340,6 @@ func (p *initProcess) handle(k frame.Kind, body []byte) {
 
 // shutdown kills the tree, if there is one, because trouped or the runner is gone.
 func (p *initProcess) shutdown() {
-	p.handOver()
 	p.mu.Lock()
 	p.silent = true
 	x := p.current
@@ -273,35 +361,55 @@ func (p *initProcess) send(frames ...[]byte) {
 	_ = frame.SendBlocking(initEvents, all)
 }
 
-// start runs the command, and answers Started, or StartFailed and Dead.
-func (p *initProcess) start(body []byte) {
+// decodeStart returns what the body of a start asks for, or refuses it and returns nil.
+func (p *initProcess) decodeStart(body []byte) *job {
 	start, err := frame.DecodeStart(body)
-	req := command{Start: start}
-	if err == nil {
-		req.fds, err = p.in.Take(start.Descriptors())
-	}
 	if err != nil {
-		refused := frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL}
-		p.send(refused.Encode(), p.deadFrame(&execution{}))
+		p.refuse(&frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL})
+		return nil
+	}
+	fds, err := p.in.Take(start.Descriptors())
+	if err != nil {
+		p.refuse(&frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL})
+		return nil
+	}
+	return &job{workspace: start.Workspace, start: &command{Start: start, fds: fds}}
+}
+
+// refuse answers StartFailed and Dead.
+func (p *initProcess) refuse(why *frame.StartFailed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.send(why.Encode(), p.deadFrame(&execution{}))
+	p.refurnish()
+}
+
+// start runs the command, and answers Started, or StartFailed and Dead.
+func (p *initProcess) start(req *command) {
+	defer frame.CloseAll(req.fds)
+	if err := p.enter(req.Workspace); err != nil {
+		p.refuse(&frame.StartFailed{Message: err.Error(), Errno: unix.EACCES})
 		return
 	}
+	p.room.welcome(req.Start)
 	if p.cgroup != nil {
 		p.cgroup.prepare(req.MaxMemory)
 	}
 	// The lock keeps the reaper from seeing the child before it is registered.
 	p.mu.Lock()
 	pid, pidfd, failed := req.exec(p.cgroup)
-	frame.CloseAll(req.fds)
 	if failed != nil {
-		p.send(failed.Encode(), p.deadFrame(&execution{}))
 		p.mu.Unlock()
+		p.refuse(failed)
 		return
 	}
-	x := &execution{pid: pid, dead: make(chan struct{}), watch: newWatch(start, p.cgroup.limitsMemory())}
+	x := &execution{pid: pid, dead: make(chan struct{}), watch: newWatch(req.Start, p.cgroup.limitsMemory())}
 	p.current = x
 	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
 	if p.leaderPidfd = pidfd; pidfd < 0 { // a kernel before 5.2 or a sandbox without pidfds
 		p.reapFromNowOn()
+	} else if p.room.HideProc { // survivors are looked up there, which the loop's thread cannot
+		p.handOver()
 	}
 }

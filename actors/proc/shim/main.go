@@ -20,6 +20,9 @@ func Main(version string, args []string) int {
 		slack, _ := strconv.Atoi(args[2])
 		return initMain(slack)
 	}
+	if len(args) == 2 && args[1] == probeArg {
+		return probeMain()
+	}
 	// First of all, for the same reason as in initMain.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fail(os.NewSyscallError("prctl(PR_SET_DUMPABLE)", err))

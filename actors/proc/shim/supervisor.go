@@ -5,7 +5,7 @@ package shim
 import (
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -23,12 +23,15 @@ type supervisor struct {
 	sock     int    // control connection to trouped, blocking
 	exe      string // the file to execute as an init
 	devNull  int
-	lifeline [2]int // inits hold the read end; no process writes
+	settings frame.Settings
 	cgroups  *cgroupManager
 	oom      *oomCounter
 	confined bool // see the function confined
 
-	isolation *isolation
+	// clones is held for reading while an init forks a clone that is not in inits yet, and for
+	// writing by whoever would take one for an orphan. It is taken before mu.
+	clones  sync.RWMutex
+	cloning chan struct{} // capacity: how many clones are made at a time
 
 	sendMu sync.Mutex
 
@@ -45,6 +48,13 @@ type child struct {
 	id     uint64
 	pid    int
 	cgroup string // name of its cgroup; "": none
+
+	// cloneMu is held while the init is asked for a clone, and before control is closed.
+	cloneMu sync.Mutex
+	control int // socket to it, blocking; -1: closed
+	answers *frame.Receiver
+	asked   uint64 // clones that it was asked for
+	heard   uint64 // and those that it has answered
 }
 
 // serve is the runner: it serves a connected socket until that closes. When it returns, everything
@@ -56,7 +66,8 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
 	resetSignals()
-	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter(), isolation: isolation}
+	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter()}
+	s.cloning = make(chan struct{}, maxCloning)
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
 	s.walk = proctree.NewWalker(os.Getpid(), s.leaveAlone)
@@ -67,14 +78,16 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 	if s.devNull, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return os.NewSyscallError("open /dev/null", err)
 	}
-	if err := unix.Pipe2(s.lifeline[:], unix.O_CLOEXEC); err != nil {
-		return os.NewSyscallError("pipe2", err)
+	why, err := s.isolate(isolation)
+	if err != nil {
+		return err
 	}
+	defer os.RemoveAll(s.settings.Workspaces)
 	s.cgroups, err = openCgroupManager(cgroup)
 	if err != nil {
 		return err
 	}
-	kills := s.hello(pidfd, version)
+	kills := s.hello(pidfd, version, why)
 	go s.reap()
 	go s.reportOOMKills(kills, nil)
 	s.listen()
@@ -88,12 +101,12 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 
 // hello sends the first frame, and returns how many processes the kernel had killed for memory by
 // then.
-func (s *supervisor) hello(pidfd int, version string) (kills uint64) {
+func (s *supervisor) hello(pidfd int, version, why string) (kills uint64) {
 	kills = s.oom.kills()
 	hello := frame.Hello{
 		Version: version, PID: os.Getpid(), Containment: s.cgroups.containment(), Cgroup: s.cgroups.path(),
 		OOMKills: kills, HasPidfd: pidfd >= 0,
-		Isolation: frame.IsolationNone, IsolationABI: confine.ABI(),
+		Isolation: s.settings.Isolation, IsolationABI: confine.ABI(), IsolationWhy: why,
 	}
 	f := hello.Encode()
 	if pidfd < 0 {
@@ -145,6 +158,14 @@ func (s *supervisor) listen() {
 			}
 		case frame.KindForceKill:
 			s.forceKill(d.Uint())
+		case frame.KindForget:
+			if name := d.Str(); s.settings.Workspaces != "" && frame.WorkspaceName(name) {
+				go os.RemoveAll(filepath.Join(s.settings.Workspaces, name))
+			}
+		case frame.KindClone:
+			if req, err := frame.DecodeClone(body); err == nil {
+				go s.clone(&req)
+			}
 		}
 	}
 }
@@ -161,29 +182,57 @@ func (s *supervisor) startInit() {
 	s.send(frame.New(frame.KindInitFailed).Str(err.Error()).Done())
 }
 
-// fork starts an init and returns trouped's ends of its sockets.
-func (s *supervisor) fork() (_ *child, ours []int, err error) {
-	var theirs []int
-	defer func() {
-		frame.CloseAll(theirs)
-		if err != nil {
-			frame.CloseAll(ours)
-		}
-	}()
-	for range 2 { // events, requests
+// sockets are the ends of the pairs that connect an init.
+type sockets struct {
+	ours    []int // trouped's: events, requests
+	theirs  []int // the init's: events, requests, control
+	control int   // the runner's
+}
+
+// connect makes the sockets of an init, with the settings already sent.
+func connect(settings *frame.Settings) (_ *sockets, err error) {
+	c := &sockets{control: -1}
+	for i := range 3 {
 		our, their, err := frame.Socketpair()
 		if err != nil {
-			return nil, ours, err
+			c.close()
+			return nil, err
 		}
-		ours, theirs = append(ours, our), append(theirs, their)
+		c.theirs = append(c.theirs, their)
+		if i < 2 {
+			c.ours = append(c.ours, our)
+		} else {
+			c.control = our
+		}
+	}
+	if err := frame.SendBlocking(c.control, settings.Encode()); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *sockets) close() {
+	frame.CloseAll(c.ours)
+	frame.CloseAll(c.theirs)
+	if c.control >= 0 {
+		unix.Close(c.control)
+	}
+}
+
+// fork starts an init and returns trouped's ends of its sockets.
+func (s *supervisor) fork() (*child, []int, error) {
+	socks, err := connect(&s.settings)
+	if err != nil {
+		return nil, nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextID++
-	c := &child{id: s.nextID}
-	files := []uintptr{
-		uintptr(s.devNull), uintptr(s.devNull), 2,
-		uintptr(theirs[0]), uintptr(theirs[1]), uintptr(s.lifeline[0]),
+	c := &child{id: s.nextID, control: socks.control}
+	files := []uintptr{uintptr(s.devNull), uintptr(s.devNull), 2}
+	for _, fd := range socks.theirs {
+		files = append(files, uintptr(fd))
 	}
 	if dir, name, ok := s.cgroups.create(c.id); ok {
 		defer unix.Close(dir)
@@ -191,25 +240,32 @@ func (s *supervisor) fork() (_ *child, ours []int, err error) {
 	}
 	slack := timerSlack()
 	setTimerSlack(max(slack, monitorSlack))
-	pid, err := syscall.ForkExec(s.exe, []string{"troupe-runner", initArg, strconv.Itoa(slack)}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(s.exe, initArgv(slack), &syscall.ProcAttr{
 		Env:   initEnv,
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid: true,
-			// SIGCONT, not SIGKILL: an init learns of the runner's death from its lifeline and
-			// kills its tree. One that a command has stopped must resume for that.
+			// SIGCONT, not SIGKILL: an init learns of the runner's death from its control socket
+			// and kills its tree. One that a command has stopped must resume for that.
 			Pdeathsig: unix.SIGCONT,
 		},
 	})
 	setTimerSlack(slack)
 	if err != nil {
 		s.cgroups.removeCgroup(c.cgroup)
-		return nil, ours, fmt.Errorf("starting an init: %w", err)
+		socks.close()
+		return nil, nil, fmt.Errorf("starting an init: %w", err)
 	}
+	frame.CloseAll(socks.theirs)
+	s.register(c, pid)
+	return c, socks.ours, nil
+}
+
+// register must be called with mu held.
+func (s *supervisor) register(c *child, pid int) {
 	c.pid = pid
 	s.inits[pid] = c
 	s.forked.Broadcast()
-	return c, ours, nil
 }
 
 // forceKill kills an init that does not answer. reap does the rest.
@@ -244,33 +300,51 @@ func (s *supervisor) reap() {
 // reaped handles one child that died or was stopped.
 func (s *supervisor) reaped(info *proctree.Siginfo) {
 	pid := int(info.PID)
-	s.mu.Lock()
-	c := s.inits[pid]
 	if info.Code == proctree.CLDStopped {
 		// A command may stop its init to avoid being killed.
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if proctree.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOHANG, nil) == nil {
 			unix.Kill(pid, unix.SIGCONT)
 		}
-		s.mu.Unlock()
 		return
 	}
-	err := proctree.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
+	c, err := s.bury(pid)
 	if c == nil || err != nil {
-		s.mu.Unlock()
 		return // an orphan, now reaped, or a failed fork, which syscall.ForkExec has reaped
 	}
-	delete(s.inits, pid)
-	s.mu.Unlock()
-
+	c.hangUp()
 	escaped := s.sweep()
 	s.cgroups.removeCgroup(c.cgroup)
 	s.send(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
+}
+
+// bury reaps a dead child, and returns it if it was an init. A child that is not known may be a
+// clone that is about to be: it must not be reaped before, or the runner would know a pid that has
+// become free.
+func (s *supervisor) bury(pid int) (*child, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inits[pid] == nil {
+		s.mu.Unlock()
+		s.clones.Lock()
+		defer s.clones.Unlock()
+		s.mu.Lock()
+	}
+	c := s.inits[pid]
+	err := proctree.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
+	if err == nil {
+		delete(s.inits, pid)
+	}
+	return c, err
 }
 
 // sweep kills and reaps everything below the runner that is neither an init nor below one, and
 // returns how many processes it killed. Only the reaper calls it, and shutdown when no init is
 // left, so nothing else reaps meanwhile.
 func (s *supervisor) sweep() int {
+	s.clones.Lock()
+	defer s.clones.Unlock()
 	seen := make(map[proctree.ProcID]string)
 	s.walk.KillAll(s.mu.Lock, s.mu.Unlock, s.walk.ReapOrphans, time.Sleep, seen)
 	return len(seen)
@@ -278,7 +352,11 @@ func (s *supervisor) sweep() int {
 
 // shutdown kills everything.
 func (s *supervisor) shutdown() {
-	unix.Close(s.lifeline[1])
+	s.mu.Lock()
+	for _, c := range s.inits {
+		_ = unix.Shutdown(c.control, unix.SHUT_RDWR) // it reads end-of-file, kills its tree and exits
+	}
+	s.mu.Unlock()
 	deadline := time.Now().Add(frame.ShutdownGrace)
 	for {
 		s.mu.Lock()

@@ -1,0 +1,244 @@
+//go:build linux
+
+package proc
+
+import (
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/confine"
+)
+
+// openIsolated starts a Runner that separates sessions, or skips the test where that is impossible.
+func openIsolated(t testing.TB, change ...func(*Config)) *Runner {
+	t.Helper()
+	if err := confine.Available(); err != nil {
+		t.Skip(err)
+	}
+	root := t.TempDir()
+	r := open(t, append([]func(*Config){func(c *Config) {
+		c.Isolation = Isolation{Level: IsolationSession, Workspace: root}
+	}}, change...)...)
+	if s := r.Status(); s.Isolation != IsolationSession || s.IsolationABI < confine.MinABI {
+		t.Fatalf("%+v", s)
+	}
+	return r
+}
+
+// workspace is the name of the n-th session's.
+func workspace(n int) string { return fmt.Sprintf("%032x", n) }
+
+// runIn starts a script in a session.
+func runIn(t testing.TB, r *Runner, session int, script string) *command {
+	t.Helper()
+	marker := newMarker()
+	return runSpec(t, r, marker, Spec{
+		Argv:      []string{"/bin/bash", "-c", strings.ReplaceAll(script, "MARK", marker), marker},
+		Env:       environ(),
+		Workspace: workspace(session),
+	})
+}
+
+// victim is a command of a session that waits, with a secret in its environment and in its home.
+func victim(t testing.TB, r *Runner, session int) (c *command, pid int, home string) {
+	t.Helper()
+	c = runIn(t, r, session, "echo secret >file; echo $$ $HOME; exec -a MARK sleep 100")
+	eventually(t, "the victim's pid", func() bool { return strings.Contains(c.stdout(), "\n") })
+	first, home, _ := strings.Cut(strings.TrimSpace(c.stdout()), " ")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, pid, home
+}
+
+// try runs a script in a session and reports whether it succeeded.
+func try(t testing.TB, r *Runner, session int, script string) (ok bool, out string) {
+	t.Helper()
+	c := runIn(t, r, session, script)
+	code := waitEvent[Exited](c).Code
+	c.waitDead()
+	c.read.Wait()
+	return code == 0, c.stdout() + c.errOut.String()
+}
+
+// attacks are what one process does to another of the same user: to pid %[1]d with the home %[2]s.
+var attacks = map[string]string{
+	"signal":       "kill -0 %[1]d",
+	"stop":         "kill -STOP %[1]d && kill -CONT %[1]d",
+	"environ":      "cat /proc/%[1]d/environ",
+	"memory":       "exec 3</proc/%[1]d/mem",
+	"cwd":          "ls /proc/%[1]d/cwd/.",
+	"descriptors":  "readlink /proc/%[1]d/fd/0",
+	"read a file":  "cat %[2]s/file",
+	"list home":    "ls %[2]s",
+	"write a file": "echo x >%[2]s/file2",
+	"trace":        "strace -qq -o /dev/null -p %[1]d & p=$!; sleep .5; grep TracerPid /proc/%[1]d/status | grep -vw 0; r=$?; kill $p; exit $r",
+}
+
+// Overlapping executions of a session signal, trace and read each other. Sequential ones share files.
+func TestSessionIsOneRoom(t *testing.T) {
+	r := openIsolated(t)
+	_, pid, home := victim(t, r, 1)
+	for name, script := range attacks {
+		if name == "trace" && !has("strace") {
+			continue
+		}
+		if ok, out := try(t, r, 1, fmt.Sprintf(script, pid, home)); !ok {
+			t.Errorf("%s: fails within the session: %s", name, out)
+		}
+	}
+}
+
+func has(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
+// A command reaches no process and no file of another session.
+func TestSessionsAreSeparate(t *testing.T) {
+	r := openIsolated(t)
+	_, pid, home := victim(t, r, 1)
+	for name, script := range attacks {
+		if ok, out := try(t, r, 2, fmt.Sprintf(script, pid, home)); ok {
+			t.Errorf("%s: succeeds on another session: %s", name, out)
+		}
+	}
+	if ok, out := try(t, r, 2, "ls $HOME/../.."); ok {
+		t.Errorf("the workspaces can be listed: %s", out)
+	}
+}
+
+// A command reaches neither the runner, nor trouped, nor an idle init, nor one of another session.
+func TestSessionsReachNoInit(t *testing.T) {
+	r := openIsolated(t)
+	victim(t, r, 1)
+	runner := r.Status().PID
+	eventually(t, "idle inits", func() bool { return idle(r) > 0 })
+	targets := map[string]int{"runner": runner}
+	r.mu.Lock()
+	for _, c := range r.conn.inits {
+		targets["init "+strconv.FormatBool(c.busy)] = c.pid
+	}
+	r.mu.Unlock()
+	for _, s := range []string{"signal", "stop", "environ", "memory", "descriptors"} {
+		for what, pid := range targets {
+			if ok, out := try(t, r, 2, fmt.Sprintf(attacks[s], pid, "")); ok {
+				t.Errorf("%s: succeeds on the %s: %s", s, what, out)
+			}
+		}
+	}
+}
+
+// A warm init serves one session after the other, each in a domain of its own.
+func TestInitServesSessionsInTurn(t *testing.T) {
+	r := openIsolated(t, func(c *Config) { c.WarmInits = 1 })
+	earlier, served := "/nowhere", make(map[uint64]int)
+	for i := range 20 {
+		ok, out := try(t, r, 100+i, fmt.Sprintf("echo mine >file; cat file; ! cat %s/file 2>/dev/null; echo $HOME", earlier))
+		if earlier = strings.TrimSpace(strings.TrimPrefix(out, "mine\n")); !ok || !strings.HasPrefix(out, "mine\n/") {
+			t.Fatalf("session %d: %q", i, out)
+		}
+		for _, c := range initsOf(r) {
+			served[c.id]++
+		}
+	}
+	for _, n := range served {
+		if n > 1 {
+			return
+		}
+	}
+	t.Errorf("no init served two sessions: %v", served)
+}
+
+func initsOf(r *Runner) []*initConn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []*initConn
+	for _, c := range r.conn.inits {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Idle clones are closed after a while, and at once when their session ends.
+func TestIdleClonesEnd(t *testing.T) {
+	r := openIsolated(t)
+	victim(t, r, 1)
+	if ok, out := try(t, r, 1, "true"); !ok {
+		t.Fatal(out)
+	}
+	clones := func() (n int) {
+		for _, c := range initsOf(r) {
+			if c.clone {
+				n++
+			}
+		}
+		return n
+	}
+	if clones() != 1 {
+		t.Fatalf("%d clones", clones())
+	}
+	began := time.Now()
+	eventually(t, "the end of the clone", func() bool { return clones() == 0 })
+	if took := time.Since(began); took < cloneIdle/2 {
+		t.Errorf("it ended after %v", took)
+	}
+}
+
+// A start while the session's only init is dying runs, in a domain of its own.
+func TestStartBesideADyingInit(t *testing.T) {
+	r := openIsolated(t)
+	for range soak(10, 100) {
+		c, _, _ := victim(t, r, 1)
+		pids := initsOf(r)
+		for _, i := range pids {
+			r.mu.Lock()
+			busy := i.busy
+			r.mu.Unlock()
+			if busy {
+				go kill9(i.pid)
+			}
+		}
+		if ok, out := try(t, r, 1, "true"); !ok {
+			// The init that it was given may be the one that is killed.
+			t.Log(out)
+		}
+		c.waitDead()
+	}
+}
+
+// A hundred sessions run eight commands each at a time, and those of one session see each other.
+func TestHundredSessionsAtOnce(t *testing.T) {
+	r := openIsolated(t, func(c *Config) { c.WarmInits = 8 })
+	sessions := soak(20, 100)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	failed := 0
+	for s := range sessions {
+		wg.Go(func() {
+			_, pid, _ := victim(t, r, 1000+s)
+			for range 7 {
+				wg.Go(func() {
+					if ok, out := try(t, r, 1000+s, fmt.Sprintf("kill -0 %d", pid)); !ok {
+						mu.Lock()
+						defer mu.Unlock()
+						if failed++; failed < 4 {
+							t.Errorf("session %d: %s", s, out)
+						}
+					}
+				})
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func kill9(pid int) { _ = unix.Kill(pid, unix.SIGKILL) }
