@@ -55,7 +55,7 @@ func TestConfigurationListsLimits(t *testing.T) {
 // pagesWithTests name the tests that prove what they say.
 var pagesWithTests = []string{
 	"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/configuration.md", "docs/operations.md", "docs/peers.md",
-	"docs/performance.md", "docs/promises.md",
+	"docs/performance.md", "docs/promises.md", "docs/isolation.md",
 }
 
 // TestPromisesNameRealTests: a promise whose proof was renamed or removed is a promise without one.
