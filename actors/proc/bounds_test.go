@@ -123,3 +123,22 @@ func TestPagesThatBecomePrivateAreCounted(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// A file that grows to the bound, and a workspace of several files beyond it, end the execution.
+func TestDiskOfASessionIsBounded(t *testing.T) {
+	root := t.TempDir()
+	r := open(t, func(c *Config) { c.Session.Disk, c.Isolation.Workspace = 2<<20, root })
+	for name, script := range map[string]string{
+		"one file": "exec head -c 4000000 /dev/zero > f", // by the kernel, at once
+		"many":     "for i in 1 2 3; do head -c 1000000 /dev/zero > $i; done; sleep 20",
+	} {
+		marker := newMarker()
+		c := runOwned(t, r, name, marker, Spec{
+			Argv: []string{"/bin/bash", "-c", "cd $HOME && " + script, marker}, Env: environ(),
+			Workspace: strings.Repeat(string("ab"[len(name)%2]), 32),
+		})
+		if d := c.waitDead(); d.Exceeded != BoundDisk {
+			t.Errorf("%s: %+v %s", name, d, &c.errOut)
+		}
+	}
+}

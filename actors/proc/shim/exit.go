@@ -53,6 +53,9 @@ func (p *initProcess) reaped(pid int, err error) bool {
 		return true
 	}
 	x.exited = true
+	if x.watch != nil && x.watch.session.Disk > 0 && info.Code != proctree.CLDExited && unix.Signal(info.Status) == unix.SIGXFSZ {
+		x.exceeded = frame.BoundDisk // see limitFiles
+	}
 	exited := frame.Exited{Code: int(info.Code), Status: int(info.Status), NoSurvivors: x.reapOthers()}
 	exited.OOMKills = p.oomKillCount(x, &info)
 	if exited.NoSurvivors {

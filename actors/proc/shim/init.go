@@ -5,6 +5,7 @@ package shim
 import (
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -392,6 +393,12 @@ func (p *initProcess) start(req *command) {
 		return
 	}
 	p.room.welcome(req.Start)
+	if size := req.Session.Disk; size > 0 {
+		if err := limitFiles(size); err != nil {
+			p.refuse(&frame.StartFailed{Message: "limiting the size of files: " + err.Error(), Errno: unix.EPERM})
+			return
+		}
+	}
 	if p.cgroup != nil {
 		p.cgroup.prepare(req.MaxMemory)
 	}
@@ -404,6 +411,9 @@ func (p *initProcess) start(req *command) {
 		return
 	}
 	x := &execution{pid: pid, dead: make(chan struct{}), watch: newWatch(req.Start, p.cgroup.limitsMemory())}
+	if x.watch != nil && p.room.home != "" {
+		x.watch.workspace = filepath.Dir(p.room.home)
+	}
 	p.current = x
 	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
