@@ -15,10 +15,12 @@ import (
 // The same job twice: start /bin/true, read both pipes to their ends, know that it is dead.
 // BenchmarkTrue does it through a warm init, BenchmarkTrueOsExec with os/exec alone.
 
-func oneTrue(tb testing.TB, r *Runner) {
+func oneTrue(tb testing.TB, r *Runner) { oneTrueIn(tb, r, "") }
+
+func oneTrueIn(tb testing.TB, r *Runner, workspace string) {
 	t := r.NewTree("bench", "true")
 	done := make(chan struct{})
-	stdio, err := t.Start(Spec{Argv: []string{"/bin/true"}}, func(e Event) {
+	stdio, err := t.Start(Spec{Argv: []string{"/bin/true"}, Workspace: workspace}, func(e Event) {
 		if _, ok := e.(Dead); ok {
 			close(done)
 		}
@@ -48,6 +50,26 @@ func oneTrueOsExec(tb testing.TB) {
 func BenchmarkTrue(b *testing.B) {
 	r := open(b, func(c *Config) { c.WarmInits = 8 })
 	serial(b, func() { oneTrue(b, r) })
+}
+
+// What a domain costs: commands of one session, and the first command of each.
+func BenchmarkTrueInSession(b *testing.B) {
+	for _, level := range []string{IsolationNone, IsolationSession} {
+		root := b.TempDir()
+		isolate := func(c *Config) { c.WarmInits, c.Isolation = 8, Isolation{Level: level, Workspace: root} }
+		b.Run(level+"/same", func(b *testing.B) {
+			r := open(b, isolate)
+			serial(b, func() { oneTrueIn(b, r, workspace(1)) })
+		})
+		b.Run(level+"/first", func(b *testing.B) {
+			r, n := open(b, isolate), 0
+			serial(b, func() {
+				n++
+				oneTrueIn(b, r, workspace(n))
+				r.RemoveWorkspace(workspace(n))
+			})
+		})
+	}
 }
 
 func BenchmarkTrueOsExec(b *testing.B) { serial(b, func() { oneTrueOsExec(b) }) }

@@ -400,7 +400,7 @@ func (p *initProcess) start(req *command) {
 		}
 	}
 	if p.cgroup != nil {
-		p.cgroup.prepare(req.MaxMemory)
+		p.await(func() { p.cgroup.prepare(req.MaxMemory) }) // a domain has no right to write there
 	}
 	// The lock keeps the reaper from seeing the child before it is registered.
 	p.mu.Lock()
