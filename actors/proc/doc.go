@@ -14,6 +14,11 @@
 // the command's init, regardless of sessions, process groups and environment. When the init's wait
 // answers ECHILD, nothing is left. Package proctree explains how a kill gets there.
 //
+// Each init puts its command into the domain of the command's session, see package confine. It
+// serves one session after the other. Trees of one session that overlap must share a domain, and a
+// domain is only inherited: while the session has a busy init, the runner has that one start another
+// (a clone), which serves this session only and ends soon after it became idle.
+//
 // Lock order: Tree.mu, Runner.mu, frameConn.mu. A goroutine that holds one may take those after it,
 // and none before it.
 package proc
