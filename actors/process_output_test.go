@@ -3,9 +3,11 @@ package actors
 import (
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -51,6 +53,40 @@ func TestLateReaderBreaksNoLine(t *testing.T) {
 		}
 		h.stop(t, c)
 	})
+}
+
+// TestDroppedOutputIsReadAtASharedRate: commands whose output is only dropped do not keep the
+// processors busy. Every byte of it counts, and no command waits long for its turn.
+func TestDroppedOutputIsReadAtASharedRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFakeRunner(running)
+		h := newHarness(t, r, nil, nil)
+		c := connect(h.Engine, ConnectRequest{})
+		c.execute("1", wire.ExecuteParams{ExecutionID: "x", OutputLimit: 8})
+		synctest.Wait()
+		const pipes = 100
+		began := time.Now()
+		for range pipes {
+			r.tree("x").print(strings.Repeat("x", largeBuffer-1) + "\n")
+		}
+		synctest.Wait()
+		// A reader makes its last pause after the last byte was taken from it, in no time of ours.
+		if took, least := time.Since(began), (pipes-1)*2*dropPause; took < least || took > 2*least {
+			t.Errorf("%d pipes of two streams took %v, want about %v", pipes, took, least)
+		}
+		r.tree("x").exit(0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if done := find[wire.Completed](c); done.DroppedBytes != pipes*largeBuffer {
+			t.Errorf("%d bytes dropped, want %d", done.DroppedBytes, pipes*largeBuffer)
+		}
+		h.stop(t, c)
+	})
+	o := &output{streams: new(atomic.Int64)}
+	o.streams.Store(1600)
+	if got := o.pause(); got != maxDropPause {
+		t.Errorf("1600 streams pause for %v, want %v", got, maxDropPause)
+	}
 }
 
 // TestReadersHoldLittle: a reader that waits for its command has a small buffer, also after a flood,

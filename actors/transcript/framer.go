@@ -94,7 +94,7 @@ func (w *Writer) write(p []byte) {
 				w.t.count(Counts{TruncatedBytes: 1})
 				p = p[1:]
 			}
-		case w.dropping():
+		case w.Dropping():
 			w.dropHeld()
 			w.drop(p)
 			return
@@ -109,7 +109,7 @@ func (w *Writer) write(p []byte) {
 
 // Pending reports whether Flush would deliver anything.
 func (w *Writer) Pending() bool {
-	return !w.dropping() && w.flushable() > 0
+	return !w.Dropping() && w.flushable() > 0
 }
 
 // Flush delivers the held bytes: a partial line, such as a prompt. The caller decides how long to
@@ -284,7 +284,8 @@ func (w *Writer) pass(p []byte) {
 	w.hold(p[body:])
 }
 
-func (w *Writer) dropping() bool { return w.t.dropping.Load() != 0 }
+// Dropping reports whether what is written from now on is only counted.
+func (w *Writer) Dropping() bool { return w.t.dropping.Load() != 0 }
 
 func (w *Writer) dropHeld() {
 	w.drop(w.held)
