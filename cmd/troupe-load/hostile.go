@@ -273,6 +273,7 @@ func (u *attackers) look(ctx context.Context) {
 		}
 		if n := int(time.Since(began).Seconds() / 5); u.e.profiles != "" && n > saved {
 			saved = n
+			u.watch.Go(func() { u.saveCPU(ctx, n*5) })
 			u.save(ctx, n*5)
 		}
 		pause(ctx, 50*time.Millisecond)
@@ -295,6 +296,14 @@ func (u *attackers) save(ctx context.Context, seconds int) {
 	}
 	if err != nil {
 		fmt.Printf("    no smaps after %d s: %v\n", seconds, err)
+	}
+}
+
+// saveCPU writes what the server uses its CPU time for within two seconds.
+func (u *attackers) saveCPU(ctx context.Context, seconds int) {
+	file := filepath.Join(u.e.profiles, fmt.Sprintf("cpu-%d.pb.gz", seconds))
+	if err := u.v.profile(ctx, "profile?seconds=2", file); err != nil {
+		fmt.Printf("    no CPU profile after %d s: %v\n", seconds, err)
 	}
 }
 
