@@ -170,7 +170,7 @@ func (e *Engine) Stats() Stats {
 	isolation, _ := e.runner.Isolation()
 	return Stats{
 		Isolation: isolation,
-		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
+		Sessions:  int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
 		Executions: e.executions.all(), Draining: e.draining.Load(),
 	}
 }

@@ -70,6 +70,8 @@ func (r *fakeRunner) OwnerDone(owner string) <-chan struct{} {
 	return done
 }
 
+func (r *fakeRunner) RemoveWorkspace(string) {}
+
 func (r *fakeRunner) Up() bool            { return !r.down.Load() }
 func (r *fakeRunner) Containment() string { return "tree" }
 

@@ -14,6 +14,8 @@ type Runner interface {
 	NewTree(owner, id string) Tree
 	// OwnerDone returns a channel that is closed once no tree of owner is alive.
 	OwnerDone(owner string) <-chan struct{}
+	// RemoveWorkspace removes the directories of a session that has no living tree, in the background.
+	RemoveWorkspace(name string)
 	// Up reports whether commands can be started now.
 	Up() bool
 	// Containment says how trees are held: "cgroup+tree" or "tree".
@@ -57,6 +59,7 @@ type procRunner struct{ r *proc.Runner }
 
 func (p procRunner) NewTree(owner, id string) Tree          { return procTree{p.r.NewTree(owner, id)} }
 func (p procRunner) OwnerDone(owner string) <-chan struct{} { return p.r.OwnerDone(owner) }
+func (p procRunner) RemoveWorkspace(name string)            { p.r.RemoveWorkspace(name) }
 func (p procRunner) Up() bool                               { return p.r.Status().Up }
 func (p procRunner) Containment() string                    { return p.r.Status().Containment }
 

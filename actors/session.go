@@ -101,6 +101,7 @@ type session struct {
 	id         string
 	subject    string
 	token      wire.TokenDigest // of the resume token, which is not kept
+	workspace  string           // name of its directories, from its first execution on
 	created    time.Time
 	connecting time.Time // when the client of the first connection came
 	ephemeral  bool      // ends with its connection
@@ -207,6 +208,22 @@ func (s *session) started(ctx actor.Context) {
 	}
 	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())
 	s.engine.log.Info("session opened", "session", s.id, "subject", s.subject)
+}
+
+// removeWorkspace removes the session's directories once its trees are dead.
+func (s *session) removeWorkspace() {
+	if s.workspace == "" {
+		return
+	}
+	runner, name, done := s.engine.runner, s.workspace, s.engine.runner.OwnerDone(s.id)
+	if closed(done) {
+		runner.RemoveWorkspace(name)
+		return
+	}
+	go func() {
+		<-done
+		runner.RemoveWorkspace(name)
+	}()
 }
 
 // connected is the first message to the client that opens the session.
@@ -340,6 +357,7 @@ func sessionEnds() []string {
 // cleanup runs when the actor stops, in order or after a panic. Its process actors
 // are stopped after it and kill what they own.
 func (s *session) cleanup() {
+	s.removeWorkspace()
 	s.phase = sessionTable[eventFailure][s.phase]
 	for _, t := range []*time.Timer{s.idleTimer, s.resumeTimer, s.closeTimer} {
 		stopTimer(t)

@@ -82,6 +82,10 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		refuse(refusedNotAllowed, err)
 		return
 	}
+	if s.workspace == "" {
+		s.workspace = randomHex(16) // unguessable: it is what hides the directories' metadata from other sessions
+	}
+	plan.spec.Workspace = s.workspace
 	if most := s.engine.limits.MaxExecutionsPerSubject; !s.engine.executions.take(s.subject, most) {
 		err := wire.Errorf(wire.CodeSessionLimit,
 			"this subject runs %d executions on this server, which is its limit: wait for one to complete", most)

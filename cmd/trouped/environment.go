@@ -14,8 +14,8 @@ const commandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // commandEnv returns the environment of every command. It contains nothing of trouped's
 // own environment except what --pass-env names, so that no secret of the server reaches a
-// command by accident. --env wins over --pass-env, and both win over PATH, HOME and LANG.
-func (c *config) commandEnv(workdir string) []string {
+// command by accident. --env wins over --pass-env, and both win over PATH and LANG.
+func (c *config) commandEnv() []string {
 	var names []string
 	values := map[string]string{}
 	set := func(name, value string) {
@@ -25,7 +25,7 @@ func (c *config) commandEnv(workdir string) []string {
 		values[name] = value
 	}
 	set("PATH", commandPath)
-	set("HOME", workdir)
+	// HOME and TMPDIR are the session's: the init sets them.
 	set("LANG", "C.UTF-8")
 	for _, name := range c.passEnv {
 		if value, ok := os.LookupEnv(name); ok {

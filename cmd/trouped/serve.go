@@ -253,7 +253,7 @@ func (s *server) openEngine() (err error) {
 		Store:         s.store,
 		Pod:           s.c.pod,
 		Workdir:       s.workdir,
-		Env:           s.c.commandEnv(s.workdir),
+		Env:           s.c.commandEnv(),
 		AllowCommands: s.c.allowCommands,
 		AllowEnv:      s.c.allowEnv,
 		ManySubjects:  func() bool { return gateway.ManySubjects(s.auth) },
