@@ -16,13 +16,9 @@ func (p *process) nearBound(ev proc.NearBound) {
 	}
 	w := &wire.Warning{ExecutionID: p.x.id, Offset: p.x.transcript.End()}
 	unit := "bytes of memory"
-	switch ev.Bound {
-	case proc.BoundProcesses:
+	w.Code = wire.WarnSessionMemory
+	if ev.Bound == proc.BoundProcesses {
 		w.Code, unit = wire.WarnSessionProcesses, "processes and threads"
-	case proc.BoundDisk:
-		w.Code, unit = wire.WarnSessionDisk, "bytes in its workspace"
-	default:
-		w.Code = wire.WarnSessionMemory
 	}
 	w.Message = fmt.Sprintf("the session holds %d of at most %d %s: beyond that, executions end", ev.Used, ev.Limit, unit)
 	p.x.transcript.Mark(w)

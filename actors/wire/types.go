@@ -360,7 +360,6 @@ const (
 	// the session is near one of its bounds, at which executions end
 	WarnSessionMemory    = "session_memory"
 	WarnSessionProcesses = "session_processes"
-	WarnSessionDisk      = "session_disk"
 )
 
 // Warning reports a loss of output at the moment it begins, or that a bound of the session is near.
