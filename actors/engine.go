@@ -120,10 +120,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	if e.pod == "" {
 		e.pod = "local"
 	}
-	if e.workdir == "" {
-		e.workdir = "/"
-	}
-	if !filepath.IsAbs(e.workdir) {
+	if e.workdir != "" && !filepath.IsAbs(e.workdir) {
 		return nil, fmt.Errorf("the working directory must be an absolute path, got %q", e.workdir)
 	}
 	if e.log == nil {

@@ -48,6 +48,9 @@ func (c *config) commandEnv() []string {
 // command fails to start if the directory is missing.
 func (c *config) commandDir() (string, error) {
 	if c.runner != runnerInside {
+		if c.workdir == "." {
+			return "", nil // the session's home
+		}
 		if !filepath.IsAbs(c.workdir) {
 			return "", fmt.Errorf(
 				"--workdir must be absolute, such as /workspace, when the runner is elsewhere (--runner %s), got %q",

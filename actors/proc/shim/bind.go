@@ -151,8 +151,8 @@ func (r *room) welcome(start *frame.Start) {
 	if r.home == "" {
 		return
 	}
-	if start.Dir == "" {
-		start.Dir = r.home
+	if !filepath.IsAbs(start.Dir) {
+		start.Dir = filepath.Join(r.home, start.Dir)
 	}
 	add := []string{"HOME=" + r.home, "TMPDIR=" + r.tmp, "TMP=" + r.tmp, "TEMP=" + r.tmp}
 	if r.Isolation == frame.IsolationSession {

@@ -22,7 +22,6 @@ allow-command: {{ toJson . }}
 allow-env: {{ toJson . }}
 {{- end }}
 runner: {{ include "troupe.runnerSocket" . }}
-workdir: /workspace
 isolation: {{ ternary "session" $v.isolation.mode (ne (include "troupe.isolationRequired" .) "") }}
 {{- with $v.commands.env }}
 env:
