@@ -68,6 +68,10 @@ func TestWorkdirMustBeADirectory(t *testing.T) {
 		t.Errorf("with a runner elsewhere: %s, %v", got, err)
 	}
 	c.workdir = defaults().workdir // relative to what?
+	if got, err := c.commandDir(); got != "" || err != nil {
+		t.Errorf("without --workdir, with a runner elsewhere: %s, %v, want the session's home", got, err)
+	}
+	c.workdir = "sub"
 	if got, err := c.commandDir(); err == nil || !strings.Contains(err.Error(), "--workdir must be absolute") {
 		t.Errorf("relative, with a runner elsewhere: %s, %v", got, err)
 	}
