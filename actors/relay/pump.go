@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/transcript"
@@ -24,7 +25,7 @@ func (h *Origin) pump(now time.Time) {
 		}
 		h.sendOutput(now, i)
 	}
-	h.buf = nil
+	h.releaseBuffer()
 	if h.leaving == "" || h.link.ended != "" || full && now.Before(h.leaveBy) {
 		return
 	}
@@ -33,6 +34,21 @@ func (h *Origin) pump(now time.Time) {
 	}
 	h.left, h.leaveBy = true, now.Add(endTimeout)
 	h.link.enqueue(now, &Frame_Disconnect{&Disconnect{Cause: string(h.leaving)}})
+}
+
+// packing has the buffers in which output is packed. An origin holds one for the length of a pump,
+// which sends a frame or two: a new one each time was almost half of what relaying allocated.
+var packing = sync.Pool{New: func() any {
+	b := make([]byte, 0, maxOutput)
+	return &b
+}}
+
+func (h *Origin) releaseBuffer() {
+	if h.buf != nil {
+		buf := h.buf[:0]
+		packing.Put(&buf)
+		h.buf = nil
+	}
 }
 
 // nextFeed returns the index of the next feed that has something to send, or -1.
@@ -61,7 +77,7 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 	out := &Output{Feed: f.id}
 	room, used := h.room(), 0
 	if h.buf == nil {
-		h.buf = make([]byte, 0, maxOutput)
+		h.buf = *packing.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
 	}
 	h.buf = h.buf[:0]
 	for room-used >= h.least {
