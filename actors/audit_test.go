@@ -95,7 +95,7 @@ func TestEveryEndIsAccountedOnce(t *testing.T) {
 					t.Fatalf("%d audit records", len(records))
 				}
 				r := records[0]
-				if r.Subject != "alice" || r.Session == "" || r.Execution != "x" || len(r.Argv) != 1 || r.Cwd != "/" ||
+				if r.Subject != "alice" || r.Session == "" || r.Execution != "x" || len(r.Argv) != 1 || r.Cwd != "" ||
 					r.Completed.Reason != reason {
 					t.Errorf("audit record %+v, %+v", r, r.Completed)
 				}

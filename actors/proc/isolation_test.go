@@ -4,7 +4,9 @@ package proc
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -242,3 +244,38 @@ func TestHundredSessionsAtOnce(t *testing.T) {
 }
 
 func kill9(pid int) { _ = unix.Kill(pid, unix.SIGKILL) }
+
+// A session's directories begin with the seed, last until it ends, and then go, whatever is in them.
+func TestWorkspaceLastsAsLongAsItsSession(t *testing.T) {
+	seed, root := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(seed, "greeting"), []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, func(c *Config) { c.Isolation = Isolation{Level: IsolationNone, Workspace: root, Seed: seed} })
+	ok, out := try(t, r, 1, `cat greeting && echo " $HOME" && test "$PWD" = "$HOME" && test -d "$TMPDIR" &&
+		test "$(stat -c %a .)" = 700 && mkdir -p a/b && touch a/b/c && chmod 0 a/b a && ln -s / root`)
+	text, home, found := strings.Cut(strings.TrimSpace(out), " ")
+	if !ok || !found || text != "hello" {
+		t.Fatal(out)
+	}
+	if ok, out := try(t, r, 1, "test -L root"); !ok {
+		t.Error("the next command of the session has another home:", out)
+	}
+	if ok, out := try(t, r, 2, "test ! -e root && test -e greeting"); !ok {
+		t.Error("another session has the same home:", out)
+	}
+	dir := filepath.Dir(home)
+	r.RemoveWorkspace(workspace(1))
+	eventually(t, "the end of the workspace", func() bool {
+		left, err := os.ReadDir(filepath.Join(filepath.Dir(dir), ".trash"))
+		_, gone := os.Stat(dir)
+		return err == nil && len(left) == 0 && os.IsNotExist(gone)
+	})
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the runner's directory", func() bool {
+		left, err := os.ReadDir(root)
+		return err == nil && len(left) == 0
+	})
+}

@@ -47,10 +47,10 @@ func (c *config) commandEnv() []string {
 // container, the directory is there, and only the form of the path can be checked here; every
 // command fails to start if the directory is missing.
 func (c *config) commandDir() (string, error) {
+	if c.workdir == "." && (c.runner != runnerInside || c.runnerIsolation().Level != isolationNone) {
+		return "", nil // the session's home
+	}
 	if c.runner != runnerInside {
-		if c.workdir == "." {
-			return "", nil // the session's home
-		}
 		if !filepath.IsAbs(c.workdir) {
 			return "", fmt.Errorf(
 				"--workdir must be absolute, such as /workspace, when the runner is elsewhere (--runner %s), got %q",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,6 +72,11 @@ func (c *config) runnerIsolation() proc.Isolation {
 	i := c.isolation
 	if i.Level == isolationAuto && (c.auth == authNone || c.auth == authNoneInsecure) {
 		i.Level = isolationNone
+	}
+	if c.runner == runnerInside && i.Level != isolationNone && c.workdir != "." {
+		if dir, err := filepath.Abs(c.workdir); err == nil {
+			i.Write = append(slices.Clone(i.Write), dir) // commands begin there
+		}
 	}
 	return i
 }

@@ -196,7 +196,9 @@ func (c *config) accessFlags(fs *pflag.FlagSet) {
 }
 
 func (c *config) commandFlags(fs *pflag.FlagSet) {
-	fs.Var(settings.Text(&c.workdir, "directory"), "workdir", "working directory and HOME of commands")
+	fs.Var(settings.Text(&c.workdir, "directory"), "workdir",
+		"working directory of commands; .: where trouped was started or, if sessions are separated or the runner is "+
+			"elsewhere, the home of the session")
 	fs.Var(settings.List(&c.env, "NAME=value", "\n"), "env",
 		"environment variable of every command; repeat the flag, or separate several with newlines")
 	fs.Var(settings.List(&c.passEnv, "NAME,...", ","), "pass-env",

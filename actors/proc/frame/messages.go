@@ -42,6 +42,7 @@ func DecodeHello(body []byte) (Hello, error) {
 // Settings tell an init how sessions are separated.
 type Settings struct {
 	Isolation  string // IsolationNone or IsolationSession
+	Seed       string // what a new home begins with; "": nothing
 	Workspaces string // directory of the sessions' workspaces; "": there are none
 	Bound      string // workspace of the session in whose domain the init was started; "": in none
 
@@ -51,7 +52,7 @@ type Settings struct {
 
 // Encode returns the frame.
 func (s *Settings) Encode() []byte {
-	return New(KindSettings).Str(s.Isolation).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
+	return New(KindSettings).Str(s.Isolation).Str(s.Seed).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
 		Bool(s.HideProc).Bool(s.SharedTmp).Bool(s.SysVIPC).Done()
 }
 
@@ -59,7 +60,7 @@ func (s *Settings) Encode() []byte {
 func DecodeSettings(body []byte) (Settings, error) {
 	d := NewDecoder(body)
 	s := Settings{
-		Isolation: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
+		Isolation: d.Str(), Seed: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
 		HideProc: d.Bool(), SharedTmp: d.Bool(), SysVIPC: d.Bool(),
 	}
 	return s, d.Err()

@@ -135,15 +135,38 @@ func (r *room) makeWorkspace(name string) error {
 	}
 	dir := filepath.Join(r.Workspaces, name)
 	r.home, r.tmp = filepath.Join(dir, "home"), filepath.Join(dir, "tmp")
-	if r.clone {
-		return nil // its parent did
+	if r.clone || unix.Access(dir, unix.F_OK) == nil {
+		return nil
 	}
-	for _, d := range []string{dir, r.home, r.tmp} {
-		if err := unix.Mkdir(d, 0o700); err != nil && err != unix.EEXIST {
-			return &os.PathError{Op: "making the session's workspace: mkdir", Path: d, Err: err}
-		}
+	if err := r.build(dir); err != nil {
+		return fmt.Errorf("making the session's workspace: %w", err)
 	}
 	return nil
+}
+
+// build makes the directories under another name first: a command that comes meanwhile must not find
+// half of the seed.
+func (r *room) build(dir string) error {
+	draft := filepath.Join(r.Workspaces, ".new-"+randomName())
+	for _, d := range []string{draft, filepath.Join(draft, "home"), filepath.Join(draft, "tmp")} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	var err error
+	if r.Seed != "" {
+		err = os.CopyFS(filepath.Join(draft, "home"), os.DirFS(r.Seed))
+	}
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, draft, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		os.RemoveAll(draft)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return nil // another command of the session was faster
+	}
+	return err
 }
 
 // welcome gives a command the directories of its session.

@@ -88,12 +88,13 @@ const probeArg = "probe"
 // sessions are not separated although the flags allow it.
 func (s *supervisor) isolate(i *isolation) (why string, err error) {
 	s.settings = frame.Settings{
-		Isolation: frame.IsolationNone, Read: i.read, Write: i.write,
+		Isolation: frame.IsolationNone, Seed: i.seed, Read: i.read, Write: i.write,
 		HideProc: i.proc == "none", SharedTmp: i.sharedTmp, SysVIPC: i.sysVIPC,
 	}
 	root, err := i.root()
 	if err == nil {
-		s.settings.Workspaces, err = newInstance(root)
+		s.workspaces, err = openWorkspaces(root)
+		s.settings.Workspaces = s.workspaces.path()
 	}
 	if err == nil && i.level != frame.IsolationNone {
 		err = s.tryDomain(i, root)
@@ -105,7 +106,7 @@ func (s *supervisor) isolate(i *isolation) (why string, err error) {
 		s.settings.Isolation = frame.IsolationSession
 		return "", nil
 	case i.level == frame.IsolationSession, s.settings.Workspaces == "" && i.workspace != "":
-		os.RemoveAll(s.settings.Workspaces)
+		s.workspaces.remove()
 		return "", fmt.Errorf("--isolation %s: %w", i.level, err)
 	}
 	fmt.Fprintln(os.Stderr, "troupe-runner: sessions are not separated:", err)
@@ -130,41 +131,6 @@ func (i *isolation) root() (string, error) {
 			"remove it, or set --workspace", root)
 	}
 	return root, nil
-}
-
-// newInstance makes the directory of this runner's workspaces, and removes those of runners that were
-// killed. The lock on each tells them apart: it ends with its runner.
-func newInstance(root string) (string, error) {
-	all, err := lockDir(root, unix.LOCK_EX) // so that nobody takes one that is not locked yet for a leftover
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(all)
-	left, _ := filepath.Glob(filepath.Join(root, "r-*"))
-	for _, dir := range left {
-		if fd, err := lockDir(dir, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			os.RemoveAll(dir)
-			unix.Close(fd)
-		}
-	}
-	dir, err := os.MkdirTemp(root, "r-")
-	if err != nil {
-		return "", err
-	}
-	_, err = lockDir(dir, unix.LOCK_EX) // held until this process ends
-	return dir, err
-}
-
-func lockDir(dir string, how int) (int, error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	if err := unix.Flock(fd, how); err != nil {
-		unix.Close(fd)
-		return -1, &os.PathError{Op: "flock", Path: dir, Err: err}
-	}
-	return fd, nil
 }
 
 // tryDomain completes the rules and has a child process try them.

@@ -5,7 +5,11 @@ package shim
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The workspaces of a killed runner are removed, those of a living one are not.
@@ -17,20 +21,115 @@ func TestLeftWorkspacesAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first, err := newInstance(root)
-	if err != nil {
-		t.Fatal(err)
+	first, second := newWorkspaces(t, root), newWorkspaces(t, root)
+	for deadline := time.Now().Add(testTimeout); exists(dead) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
-	second, err := newInstance(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{first, second, other} {
+	for _, dir := range []string{first.dir, second.dir, other} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}
 	}
 	if _, err := os.Stat(dead); !os.IsNotExist(err) {
 		t.Error("the leftover is there:", err)
+	}
+}
+
+// newWorkspaces opens a runner's directory that lasts as long as the test.
+func newWorkspaces(t *testing.T, root string) *workspaces {
+	t.Helper()
+	w := &workspaces{more: make(chan struct{}, 1)}
+	left, err := w.open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.empty(left)
+	}()
+	t.Cleanup(func() {
+		close(w.more)
+		<-done
+		unix.Close(w.trash)
+		unix.Close(w.fd)
+	})
+	return w
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// Whatever a command leaves is removed, and nothing outside: many files, deep nesting, closed
+// directories, links and special files.
+func TestHostileWorkspaceIsRemoved(t *testing.T) {
+	w := newWorkspaces(t, t.TempDir())
+	outside := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(outside, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	name := randomName()
+	dir := filepath.Join(w.dir, name)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Mkdir(dir, 0o700))
+	many := filepath.Join(dir, "many")
+	must(os.Mkdir(many, 0o700))
+	for i := range 20_000 {
+		fd, err := unix.Open(filepath.Join(many, strconv.Itoa(i)+"\n\xff"), unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		must(err)
+		unix.Close(fd)
+	}
+	deep, err := openDirectory(unix.AT_FDCWD, dir)
+	must(err)
+	for range 3000 { // its path is longer than PATH_MAX
+		must(unix.Mkdirat(deep, "d", 0o700))
+		next, err := openDirectory(deep, "d")
+		must(err)
+		unix.Close(deep)
+		deep = next
+	}
+	unix.Close(deep)
+	must(os.MkdirAll(filepath.Join(dir, "closed/inner/more"), 0o700))
+	must(os.Chmod(filepath.Join(dir, "closed/inner"), 0))
+	must(os.Chmod(filepath.Join(dir, "closed"), 0))
+	must(os.Symlink(filepath.Dir(outside), filepath.Join(dir, "link")))
+	must(os.Symlink(outside, filepath.Join(dir, "file")))
+	must(os.Link(outside, filepath.Join(dir, "hard")))
+	must(unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	w.forget(name)
+	if exists(dir) {
+		t.Error("it is still to be seen")
+	}
+	trash := filepath.Join(w.dir, trashName)
+	for deadline := time.Now().Add(testTimeout); ; time.Sleep(5 * time.Millisecond) {
+		left, err := os.ReadDir(trash)
+		must(err)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d entries are left, such as %q", len(left), left[0].Name())
+		}
+	}
+	if !exists(outside) {
+		t.Error("a file outside was removed")
+	}
+}
+
+// A session that ran nothing has no workspace, and a name that is none is not followed.
+func TestForgetIgnoresOtherNames(t *testing.T) {
+	w := newWorkspaces(t, t.TempDir())
+	for _, name := range []string{"", ".", "..", "../x", trashName, randomName()} {
+		w.forget(name)
+	}
+	if !exists(filepath.Join(w.dir, trashName)) {
+		t.Error("the trash is gone")
 	}
 }

@@ -5,7 +5,6 @@ package shim
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -20,13 +19,14 @@ import (
 // supervisor is the runner process. It makes inits, hands trouped the other ends of their sockets,
 // and remains their parent. Any other child has lost its init, and is killed.
 type supervisor struct {
-	sock     int    // control connection to trouped, blocking
-	exe      string // the file to execute as an init
-	devNull  int
-	settings frame.Settings
-	cgroups  *cgroupManager
-	oom      *oomCounter
-	confined bool // see the function confined
+	sock       int    // control connection to trouped, blocking
+	exe        string // the file to execute as an init
+	devNull    int
+	settings   frame.Settings
+	workspaces *workspaces
+	cgroups    *cgroupManager
+	oom        *oomCounter
+	confined   bool // see the function confined
 
 	// clones is held for reading while an init forks a clone that is not in inits yet, and for
 	// writing by whoever would take one for an orphan. It is taken before mu.
@@ -82,7 +82,6 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(s.settings.Workspaces)
 	s.cgroups, err = openCgroupManager(cgroup)
 	if err != nil {
 		return err
@@ -95,6 +94,7 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 		return nil // the kernel kills the rest and refuses forks meanwhile, see pid_namespaces(7)
 	}
 	s.shutdown()
+	s.workspaces.remove()
 	s.cgroups.remove()
 	return nil
 }
@@ -159,9 +159,7 @@ func (s *supervisor) listen() {
 		case frame.KindForceKill:
 			s.forceKill(d.Uint())
 		case frame.KindForget:
-			if name := d.Str(); s.settings.Workspaces != "" && frame.WorkspaceName(name) {
-				go os.RemoveAll(filepath.Join(s.settings.Workspaces, name))
-			}
+			s.workspaces.forget(d.Str())
 		case frame.KindClone:
 			if req, err := frame.DecodeClone(body); err == nil {
 				go s.clone(&req)
