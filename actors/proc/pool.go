@@ -23,6 +23,7 @@ type runnerConn struct {
 	requests          uint64           // for clones, so far
 	domains           uint64           // that inits were put into, so far
 	pending           int              // inits that were asked for and are not idle yet
+	starts            starts           // how that goes
 	oomKillsExplained uint64           // of the processes that the kernel has killed for memory, see oom.go
 }
 
@@ -151,11 +152,18 @@ func (r *Runner) doom(c *initConn) {
 // the command that was just started. mu is held.
 func (r *Runner) refill(rc *runnerConn) {
 	floor := max(1, r.cfg.WarmInits/2)
-	if missing := max(floor-len(rc.idle), len(r.queue)) - rc.pending; missing > 0 {
-		rc.pending += missing
-		// On an error the runner is lost, and serveRunner notices.
-		_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
+	r.want(rc, max(floor-len(rc.idle), len(r.queue))-rc.pending)
+}
+
+// want asks the runner for n more inits. mu is held.
+func (r *Runner) want(rc *runnerConn, n int) {
+	if n <= 0 {
+		return
 	}
+	rc.starts.asked(rc.pending)
+	rc.pending += n
+	// On an error the runner is lost, and serveRunner notices.
+	_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(n)).Done())
 }
 
 // dispatch starts a tree on an idle init, or queues it.
@@ -417,6 +425,7 @@ func (r *Runner) initArrived(rc *runnerConn, id uint64, pid, events, requests in
 		}
 		r.mu.Lock()
 		rc.pending--
+		rc.starts.succeeded()
 		r.mu.Unlock()
 		r.giveBack(ic)
 	})
@@ -428,6 +437,7 @@ func (r *Runner) initFailed(rc *runnerConn, why string) {
 	r.log.Warn("the runner cannot start an init", "err", why)
 	r.mu.Lock()
 	rc.pending--
+	r.startFailed(rc, why)
 	var t *Tree
 	if len(r.queue) > 0 && len(rc.idle)+rc.pending == 0 {
 		t = r.queue[0]
@@ -498,10 +508,7 @@ func (r *Runner) adopt(rc *runnerConn) {
 	r.conn = rc
 	r.refill(rc)
 	// All of the wanted inits, while there is nothing else to do.
-	if missing := r.cfg.WarmInits - rc.pending; missing > 0 {
-		rc.pending += missing
-		_ = rc.conn.send(frame.New(frame.KindWant).Uint(uint64(missing)).Done())
-	}
+	r.want(rc, r.cfg.WarmInits-rc.pending)
 	r.mu.Unlock()
 	r.log.Info("runner is up", "pid", h.PID, "version", h.Version, "containment", h.Containment,
 		"isolation", h.Isolation, "landlock_abi", h.IsolationABI)
@@ -516,6 +523,7 @@ func (r *Runner) adopt(rc *runnerConn) {
 func (r *Runner) disconnect(rc *runnerConn) {
 	r.mu.Lock()
 	r.conn = nil
+	rc.starts.stop()
 	r.status.Up, r.status.PID = false, 0
 	idle := append(rc.idle, rc.clones...)
 	for _, c := range rc.clones {

@@ -77,6 +77,10 @@ type Status struct {
 	Isolation    string // IsolationSession or IsolationNone; "" before the first runner
 	IsolationABI int    // version of Landlock of the runner's kernel; 0: none
 	IsolationWhy string // why Isolation is IsolationNone; "" if the runner was told so
+
+	// CannotStart says why no command can be started now; "": commands can be.
+	CannotStart   string
+	StartFailures int // inits that could not be started, in total
 }
 
 // defaultWarmInits is enough for a burst of commands from a few sessions. An idle init takes 0.6
@@ -160,7 +164,9 @@ func Open(cfg Config) (*Runner, error) {
 func (r *Runner) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.status
+	s := r.status
+	s.CannotStart = r.cannotStart()
+	return s
 }
 
 // RemoveWorkspace removes the workspace of a session that has ended, in the background. No tree of

@@ -27,6 +27,7 @@ type supervisor struct {
 	cgroups    *cgroupManager
 	oom        *oomCounter
 	confined   bool // see the function confined
+	limits     *rlimits
 
 	// clones is held for reading while an init forks a clone that is not in inits yet, and for
 	// writing by whoever would take one for an orphan. It is taken before mu.
@@ -66,7 +67,7 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
 	resetSignals()
-	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter()}
+	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter(), limits: ownLimits()}
 	s.cloning = make(chan struct{}, maxCloning)
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
@@ -171,6 +172,7 @@ func (s *supervisor) listen() {
 // startInit forks one init and hands it over to trouped. It runs on the main thread, since the
 // death of the thread that forks sends the inits their parent-death signal.
 func (s *supervisor) startInit() {
+	s.holdLimits()
 	c, ours, err := s.fork()
 	if err == nil {
 		s.send(frame.New(frame.KindInit).Uint(c.id).Uint(uint64(c.pid)).Done(), ours...)
@@ -312,6 +314,7 @@ func (s *supervisor) reaped(info *proctree.Siginfo) {
 		return // an orphan, now reaped, or a failed fork, which syscall.ForkExec has reaped
 	}
 	c.hangUp()
+	s.holdLimits() // the sweep reads /proc
 	escaped := s.sweep()
 	s.cgroups.removeCgroup(c.cgroup)
 	s.send(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
