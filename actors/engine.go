@@ -173,7 +173,15 @@ func (e *Engine) Stats() Stats {
 }
 
 // Ready reports whether new sessions and commands are accepted.
-func (e *Engine) Ready() bool { return !e.draining.Load() && e.runner.Up() }
+func (e *Engine) Ready() bool { return e.NotReady() == "" }
+
+// NotReady says why new sessions and commands are not accepted; "": they are.
+func (e *Engine) NotReady() string {
+	if e.draining.Load() {
+		return "draining"
+	}
+	return e.runner.CannotStart()
+}
 
 // Drain opens no more sessions and starts no more commands, lets running ones
 // finish for the drain timeout, ends the rest with reason drain, and returns

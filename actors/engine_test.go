@@ -23,6 +23,22 @@ func rounds(n int) int {
 	return max(1, n/10)
 }
 
+// A server whose runner can start nothing is not ready, and says why.
+func TestNotReadyWhenNothingCanStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFakeRunner(running)
+		h := newHarness(t, r, nil, nil)
+		if why := h.NotReady(); why != "" || !h.Ready() {
+			t.Errorf("not ready at first: %q", why)
+		}
+		r.down.Store(true)
+		if why := h.NotReady(); why != "no runner is connected" || h.Ready() {
+			t.Errorf("ready although nothing can start: %q", why)
+		}
+		h.stop(t)
+	})
+}
+
 // TestCeilingIsExact: 105 at once, 100 accepted and 5 refused, while other
 // sessions end and their actors panic.
 func TestCeilingIsExact(t *testing.T) {

@@ -72,7 +72,13 @@ func (r *fakeRunner) OwnerDone(owner string) <-chan struct{} {
 
 func (r *fakeRunner) RemoveWorkspace(string) {}
 
-func (r *fakeRunner) Up() bool            { return !r.down.Load() }
+func (r *fakeRunner) CannotStart() string {
+	if r.down.Load() {
+		return "no runner is connected"
+	}
+	return ""
+}
+
 func (r *fakeRunner) Containment() string { return "tree" }
 
 func (r *fakeRunner) Isolation() (level string, abi int) { return r.isolation, 7 }

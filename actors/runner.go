@@ -16,8 +16,8 @@ type Runner interface {
 	OwnerDone(owner string) <-chan struct{}
 	// RemoveWorkspace removes the directories of a session that has no living tree, in the background.
 	RemoveWorkspace(name string)
-	// Up reports whether commands can be started now.
-	Up() bool
+	// CannotStart says why no command can be started now; "": commands can be.
+	CannotStart() string
 	// Containment says how trees are held: "cgroup+tree" or "tree".
 	Containment() string
 	// Isolation says what separates sessions, "session" or "none" (empty: no runner has come yet), and
@@ -60,7 +60,7 @@ type procRunner struct{ r *proc.Runner }
 func (p procRunner) NewTree(owner, id string) Tree          { return procTree{p.r.NewTree(owner, id)} }
 func (p procRunner) OwnerDone(owner string) <-chan struct{} { return p.r.OwnerDone(owner) }
 func (p procRunner) RemoveWorkspace(name string)            { p.r.RemoveWorkspace(name) }
-func (p procRunner) Up() bool                               { return p.r.Status().Up }
+func (p procRunner) CannotStart() string                    { return p.r.Status().CannotStart }
 func (p procRunner) Containment() string                    { return p.r.Status().Containment }
 
 func (p procRunner) Isolation() (level string, abi int) {

@@ -8,9 +8,9 @@ import (
 
 // AdminConfig configures AdminHandler.
 type AdminConfig struct {
-	Metrics http.Handler // serves /metrics; nil: 404
-	Ready   func() bool  // reports whether new sessions are accepted, for /readyz; nil: always
-	Pprof   bool         // serve /debug/pprof/; false: 404
+	Metrics  http.Handler  // serves /metrics; nil: 404
+	NotReady func() string // says why new sessions are not accepted, or "", for /readyz; nil: they are
+	Pprof    bool          // serve /debug/pprof/; false: 404
 }
 
 // AdminHandler serves /metrics, /healthz, /readyz and, if enabled, /debug/pprof/, for a listener
@@ -25,9 +25,11 @@ func AdminHandler(cfg AdminConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if cfg.Ready != nil && !cfg.Ready() {
-			writeText(w, http.StatusServiceUnavailable, "not ready\n")
-			return
+		if cfg.NotReady != nil {
+			if why := cfg.NotReady(); why != "" {
+				writeText(w, http.StatusServiceUnavailable, "not ready: "+why+"\n")
+				return
+			}
 		}
 		writeText(w, http.StatusOK, "ok\n")
 	})

@@ -48,8 +48,13 @@ func TestAdmin(t *testing.T) {
 		var ready atomic.Bool
 		srv := httptest.NewServer(AdminHandler(AdminConfig{
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m 1\n") }),
-			Ready:   ready.Load,
-			Pprof:   pprof,
+			NotReady: func() string {
+				if ready.Load() {
+					return ""
+				}
+				return "no runner is connected"
+			},
+			Pprof: pprof,
 		}))
 		defer srv.Close()
 		defer http.DefaultClient.CloseIdleConnections()
@@ -64,6 +69,9 @@ func TestAdmin(t *testing.T) {
 			if got, _ := get(t, srv.URL+path); got != want {
 				t.Errorf("%s with pprof %v: %d, want %d", path, pprof, got, want)
 			}
+		}
+		if _, body := get(t, srv.URL+"/readyz"); body != "not ready: no runner is connected\n" {
+			t.Errorf("/readyz does not say why: %q", body)
 		}
 		ready.Store(true)
 		if got, _ := get(t, srv.URL+"/readyz"); got != 200 {

@@ -55,6 +55,10 @@ func pairs(list []string) prometheus.Labels {
 func registerRunner(r prometheus.Registerer, status func() proc.Status) {
 	e := exporter{r}
 	e.gauge("runner_up", "1 while a runner accepts commands.", func() float64 { return truth(status().Up) })
+	e.gauge("runner_cannot_start", "1 while no command can be started; /readyz says why.",
+		func() float64 { return truth(status().CannotStart != "") })
+	e.counter("runner_start_failures_total", "Inits that the runner could not start.",
+		func() float64 { return float64(status().StartFailures) })
 	for _, mode := range []string{proc.ContainmentCgroup, proc.ContainmentTree} {
 		e.gauge("runner_containment",
 			"1 for the containment in use: cgroup+tree (a cgroup for each execution) or tree.",

@@ -299,7 +299,7 @@ func (s *server) serveAdmin() error {
 	})
 	s.serve(
 		"admin",
-		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, Ready: s.engine.Ready, Pprof: s.c.pprof}),
+		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, NotReady: s.engine.NotReady, Pprof: s.c.pprof}),
 		s.admin, gateway.MaxAdminConnections,
 	)
 	return nil
