@@ -525,7 +525,7 @@ func (r *Runner) disconnect(rc *runnerConn) {
 	r.conn = nil
 	rc.starts.stop()
 	r.status.Up, r.status.PID = false, 0
-	idle := append(rc.idle, rc.clones...)
+	idle := slices.Concat(rc.idle, rc.clones)
 	for _, c := range rc.clones {
 		c.idleTimer.Stop()
 	}

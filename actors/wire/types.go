@@ -109,8 +109,8 @@ const (
 	ReasonSessionClosed Reason = "session_closed" // its session was closed, expired or failed
 	ReasonReaderGone    Reason = "reader_gone"    // with retain unread: no reader came within the resume window
 	ReasonDrain         Reason = "drain"          // the server stopped before the command did
-	// its tree exceeded max-memory, its session exceeded session-memory, or the kernel killed the command because its container had no
-	// memory left
+	// its tree exceeded max-memory, its session exceeded session-memory, or the kernel killed the command
+	// because its container had no memory left
 	ReasonOutOfMemory  Reason = "out_of_memory"
 	ReasonProcessLimit Reason = "process_limit" // its session exceeded session-processes
 	ReasonDiskLimit    Reason = "disk_limit"    // its session exceeded session-disk

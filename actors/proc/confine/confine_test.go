@@ -177,12 +177,14 @@ func TestFilterDeniesCallsOnOthers(t *testing.T) {
 		return nil
 	}
 	calls := map[string]func(pid int) error{
-		"prlimit":            func(pid int) error { return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil) },
-		"setpriority":        func(pid int) error { return unix.Setpriority(unix.PRIO_PROCESS, pid, 1) },
-		"sched_setaffinity":  func(pid int) error { return unix.SchedSetaffinity(pid, &cpus) },
-		"sched_setattr":      func(pid int) error { return unix.SchedSetAttr(pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0) },
+		"prlimit":           func(pid int) error { return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil) },
+		"setpriority":       func(pid int) error { return unix.Setpriority(unix.PRIO_PROCESS, pid, 1) },
+		"sched_setaffinity": func(pid int) error { return unix.SchedSetaffinity(pid, &cpus) },
+		"sched_setattr": func(pid int) error {
+			return unix.SchedSetAttr(pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0)
+		},
 		"ioprio_set":         func(pid int) error { return errno(unix.SYS_IOPRIO_SET, 1, uintptr(pid), 2<<13|7) },
-		"sched_setscheduler": func(pid int) error { return setscheduler(pid) },
+		"sched_setscheduler": setscheduler,
 	}
 	all := map[string]func() error{
 		"setpriority of the user": func() error { return unix.Setpriority(unix.PRIO_USER, 0, 1) },
@@ -279,7 +281,8 @@ func TestRulesCheck(t *testing.T) {
 		{Rules{SharedTmp: true, Never: []string{"/tmp/none"}}, "/tmp would open /tmp/none"},
 		{Rules{Read: []string{"usr"}}, "usr: the path must be absolute"},
 	} {
-		if err := tc.rules.Check(); tc.want == "" && err != nil || tc.want != "" && !strings.Contains(fmt.Sprint(err), tc.want) {
+		err := tc.rules.Check()
+		if tc.want == "" && err != nil || tc.want != "" && !strings.Contains(fmt.Sprint(err), tc.want) {
 			t.Errorf("%+v: %v, want %q", tc.rules, err, tc.want)
 		}
 	}

@@ -196,7 +196,7 @@ func Available() error {
 		_, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 		switch errno {
 		case unix.EOPNOTSUPP:
-			return errors.New("Landlock is built into the kernel but not enabled: add it to the lsm= boot parameter")
+			return errors.New("the kernel has Landlock, but it is not enabled: add it to the lsm= boot parameter")
 		case unix.EPERM, unix.EACCES:
 			return errors.New("the container's seccomp profile forbids Landlock")
 		}

@@ -192,8 +192,8 @@ type Dead struct {
 
 // Encode returns the frame.
 func (x *Dead) Encode() []byte {
-	return New(KindDead).Int(int64(x.User)).Int(int64(x.System)).Int(x.MaxRSS).Bool(x.OutOfMemory).Uint(uint64(x.Exceeded)).
-		Uint(uint64(x.SurvivorCount)).Strs(x.Survivors).Bool(x.Retired).Done()
+	return New(KindDead).Int(int64(x.User)).Int(int64(x.System)).Int(x.MaxRSS).Bool(x.OutOfMemory).
+		Uint(uint64(x.Exceeded)).Uint(uint64(x.SurvivorCount)).Strs(x.Survivors).Bool(x.Retired).Done()
 }
 
 // DecodeDead reads the body of a death.

@@ -36,7 +36,7 @@ func diskOver(dir string, limit int64) bool {
 			return nil // it is gone, or cannot be read
 		}
 		if info, err := d.Info(); err == nil {
-			st := info.Sys().(*syscall.Stat_t)
+			st, _ := info.Sys().(*syscall.Stat_t) // always, on Linux
 			blocks := st.Blocks * 512
 			if !d.IsDir() {
 				blocks /= int64(max(1, st.Nlink))

@@ -53,7 +53,8 @@ func (p *initProcess) reaped(pid int, err error) bool {
 		return true
 	}
 	x.exited = true
-	if x.watch != nil && x.watch.session.Disk > 0 && info.Code != proctree.CLDExited && unix.Signal(info.Status) == unix.SIGXFSZ {
+	bound := x.watch != nil && x.watch.session.Disk > 0
+	if bound && info.Code != proctree.CLDExited && unix.Signal(info.Status) == unix.SIGXFSZ {
 		x.exceeded = frame.BoundDisk // see limitFiles
 	}
 	exited := frame.Exited{Code: int(info.Code), Status: int(info.Status), NoSurvivors: x.reapOthers()}

@@ -138,8 +138,9 @@ func (s *supervisor) tryDomain(i *isolation, root string) error {
 	if err := confine.Available(); err != nil {
 		return err
 	}
-	system, err := confine.HostDirs(), error(nil)
+	system := confine.HostDirs()
 	if i.container {
+		var err error
 		if system, err = confine.ImageDirs(root); err != nil {
 			return err
 		}
