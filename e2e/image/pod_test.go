@@ -262,7 +262,7 @@ func (p *pod) startServer() *container {
 	return p.run("server", spec{
 		root: p.server, uid: 65532, cwd: "/",
 		args: []string{
-			"/trouped", "--runner", "/troupe/run/runner.sock", "--workdir", "/workspace", "--data-dir",
+			"/trouped", "--runner", "/troupe/run/runner.sock", "--data-dir",
 			"/var/lib/troupe/transcripts", "--log-format", "json",
 		},
 		env:     []string{"PATH=/usr/bin:/bin", "KUBERNETES_SERVICE_HOST=10.0.0.1"},
@@ -273,7 +273,7 @@ func (p *pod) startServer() *container {
 func (p *pod) startRunner() *container {
 	return p.run("runner", spec{
 		root: p.runner, uid: 1000, cwd: "/workspace", memory: 256 << 20,
-		args: []string{"/troupe/bin/troupe-runner", "--connect", "/troupe/run/runner.sock"},
+		args: []string{"/troupe/bin/troupe-runner", "--connect", "/troupe/run/runner.sock", "--workspace", "/workspace"},
 		env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/workspace",
 			"LANG=C.UTF-8", "KUBERNETES_SERVICE_HOST=10.0.0.1", "SECRET=hunter2",

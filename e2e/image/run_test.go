@@ -21,12 +21,13 @@ func TestImagesRunAsAPod(t *testing.T) {
 	up()
 
 	// What a command finds.
-	out, stderr, code := runner.exec("troupe", "exec", "--", "/bin/bash", "-c", `env | sort; pwd; id -u; locale charmap
-		touch /workspace/ok /tmp/ok && for f in / /troupe/bin /troupe/run /usr;
+	out, stderr, code := runner.exec("troupe", "exec", "--", "/bin/bash", "-c", `
+		(env | sort | grep -v TROUPE_ISOLATION; pwd) | sed "s|${HOME%/home}|ROOM|g"; id -u; locale charmap
+		touch ok $TMPDIR/ok && for f in / /troupe/bin /troupe/run /usr;
 		do touch $f/x 2>/dev/null && echo "$f is writable"; done
-		ls /troupe/run; python3 -c 'print("µ")'; git --version | cut -c1-3; kill -9 1; grep NoNewPrivs /proc/self/status`)
-	want := "HOME=/workspace\nLANG=C.UTF-8\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/workspace\nSHLVL=1\n_=/usr/bin/env\n" +
-		"/workspace\n1000\nUTF-8\nrunner.lock\nµ\ngit\nNoNewPrivs:\t1\n"
+		python3 -c 'print("µ")'; git --version | cut -c1-3; kill -9 1; grep NoNewPrivs /proc/self/status`)
+	want := "HOME=ROOM/home\nLANG=C.UTF-8\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=ROOM/home\nSHLVL=1\nTEMP=ROOM/tmp\nTMP=ROOM/tmp\nTMPDIR=ROOM/tmp\n_=/usr/bin/env\n" +
+		"ROOM/home\n1000\nUTF-8\nµ\ngit\nNoNewPrivs:\t1\n"
 	if code != 0 || out != want {
 		t.Errorf("exit code %d: %s\ngot  %s\nwant %s", code, stderr, out, want)
 	}
@@ -72,17 +73,17 @@ func TestImagesRunAsAPod(t *testing.T) {
 	last := make(chan string, 1)
 	go func() {
 		out, stderr, _ := runner.exec("troupe", "exec", "--", "/bin/sh", "-c",
-			"echo began > /workspace/began; while [ -e /workspace/began ]; do sleep 0.05; done; echo finished")
+			"echo began > began; while [ -e began ]; do sleep 0.05; done; echo finished")
 		last <- out + stderr
 	}()
 	eventually(t, "the last command", func() bool {
-		_, _, code := runner.exec("test", "-e", "/workspace/began")
+		_, _, code := runner.exec("sh", "-c", "test -e /workspace/r-*/*/home/began")
 		return code == 0
 	})
 	runner.kill("TERM")
 	server.kill("TERM")
 	eventually(t, "the drain", func() bool { return strings.Contains(server.log(), "draining") })
-	if _, stderr, code := runner.exec("rm", "/workspace/began"); code != 0 {
+	if _, stderr, code := runner.exec("sh", "-c", "rm /workspace/r-*/*/home/began"); code != 0 {
 		t.Error(stderr)
 	}
 	if said := <-last; !strings.Contains(said, "finished\n") {

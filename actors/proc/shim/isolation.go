@@ -29,7 +29,7 @@ type isolation struct {
 	proc        string // readable or none
 	sharedTmp   bool
 	sysVIPC     bool
-	container   bool // the runner has a container of its own, whose image is for commands
+	socket      string // of trouped, if the runner has a container of its own, whose image is for commands
 }
 
 func isolationFlags(flags *flag.FlagSet) *isolation {
@@ -139,9 +139,9 @@ func (s *supervisor) tryDomain(i *isolation, root string) error {
 		return err
 	}
 	system := confine.HostDirs()
-	if i.container {
+	if i.socket != "" {
 		var err error
-		if system, err = confine.ImageDirs(root); err != nil {
+		if system, err = confine.ImageDirs(root, i.socket); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func Main(version string, args []string) int {
 	switch {
 	case err != nil:
 	case *connect != "":
-		isolation.container = true
+		isolation.socket = *connect
 		err = serveAt(*connect, version, *cgroup, isolation)
 	default:
 		if err = harden(); err == nil {
