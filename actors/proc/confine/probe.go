@@ -42,7 +42,7 @@ func Probe(r *Rules, dir, outside string) error {
 		{"read a directory outside", list(outside), unix.EACCES},
 	} {
 		if !errors.Is(tried.err, tried.want) {
-			return fmt.Errorf("a domain does not hold: to %s gives %w, not %w", tried.what, tried.err, tried.want)
+			return fmt.Errorf("a domain does not hold: to %s gives %s, not %w", tried.what, fmt.Sprint(tried.err), tried.want)
 		}
 	}
 	return nil
