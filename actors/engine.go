@@ -63,6 +63,7 @@ type Engine struct {
 	metrics     *metrics
 	input       inputBudget
 	streams     atomic.Int64 // of commands, that are read
+	droppers    atomic.Int64 // of them, that only drop output
 	tracer      trace.Tracer
 	audit       func(AuditRecord)
 	auditArgv   bool

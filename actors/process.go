@@ -125,7 +125,7 @@ func (p *process) start(ctx actor.Context) {
 	for i, pipe := range []Pipe{std.Stdout, std.Stderr} {
 		p.lines[i] = &output{
 			stream: i, pipe: pipe, root: root, process: self, lastByte: &p.lastByte, clock: p.now,
-			streams: &p.engine.streams,
+			streams: &p.engine.streams, droppers: &p.engine.droppers,
 			writer: p.x.transcript.Writer(transcriptStream(i), transcript.WriterConfig{
 				Lines: p.plan.lines, MaxLine: p.plan.maxLine, WholeRunes: p.plan.encoding != wire.EncodingBase64,
 			}),

@@ -25,10 +25,9 @@ const (
 	largeBuffer   = 64 << 10
 	sharedBuffers = 1 << 20
 
-	// A reader that only drops output pauses after each pipe of it, for dropPause and each stream
-	// that is read, so that together they drop about 512 MB/s. Eighty commands that printed without
-	// end kept both processors busy for nothing: with the pause, the p99 of /bin/true in other
-	// sessions fell from 300 ms to 50 ms.
+	// A reader that only drops output pauses after each pipe of it, for dropPause times the number
+	// of such readers, so that together they drop about 512 MB/s. Eighty commands that printed
+	// without end kept two processors busy for nothing, and other sessions' commands waited.
 	dropPause    = 125 * time.Microsecond
 	maxDropPause = 50 * time.Millisecond // a command waits for it at its end
 )
@@ -55,9 +54,11 @@ type output struct {
 	lastByte *atomic.Int64 // nanoseconds on the process's clock, shared by both streams
 	clock    func() int64
 	streams  *atomic.Int64 // how many are read
+	droppers *atomic.Int64 // how many of them only drop
 
 	small      []byte      // kept, because a busy reader that meets an empty pipe goes back to it often
 	catchingUp atomic.Bool // the process wants to know when nothing is left in the pipe
+	drops      bool        // it is one of droppers
 	dropped    int         // bytes since the last pause
 }
 
@@ -73,6 +74,9 @@ func (o *output) run() {
 	o.streams.Add(1)
 	defer func() {
 		o.streams.Add(-1)
+		if o.drops {
+			o.droppers.Add(-1)
+		}
 		o.writer.Close()
 		_ = o.pipe.Close()
 		o.root.Send(o.process, streamEnded{stream: o.stream})
@@ -108,6 +112,10 @@ func (o *output) pace(n int) {
 	if !o.writer.Dropping() {
 		return
 	}
+	if !o.drops {
+		o.drops = true
+		o.droppers.Add(1)
+	}
 	if o.dropped += n; o.dropped < largeBuffer || o.catchingUp.Load() {
 		return
 	}
@@ -117,7 +125,7 @@ func (o *output) pace(n int) {
 
 // pause returns how long a reader that drops output lets its command wait.
 func (o *output) pause() time.Duration {
-	return min(time.Duration(o.streams.Load())*dropPause, maxDropPause)
+	return min(time.Duration(o.droppers.Load())*dropPause, maxDropPause)
 }
 
 // resize returns a buffer for the next read. A reader that waits for its command has a small one.
