@@ -144,6 +144,10 @@ func (s *supervisor) tryDomain(i *isolation, root string) error {
 		if system, err = confine.ImageDirs(root, i.socket); err != nil {
 			return err
 		}
+		// What a command can run in an image without any program.
+		if exe, err := os.Executable(); err == nil {
+			system = append(system, filepath.Dir(exe))
+		}
 	}
 	rules := confine.Rules{Read: append(system, i.read...), Write: i.write, Never: []string{root}, SharedTmp: i.sharedTmp}
 	if err := rules.Check(); err != nil {
