@@ -31,7 +31,7 @@ import (
 //     signal is pending. A process with a pending SIGKILL or SIGSTOP cannot complete a fork.
 //   - Passes go from the highest pid down and signal direct children as they are read. In a chain
 //     of processes that fork and exit, this hits the living end first.
-//   - When the first pass was not enough, the groups of direct children are killed in the same way. A
+//   - When the first pass was not enough, an init kills the groups of its children in the same way. A
 //     child that is not reaped holds the number of its group.
 //   - When passes keep finding new processes, everything is stopped before it is killed, so that no
 //     death makes room for a fork under a limit on processes.
@@ -195,7 +195,7 @@ func (s *Stat) ID() ProcID { return ProcID{s.PID, s.Start} }
 // were new there.
 func (w *Walker) killPass(seen map[ProcID]string, groups bool) (fresh int) {
 	own, err := unix.Getsid(w.self)
-	groups = groups && err == nil
+	groups = groups && w.skip == nil && err == nil
 	killed := 0 // the group that was killed last
 	note := func(s *Stat) {
 		if _, known := seen[s.ID()]; !known {
@@ -204,7 +204,9 @@ func (w *Walker) killPass(seen map[ProcID]string, groups bool) (fresh int) {
 		}
 	}
 	w.Snapshot(func(s *Stat) {
-		// A group of another session than ours has only processes below us: no others can join it.
+		// Below an init, a group of another session than its own has only processes of its tree: no
+		// others can join it. The group of an orphan that a runner finds may be that of a "kubectl
+		// exec" which goes on.
 		if groups && s.Session != own && s.Pgrp > 1 && s.Pgrp != killed {
 			killed = s.Pgrp
 			unix.Kill(-s.Pgrp, unix.SIGKILL)

@@ -237,3 +237,56 @@ func TestKillAllEndsWithDoneOnly(t *testing.T) {
 		t.Errorf("asked %d times, lock held: %v", asked, held)
 	}
 }
+
+// A runner's sweep kills an orphan of a process that it leaves alone, such as one of "kubectl exec",
+// and not that process, whose group the orphan is in. An init kills by group.
+func TestSweepSparesTheGroupOfAnOrphan(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }()
+	for _, spare := range []bool{true, false} {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "(sleep 60 >/dev/null & echo $!); exec sleep 60")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		stdout, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		orphan := 0
+		if _, err := fmt.Fscan(stdout, &orphan); err != nil {
+			t.Fatal(err)
+		}
+		var skip func(*Stat) bool
+		if spare {
+			skip = func(s *Stat) bool { return s.PID == cmd.Process.Pid }
+		}
+		w := NewWalker(os.Getpid(), skip)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			if s, ok := NewProcfs().Stat(orphan); ok && s.PPID == os.Getpid() {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the orphan has not come")
+			}
+		}
+		w.killPass(make(map[ProcID]string), true)
+		dead := make(chan error, 1)
+		go func() { dead <- cmd.Wait() }()
+		select {
+		case <-dead:
+			if spare {
+				t.Error("the process that was to be left alone is dead")
+			}
+		case <-time.After(200 * time.Millisecond):
+			if !spare {
+				t.Error("an init's child lives")
+			}
+			_ = cmd.Process.Kill()
+			<-dead
+		}
+		_, _ = unix.Wait4(orphan, nil, 0, nil)
+	}
+}
