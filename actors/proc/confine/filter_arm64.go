@@ -7,20 +7,7 @@ import "golang.org/x/sys/unix"
 // tables holds arm64 and 32-bit ARM. The numbers of the latter are those of
 // https://github.com/torvalds/linux/blob/v6.12/arch/arm/tools/syscall.tbl.
 var tables = []table{
-	{
-		arch: unix.AUDIT_ARCH_AARCH64,
-		calls: append([]call{
-			{unix.SYS_PRLIMIT64, itself},
-			{unix.SYS_SCHED_SETSCHEDULER, itself},
-			{unix.SYS_SCHED_SETPARAM, itself},
-			{unix.SYS_SCHED_SETATTR, itself},
-			{unix.SYS_SCHED_SETAFFINITY, itself},
-			{unix.SYS_SETPRIORITY, itselfNow},
-			{unix.SYS_IOPRIO_SET, itselfIO},
-		}, always(unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY)...),
-		sysVIPC: always(unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SEMGET, unix.SYS_SEMOP,
-			unix.SYS_SEMCTL, unix.SYS_SEMTIMEDOP, unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL),
-	},
+	{arch: unix.AUDIT_ARCH_AARCH64, calls: nativeCalls, sysVIPC: nativeSysVIPC},
 	{
 		arch: unix.AUDIT_ARCH_ARM,
 		calls: append([]call{

@@ -65,7 +65,7 @@ type Ruleset struct {
 // this process may not open, gets no rule. The caller owns the Ruleset and ends it with Enter or
 // Close.
 func Prepare(r *Rules) (*Ruleset, error) {
-	// Sockets in the file system, since a kernel of 2026: no constant says from which ABI on, so it is tried.
+	// A right over sockets in the file system that is newer than MinABI: it is tried, and done without.
 	s := &Ruleset{unix: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX, sysVIPC: r.SysVIPC}
 	err := s.create()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // The workspace is first measured a second after a command has begun, so that one that makes room
-// can run in a session that holds too much, and then every ten. A walk of 20,000 files takes 80 ms.
+// can run in a session that holds too much, and then every ten, since a walk of many files takes long.
 const (
 	firstDiskLook = time.Second
 	diskPeriod    = 10 * time.Second

@@ -231,8 +231,8 @@ func unblockSignals() {
 // waits, so that other children that die do not stay zombies, which count against process limits.
 const handOverAfter = 100 * time.Millisecond
 
-// handOverAfter returns that in milliseconds, or less if the tree is to be measured.
-func (p *initProcess) handOverAfter() int {
+// patience is handOverAfter in milliseconds, or less if the tree is to be measured.
+func (p *initProcess) patience() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current != nil && p.current.watch != nil {
@@ -254,7 +254,7 @@ func (p *initProcess) waitRequest() bool {
 		}
 		timeout := -1
 		if p.leaderPidfd >= 0 {
-			timeout = p.handOverAfter()
+			timeout = p.patience()
 		}
 		n, err := unix.Poll(fds[:], timeout)
 		switch {

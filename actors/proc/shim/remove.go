@@ -99,13 +99,13 @@ func removeEntry(dir, trash int, name string) error {
 	}
 	fd, err := openBelow(dir, name)
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
 	defer unix.Close(fd)
 	if err := removeContents(fd, trash); err != nil {
 		return err
 	}
-	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	return unlessGone(unix.Unlinkat(dir, name, unix.AT_REMOVEDIR))
 }
 
 // removeContents removes everything in a directory. It moves the directories in it that are not
@@ -140,10 +140,18 @@ func removeOrMove(dir, trash int, name string) error {
 	// Moving a directory changes its "..", which needs write access to it.
 	fd, err := openBelow(dir, name)
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
 	unix.Close(fd)
-	return unix.Renameat(dir, name, trash, randomName())
+	return unlessGone(unix.Renameat(dir, name, trash, randomName()))
+}
+
+// unlessGone returns nil for what another has removed meanwhile: at the runner's end two remove.
+func unlessGone(err error) error {
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
 }
 
 // batch bounds how many names are held at once.

@@ -8,13 +8,12 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// samplePeriod is how often a tree is measured that has a limit which the kernel does not keep. A
-// process can fill about 100 MB in that time, and a fork bomb start about 200 processes for each
-// CPU.
+// samplePeriod is how often a tree is measured that has a limit which the kernel does not keep. What
+// it takes in between is not seen in time.
 const samplePeriod = 50 * time.Millisecond
 
-// The greatest shares of one CPU that measuring takes: a walk of a tree of a thousand processes
-// takes tens of milliseconds, and so does a look at the page tables of one with gigabytes.
+// The greatest shares of one CPU that measuring takes: a walk takes as long as the tree is large, and
+// a look at its page tables as long as its memory is.
 const (
 	walkShare = 4  // a quarter, at most
 	pageShare = 20 // a twentieth, at most, unless the tree grows

@@ -62,7 +62,10 @@ func (w *workspaces) open(root string) (left []string, err error) {
 	}
 	left = slices.DeleteFunc(left, func(dir string) bool {
 		fd, err := openDirectory(unix.AT_FDCWD, dir)
-		if err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if err != nil {
+			return true
+		}
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return false // the lock is kept until this process ends
 		}
 		unix.Close(fd)
