@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/proc/confine"
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
@@ -63,7 +64,35 @@ func (c *config) validateIsolation() error {
 			}
 		}
 	}
+	for name, dir := range map[string]string{"workspace": i.Workspace, "workspace-seed": i.Seed} {
+		if dir != "" && !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("--%s must be an absolute path, got %q", name, dir))
+		}
+	}
+	if i.Level == isolationSession {
+		for name, path := range c.openToSessions() {
+			errs = append(errs, fmt.Errorf("--%s %s can be read by every session: move it out of /etc and the like, "+
+				"--workdir, --isolation-read and --isolation-write", name, path))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// openToSessions returns what only trouped may read and what the embedded runner's rules open to
+// commands, by the flag that names it.
+func (c *config) openToSessions() map[string]string {
+	i := c.runnerIsolation()
+	if c.runner != runnerInside || i.Level == isolationNone {
+		return nil
+	}
+	rules := confine.Rules{Read: slices.Concat(confine.HostDirs(), i.Read), Write: i.Write, SharedTmp: i.SharedTmp}
+	open := make(map[string]string)
+	for name, path := range map[string]string{"data-dir": c.dataDir, "token-file": c.tokenFile} {
+		if abs, err := filepath.Abs(path); path != "" && err == nil && rules.Covers(abs) {
+			open[name] = path
+		}
+	}
+	return open
 }
 
 // runnerIsolation returns what the embedded runner is told. Where everybody is one user, auto is

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -52,5 +53,35 @@ func TestIsolationIsExported(t *testing.T) {
 				t.Errorf("--isolation %s: %q is not in the metrics", level, want)
 			}
 		}
+	}
+}
+
+// TestServerFilesAreNotOpenedToSessions: what a rule opens to every session must not be trouped's own.
+func TestServerFilesAreNotOpenedToSessions(t *testing.T) {
+	dir := t.TempDir()
+	c := defaults()
+	c.auth, c.dataDir, c.tokenFile = authToken, filepath.Join(dir, "data"), "/etc/troupe/tokens"
+	if got := c.openToSessions(); len(got) != 1 || got["token-file"] != c.tokenFile {
+		t.Errorf("a token file in /etc: %v", got)
+	}
+	c.tokenFile, c.workdir = filepath.Join(dir, "tokens"), dir
+	if got := c.openToSessions(); len(got) != 2 {
+		t.Errorf("both below --workdir: %v", got)
+	}
+	c.isolation.Level = isolationSession
+	if err := c.validateIsolation(); err == nil || !strings.Contains(err.Error(), "can be read by every session") {
+		t.Error(err)
+	}
+	c.workdir = "."
+	if err := c.validateIsolation(); err != nil {
+		t.Error(err)
+	}
+	c.isolation.Level, c.workdir = isolationNone, dir
+	if got := c.openToSessions(); got != nil {
+		t.Errorf("without isolation: %v", got)
+	}
+	c.isolation.Workspace = "spaces"
+	if err := c.validateIsolation(); err == nil || !strings.Contains(err.Error(), "--workspace must be an absolute path") {
+		t.Error(err)
 	}
 }

@@ -220,6 +220,9 @@ func (s *server) openStore() (err error) {
 }
 
 func (s *server) openRunner() (err error) {
+	for name, path := range s.c.openToSessions() {
+		s.log.Warn("every session can read what is only for trouped", "flag", "--"+name, "path", path)
+	}
 	s.runner, err = proc.Open(proc.Config{
 		Binary: s.binary, Socket: s.socket, WarmInits: warmInits, Cgroup: s.c.cgroup,
 		Isolation: s.c.runnerIsolation(), Session: s.c.sessionBounds(), Logger: s.log, OnEvent: s.runnerChanged,
