@@ -57,7 +57,7 @@ func (s *space) launchAs(name string, args ...string) *process {
 	p.cmd = exec.Command("unshare", append([]string{
 		"--mount", "sh", "-c", asPod, "sh", s.dir, filepath.Join(bin, "trouped"),
 		"--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "json", "--data-dir", filepath.Join(dir, "data"),
-		"--workdir", dir,
+		"--workdir", s.t.TempDir(), // beside the data, which no session may read
 	}, args...)...)
 	p.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port,
