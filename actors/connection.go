@@ -119,7 +119,7 @@ func (c *connection) receive(ctx actor.Context) {
 func (c *connection) openSession(ctx actor.Context, mayPlace bool) openSession {
 	return openSession{
 		asked: c.since, subject: c.req.Subject, conn: ctx.Self(), endsWithConnection: c.req.EndsWithConnection,
-		proxyPod: c.req.proxyPod, mayPlace: mayPlace,
+		options: c.req.Options, proxyPod: c.req.proxyPod, mayPlace: mayPlace,
 	}
 }
 

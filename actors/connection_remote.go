@@ -65,6 +65,7 @@ func (c *connection) askNext(ctx actor.Context) {
 		c.engine.cluster.reserve(peer)
 		g := c.join(peer, relay.OpenParams{
 			Subject: c.req.Subject, Remote: c.req.Remote, EndsWithConnection: c.req.EndsWithConnection,
+			Options: c.req.Options,
 		})
 		if g != nil {
 			return

@@ -160,15 +160,17 @@ type Stats struct {
 	MaxSessions int
 	Executions  int // not yet dead
 	Draining    bool
-	Isolation   string // what separates sessions, "session" or "none"; empty: no runner has come yet
+	// MaxResumeWindow is the longest that a client may ask for.
+	MaxResumeWindow time.Duration
+	Isolation       string // what separates sessions, "session" or "none"; empty: no runner has come yet
 }
 
 // Stats returns current figures without waiting for any actor.
 func (e *Engine) Stats() Stats {
 	isolation, _ := e.runner.Isolation()
 	return Stats{
-		Isolation: isolation,
-		Sessions:  int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
+		Isolation: isolation, MaxResumeWindow: e.limits.MaxResumeWindow(),
+		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
 		Executions: e.executions.all(), Draining: e.draining.Load(),
 	}
 }

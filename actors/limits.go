@@ -98,6 +98,17 @@ func (l Limits) Validate() error {
 	return errors.Join(errs...)
 }
 
+// MaxResumeWindow is the longest resume window that a client may ask for.
+func (l Limits) MaxResumeWindow() time.Duration { return max(l.IdleTimeout, l.ResumeWindow) }
+
+// resumeWindow returns the resume window of a session whose client asked for one; 0: it did not.
+func (l Limits) resumeWindow(asked time.Duration) time.Duration {
+	if asked <= 0 {
+		return l.ResumeWindow
+	}
+	return min(asked, l.MaxResumeWindow())
+}
+
 // Wire returns the limits as clients see them.
 func (l Limits) Wire() wire.Limits {
 	return wire.Limits{

@@ -63,6 +63,7 @@ type (
 		subject            string
 		conn               *actor.PID
 		endsWithConnection bool
+		options            wire.SessionOptions
 		proxyPod           string // the pod that asks for a client of its own; empty: this one
 		mayPlace           bool   // answered with placeElsewhere rather than refused or by an eviction
 	}

@@ -46,7 +46,7 @@ func newOriginLink(p *cluster, id relay.LinkID, peer string) *originLink {
 		Connect: func(o relay.OpenParams) {
 			h.conn = p.engine.Connect(ConnectRequest{
 				Subject: o.Subject, Remote: o.Remote, SessionID: o.Session, EndsWithConnection: o.EndsWithConnection,
-				proxyPod: peer,
+				Options: o.Options, proxyPod: peer,
 			}, h)
 		},
 		Request: func(id wire.ID, params any) { h.conn.Request(id, params) },

@@ -103,8 +103,9 @@ type session struct {
 	token      wire.TokenDigest // of the resume token, which is not kept
 	workspace  string           // name of its directories, from its first execution on
 	created    time.Time
-	connecting time.Time // when the client of the first connection came
-	ephemeral  bool      // ends with its connection
+	connecting time.Time           // when the client of the first connection came
+	ephemeral  bool                // ends with its connection
+	options    wire.SessionOptions // with its own resume window
 	self       *actor.PID
 
 	// Executions.
@@ -133,7 +134,9 @@ func newSession(e *Engine, id string, open openSession) *session {
 	s := &session{
 		engine: e, id: id, subject: open.subject, connecting: open.asked, created: time.Now(), lastActivity: time.Now(),
 		executions: map[string]*execution{}, conns: map[string]*attachedConn{}, ephemeral: open.endsWithConnection,
+		options: open.options,
 	}
+	s.options.ResumeWindow = e.limits.resumeWindow(open.options.ResumeWindow)
 	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]*progress{}}
 	return s
 }
@@ -236,13 +239,20 @@ func (s *session) connected(token string) *wire.Connected {
 			wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
 			wire.CapabilityBinary, wire.CapabilityInputOffset,
 		},
-		ResumeToken: token, Limits: s.engine.limits.Wire(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
-		Isolation: wire.IsolationNone, IsolationABI: abi,
+		ResumeToken: token, Limits: s.limits(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
+		Isolation: wire.IsolationNone, IsolationABI: abi, Name: s.options.Name, Labels: s.options.Labels,
 	}
 	if isolation == wire.IsolationSession {
 		c.Isolation, c.Capabilities = isolation, append(c.Capabilities, wire.CapabilityIsolation)
 	}
 	return c
+}
+
+// limits returns the limits in force for the session.
+func (s *session) limits() wire.Limits {
+	l := s.engine.limits.Wire()
+	l.ResumeWindow = s.options.ResumeWindow.Seconds()
+	return l
 }
 
 // cancel begins the session's end, unless it has begun. The reason is for its
@@ -308,7 +318,7 @@ func (s *session) enter(ctx actor.Context, next sessionPhase) {
 			}
 		}
 	case delivering:
-		s.setCloseTimer(s.engine.limits.ResumeWindow)
+		s.setCloseTimer(s.options.ResumeWindow)
 	case closing:
 		if was == serving { // without a cancel: settled saw that a drain has nothing to wait for
 			s.reason, s.cause = wire.ReasonDrain, wire.CauseDraining

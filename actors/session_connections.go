@@ -77,7 +77,7 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 func (s *session) detach(ctx actor.Context) {
 	s.setDetached(time.Now())
 	s.lastActivity = s.detachedSince
-	s.resumeTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self, resumeWindowOver{since: s.detachedSince})
+	s.resumeTimer = s.engine.after(s.options.ResumeWindow, s.self, resumeWindowOver{since: s.detachedSince})
 	s.offerSlot(ctx)
 }
 

@@ -74,7 +74,7 @@ func (s *session) acknowledged(c *attachedConn, x *execution, p progress) {
 		x.transcript.Ack(p.offset)
 	}
 	if s.phase == delivering {
-		s.setCloseTimer(s.engine.limits.ResumeWindow)
+		s.setCloseTimer(s.options.ResumeWindow)
 	}
 }
 

@@ -44,7 +44,7 @@ func (s *session) readerLeft(x *execution) {
 	}
 	if x.plan.retain == transcript.Unread && !x.dead {
 		x.readerLost = time.Now()
-		x.readerTimer = s.engine.after(s.engine.limits.ResumeWindow, s.self,
+		x.readerTimer = s.engine.after(s.options.ResumeWindow, s.self,
 			readerGone{execution: x.id, since: x.readerLost})
 	}
 }

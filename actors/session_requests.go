@@ -30,7 +30,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 	case *wire.StatusParams:
 		ctx.Send(msg.conn, reply{id: msg.id, result: &wire.StatusResult{
 			SessionID: s.id, Pod: s.engine.pod, CreatedAt: s.created.UTC().Format(time.RFC3339Nano),
-			Executions: s.statuses(nil), Limits: s.engine.limits.Wire(),
+			Executions: s.statuses(nil), Limits: s.limits(), Name: s.options.Name, Labels: s.options.Labels,
 		}})
 	case *wire.ResumeParams:
 		s.attach(ctx, attach{conn: msg.conn, id: msg.id, subject: s.subject, params: *p})
@@ -218,7 +218,7 @@ func (s *session) checkOffsets(executions map[string]int64) *wire.Error {
 // resumed answers resume and streams what the client asked for.
 func (s *session) resumed(ctx actor.Context, c *attachedConn, msg attach) {
 	wanted := msg.params.Executions
-	res := &wire.ResumeResult{SessionID: s.id, Executions: s.statuses(wanted), Limits: s.engine.limits.Wire()}
+	res := &wire.ResumeResult{SessionID: s.id, Executions: s.statuses(wanted), Limits: s.limits()}
 	for id := range wanted {
 		if s.executions[id] == nil {
 			res.Unknown = append(res.Unknown, id)

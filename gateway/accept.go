@@ -34,6 +34,11 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		writeJSON(w, status, refusal{Error: err.Error()})
 		return
 	}
+	options, err := g.sessionOptions(r, session, endsWithConnection)
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, refusal{Error: err.Error()})
+		return
+	}
 	if err := g.place(r, subject, session); err != nil {
 		g.refusePlace(w, r, subject, err)
 		return
@@ -56,7 +61,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 	s.setSession(session)
 	s.engine = g.cfg.Engine.Connect(actors.ConnectRequest{
 		Subject: subject, Remote: r.RemoteAddr, SessionID: s.sessionID(), EndsWithConnection: endsWithConnection,
-		Isolated: isolated,
+		Isolated: isolated, Options: options,
 	}, s)
 	g.add(s)
 	if session != "" {

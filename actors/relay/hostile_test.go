@@ -122,13 +122,24 @@ func TestCreditNeverShrinks(t *testing.T) {
 	}
 }
 
+func tooManyLabels() map[string]string {
+	labels := map[string]string{}
+	for i := range wire.MaxLabels + 1 {
+		labels[string(rune('a'+i))] = ""
+	}
+	return labels
+}
+
 // TestOriginEndsAtWhatNoProxySends: a second Open, or another frame before the first.
 func TestOriginEndsAtWhatNoProxySends(t *testing.T) {
 	open := &Frame_Open{&Open{Window: 1 << 20}}
 	for name, bodies := range map[string][]isFrame_Body{
-		"no Open first":  {&Frame_Request{&Request{Method: wire.MethodStatus}}},
-		"a second Open":  {open, open},
-		"endless pieces": append([]isFrame_Body{open}, fragments(DefaultMaxControl/MaxEnvelope+2)...),
+		"no Open first":                  {&Frame_Request{&Request{Method: wire.MethodStatus}}},
+		"a second Open":                  {open, open},
+		"a name that is none":            {&Frame_Open{&Open{Name: "a b", Window: 1 << 20}}},
+		"more labels than fit":           {&Frame_Open{&Open{Labels: tooManyLabels(), Window: 1 << 20}}},
+		"a resume window that overflows": {&Frame_Open{&Open{ResumeWindow: 1 << 44, Window: 1 << 20}}},
+		"endless pieces":                 append([]isFrame_Body{open}, fragments(DefaultMaxControl/MaxEnvelope+2)...),
 	} {
 		connects := 0
 		o := NewOrigin(simStart, OriginConfig{

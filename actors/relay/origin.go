@@ -254,12 +254,20 @@ func (h *Origin) deliver(now time.Time, f *Frame) {
 }
 
 func (h *Origin) open(now time.Time, m *Open) {
+	options := wire.SessionOptions{
+		Name: m.GetName(), Labels: m.GetLabels(),
+		ResumeWindow: time.Duration(m.GetResumeWindow()) * time.Millisecond, //nolint:gosec // Check refuses an overflow
+	}
+	if options.Check() != nil {
+		h.link.violated(now) // the proxy's pod has checked them
+		return
+	}
 	h.connected, h.limit = true, m.GetWindow()
 	h.least = int(min(leastRoom, m.GetWindow()/8, uint64(h.cfg.Window()/8)))
 	h.least = max(h.least, pieceCost+1)
 	o := OpenParams{
 		Subject: string(m.GetSubject()), Remote: string(m.GetRemote()), Session: string(m.GetSession()),
-		EndsWithConnection: m.GetEndsWithConnection(),
+		EndsWithConnection: m.GetEndsWithConnection(), Options: options,
 	}
 	if m.First == nil {
 		h.cfg.Connect(o)

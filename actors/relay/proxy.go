@@ -85,6 +85,8 @@ func NewProxy(now time.Time, cfg ProxyConfig) *Proxy {
 	o := &Open{
 		Subject: []byte(cfg.Open.Subject), Remote: []byte(cfg.Open.Remote), Session: []byte(cfg.Open.Session),
 		EndsWithConnection: cfg.Open.EndsWithConnection, Window: g.granted,
+		Name: cfg.Open.Options.Name, Labels: cfg.Open.Options.Labels,
+		ResumeWindow: uint64(cfg.Open.Options.ResumeWindow.Milliseconds()),
 	}
 	if cfg.Open.Resume != nil {
 		o.First = encodeRequest(cfg.Open.ResumeID, cfg.Open.Resume)

@@ -79,6 +79,9 @@ type OpenParams struct {
 	Session            string // re-attach to this one; empty opens a new one
 	EndsWithConnection bool   // see actors.ConnectRequest
 
+	// Options are of the new session, if Session is empty. An origin gets only those that pass Check.
+	Options wire.SessionOptions
+
 	// ResumeID and Resume are the first request, if Session is set. An origin passes them on as such,
 	// after Connect.
 	ResumeID wire.ID

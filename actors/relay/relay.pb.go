@@ -859,6 +859,9 @@ type Open struct {
 	EndsWithConnection bool                   `protobuf:"varint,4,opt,name=ends_with_connection,json=endsWithConnection,proto3" json:"ends_with_connection,omitempty"`
 	First              *Request               `protobuf:"bytes,5,opt,name=first,proto3" json:"first,omitempty"`    // with a session: resume
 	Window             uint64                 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"` // the first Credit
+	Name               string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`      // of a new session; see wire.SessionOptions for this and the next two
+	Labels             map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ResumeWindow       uint64                 `protobuf:"varint,9,opt,name=resume_window,json=resumeWindow,proto3" json:"resume_window,omitempty"` // milliseconds; 0: the owner's
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -931,6 +934,27 @@ func (x *Open) GetFirst() *Request {
 func (x *Open) GetWindow() uint64 {
 	if x != nil {
 		return x.Window
+	}
+	return 0
+}
+
+func (x *Open) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Open) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Open) GetResumeWindow() uint64 {
+	if x != nil {
+		return x.ResumeWindow
 	}
 	return 0
 }
@@ -1559,14 +1583,20 @@ const file_relay_proto_rawDesc = "" +
 	"\x06SILENT\x10\x03\"2\n" +
 	"\bFragment\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\xcc\x01\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xfb\x02\n" +
 	"\x04Open\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\fR\asubject\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\fR\x06remote\x12\x18\n" +
 	"\asession\x18\x03 \x01(\fR\asession\x120\n" +
 	"\x14ends_with_connection\x18\x04 \x01(\bR\x12endsWithConnection\x12.\n" +
 	"\x05first\x18\x05 \x01(\v2\x18.troupe.relay.v1.RequestR\x05first\x12\x16\n" +
-	"\x06window\x18\x06 \x01(\x04R\x06window\"I\n" +
+	"\x06window\x18\x06 \x01(\x04R\x06window\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x129\n" +
+	"\x06labels\x18\b \x03(\v2!.troupe.relay.v1.Open.LabelsEntryR\x06labels\x12#\n" +
+	"\rresume_window\x18\t \x01(\x04R\fresumeWindow\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -1625,7 +1655,7 @@ func file_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_relay_proto_goTypes = []any{
 	(Reset_Reason)(0),  // 0: troupe.relay.v1.Reset.Reason
 	(*Batch)(nil),      // 1: troupe.relay.v1.Batch
@@ -1647,7 +1677,8 @@ var file_relay_proto_goTypes = []any{
 	(*Output)(nil),     // 17: troupe.relay.v1.Output
 	(*Piece)(nil),      // 18: troupe.relay.v1.Piece
 	(*Disconnect)(nil), // 19: troupe.relay.v1.Disconnect
-	nil,                // 20: troupe.relay.v1.End.DeliveredEntry
+	nil,                // 20: troupe.relay.v1.Open.LabelsEntry
+	nil,                // 21: troupe.relay.v1.End.DeliveredEntry
 }
 var file_relay_proto_depIdxs = []int32{
 	4,  // 0: troupe.relay.v1.Envelope.heartbeat:type_name -> troupe.relay.v1.Heartbeat
@@ -1667,15 +1698,16 @@ var file_relay_proto_depIdxs = []int32{
 	19, // 14: troupe.relay.v1.Frame.disconnect:type_name -> troupe.relay.v1.Disconnect
 	0,  // 15: troupe.relay.v1.Reset.reason:type_name -> troupe.relay.v1.Reset.Reason
 	11, // 16: troupe.relay.v1.Open.first:type_name -> troupe.relay.v1.Request
-	20, // 17: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
-	18, // 18: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
-	1,  // 19: troupe.relay.v1.Peers.Stream:input_type -> troupe.relay.v1.Batch
-	2,  // 20: troupe.relay.v1.Peers.Stream:output_type -> troupe.relay.v1.Welcome
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	20, // 17: troupe.relay.v1.Open.labels:type_name -> troupe.relay.v1.Open.LabelsEntry
+	21, // 18: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
+	18, // 19: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
+	1,  // 20: troupe.relay.v1.Peers.Stream:input_type -> troupe.relay.v1.Batch
+	2,  // 21: troupe.relay.v1.Peers.Stream:output_type -> troupe.relay.v1.Welcome
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_relay_proto_init() }
@@ -1708,7 +1740,7 @@ func file_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_relay_proto_rawDesc), len(file_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -98,6 +98,7 @@ var goldenAnswers = map[string]answer{
 	"server.result.empty":   {id: ID("3"), result: struct{}{}},
 	"server.result.status": {id: ID("5"), result: &StatusResult{
 		SessionID: "troupe-0.5f2c", Pod: "troupe-0", CreatedAt: "2026-01-02T15:04:05Z", Limits: goldenLimits,
+		Name: "nightly", Labels: map[string]string{"team": "build"},
 		Executions: map[string]ExecutionStatus{"build-3": {
 			State: StateRunning, PID: 4260, PGID: 4260, Offset: 512,
 			StartedAt: "2026-01-02T15:04:06Z",
@@ -137,6 +138,7 @@ var goldenNotifications = map[string]struct {
 		},
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Limits: goldenLimits, Pod: "troupe-0", Containment: "tree",
 		Isolation: "session", IsolationABI: 7,
+		Name: "nightly", Labels: map[string]string{"team": "build"},
 	}},
 	"server.process.started": {MethodStarted, &Started{
 		ExecutionID: "build-1", Status: "started", PID: 4242,

@@ -259,6 +259,8 @@ type StatusResult struct {
 	CreatedAt  string                     `json:"created_at"` // RFC 3339
 	Executions map[string]ExecutionStatus `json:"executions"`
 	Limits     Limits                     `json:"limits"`
+	Name       string                     `json:"name,omitempty"`   // see SessionOptions
+	Labels     map[string]string          `json:"labels,omitempty"` // see SessionOptions
 }
 
 // Limits are the limits in force for a session. Zero means none.
@@ -308,6 +310,10 @@ type Connected struct {
 	Containment  string   `json:"containment"`             // "cgroup+tree" or "tree"
 	Isolation    string   `json:"isolation"`               // what separates this session from others: "session" or "none"
 	IsolationABI int      `json:"isolation_abi,omitempty"` // version of Landlock of the kernel
+
+	// What the client asked for: see SessionOptions. A pod of an earlier release opens the session without.
+	Name   string            `json:"name,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Started follows the answer to execute.

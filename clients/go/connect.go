@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,6 +112,8 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	query.Set("frames", "binary") // a server that does not know it sends text
 	if resume {
 		query.Set("session", c.ID())
+	} else {
+		addSession(query, c.opt.Session)
 	}
 	target.RawQuery = query.Encode()
 	header := c.opt.Header.Clone()
@@ -138,6 +142,19 @@ func (c *Client) handshake(ctx context.Context, s *socket, resume bool) error {
 	}
 	s.ws = ws
 	return nil
+}
+
+// addSession asks for a session's options.
+func addSession(query url.Values, o wire.SessionOptions) {
+	if o.Name != "" {
+		query.Set("name", o.Name)
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.Labels)) {
+		query.Add("label", key+"="+o.Labels[key])
+	}
+	if o.ResumeWindow > 0 {
+		query.Set("resume_window", strconv.FormatFloat(o.ResumeWindow.Seconds(), 'f', -1, 64))
+	}
 }
 
 // greeted sends the requests that are already waiting, such as that of Start, and reads up to

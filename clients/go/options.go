@@ -47,6 +47,10 @@ type Options struct {
 	// Header is added to the handshake. nil: none.
 	Header http.Header
 
+	// Session is what Dial and Start ask of the new session: its name, labels and resume window. A server that
+	// does not know an option opens the session without it.
+	Session wire.SessionOptions
+
 	// Logger gets connection losses and resumptions at Info, oddities at Warn. nil: silent.
 	Logger *slog.Logger
 	// OnNotice is called when the connection is lost, retried and resumed. It must not
@@ -118,7 +122,7 @@ func (o Options) check() error {
 	if o.Window < wire.MinWindow || o.Window > wire.MaxWindow {
 		return fmt.Errorf("window of %d bytes: it must be from %d to %d", o.Window, wire.MinWindow, wire.MaxWindow)
 	}
-	return nil
+	return o.Session.Check()
 }
 
 func setDefault[T int | time.Duration](v *T, def T) {

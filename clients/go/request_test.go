@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -178,6 +179,31 @@ func TestTokenTravelsInTheHeader(t *testing.T) {
 	dial(t, s.start(t), troupe.Options{Token: "s3cret"})
 	if got.Load() != "Bearer s3cret frames=binary" {
 		t.Errorf("got %q", got.Load())
+	}
+}
+
+// TestSessionOptionsAreAskedForOnce: with the new session, and not when it is resumed, which a server refuses.
+func TestSessionOptionsAreAskedForOnce(t *testing.T) {
+	s := &fakeServer{}
+	queries := make(chan string, 2)
+	s.upgrade = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		queries <- r.URL.RawQuery
+		return false
+	}
+	c := dial(t, s.start(t), troupe.Options{Session: wire.SessionOptions{
+		Name: "nightly", Labels: map[string]string{"team": "build", "a/b": "c"}, ResumeWindow: 90500 * time.Millisecond,
+	}})
+	const asked = "frames=binary&label=a%2Fb%3Dc&label=team%3Dbuild&name=nightly&resume_window=90.5"
+	if got := <-queries; got != asked {
+		t.Errorf("got %q, want %q", got, asked)
+	}
+	s.cut()
+	if got := <-queries; got != "frames=binary&session="+c.ID() {
+		t.Errorf("to resume: %q", got)
+	}
+	_, err := troupe.Dial(t.Context(), "ws://localhost:1/ws", troupe.Options{Session: wire.SessionOptions{Name: "A"}})
+	if err == nil || !strings.Contains(err.Error(), `name "A"`) {
+		t.Errorf("a name that no server takes: %v", err)
 	}
 }
 

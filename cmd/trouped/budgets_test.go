@@ -73,6 +73,7 @@ func budgets() []budget {
 		{"output in small messages", sockets - gateway.LargeOutputs, 2*gateway.SmallOutput + 16<<10},
 		{"beginnings of lines", sockets * l.MaxExecutions, gateway.RestSize},
 		{"sessions", l.MaxSessions, costSession},
+		{"names and labels", l.MaxSessions, wire.MaxLabels * (2*wire.MaxLabelPart + 64)},
 		{"executions", executions, costExecution},
 		{"output in pipes", 1, buffers(2 * executions)},
 		{"input, reserved", executions, actors.InputReserve},
