@@ -28,34 +28,64 @@ func (e *Engine) reserved() int {
 	return Reserved(e.limits.MaxSessions)
 }
 
-// holdings are the slots in use, by the subject that has them.
+// holdings are the slots in use, by the subject that has them. The manager keeps them, since counting
+// its children for each client that comes takes longer than opening a session.
 type holdings struct {
-	of    map[string]int
-	total int
+	of   map[string]int
+	with map[int]int // how many subjects have so many slots
+	most int         // the most slots that one subject has
 }
 
-// holdings counts the manager's children. A session that is being evicted counts for the client
-// that gets its slot.
-func (m *manager) holdings(ctx actor.Context) holdings {
-	h := holdings{of: map[string]int{}}
-	for _, child := range ctx.Children() {
-		subject := m.owners[nameOf(ctx, child)]
-		if next, evicting := m.evicting[nameOf(ctx, child)]; evicting {
-			subject = next.subject
-		}
-		h.of[subject]++
-		h.total++
+// add adds one slot to those of a subject, or takes one from them (-1).
+func (h *holdings) add(subject string, n int) {
+	had := h.of[subject]
+	if h.of[subject] = had + n; had+n == 0 {
+		delete(h.of, subject)
 	}
-	return h
+	h.with[had+n]++
+	if h.with[had]--; h.with[had] <= 0 { // negative for those that had none, which is no number
+		delete(h.with, had)
+	}
+	h.most = max(h.most, had+n)
+	if h.with[h.most] == 0 {
+		h.most--
+	}
 }
 
-// most returns the most slots that one subject has.
-func (h holdings) most() int {
-	most := 0
-	for _, n := range h.of {
-		most = max(most, n)
+// own gives the slot of a child to a subject.
+func (m *manager) own(id, subject string) {
+	m.owners[id] = subject
+	m.held.add(subject, 1)
+}
+
+// disown forgets a child that is dead, and returns the client that waited for its slot, if any.
+func (m *manager) disown(id string) (next openSession, promised bool) {
+	next, promised = m.unpromise(id)
+	if subject, ok := m.owners[id]; ok {
+		delete(m.owners, id)
+		m.held.add(subject, -1)
 	}
-	return most
+	delete(m.evictable, id)
+	return next, promised
+}
+
+// promise notes that a client gets the slot of a session that is asked to end. From now on it counts
+// for that client.
+func (m *manager) promise(id string, next openSession) {
+	m.held.add(m.owners[id], -1)
+	m.held.add(next.subject, 1)
+	m.evicting[id] = next
+	delete(m.evictable, id)
+}
+
+// unpromise takes that back.
+func (m *manager) unpromise(id string) (next openSession, promised bool) {
+	if next, promised = m.evicting[id]; promised {
+		delete(m.evicting, id)
+		m.held.add(next.subject, -1)
+		m.held.add(m.owners[id], 1)
+	}
+	return next, promised
 }
 
 // shortage is a limit that keeps a subject from a further session.
@@ -74,20 +104,20 @@ const (
 )
 
 // shortageOf returns what keeps the subject from a further session; nil: a slot is free for it.
-func (m *manager) shortageOf(h holdings, subject string) *shortage {
-	l, reserved := m.engine.limits, m.engine.reserved()
-	switch held := h.of[subject]; {
+func (m *manager) shortageOf(ctx actor.Context, subject string) *shortage {
+	l, reserved, total := m.engine.limits, m.engine.reserved(), len(ctx.Children())
+	switch held := m.held.of[subject]; {
 	case l.MaxSessionsPerSubject > 0 && held >= l.MaxSessionsPerSubject:
 		return &shortage{
 			refusedSubject, "max-sessions-per-subject", l.MaxSessionsPerSubject,
 			fmt.Sprintf("this subject has %d sessions on this server, which is its limit: close one, or try again later", held),
 		}
-	case h.total >= l.MaxSessions:
+	case total >= l.MaxSessions:
 		return &shortage{
 			refusedFull, "max-sessions", l.MaxSessions,
 			"all sessions of this server are in use: try again later",
 		}
-	case held > 0 && h.total >= l.MaxSessions-reserved:
+	case held > 0 && total >= l.MaxSessions-reserved:
 		return &shortage{
 			refusedReserve, "reserved-sessions", reserved,
 			fmt.Sprintf("the last %d of this server's %d sessions are for subjects that have none, and this one has %d: "+
@@ -106,8 +136,8 @@ func (s *shortage) error() *wire.Error {
 // victim returns the session that gives way for another of the subject: an evictable one of the
 // subject that holds most, the oldest of these, or none. A subject takes from itself and from those
 // that hold more than it does; so at its own limit, which is also theirs, only from itself.
-func (m *manager) victim(ctx actor.Context, h holdings, subject string) (string, *actor.PID) {
-	victim := ""
+func (m *manager) victim(ctx actor.Context, subject string) (string, *actor.PID) {
+	h, victim := &m.held, ""
 	for id, since := range m.evictable {
 		owner := m.owners[id]
 		if _, asked := m.evicting[id]; asked {

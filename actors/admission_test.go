@@ -2,6 +2,8 @@ package actors
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -415,4 +417,39 @@ func TestEndMakesRoomBeforeItIsTold(t *testing.T) {
 			t.Errorf("%d executions are still counted", n)
 		}
 	})
+}
+
+// TestHoldingsKeepTheMost: the gauge of the subject that has most follows every change.
+// Protects from: a number that only ever grows, and a map that grows with each subject that comes.
+func TestHoldingsKeepTheMost(t *testing.T) {
+	h := holdings{of: map[string]int{}, with: map[int]int{}}
+	held := map[string]int{}
+	random := rand.New(rand.NewPCG(1, 2))
+	for step := range 2000 {
+		subject := strconv.Itoa(random.IntN(5))
+		n := 1
+		if held[subject] > 0 && random.IntN(2) == 0 || step > 1000 && held[subject] > 0 {
+			n = -1
+		}
+		held[subject] += n
+		h.add(subject, n)
+		most := 0
+		for s, has := range held {
+			most = max(most, has)
+			if h.of[s] != has {
+				t.Fatalf("step %d: %s has %d, counted %d", step, s, has, h.of[s])
+			}
+		}
+		if h.most != most {
+			t.Fatalf("step %d: the most is %d, counted %d", step, most, h.most)
+		}
+	}
+	for s, has := range held {
+		for range has {
+			h.add(s, -1)
+		}
+	}
+	if len(h.of) > 0 || h.most != 0 || len(h.with) > 1 {
+		t.Errorf("left: %+v", h)
+	}
 }

@@ -20,6 +20,7 @@ type manager struct {
 	owners    map[string]string      // the subject that has the slot
 	evictable map[string]time.Time   // detached sessions that may be evicted, since when
 	evicting  map[string]openSession // asked to end, not answered yet; who gets the slot
+	held      holdings
 
 	draining bool
 	deadline time.Time
@@ -29,6 +30,7 @@ type manager struct {
 func (e *Engine) newManager() *manager {
 	return &manager{
 		engine: e, owners: map[string]string{}, evictable: map[string]time.Time{}, evicting: map[string]openSession{},
+		held: holdings{of: map[string]int{}, with: map[int]int{}},
 	}
 }
 
@@ -61,7 +63,9 @@ func (m *manager) handle(ctx actor.Context) {
 		m.terminated(ctx, msg)
 	case *actor.Stopping:
 		stopTimer(m.timer)
-		clear(m.evicting) // slots that become free now are not given away
+		for id := range m.evicting { // slots that become free now are not given away
+			m.unpromise(id)
+		}
 	}
 }
 
@@ -69,8 +73,7 @@ func (m *manager) handle(ctx actor.Context) {
 // session is evicted for a client of another pod while a third pod has room: the pod that
 // asked did not know how full this one is, and asks the third one next.
 func (m *manager) open(ctx actor.Context, msg openSession) {
-	held := m.holdings(ctx)
-	short := m.shortageOf(held, msg.subject)
+	short := m.shortageOf(ctx, msg.subject)
 	switch {
 	case msg.mayPlace && (m.draining || short != nil):
 		ctx.Send(msg.conn, placeElsewhere{})
@@ -80,13 +83,12 @@ func (m *manager) open(ctx actor.Context, msg openSession) {
 	case short == nil:
 		m.spawn(ctx, msg)
 	default:
-		id, pid := m.victim(ctx, held, msg.subject)
+		id, pid := m.victim(ctx, msg.subject)
 		if pid == nil || msg.proxyPod != "" && m.engine.cluster.hasRoomElsewhere(msg.proxyPod) {
 			m.refuse(ctx, msg, wire.CauseSessionLimit, short.reason, short.error())
 			return
 		}
-		delete(m.evictable, id)
-		m.evicting[id] = msg
+		m.promise(id, msg)
 		ctx.Send(pid, evict{})
 	}
 }
@@ -110,7 +112,7 @@ func (m *manager) spawn(ctx actor.Context, msg openSession) {
 		m.failed(ctx, msg, "cannot open a session: "+err.Error())
 		return
 	}
-	m.owners[id] = msg.subject
+	m.own(id, msg.subject)
 	m.engine.metrics.opened.Inc()
 }
 
@@ -160,8 +162,7 @@ func refuseAttach(ctx actor.Context, msg attach) {
 // evictRefused decides again about the client that waited for a session whose own client has come
 // back.
 func (m *manager) evictRefused(ctx actor.Context, msg evictRefused) {
-	if next, ok := m.evicting[msg.session]; ok {
-		delete(m.evicting, msg.session)
+	if next, ok := m.unpromise(msg.session); ok {
 		m.open(ctx, next)
 	}
 }
@@ -170,15 +171,13 @@ func (m *manager) evictRefused(ctx actor.Context, msg evictRefused) {
 // session are still alive because it failed, a reaper takes its place in the same step.
 func (m *manager) terminated(ctx actor.Context, msg *actor.Terminated) {
 	id := nameOf(ctx, msg.Who)
-	next, promised := m.evicting[id]
+	owner := m.owners[id]
+	next, promised := m.disown(id)
 	if done := m.engine.runner.OwnerDone(id); !closed(done) {
 		reaper := ctx.Spawn(m.engine.props("reaper", m.engine.reaper(done), nil))
-		m.owners[nameOf(ctx, reaper)] = m.owners[id]
+		m.own(nameOf(ctx, reaper), owner)
 		promised = false
 	}
-	delete(m.owners, id)
-	delete(m.evictable, id)
-	delete(m.evicting, id)
 	switch {
 	case promised && !m.draining:
 		m.spawn(ctx, next)
@@ -218,10 +217,7 @@ func (m *manager) drain(ctx actor.Context, msg drain) {
 // publish lets readers outside of the actor see how many slots are in use.
 func (m *manager) publish(ctx actor.Context) {
 	m.engine.sessions.Store(int64(len(ctx.Children())))
-	switch ctx.Message().(type) {
-	case openSession, *actor.Terminated: // slots have changed hands
-		m.engine.most.Store(int64(m.holdings(ctx).most()))
-	}
+	m.engine.most.Store(int64(m.held.most))
 	if m.draining && len(ctx.Children()) == 0 {
 		m.engine.drained.once.Do(func() { close(m.engine.drained.done) })
 	}
