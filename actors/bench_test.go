@@ -19,7 +19,7 @@ import (
 )
 
 // benchEngine is an Engine with the real runner.
-func benchEngine(b *testing.B, change func(*Config)) *Engine {
+func benchEngine(b *testing.B, isolation proc.Isolation, change func(*Config)) *Engine {
 	b.Helper()
 	binary := filepath.Join(b.TempDir(), "troupe-runner")
 	build := exec.Command("go", "build", "-o", binary, "github.com/troupe-dev/troupe/cmd/troupe-runner")
@@ -27,7 +27,7 @@ func benchEngine(b *testing.B, change func(*Config)) *Engine {
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	runner, err := proc.Open(proc.Config{Binary: binary})
+	runner, err := proc.Open(proc.Config{Binary: binary, Isolation: isolation})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func BenchmarkExecuteTrueTraced(b *testing.B) {
 }
 
 func benchExecuteTrue(b *testing.B, change func(*Config)) {
-	e := benchEngine(b, change)
+	e := benchEngine(b, proc.Isolation{}, change)
 	c := newBenchClient()
 	conn := e.Connect(ConnectRequest{Subject: "bench"}, c)
 	<-c.events
@@ -129,7 +129,14 @@ func benchExecuteTrue(b *testing.B, change func(*Config)) {
 // BenchmarkOpenHundredSessions opens 100 sessions at once and reports the slowest
 // hundredth: from the call of Connect to connected.
 func BenchmarkOpenHundredSessions(b *testing.B) {
-	e := benchEngine(b, nil)
+	for _, level := range []string{proc.IsolationNone, proc.IsolationSession} {
+		b.Run(level, func(b *testing.B) {
+			benchOpen(b, benchEngine(b, proc.Isolation{Level: level, Workspace: b.TempDir()}, nil))
+		})
+	}
+}
+
+func benchOpen(b *testing.B, e *Engine) {
 	ballast := make([]byte, 16<<20) // as in trouped: see its tuneMemory
 	defer runtime.KeepAlive(ballast)
 	var took []time.Duration

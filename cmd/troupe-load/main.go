@@ -37,6 +37,7 @@ var measurements = []measurement{
 	{"cancel", measureCancel},
 	{"yes", measureYes},
 	{"idle", measureIdle},
+	{"isolation", measureIsolation},
 	{"peers", measurePeers},
 	{"start", measureStart},
 	{"websocketd", measureWebsocketd},
@@ -92,6 +93,8 @@ func command(args []string) error {
 		return bareServer()
 	case len(args) > 1 && args[0] == delayedLinkArg:
 		return delayedLink(args[1:])
+	case len(args) > 2 && args[0] == openFilesArg:
+		return openFiles(args[1], args[2])
 	case len(args) > 0 && args[0] == attack.Arg:
 		return attack.Main(args[1:])
 	}

@@ -201,8 +201,10 @@ func measureYes(ctx context.Context, e *env) error {
 }
 
 // measureIdle opens 10,000 sessions that do nothing.
-func measureIdle(ctx context.Context, e *env) error {
-	s, err := e.start("--max-sessions", "10000")
+func measureIdle(ctx context.Context, e *env) error { return idleMemory(ctx, e, "") }
+
+func idleMemory(ctx context.Context, e *env, what string, args ...string) error {
+	s, err := e.start(append(args, "--max-sessions", "10000")...)
 	if err != nil {
 		return err
 	}
@@ -234,7 +236,7 @@ func measureIdle(ctx context.Context, e *env) error {
 		return err
 	}
 	each := (after - before) / int64(n)
-	report(fmt.Sprintf("%d idle sessions: resident memory of trouped, each", n),
+	report(fmt.Sprintf("%s%d idle sessions: resident memory of trouped, each", what, n),
 		fmt.Sprintf("%.1f KiB", float64(each)/1024),
 		"<= 32 KiB", each <= 32<<10)
 	return nil
