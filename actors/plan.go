@@ -76,6 +76,7 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	}
 	out.dir, out.argvSHA256, out.auditArgv = dir, ArgvDigest(argv), e.auditedArgv(argv)
 	out.spec = proc.Spec{Argv: argv, Env: mergeEnv(e.env, p.Env), Dir: dir, Stdin: p.Stdin, MaxMemory: l.MaxMemory}
+	out.spec.Script = len(p.Argv) == 0
 	return out, nil
 }
 

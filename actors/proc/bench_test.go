@@ -18,9 +18,13 @@ import (
 func oneTrue(tb testing.TB, r *Runner) { oneTrueIn(tb, r, "") }
 
 func oneTrueIn(tb testing.TB, r *Runner, workspace string) {
+	oneOf(tb, r, Spec{Argv: []string{"/bin/true"}, Workspace: workspace})
+}
+
+func oneOf(tb testing.TB, r *Runner, spec Spec) {
 	t := r.NewTree("bench", "true")
 	done := make(chan struct{})
-	stdio, err := t.Start(Spec{Argv: []string{"/bin/true"}, Workspace: workspace}, func(e Event) {
+	stdio, err := t.Start(spec, func(e Event) {
 		if _, ok := e.(Dead); ok {
 			close(done)
 		}
@@ -69,6 +73,13 @@ func BenchmarkTrueInSession(b *testing.B) {
 				r.RemoveWorkspace(workspace(n))
 			})
 		})
+		for name, hidden := range map[string]bool{"/argument": false, "/script": true} {
+			b.Run(level+name, func(b *testing.B) {
+				r := open(b, isolate)
+				spec := Spec{Argv: []string{"/bin/sh", "-c", ":; /bin/true"}, Script: hidden, Workspace: workspace(1)}
+				serial(b, func() { oneOf(b, r, spec) })
+			})
+		}
 	}
 }
 

@@ -279,3 +279,48 @@ func TestWorkspaceLastsAsLongAsItsSession(t *testing.T) {
 		return err == nil && len(left) == 0
 	})
 }
+
+// No session sees a script of another one among the arguments of processes, however often it looks,
+// neither of one that begins a domain nor of one that joins it. The session itself sees a shell.
+func TestScriptsAreHidden(t *testing.T) {
+	for name, proc := range map[string]string{"readable": "", "none": "none"} {
+		t.Run("proc "+name, func(t *testing.T) {
+			r := openIsolated(t, func(c *Config) { c.Isolation.Proc = proc })
+			spy := runScript(t, r, 2,
+				`while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -a hunte[r]2; done`)
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for range 10 {
+						c := runScript(t, r, 1, "x=hunter2; (sleep 0.05); echo $x; tr '\\0' ' ' </proc/$$/cmdline")
+						c.waitDead()
+						c.read.Wait()
+						out := c.stdout()
+						if !strings.HasPrefix(out, "hunter2\n") || proc == "" && !strings.Contains(out, "/bin/sh -c eval") {
+							t.Errorf("%q %q", out, c.errOut.String())
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if seen := spy.stdout(); seen != "" {
+				t.Errorf("seen: %q", seen)
+			}
+			visible := runIn(t, r, 1, "x=hunter2; sleep 0.1; echo $x") // an argument like any other
+			visible.waitDead()
+			if proc == "" {
+				spy.waitOutput("hunter2")
+			} else if seen := spy.stdout(); seen != "" {
+				t.Errorf("seen without /proc: %q", seen)
+			}
+		})
+	}
+}
+
+// runScript starts a shell script of a client in a session.
+func runScript(t testing.TB, r *Runner, session int, script string) *command {
+	t.Helper()
+	return runSpec(t, r, newMarker(), Spec{
+		Argv: []string{"/bin/sh", "-c", script}, Script: true, Env: environ(), Workspace: workspace(session),
+	})
+}

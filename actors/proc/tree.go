@@ -18,6 +18,7 @@ import (
 // Spec is one command.
 type Spec struct {
 	Argv      []string // Argv[0] without a slash is looked up in the PATH of Env
+	Script    bool     // the last of Argv is a shell script, which other sessions must not see
 	Env       []string // the command's whole environment
 	Dir       string   // working directory; "": the workspace's home, or the runner's directory without one
 	Stdin     bool     // give it a pipe; otherwise /dev/null
@@ -110,7 +111,7 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 	}
 	t.workspace = spec.Workspace
 	start := frame.Start{
-		Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
+		Argv: spec.Argv, Script: spec.Script, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
 		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
 	}
 	if t.request = start.Encode(); len(t.request) > frame.MaxSize {

@@ -97,6 +97,7 @@ const CloneDescriptors = 3
 // Start asks an init to run a command.
 type Start struct {
 	Argv, Env []string
+	Script    bool // Argv ends with a shell script, which only its session may see
 	Dir       string
 	Stdin     bool
 	MaxMemory int64
@@ -106,7 +107,7 @@ type Start struct {
 
 // Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
-	return New(KindStart).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).
+	return New(KindStart).Bool(s.Script).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).
 		Strs(s.Argv).Strs(s.Env).Done()
 }
 
@@ -114,7 +115,7 @@ func (s *Start) Encode() []byte {
 func DecodeStart(body []byte) (*Start, error) {
 	d := NewDecoder(body)
 	s := &Start{
-		Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(),
+		Script: d.Bool(), Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(),
 		Argv: d.Strs(), Env: d.Strs(),
 	}
 	if d.Err() != nil || len(s.Argv) == 0 {

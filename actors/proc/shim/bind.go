@@ -184,6 +184,12 @@ func (r *room) welcome(start *frame.Start) {
 	start.Env = withDefaults(start.Env, add)
 }
 
+// hidesEnvironments reports whether other sessions see the arguments of the next command, but not its
+// environment.
+func (r *room) hidesEnvironments() bool {
+	return r.Isolation == frame.IsolationSession && r.name != "" && !r.HideProc
+}
+
 // withDefaults adds the variables whose names are not in env.
 func withDefaults(env, defaults []string) []string {
 	for _, kv := range defaults {

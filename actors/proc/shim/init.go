@@ -393,6 +393,9 @@ func (p *initProcess) start(req *command) {
 		return
 	}
 	p.room.welcome(req.Start)
+	if req.Script && p.room.hidesEnvironments() {
+		req.hideScript()
+	}
 	if size := req.Session.Disk; size > 0 {
 		if err := limitFiles(size); err != nil {
 			p.refuse(&frame.StartFailed{Message: "limiting the size of files: " + err.Error(), Errno: unix.EPERM})
