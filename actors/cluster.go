@@ -52,6 +52,7 @@ type cluster struct {
 	links       sync.Map // relay.LinkID → linkEnd
 	open        sync.WaitGroup
 	held        linksHeld
+	queries     queries
 	readers     atomic.Int64 // clients here of sessions elsewhere; their unread output may outlive their links
 
 	mu      sync.Mutex
@@ -249,11 +250,16 @@ func (p *cluster) route(e *relay.Envelope) {
 	}
 	p.mu.Unlock()
 	p.handle(events)
-	if routed.Verdict == relay.Ignore {
-		return
-	}
-	if l := p.link(routed.Link); l != nil {
-		l.post(linkFrame{routed.Frame})
+	switch routed.Verdict {
+	case relay.Ignore:
+	case relay.Asked:
+		p.answer(e.GetFrom(), routed.Query)
+	case relay.Answered:
+		p.queries.receive(e.GetFrom(), routed.Answer)
+	case relay.Deliver, relay.OpenOrigin:
+		if l := p.link(routed.Link); l != nil {
+			l.post(linkFrame{routed.Frame})
+		}
 	}
 }
 
@@ -361,6 +367,7 @@ func (p *cluster) reserve(pod string) {
 // close ends the links that are left. No session and no client's socket exists any more.
 func (p *cluster) close() {
 	p.unsubscribe()
+	p.queries.close()
 	p.mu.Lock()
 	p.leaving = true
 	p.mu.Unlock()

@@ -54,6 +54,9 @@ func (g *guard) receive(ctx actor.Context, next actor.ReceiveFunc) {
 	if g.over && !isLifecycle(msg) {
 		// After a panic the actor's state cannot be trusted with requests. A stopping actor still
 		// gets user messages while it has children, and nothing would stop what they start.
+		if ctx.Sender() != nil {
+			ctx.Respond(notAnswered{})
+		}
 		return
 	}
 	g.over = g.over || stopping

@@ -45,6 +45,8 @@ func (m *manager) handle(ctx actor.Context) {
 		m.open(ctx, msg)
 	case findSession:
 		m.find(ctx, msg)
+	case listSessions:
+		ctx.Respond(m.list(ctx, msg.only))
 	case sessionEvictable:
 		if msg.since.IsZero() {
 			delete(m.evictable, msg.session)
@@ -102,6 +104,18 @@ func findChild(ctx actor.Context, id string) *actor.PID {
 		}
 	}
 	return nil
+}
+
+// list returns the sessions, without the reapers of failed ones.
+func (m *manager) list(ctx actor.Context, only string) []sessionRef {
+	refs := []sessionRef{}
+	for _, child := range ctx.Children() {
+		id := nameOf(ctx, child)
+		if _, _, ok := ownerOf(id); ok && (only == "" || only == id) {
+			refs = append(refs, sessionRef{id: id, subject: m.owners[id], pid: child})
+		}
+	}
+	return refs
 }
 
 func (m *manager) spawn(ctx actor.Context, msg openSession) {

@@ -98,6 +98,8 @@ type (
 	evict struct{}
 	// evictRefused: session → manager. Its client came back.
 	evictRefused struct{ session string }
+	// listSessions: engine → manager. Responded to with []sessionRef.
+	listSessions struct{ only string } // empty: all
 	// drain: engine → manager, manager → sessions. The server stops: start nothing new.
 	drain struct{ deadline time.Time }
 	// drainDeadline: manager's timer → manager, manager → sessions. Cancel what still runs.
@@ -119,6 +121,8 @@ type (
 		id     wire.ID
 		params any
 	}
+	// askSession: engine → session. Responded to with a queryResult or notAnswered.
+	askSession struct{ query *sessionQuery }
 	// connectionClosed: connection → session. The socket has closed.
 	connectionClosed struct {
 		conn      *actor.PID
@@ -139,6 +143,15 @@ type (
 	// come back for it. Ignored if the timer has been set again since.
 	closeTimeoutOver struct{ since time.Time }
 )
+
+// notAnswered: an actor that stops → who waits for its answer to a request.
+type notAnswered struct{}
+
+// sessionRef is what the manager knows of a session.
+type sessionRef struct {
+	id, subject string
+	pid         *actor.PID
+}
 
 // From a process to its session.
 type (

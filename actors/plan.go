@@ -24,6 +24,7 @@ type plan struct {
 	dir           string    // spec.Dir
 	argvSHA256    string    // of spec.Argv
 	auditArgv     []string  // see AuditRecord.Argv
+	shown         string    // see shownCommand
 	encoding      wire.Encoding
 	lines         bool
 	maxLine       int
@@ -75,6 +76,7 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 		dir = filepath.Join(e.workdir, dir)
 	}
 	out.dir, out.argvSHA256, out.auditArgv = dir, ArgvDigest(argv), e.auditedArgv(argv)
+	out.shown = shownCommand(p)
 	out.spec = proc.Spec{Argv: argv, Env: mergeEnv(e.env, p.Env), Dir: dir, Stdin: p.Stdin, MaxMemory: l.MaxMemory}
 	out.spec.Script = len(p.Argv) == 0
 	return out, nil

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"crypto/rand"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -63,7 +64,7 @@ type sessionEvent uint8
 const (
 	eventAttach sessionEvent = iota
 	eventConnectionLost
-	eventClientDone // a close request, or the end of the connection that the session ends with
+	eventClientDone // a close request, a delete, or the end of the connection that the session ends with
 	eventResumeExpired
 	eventIdle
 	eventEvict
@@ -100,8 +101,8 @@ type session struct {
 	engine     *Engine
 	id         string
 	subject    string
-	token      wire.TokenDigest // of the resume token, which is not kept
-	workspace  string           // name of its directories, from its first execution on
+	tokenKey   [32]byte // of resume tokens, which are not kept
+	workspace  string   // name of its directories, from its first execution on
 	created    time.Time
 	connecting time.Time           // when the client of the first connection came
 	ephemeral  bool                // ends with its connection
@@ -143,6 +144,9 @@ func newSession(e *Engine, id string, open openSession) *session {
 
 func (s *session) receive(ctx actor.Context) {
 	if _, stopping := ctx.Message().(*actor.Stopping); stopping || s.phase == stopped {
+		if ctx.Sender() != nil {
+			ctx.Respond(notAnswered{})
+		}
 		return // see cleanup
 	}
 	s.handle(ctx)
@@ -175,6 +179,8 @@ func (s *session) handle(ctx actor.Context) {
 		s.executionDead(ctx, msg.execution)
 	case treeReaped:
 		s.treeReaped(ctx, msg)
+	case askSession:
+		s.asked(ctx, msg.query)
 	case evict:
 		s.evict(ctx)
 	case drain:
@@ -201,13 +207,12 @@ func (s *session) handle(ctx actor.Context) {
 
 func (s *session) started(ctx actor.Context) {
 	s.self = ctx.Self()
-	token := randomHex(16)
-	s.token = wire.DigestToken(token)
+	rand.Read(s.tokenKey[:]) // never fails: see crypto/rand
 	s.idleTimer = s.engine.after(s.engine.limits.IdleTimeout, s.self, idleCheck{})
 	for _, c := range s.conns {
 		ctx.Watch(c.pid)
 		ctx.Send(c.pid, attached{session: s.self})
-		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: s.connected(token)})
+		ctx.Send(c.pid, notify{method: wire.MethodConnected, params: s.connected(s.issueToken())})
 	}
 	s.engine.metrics.openSeconds.Observe(time.Since(s.connecting).Seconds())
 	s.engine.log.Info("session opened", "session", s.id, "subject", s.subject)
@@ -353,11 +358,12 @@ const (
 	causeIdle    wire.Cause = "idle"    // nothing ran for the idle timeout
 	causeEvicted wire.Cause = "yielded" // it made room for another; the label's value is older than the name
 	causeFailed  wire.Cause = "failed"  // its actor panicked
+	causeDeleted wire.Cause = "deleted" // it was ended through the HTTP API
 )
 
 // sessionEnds lists the causes with which a session's end is counted.
 func sessionEnds() []string {
-	ends := []string{string(causeExpired), string(causeIdle), string(causeEvicted), string(causeFailed)}
+	ends := []string{string(causeExpired), string(causeIdle), string(causeEvicted), string(causeFailed), string(causeDeleted)}
 	for _, c := range wire.Causes() {
 		ends = append(ends, string(c))
 	}

@@ -42,7 +42,7 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 // admits reports whether the connection may attach: it has the token, its subject is
 // the owner, and the phase lets it.
 func (s *session) admits(msg attach) bool {
-	if !s.token.Equal(wire.DigestToken(msg.params.ResumeToken)) || msg.subject != s.subject {
+	if !s.issued(msg.params.ResumeToken) || msg.subject != s.subject {
 		return false
 	}
 	if s.ephemeral && s.conns[msg.conn.Id] == nil {

@@ -27,5 +27,17 @@ func Check(e *Envelope) error {
 	if f, ok := e.GetKind().(*Envelope_Frame); ok && len(f.Frame.GetLink()) != len(LinkID{}) {
 		return fmt.Errorf("%w: a link of %d bytes", errEnvelope, len(f.Frame.GetLink()))
 	}
+	var query []byte
+	switch kind := e.GetKind().(type) {
+	case *Envelope_Query:
+		query = kind.Query.GetId()
+	case *Envelope_Answer:
+		query = kind.Answer.GetId()
+	default:
+		return nil
+	}
+	if len(query) != len(QueryID{}) {
+		return fmt.Errorf("%w: a query of %d bytes", errEnvelope, len(query))
+	}
 	return nil
 }

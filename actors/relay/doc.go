@@ -15,8 +15,8 @@
 // of the engine, which does not know that the socket is elsewhere. Between them is a link, named by
 // 16 random bytes. A connection that resumes gets a new link, so late frames of the old one cannot
 // reach it. A [Table] knows the other pods, and which link a frame belongs to. One message type
-// crosses the network, [Envelope]: the sender's pod and incarnation, and a [Heartbeat] or a
-// [Frame].
+// crosses the network, [Envelope]: the sender's pod and incarnation, and a [Heartbeat], a [Frame], or
+// a [Query] about the sessions of a pod with its [Answer], which need no link.
 //
 // # Links
 //

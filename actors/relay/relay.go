@@ -20,6 +20,12 @@ func NewLinkID() LinkID { return random16() }
 
 func (id LinkID) String() string { return hex.EncodeToString(id[:]) }
 
+// QueryID names a query. It is random.
+type QueryID [16]byte
+
+// NewQueryID returns a random id.
+func NewQueryID() QueryID { return random16() }
+
 // Incarnation identifies one run of a pod's process.
 type Incarnation [16]byte
 

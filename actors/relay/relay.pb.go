@@ -75,7 +75,7 @@ func (x Reset_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reset_Reason.Descriptor instead.
 func (Reset_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{7, 0}
+	return file_relay_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Batch is envelopes that travel together, in order.
@@ -178,6 +178,8 @@ type Envelope struct {
 	//
 	//	*Envelope_Heartbeat
 	//	*Envelope_Frame
+	//	*Envelope_Query
+	//	*Envelope_Answer
 	Kind          isEnvelope_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -259,6 +261,24 @@ func (x *Envelope) GetFrame() *Frame {
 	return nil
 }
 
+func (x *Envelope) GetQuery() *Query {
+	if x != nil {
+		if x, ok := x.Kind.(*Envelope_Query); ok {
+			return x.Query
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Kind.(*Envelope_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Kind interface {
 	isEnvelope_Kind()
 }
@@ -271,9 +291,144 @@ type Envelope_Frame struct {
 	Frame *Frame `protobuf:"bytes,5,opt,name=frame,proto3,oneof"`
 }
 
+type Envelope_Query struct {
+	Query *Query `protobuf:"bytes,6,opt,name=query,proto3,oneof"`
+}
+
+type Envelope_Answer struct {
+	Answer *Answer `protobuf:"bytes,7,opt,name=answer,proto3,oneof"`
+}
+
 func (*Envelope_Heartbeat) isEnvelope_Kind() {}
 
 func (*Envelope_Frame) isEnvelope_Kind() {}
+
+func (*Envelope_Query) isEnvelope_Kind() {}
+
+func (*Envelope_Answer) isEnvelope_Kind() {}
+
+// Query asks a pod about its sessions, without a link. A release that does not know it, or the method, may not
+// answer. It is not repeated: who asks gives up after a while, and says so.
+type Query struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // 16 random bytes
+	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"` // JSON; package actors says what
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Query) Reset() {
+	*x = Query{}
+	mi := &file_relay_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Query) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Query) ProtoMessage() {}
+
+func (x *Query) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Query.ProtoReflect.Descriptor instead.
+func (*Query) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Query) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Query) GetParams() []byte {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+// Answer is a part of the answer to a Query. The parts follow each other; if one is missing, none counts.
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`      // of the Query
+	Part          uint32                 `protobuf:"varint,2,opt,name=part,proto3" json:"part,omitempty"` // from 0
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`  // joined: JSON
+	Last          bool                   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_relay_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Answer) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Answer) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *Answer) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Answer) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
 
 // Heartbeat is sent to every peer each second, and says how much room there is.
 type Heartbeat struct {
@@ -289,7 +444,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +456,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +469,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{3}
+	return file_relay_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Heartbeat) GetCount() uint64 {
@@ -380,7 +535,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +547,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +560,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{4}
+	return file_relay_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Frame) GetLink() []byte {
@@ -650,7 +805,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +817,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +830,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{5}
+	return file_relay_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ack) GetGap() bool {
@@ -710,7 +865,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +877,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +890,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{6}
+	return file_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Probe) GetNumber() uint64 {
@@ -762,7 +917,7 @@ type Reset struct {
 
 func (x *Reset) Reset() {
 	*x = Reset{}
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +929,7 @@ func (x *Reset) String() string {
 func (*Reset) ProtoMessage() {}
 
 func (x *Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +942,7 @@ func (x *Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reset.ProtoReflect.Descriptor instead.
 func (*Reset) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{7}
+	return file_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reset) GetReason() Reset_Reason {
@@ -808,7 +963,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_relay_proto_msgTypes[8]
+	mi := &file_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +975,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[8]
+	mi := &file_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +988,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{8}
+	return file_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Fragment) GetData() []byte {
@@ -868,7 +1023,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_relay_proto_msgTypes[9]
+	mi := &file_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1035,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[9]
+	mi := &file_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1048,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{9}
+	return file_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Open) GetSubject() []byte {
@@ -971,7 +1126,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_relay_proto_msgTypes[10]
+	mi := &file_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1138,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[10]
+	mi := &file_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1151,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{10}
+	return file_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Request) GetId() []byte {
@@ -1030,7 +1185,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_relay_proto_msgTypes[11]
+	mi := &file_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1197,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[11]
+	mi := &file_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1210,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{11}
+	return file_relay_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Credit) GetLimit() uint64 {
@@ -1077,7 +1232,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_relay_proto_msgTypes[12]
+	mi := &file_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1244,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[12]
+	mi := &file_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1257,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{12}
+	return file_relay_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *End) GetCause() string {
@@ -1139,7 +1294,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_relay_proto_msgTypes[13]
+	mi := &file_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1306,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[13]
+	mi := &file_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1319,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{13}
+	return file_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Reply) GetId() []byte {
@@ -1206,7 +1361,7 @@ type Notify struct {
 
 func (x *Notify) Reset() {
 	*x = Notify{}
-	mi := &file_relay_proto_msgTypes[14]
+	mi := &file_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1373,7 @@ func (x *Notify) String() string {
 func (*Notify) ProtoMessage() {}
 
 func (x *Notify) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[14]
+	mi := &file_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1386,7 @@ func (x *Notify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notify.ProtoReflect.Descriptor instead.
 func (*Notify) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{14}
+	return file_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Notify) GetMethod() string {
@@ -1262,7 +1417,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_relay_proto_msgTypes[15]
+	mi := &file_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1429,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[15]
+	mi := &file_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1442,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{15}
+	return file_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Follow) GetFeed() uint32 {
@@ -1337,7 +1492,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_relay_proto_msgTypes[16]
+	mi := &file_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1504,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[16]
+	mi := &file_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1517,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{16}
+	return file_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Output) GetFeed() uint32 {
@@ -1402,7 +1557,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_relay_proto_msgTypes[17]
+	mi := &file_relay_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1569,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[17]
+	mi := &file_relay_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1582,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{17}
+	return file_relay_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Piece) GetOffset() int64 {
@@ -1489,7 +1644,7 @@ type Disconnect struct {
 
 func (x *Disconnect) Reset() {
 	*x = Disconnect{}
-	mi := &file_relay_proto_msgTypes[18]
+	mi := &file_relay_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1656,7 @@ func (x *Disconnect) String() string {
 func (*Disconnect) ProtoMessage() {}
 
 func (x *Disconnect) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[18]
+	mi := &file_relay_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1669,7 @@ func (x *Disconnect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disconnect.ProtoReflect.Descriptor instead.
 func (*Disconnect) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{18}
+	return file_relay_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Disconnect) GetCause() string {
@@ -1532,14 +1687,24 @@ const file_relay_proto_rawDesc = "" +
 	"\x05Batch\x12\x1c\n" +
 	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\"\x1b\n" +
 	"\aWelcome\x12\x10\n" +
-	"\x03pod\x18\x01 \x01(\tR\x03pod\"\xce\x01\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\"\xb1\x02\n" +
 	"\bEnvelope\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12:\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1a.troupe.relay.v1.HeartbeatH\x00R\theartbeat\x12.\n" +
-	"\x05frame\x18\x05 \x01(\v2\x16.troupe.relay.v1.FrameH\x00R\x05frameB\x06\n" +
-	"\x04kind\"\x8e\x01\n" +
+	"\x05frame\x18\x05 \x01(\v2\x16.troupe.relay.v1.FrameH\x00R\x05frame\x12.\n" +
+	"\x05query\x18\x06 \x01(\v2\x16.troupe.relay.v1.QueryH\x00R\x05query\x121\n" +
+	"\x06answer\x18\a \x01(\v2\x17.troupe.relay.v1.AnswerH\x00R\x06answerB\x06\n" +
+	"\x04kind\"/\n" +
+	"\x05Query\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06params\x18\x02 \x01(\fR\x06params\"T\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\rR\x04part\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last\"\x8e\x01\n" +
 	"\tHeartbeat\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12!\n" +
@@ -1655,59 +1820,63 @@ func file_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_relay_proto_goTypes = []any{
 	(Reset_Reason)(0),  // 0: troupe.relay.v1.Reset.Reason
 	(*Batch)(nil),      // 1: troupe.relay.v1.Batch
 	(*Welcome)(nil),    // 2: troupe.relay.v1.Welcome
 	(*Envelope)(nil),   // 3: troupe.relay.v1.Envelope
-	(*Heartbeat)(nil),  // 4: troupe.relay.v1.Heartbeat
-	(*Frame)(nil),      // 5: troupe.relay.v1.Frame
-	(*Ack)(nil),        // 6: troupe.relay.v1.Ack
-	(*Probe)(nil),      // 7: troupe.relay.v1.Probe
-	(*Reset)(nil),      // 8: troupe.relay.v1.Reset
-	(*Fragment)(nil),   // 9: troupe.relay.v1.Fragment
-	(*Open)(nil),       // 10: troupe.relay.v1.Open
-	(*Request)(nil),    // 11: troupe.relay.v1.Request
-	(*Credit)(nil),     // 12: troupe.relay.v1.Credit
-	(*End)(nil),        // 13: troupe.relay.v1.End
-	(*Reply)(nil),      // 14: troupe.relay.v1.Reply
-	(*Notify)(nil),     // 15: troupe.relay.v1.Notify
-	(*Follow)(nil),     // 16: troupe.relay.v1.Follow
-	(*Output)(nil),     // 17: troupe.relay.v1.Output
-	(*Piece)(nil),      // 18: troupe.relay.v1.Piece
-	(*Disconnect)(nil), // 19: troupe.relay.v1.Disconnect
-	nil,                // 20: troupe.relay.v1.Open.LabelsEntry
-	nil,                // 21: troupe.relay.v1.End.DeliveredEntry
+	(*Query)(nil),      // 4: troupe.relay.v1.Query
+	(*Answer)(nil),     // 5: troupe.relay.v1.Answer
+	(*Heartbeat)(nil),  // 6: troupe.relay.v1.Heartbeat
+	(*Frame)(nil),      // 7: troupe.relay.v1.Frame
+	(*Ack)(nil),        // 8: troupe.relay.v1.Ack
+	(*Probe)(nil),      // 9: troupe.relay.v1.Probe
+	(*Reset)(nil),      // 10: troupe.relay.v1.Reset
+	(*Fragment)(nil),   // 11: troupe.relay.v1.Fragment
+	(*Open)(nil),       // 12: troupe.relay.v1.Open
+	(*Request)(nil),    // 13: troupe.relay.v1.Request
+	(*Credit)(nil),     // 14: troupe.relay.v1.Credit
+	(*End)(nil),        // 15: troupe.relay.v1.End
+	(*Reply)(nil),      // 16: troupe.relay.v1.Reply
+	(*Notify)(nil),     // 17: troupe.relay.v1.Notify
+	(*Follow)(nil),     // 18: troupe.relay.v1.Follow
+	(*Output)(nil),     // 19: troupe.relay.v1.Output
+	(*Piece)(nil),      // 20: troupe.relay.v1.Piece
+	(*Disconnect)(nil), // 21: troupe.relay.v1.Disconnect
+	nil,                // 22: troupe.relay.v1.Open.LabelsEntry
+	nil,                // 23: troupe.relay.v1.End.DeliveredEntry
 }
 var file_relay_proto_depIdxs = []int32{
-	4,  // 0: troupe.relay.v1.Envelope.heartbeat:type_name -> troupe.relay.v1.Heartbeat
-	5,  // 1: troupe.relay.v1.Envelope.frame:type_name -> troupe.relay.v1.Frame
-	6,  // 2: troupe.relay.v1.Frame.acknowledge:type_name -> troupe.relay.v1.Ack
-	7,  // 3: troupe.relay.v1.Frame.probe:type_name -> troupe.relay.v1.Probe
-	8,  // 4: troupe.relay.v1.Frame.reset:type_name -> troupe.relay.v1.Reset
-	9,  // 5: troupe.relay.v1.Frame.fragment:type_name -> troupe.relay.v1.Fragment
-	10, // 6: troupe.relay.v1.Frame.open:type_name -> troupe.relay.v1.Open
-	11, // 7: troupe.relay.v1.Frame.request:type_name -> troupe.relay.v1.Request
-	12, // 8: troupe.relay.v1.Frame.credit:type_name -> troupe.relay.v1.Credit
-	13, // 9: troupe.relay.v1.Frame.end:type_name -> troupe.relay.v1.End
-	14, // 10: troupe.relay.v1.Frame.reply:type_name -> troupe.relay.v1.Reply
-	15, // 11: troupe.relay.v1.Frame.notify:type_name -> troupe.relay.v1.Notify
-	16, // 12: troupe.relay.v1.Frame.follow:type_name -> troupe.relay.v1.Follow
-	17, // 13: troupe.relay.v1.Frame.output:type_name -> troupe.relay.v1.Output
-	19, // 14: troupe.relay.v1.Frame.disconnect:type_name -> troupe.relay.v1.Disconnect
-	0,  // 15: troupe.relay.v1.Reset.reason:type_name -> troupe.relay.v1.Reset.Reason
-	11, // 16: troupe.relay.v1.Open.first:type_name -> troupe.relay.v1.Request
-	20, // 17: troupe.relay.v1.Open.labels:type_name -> troupe.relay.v1.Open.LabelsEntry
-	21, // 18: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
-	18, // 19: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
-	1,  // 20: troupe.relay.v1.Peers.Stream:input_type -> troupe.relay.v1.Batch
-	2,  // 21: troupe.relay.v1.Peers.Stream:output_type -> troupe.relay.v1.Welcome
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 0: troupe.relay.v1.Envelope.heartbeat:type_name -> troupe.relay.v1.Heartbeat
+	7,  // 1: troupe.relay.v1.Envelope.frame:type_name -> troupe.relay.v1.Frame
+	4,  // 2: troupe.relay.v1.Envelope.query:type_name -> troupe.relay.v1.Query
+	5,  // 3: troupe.relay.v1.Envelope.answer:type_name -> troupe.relay.v1.Answer
+	8,  // 4: troupe.relay.v1.Frame.acknowledge:type_name -> troupe.relay.v1.Ack
+	9,  // 5: troupe.relay.v1.Frame.probe:type_name -> troupe.relay.v1.Probe
+	10, // 6: troupe.relay.v1.Frame.reset:type_name -> troupe.relay.v1.Reset
+	11, // 7: troupe.relay.v1.Frame.fragment:type_name -> troupe.relay.v1.Fragment
+	12, // 8: troupe.relay.v1.Frame.open:type_name -> troupe.relay.v1.Open
+	13, // 9: troupe.relay.v1.Frame.request:type_name -> troupe.relay.v1.Request
+	14, // 10: troupe.relay.v1.Frame.credit:type_name -> troupe.relay.v1.Credit
+	15, // 11: troupe.relay.v1.Frame.end:type_name -> troupe.relay.v1.End
+	16, // 12: troupe.relay.v1.Frame.reply:type_name -> troupe.relay.v1.Reply
+	17, // 13: troupe.relay.v1.Frame.notify:type_name -> troupe.relay.v1.Notify
+	18, // 14: troupe.relay.v1.Frame.follow:type_name -> troupe.relay.v1.Follow
+	19, // 15: troupe.relay.v1.Frame.output:type_name -> troupe.relay.v1.Output
+	21, // 16: troupe.relay.v1.Frame.disconnect:type_name -> troupe.relay.v1.Disconnect
+	0,  // 17: troupe.relay.v1.Reset.reason:type_name -> troupe.relay.v1.Reset.Reason
+	13, // 18: troupe.relay.v1.Open.first:type_name -> troupe.relay.v1.Request
+	22, // 19: troupe.relay.v1.Open.labels:type_name -> troupe.relay.v1.Open.LabelsEntry
+	23, // 20: troupe.relay.v1.End.delivered:type_name -> troupe.relay.v1.End.DeliveredEntry
+	20, // 21: troupe.relay.v1.Output.pieces:type_name -> troupe.relay.v1.Piece
+	1,  // 22: troupe.relay.v1.Peers.Stream:input_type -> troupe.relay.v1.Batch
+	2,  // 23: troupe.relay.v1.Peers.Stream:output_type -> troupe.relay.v1.Welcome
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_relay_proto_init() }
@@ -1718,8 +1887,10 @@ func file_relay_proto_init() {
 	file_relay_proto_msgTypes[2].OneofWrappers = []any{
 		(*Envelope_Heartbeat)(nil),
 		(*Envelope_Frame)(nil),
+		(*Envelope_Query)(nil),
+		(*Envelope_Answer)(nil),
 	}
-	file_relay_proto_msgTypes[4].OneofWrappers = []any{
+	file_relay_proto_msgTypes[6].OneofWrappers = []any{
 		(*Frame_Acknowledge)(nil),
 		(*Frame_Probe)(nil),
 		(*Frame_Reset_)(nil),
@@ -1740,7 +1911,7 @@ func file_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_relay_proto_rawDesc), len(file_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

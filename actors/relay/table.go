@@ -93,13 +93,19 @@ const (
 	Deliver
 	// OpenOrigin: make an origin of the link, Add it, and deliver the frame to it.
 	OpenOrigin
+	// Asked: answer the query.
+	Asked
+	// Answered: the answer belongs to a query of this pod, perhaps.
+	Answered
 )
 
-// Routed is a frame from an envelope, and its destination. Link and Frame are not set with Ignore.
+// Routed is a frame from an envelope, and its destination. Link and Frame are set with Deliver and OpenOrigin.
 type Routed struct {
 	Verdict Verdict
 	Link    LinkID
 	Frame   *Frame
+	Query   *Query  // with Asked
+	Answer  *Answer // with Answered
 }
 
 // Wrap puts a frame into an envelope. It may be called from any goroutine.
@@ -107,6 +113,27 @@ func (t *Table) Wrap(f *Frame) *Envelope {
 	e := t.envelope()
 	e.Kind = &Envelope_Frame{f}
 	return e
+}
+
+// Ask puts a query into an envelope. It may be called from any goroutine.
+func (t *Table) Ask(q *Query) *Envelope {
+	e := t.envelope()
+	e.Kind = &Envelope_Query{q}
+	return e
+}
+
+// Answer puts an answer into as many envelopes as it needs. It may be called from any goroutine.
+func (t *Table) Answer(id QueryID, data []byte) []*Envelope {
+	var all []*Envelope
+	for part := uint32(0); ; part++ {
+		n := min(len(data), maxBody)
+		e := t.envelope()
+		e.Kind = &Envelope_Answer{&Answer{Id: id[:], Part: part, Data: data[:n], Last: n == len(data)}}
+		all = append(all, e)
+		if data = data[n:]; len(data) == 0 {
+			return all
+		}
+	}
 }
 
 func (t *Table) envelope() *Envelope {
@@ -227,6 +254,10 @@ func (t *Table) route(now time.Time, e *Envelope) Routed {
 		}
 	case *Envelope_Frame:
 		return t.routeFrame(now, p, kind.Frame)
+	case *Envelope_Query:
+		return Routed{Verdict: Asked, Query: kind.Query}
+	case *Envelope_Answer:
+		return Routed{Verdict: Answered, Answer: kind.Answer}
 	default:
 		t.cfg.Counters.Unknown.Add(1)
 	}
@@ -269,13 +300,13 @@ func (t *Table) routeFrame(now time.Time, p *peer, f *Frame) Routed {
 	link := LinkID(f.GetLink())
 	switch of := t.links[link]; {
 	case of == p:
-		return Routed{Deliver, link, f}
+		return Routed{Verdict: Deliver, Link: link, Frame: f}
 	case of != nil:
 		t.cfg.Counters.Violations.Add(1) // it belongs to another pod
 		return Routed{}
 	}
 	if _, opens := f.Body.(*Frame_Open); opens && f.Seq == 1 && !t.tombstones.has(now, link) {
-		return Routed{OpenOrigin, link, f}
+		return Routed{Verdict: OpenOrigin, Link: link, Frame: f}
 	}
 	t.refuse(now, p, link, f)
 	return Routed{}

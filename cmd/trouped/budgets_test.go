@@ -14,7 +14,7 @@ import (
 )
 
 // memoryTarget is what the sum of all budgets must stay below. The chart's limit is 256 MiB.
-const memoryTarget = 200 << 20
+const memoryTarget = 216 << 20
 
 // What one thing costs beside the buffers that a constant gives, in bytes, measured on a server with
 // hundreds of them as heap and stacks in use after a collection.
@@ -78,11 +78,13 @@ func budgets() []budget {
 		{"output in pipes", 1, buffers(2 * executions)},
 		{"input, reserved", executions, actors.InputReserve},
 		{"input, shared", 1, actors.MaxInputBytes},
-		{"finished executions", l.MaxSessions * l.KeepFinished, costFinished},
+		{"finished executions", l.MaxSessions * l.KeepFinished, costFinished + wire.MaxShownCommand},
 		{"clients on other pods", 1, windows(actors.MaxOrigins(l.MaxSessions))},
 		{"sessions on other pods", 1, windows(sockets)},
 		{"messages between pods", sockets + actors.MaxOrigins(l.MaxSessions), relay.Allowance},
 		{"messages between pods, shared", 1, relay.DefaultBudget},
+		{"answers of other pods", 1, actors.AnswerBudget},
+		{"queries of other pods", actors.MaxQueries, 2 * actors.MaxAnswer},
 		{"peer connections", peers.MaxConnections, costPeer},
 		{"log", 1, 2 * logBacklog},
 	}
