@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -83,7 +84,7 @@ func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wir
 		return
 	}
 	if s.workspace == "" {
-		s.workspace = randomHex(16) // unguessable: it is what hides the directories' metadata from other sessions
+		s.workspace = proc.NewWorkspaceName()
 	}
 	plan.spec.Workspace = s.workspace
 	if most := s.engine.limits.MaxExecutionsPerSubject; !s.engine.executions.take(s.subject, most) {

@@ -135,7 +135,7 @@ func TestDiskOfASessionIsBounded(t *testing.T) {
 		marker := newMarker()
 		c := runOwned(t, r, name, marker, Spec{
 			Argv: []string{"/bin/bash", "-c", "cd $HOME && " + script, marker}, Env: environ(),
-			Workspace: strings.Repeat(string("ab"[len(name)%2]), 32),
+			Workspace: strings.Repeat(string("ab"[len(name)%2]), 26),
 		})
 		if d := c.waitDead(); d.Exceeded != BoundDisk {
 			t.Errorf("%s: %+v %s", name, d, &c.errOut)

@@ -35,7 +35,7 @@ func openIsolated(t testing.TB, change ...func(*Config)) *Runner {
 }
 
 // workspace is the name of the n-th session's.
-func workspace(n int) string { return fmt.Sprintf("%032x", n) }
+func workspace(n int) string { return fmt.Sprintf("%026x", n) }
 
 // runIn starts a script in a session.
 func runIn(t testing.TB, r *Runner, session int, script string) *command {

@@ -3,9 +3,11 @@
 package proc
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -168,6 +170,11 @@ func (r *Runner) Status() Status {
 	s.CannotStart = r.cannotStart()
 	return s
 }
+
+// NewWorkspaceName returns a name for Spec.Workspace. It cannot be guessed: that is what hides the
+// directories' metadata from other sessions. It is short: programs put unix sockets below it, whose
+// paths have at most 107 bytes (unix(7)).
+func NewWorkspaceName() string { return strings.ToLower(rand.Text()) }
 
 // RemoveWorkspace removes the workspace of a session that has ended, in the background. No tree of
 // the session may be registered. A workspace that does not exist is no error. Without a runner there

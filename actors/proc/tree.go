@@ -107,7 +107,7 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 		}
 	}
 	if spec.Workspace != "" && !frame.WorkspaceName(spec.Workspace) {
-		return nil, fmt.Errorf("the name of a workspace must be 32 hexadecimal digits, got %q", spec.Workspace)
+		return nil, fmt.Errorf("the name of a workspace must be 26 lower-case letters and digits, got %q", spec.Workspace)
 	}
 	t.workspace = spec.Workspace
 	start := frame.Start{

@@ -22,15 +22,15 @@ const (
 // the connection. After that the runner kills the inits and the trees.
 const ShutdownGrace = 5 * time.Second
 
-// WorkspaceName reports whether name is that of a workspace: 32 hexadecimal digits, lower case.
+// WorkspaceName reports whether name is that of a workspace: 26 letters, lower case, and digits.
 // trouped chooses it, and the other side makes a directory of that name, so both must agree that it
 // leads nowhere else.
 func WorkspaceName(name string) bool {
-	if len(name) != 32 {
+	if len(name) != 26 {
 		return false
 	}
 	for _, c := range []byte(name) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') {
 			return false
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func TestHostileWorkspaceIsRemoved(t *testing.T) {
 	if err := os.WriteFile(outside, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	name := randomName()
+	name := strings.Repeat("w", 26)
 	dir := filepath.Join(w.dir, name)
 	must := func(err error) {
 		t.Helper()
@@ -126,7 +127,7 @@ func TestHostileWorkspaceIsRemoved(t *testing.T) {
 // A session that ran nothing has no workspace, and a name that is none is not followed.
 func TestForgetIgnoresOtherNames(t *testing.T) {
 	w := newWorkspaces(t, t.TempDir())
-	for _, name := range []string{"", ".", "..", "../x", trashName, randomName()} {
+	for _, name := range []string{"", ".", "..", "../x", trashName, strings.Repeat("v", 26)} {
 		w.forget(name)
 	}
 	if !exists(filepath.Join(w.dir, trashName)) {

@@ -18,7 +18,7 @@ import (
 
 // Workspaces
 //
-// A runner has a directory of its own, ROOT/r-RANDOM, in which each session that has run a command
+// A runner has a directory of its own, ROOT/r-NUMBER, in which each session that has run a command
 // has one, with home and tmp. The inits make these; the runner removes them. It holds a lock on its
 // directory for as long as it lives, so that another runner can tell one that is in use from one
 // that a killed runner left.
@@ -71,8 +71,7 @@ func (w *workspaces) open(root string) (left []string, err error) {
 		unix.Close(fd)
 		return true
 	})
-	w.dir = filepath.Join(root, instancePrefix+randomName())
-	if err := os.Mkdir(w.dir, 0o700); err != nil {
+	if w.dir, err = os.MkdirTemp(root, instancePrefix); err != nil {
 		return nil, err
 	}
 	if w.fd, err = openDirectory(unix.AT_FDCWD, w.dir); err != nil {
