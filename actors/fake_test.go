@@ -98,7 +98,9 @@ func (r *fakeRunner) alive() int {
 
 type fakePipe struct{ net.Conn }
 
-func (fakePipe) Pending() (int, error) { return 0, nil }
+func (fakePipe) Pending() (int, error)       { return 0, nil }
+func (fakePipe) ReadNow([]byte) (int, error) { return 0, proc.ErrPipeEmpty }
+func (fakePipe) Grow(int)                    {}
 
 // fakeTree records the calls and lets a test play the processes.
 type fakeTree struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
 )
 
@@ -17,13 +18,16 @@ const (
 	// delivered as it is: long enough to join the writes of one printf, short enough for a prompt.
 	promptDelay = 50 * time.Millisecond
 
-	// A reader has a small buffer, and takes a large one when a read fills it and while
-	// there is more in the pipe, so that silent streams hold little. 64 KiB is a Linux
-	// pipe's capacity. The more streams there are, the less each takes: sharedBuffers
-	// is divided among them, as long as that leaves more than a small one.
+	// A reader has a small buffer. When a read fills it, it takes a large one, gives that back when
+	// the pipe is empty, and waits with the small one: silent streams hold little. The pipe grows to
+	// the size of the large buffer, so that the command writes on while what it wrote is delivered.
+	// The more streams there are, the less each takes: sharedBuffers is divided among them, as long
+	// as that leaves more than a small one.
 	smallBuffer   = 2 << 10
-	largeBuffer   = 64 << 10
-	sharedBuffers = 1 << 20
+	largeBuffer   = 256 << 10
+	sharedBuffers = 704 << 10
+	// pipeSize is the capacity of a pipe on Linux that was not grown.
+	pipeSize = 64 << 10
 
 	// A reader that only drops output pauses after each pipe of it, for dropPause times the number
 	// of such readers, so that together they drop about 512 MB/s. Eighty commands that printed
@@ -57,7 +61,9 @@ type output struct {
 	droppers *atomic.Int64 // how many of them only drop
 
 	small      []byte      // kept, because a busy reader that meets an empty pipe goes back to it often
+	large      []byte      // nil while there is nothing to read
 	catchingUp atomic.Bool // the process wants to know when nothing is left in the pipe
+	filled     bool        // the last Read filled small: there is probably more
 	drops      bool        // it is one of droppers
 	dropped    int         // bytes since the last pause
 }
@@ -77,24 +83,23 @@ func (o *output) run() {
 		if o.drops {
 			o.droppers.Add(-1)
 		}
+		o.giveBack()
 		o.writer.Close()
 		_ = o.pipe.Close()
 		o.root.Send(o.process, streamEnded{stream: o.stream})
 	}()
 	o.small = make([]byte, smallBuffer)
-	buf := o.small
 	for {
 		o.setDeadline()
-		n, err := o.pipe.Read(buf)
-		if n > 0 {
-			o.deliver(buf[:n])
-			buf = o.resize(buf, n == len(buf))
-			o.pace(n)
+		p, err := o.read()
+		if len(p) > 0 {
+			o.deliver(p)
+			o.pace(len(p))
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if o.catchingUp.CompareAndSwap(true, false) && !o.drainNow(buf) {
+			if o.catchingUp.CompareAndSwap(true, false) && !o.drainNow() {
 				return
 			}
 			if left, err := o.pipe.Pending(); err == nil && left > 0 {
@@ -107,6 +112,20 @@ func (o *output) run() {
 	}
 }
 
+// read waits for output and returns what there is of it, at most a buffer.
+func (o *output) read() ([]byte, error) {
+	if o.resize(); o.large != nil {
+		n, err := o.pipe.ReadNow(o.large)
+		if !errors.Is(err, proc.ErrPipeEmpty) {
+			return o.large[:n], err
+		}
+		o.giveBack()
+	}
+	n, err := o.pipe.Read(o.small)
+	o.filled = n == len(o.small)
+	return o.small[:n], err
+}
+
 // pace pauses a reader that has dropped a pipe's capacity of n and the bytes before it.
 func (o *output) pace(n int) {
 	if !o.writer.Dropping() {
@@ -116,7 +135,7 @@ func (o *output) pace(n int) {
 		o.drops = true
 		o.droppers.Add(1)
 	}
-	if o.dropped += n; o.dropped < largeBuffer || o.catchingUp.Load() {
+	if o.dropped += n; o.dropped < pipeSize || o.catchingUp.Load() {
 		return
 	}
 	o.dropped = 0
@@ -128,29 +147,38 @@ func (o *output) pause() time.Duration {
 	return min(time.Duration(o.droppers.Load())*dropPause, maxDropPause)
 }
 
-// resize returns a buffer for the next read. A reader that waits for its command has a small one.
-func (o *output) resize(buf []byte, filled bool) []byte {
-	size := smallBuffer
-	if filled || len(buf) > smallBuffer {
-		if left, err := o.pipe.Pending(); err == nil && left > 0 {
-			size = ReadBufferFor(int(o.streams.Load()))
-		}
+// resize sees to it that large is as long as a reader's may be now, if this one needs it.
+func (o *output) resize() {
+	if o.large == nil && !o.filled {
+		return
 	}
-	if size == len(buf) {
-		return buf
+	o.filled = false
+	size := ReadBufferFor(int(o.streams.Load()))
+	if o.writer.Dropping() {
+		size = min(size, pipeSize) // see dropPause
 	}
-	if len(buf) == largeBuffer {
-		largeBuffers.Put(&buf)
+	if size == len(o.large) {
+		return
 	}
-	if size == largeBuffer {
-		if b, ok := largeBuffers.Get().(*[]byte); ok {
-			return *b
-		}
-	}
+	o.giveBack()
 	if size == smallBuffer {
-		return o.small
+		return
 	}
-	return make([]byte, size)
+	o.pipe.Grow(size)
+	if size == largeBuffer {
+		o.large = *largeBuffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
+		return
+	}
+	o.large = make([]byte, size)
+}
+
+// giveBack ends the use of large.
+func (o *output) giveBack() {
+	if len(o.large) == largeBuffer {
+		large := o.large
+		largeBuffers.Put(&large)
+	}
+	o.large = nil
 }
 
 var largeBuffers = sync.Pool{New: func() any {
@@ -179,7 +207,11 @@ func (o *output) setDeadline() {
 
 // drainNow reads as many bytes as the pipe held when it was called, delivers
 // them, and reports streamCaughtUp. It returns false at the end of the pipe.
-func (o *output) drainNow(buf []byte) bool {
+func (o *output) drainNow() bool {
+	buf := o.small
+	if o.large != nil {
+		buf = o.large
+	}
 	_ = o.pipe.SetReadDeadline(time.Time{})
 	left, err := o.pipe.Pending()
 	for err == nil && left > 0 {

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -67,7 +69,7 @@ func TestDroppedOutputIsReadAtASharedRate(t *testing.T) {
 		const pipes = 100
 		began := time.Now()
 		for range pipes {
-			r.tree("x").print(strings.Repeat("x", largeBuffer-1) + "\n")
+			r.tree("x").print(strings.Repeat("x", pipeSize-1) + "\n")
 		}
 		synctest.Wait()
 		// A reader makes its last pause after the last byte was taken from it, in no time of ours.
@@ -77,8 +79,8 @@ func TestDroppedOutputIsReadAtASharedRate(t *testing.T) {
 		r.tree("x").exit(0)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if done := find[wire.Completed](c); done.DroppedBytes != pipes*largeBuffer {
-			t.Errorf("%d bytes dropped, want %d", done.DroppedBytes, pipes*largeBuffer)
+		if done := find[wire.Completed](c); done.DroppedBytes != pipes*pipeSize {
+			t.Errorf("%d bytes dropped, want %d", done.DroppedBytes, pipes*pipeSize)
 		}
 		h.stop(t, c)
 	})
@@ -89,31 +91,70 @@ func TestDroppedOutputIsReadAtASharedRate(t *testing.T) {
 	}
 }
 
+// heldPipe has as much output as a test says, and notes the buffers and the room it was given.
+type heldPipe struct {
+	fakePipe
+	left, room int
+}
+
+func (p *heldPipe) ReadNow(b []byte) (int, error) {
+	if p.left == 0 {
+		return 0, proc.ErrPipeEmpty
+	}
+	n := min(p.left, len(b))
+	p.left -= n
+	return n, nil
+}
+
+func (p *heldPipe) Read(b []byte) (int, error) {
+	p.left = max(p.left, 1) // it waits for a byte
+	return p.ReadNow(b)
+}
+
+func (p *heldPipe) Grow(size int) { p.room = max(p.room, size) }
+
 // TestReadersHoldLittle: a reader that waits for its command has a small buffer, also after a flood,
 // and the readers of many commands that flood share what few may have.
 func TestReadersHoldLittle(t *testing.T) {
-	pipe := &latePipe{}
-	o := &output{pipe: pipe, streams: new(atomic.Int64), small: make([]byte, smallBuffer)}
-	buf := o.small
+	store, err := transcript.Open(transcript.Config{Dir: t.TempDir(), Budget: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	pipe := &heldPipe{}
+	o := &output{
+		pipe: pipe, streams: new(atomic.Int64), small: make([]byte, smallBuffer),
+		writer: store.Create("s/x", transcript.Options{}).Writer(transcript.Stdout, transcript.WriterConfig{}),
+	}
 	for i, step := range []struct {
-		left    int  // in the pipe
-		filled  bool // by the last read
+		left    int // in the pipe
 		streams int64
-		want    int
+		read    int
+		held    int // while the output is delivered
 	}{
-		{1, false, 1, smallBuffer},
-		{0, true, 1, smallBuffer},
-		{1, true, 1, largeBuffer},
-		{1, false, 1, largeBuffer},
-		{0, true, 1, smallBuffer}, // it caught up
-		{1, true, sharedBuffers / (8 << 10), 8 << 10},
-		{1, true, 1, largeBuffer},
-		{1, true, 1600, smallBuffer}, // others came
+		{100, 1, 100, 0},
+		{smallBuffer + 1, 1, smallBuffer, 0},
+		{1 << 20, 1, largeBuffer, largeBuffer},
+		{1, 1, 1, largeBuffer},
+		{0, 1, 1, 0}, // it caught up
+		{1 << 20, 1, smallBuffer, 0},
+		{1 << 20, sharedBuffers / (8 << 10), 8 << 10, 8 << 10},
+		{1 << 20, 1, largeBuffer, largeBuffer},
+		{1 << 20, 1600, smallBuffer, 0}, // others came
+		{1 << 20, sharedBuffers / largeBuffer, largeBuffer, largeBuffer},
 	} {
-		pipe.left = step.left
+		pipe.left, pipe.room = step.left, 0
 		o.streams.Store(step.streams)
-		if buf = o.resize(buf, step.filled); len(buf) != step.want {
-			t.Errorf("step %d: a buffer of %d bytes, want %d", i, len(buf), step.want)
+		p, err := o.read()
+		if len(p) != step.read || len(o.large) != step.held || err != nil {
+			t.Errorf("step %d: read %d bytes and holds %d, want %d and %d: %v",
+				i, len(p), len(o.large), step.read, step.held, err)
 		}
+		if pipe.room > step.held {
+			t.Errorf("step %d: the pipe has grown to %d", i, pipe.room)
+		}
+	}
+	if pipe.room != largeBuffer {
+		t.Errorf("the pipe has grown to %d", pipe.room)
 	}
 }

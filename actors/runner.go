@@ -47,6 +47,10 @@ type Stdio struct {
 // Pipe is the reading end of a command's output.
 type Pipe interface {
 	io.ReadCloser
+	// ReadNow is a Read that returns proc.ErrPipeEmpty instead of waiting.
+	ReadNow([]byte) (int, error)
+	// Grow asks for room for so many bytes between the command and Read.
+	Grow(int)
 	SetReadDeadline(time.Time) error
 	// Pending returns the number of bytes that a Read would return without waiting.
 	Pending() (int, error)

@@ -23,6 +23,7 @@ type Pipe struct {
 	f    *os.File
 	raw  syscall.RawConn
 	read func(fd uintptr) bool // tryRead, made once
+	look func(fd uintptr) bool // tryRead, but done even if there is nothing to read
 
 	// Of the Read in progress.
 	buf []byte
@@ -33,10 +34,17 @@ type Pipe struct {
 func newPipe(fd int) (*Pipe, error) {
 	p := &Pipe{f: os.NewFile(uintptr(fd), "output")}
 	p.read = p.tryRead
+	p.look = func(fd uintptr) bool {
+		p.tryRead(fd)
+		return true
+	}
 	var err error
 	p.raw, err = p.f.SyscallConn()
 	return p, err
 }
+
+// ErrPipeEmpty is returned by ReadNow when there is nothing to read yet.
+var ErrPipeEmpty = errors.New("the pipe is empty")
 
 // turns are what a goroutine needs to read from a pipe. There is one less than processors, so that
 // a hundred commands that print all they can do not fill the queue of runnable goroutines: behind
@@ -48,13 +56,21 @@ var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
 // Read reads the command's output. It returns io.EOF when every write end is closed, that is when
 // the last process that inherited one is gone, not when the command exits. It is for one goroutine
 // at a time.
-func (p *Pipe) Read(b []byte) (int, error) {
+func (p *Pipe) Read(b []byte) (int, error) { return p.readWith(p.read, b) }
+
+// ReadNow is Read for a pipe that has output. If it has none, ReadNow returns ErrPipeEmpty instead
+// of waiting.
+func (p *Pipe) ReadNow(b []byte) (int, error) { return p.readWith(p.look, b) }
+
+func (p *Pipe) readWith(try func(fd uintptr) bool, b []byte) (int, error) {
 	p.buf, p.n, p.err = b, 0, nil
-	err := p.raw.Read(p.read)
+	err := p.raw.Read(try)
 	p.buf = nil
 	switch {
 	case err != nil:
 		return 0, err
+	case p.err == unix.EAGAIN:
+		return 0, ErrPipeEmpty
 	case p.err != nil:
 		return 0, os.NewSyscallError("read", p.err)
 	case p.n == 0 && len(b) > 0:
@@ -80,6 +96,17 @@ func (p *Pipe) SetReadDeadline(t time.Time) error { return p.f.SetReadDeadline(t
 
 // Close closes this end. A process that writes afterwards gets SIGPIPE.
 func (p *Pipe) Close() error { return p.f.Close() }
+
+// Grow makes room for size bytes in the pipe, so that the command can run ahead of its reader by that
+// much. Where the kernel refuses, the pipe stays as it is: the pipes of a user without
+// CAP_SYS_RESOURCE have a limit together (pipe(7), pipe-user-pages-soft).
+func (p *Pipe) Grow(size int) {
+	_ = p.raw.Control(func(fd uintptr) {
+		if n, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err == nil && n < size {
+			_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size)
+		}
+	})
+}
 
 // Pending returns the number of bytes that can be read without waiting.
 func (p *Pipe) Pending() (int, error) {

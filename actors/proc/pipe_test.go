@@ -80,3 +80,51 @@ func TestPipeEndsAndDeadlines(t *testing.T) {
 		t.Errorf("%d turns are taken", len(turns))
 	}
 }
+
+// TestReadNowNeverWaits: it tells an empty pipe from one at its end, and keeps no turn.
+func TestReadNowNeverWaits(t *testing.T) {
+	p, in := openPipe(t)
+	buf := make([]byte, 10)
+	if n, err := p.ReadNow(buf); n != 0 || err != ErrPipeEmpty {
+		t.Errorf("empty: %d, %v", n, err)
+	}
+	in.WriteString("x")
+	if n, err := p.ReadNow(buf); n != 1 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	in.Close()
+	if n, err := p.ReadNow(buf); n != 0 || err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+	p.SetReadDeadline(time.Unix(1, 0))
+	if n, err := p.ReadNow(buf); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("past the deadline: %d, %v", n, err)
+	}
+	if len(turns) != 0 {
+		t.Errorf("%d turns are taken", len(turns))
+	}
+}
+
+// TestPipeGrows: a command can be ahead of its reader by what Grow says, and no call makes that less.
+func TestPipeGrows(t *testing.T) {
+	p, in := openPipe(t)
+	const size = 256 << 10
+	p.Grow(size)
+	p.Grow(4 << 10)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := in.Write(make([]byte, size))
+		wrote <- err
+	}()
+	select {
+	case err := <-wrote:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the command waits")
+	}
+	if n, err := p.ReadNow(make([]byte, 2*size)); n != size || err != nil {
+		t.Errorf("read %d bytes of %d, %v", n, size, err)
+	}
+}
