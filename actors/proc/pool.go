@@ -11,11 +11,12 @@ import (
 )
 
 // runnerConn is the connection to one runner process, with that runner's inits. Runner.mu guards
-// everything but the first three.
+// everything but the first four.
 type runnerConn struct {
 	conn              *frameConn
 	in                *frame.Receiver
 	hello             hello
+	uid               int // of the runner
 	inits             map[uint64]*initConn
 	idle              []*initConn      // least recently used first; no clones
 	clones            []*initConn      // idle ones, likewise
@@ -394,7 +395,7 @@ func (r *Runner) adopt(rc *runnerConn) {
 	if restarted {
 		r.status.Restarts++
 	}
-	r.status.Up, r.status.PID, r.status.Containment = true, h.PID, h.Containment
+	r.status.Up, r.status.PID, r.status.UID, r.status.Containment = true, h.PID, rc.uid, h.Containment
 	r.status.Isolation, r.status.IsolationABI, r.status.IsolationWhy = h.Isolation, h.IsolationABI, h.IsolationWhy
 	r.conn = rc
 	r.refill(rc)

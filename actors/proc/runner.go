@@ -75,6 +75,7 @@ type Status struct {
 	Containment string // ContainmentCgroup or ContainmentTree; "" before the first runner
 	Escaped     int    // processes killed after their init was killed, in total
 	PID         int    // of the runner, in its own PID namespace; 0 when down
+	UID         int    // user of the last runner and of commands, unless a command became another
 
 	Isolation    string // IsolationSession or IsolationNone; "" before the first runner
 	IsolationABI int    // version of Landlock of the runner's kernel; 0: none

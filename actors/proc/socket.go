@@ -150,6 +150,7 @@ func (r *Runner) serveSocket(fd int) {
 		r.log.Warn("the runner is not the first process of a container: commands may outlive it when it is killed",
 			"pid", h.PID)
 	}
+	rc.uid = int(cred.Uid)
 	r.adopt(rc)
 	if r.closing() {
 		rc.conn.close()

@@ -108,6 +108,7 @@ func (s *server) openPeers() error {
 		return err
 	}
 	s.onClose("peer listener", cfg.Listener.Close)
+	cfg.Listener = s.keepFromCommands(cfg.Listener, "peer")
 	s.peers = cfg
 	log := s.log.With("pod", s.c.pod, "addr", cfg.Listener.Addr().String())
 	if p.service != "" {

@@ -303,7 +303,7 @@ func (s *server) serveAdmin() error {
 	s.serve(
 		"admin",
 		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, NotReady: s.engine.NotReady, Pprof: s.c.pprof}),
-		s.admin, gateway.MaxAdminConnections,
+		s.keepFromCommands(s.admin, "admin"), gateway.MaxAdminConnections,
 	)
 	return nil
 }
