@@ -11,6 +11,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
@@ -21,7 +22,8 @@ type Config struct {
 	// Options returns the options of the connections that a call makes. Required.
 	Options func(Call) troupe.Options
 	// Attach returns a resume token for a session that this process has not opened, for the subject of
-	// the call. nil: such sessions are unknown.
+	// the call. The error wraps troupe.ErrNoSession if it has none of that id. nil: such sessions are
+	// unknown.
 	Attach func(ctx context.Context, c Call, session string) (token string, err error)
 	// Explain says more of an error of the network, for the model. nil: it stands as it is.
 	Explain func(error) error
@@ -30,6 +32,10 @@ type Config struct {
 	OwnSession bool
 	// Keep is how long a connection that no call uses is kept. Zero: as long as its session lives.
 	Keep time.Duration
+	// MaxKept bounds the connections that are kept. Zero: no bound.
+	MaxKept int
+	// MaxEdits bounds the files that are edited at a time, each held whole. Others wait. Zero: no bound.
+	MaxEdits int
 	// Version of the program. Empty: "devel".
 	Version string
 	// Logger gets what the SDK says, at its levels. nil: silent.
@@ -38,6 +44,7 @@ type Config struct {
 
 // Call says who a tool call is made for. Over stdio it is the zero value.
 type Call struct {
+	Subject       string // who sends it, as Handler was told
 	Authorization string // the header
 	Remote        string // address of the client
 }
@@ -48,6 +55,7 @@ type Door struct {
 	server   *sdk.Server
 	sessions *sessions
 	files    fileStore
+	edits    chan struct{} // capacity Config.MaxEdits; nil: no bound
 
 	mu  sync.Mutex
 	own string // the session of calls that name none
@@ -68,6 +76,9 @@ func New(cfg Config) (*Door, error) {
 		cfg.Explain = func(err error) error { return err }
 	}
 	d := &Door{cfg: cfg}
+	if cfg.MaxEdits > 0 {
+		d.edits = make(chan struct{}, cfg.MaxEdits)
+	}
 	d.sessions = newSessions(&d.cfg, cfg.Keep)
 	d.files = commandFiles{d.sessions}
 	d.server = sdk.NewServer(&sdk.Implementation{
@@ -113,17 +124,17 @@ func callerOf(extra *sdk.RequestExtra) caller {
 	}
 }
 
-func (c caller) call() Call { return Call{Authorization: c.authorization, Remote: c.remote} }
+func (c caller) call() Call {
+	return Call{Subject: c.subject, Authorization: c.authorization, Remote: c.remote}
+}
 
-// maxRequest bounds a request of a client over HTTP, in bytes. The content of write_file is most of it.
-const maxRequest = 1 << 20
-
-// Handler serves the tools over HTTP, without sessions of the protocol: each request stands alone.
-// subject returns whose sessions a request may use; the caller has authenticated it.
+// Handler serves the tools over HTTP, without sessions of the protocol: each request stands alone. The
+// caller has authenticated a request and bounded its body; subject returns whose sessions it may use.
 func (d *Door) Handler(subject func(*http.Request) string) http.Handler {
 	streamable := sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return d.server },
 		&sdk.StreamableHTTPOptions{
-			Stateless: true, Logger: d.cfg.Logger, MaxRequestBodyBytes: maxRequest,
+			Stateless: true, Logger: d.cfg.Logger,
+			MaxRequestBodyBytes:          -1, // the caller bounds them
 			PropagateRequestCancellation: true,
 			DisableLocalhostProtection:   true, // the caller has checked the Origin, also behind a proxy of this host
 		})
@@ -146,7 +157,7 @@ func (d *Door) session(ctx context.Context, who caller, named string) (string, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.own == "" {
-		c, err := d.sessions.open(ctx, who)
+		c, err := d.sessions.open(ctx, who, wire.SessionOptions{})
 		if err != nil {
 			return "", err
 		}

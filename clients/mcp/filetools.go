@@ -166,8 +166,8 @@ type editFileInput struct {
 	All bool   `json:"all"`
 }
 
-// maxEdited bounds a file that edit_file changes, in bytes: it is held whole.
-const maxEdited = 8 << 20
+// MaxEdited bounds a file that edit_file changes, in bytes: it is held whole.
+const MaxEdited = 1 << 20
 
 // editFile replaces a text in a file that is there exactly once, or all of them.
 func (d *Door) editFile(ctx context.Context, req *sdk.CallToolRequest, in editFileInput) (*written, error) {
@@ -182,13 +182,21 @@ func (d *Door) editFile(ctx context.Context, req *sdk.CallToolRequest, in editFi
 		return nil, err
 	}
 	defer cancel()
+	if d.edits != nil {
+		select {
+		case d.edits <- struct{}{}:
+			defer func() { <-d.edits }()
+		case <-ctx.Done():
+			return nil, errors.New("the server is busy with the edits of others: try again")
+		}
+	}
 	var data []byte
 	err = d.files.read(ctx, at, 0, func(b []byte) bool {
 		data = append(data, b...)
-		return len(data) <= maxEdited
+		return len(data) <= MaxEdited
 	})
-	if err == nil && len(data) > maxEdited {
-		err = fmt.Errorf("%s has more than %d bytes: edit it with a command", in.Path, maxEdited)
+	if err == nil && len(data) > MaxEdited {
+		err = fmt.Errorf("%s has more than %d bytes: edit it with a command", in.Path, MaxEdited)
 	}
 	if err != nil {
 		return nil, err

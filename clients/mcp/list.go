@@ -12,28 +12,34 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-type openInput struct{}
+type openInput struct {
+	Name string `json:"name"`
+}
 
 type opened struct {
-	Session       string  `json:"session"`
-	Pod           string  `json:"pod"`
-	Isolation     string  `json:"isolation"`
-	ResumeSeconds float64 `json:"idle_seconds"` // it lasts this long without a call
+	Session     string  `json:"session"`
+	Pod         string  `json:"pod"`
+	Isolation   string  `json:"isolation"`
+	IdleSeconds float64 `json:"idle_seconds"` // it lasts this long when nothing runs
 }
 
 // openSession opens a session.
-func (d *Door) openSession(ctx context.Context, req *sdk.CallToolRequest, _ openInput) (*opened, error) {
+func (d *Door) openSession(ctx context.Context, req *sdk.CallToolRequest, in openInput) (*opened, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerTime)
 	defer cancel()
 	who := callerOf(req.Extra)
-	c, err := d.sessions.open(ctx, who)
+	options := wire.SessionOptions{Name: in.Name}
+	if err := options.Check(); err != nil {
+		return nil, err
+	}
+	c, err := d.sessions.open(ctx, who, options)
 	if err != nil {
 		return nil, explain(err)
 	}
 	defer d.sessions.release(who, c)
 	hello := c.Connected()
 	return &opened{
-		Session: c.ID(), Pod: hello.Pod, Isolation: hello.Isolation, ResumeSeconds: c.Limits().IdleTimeout,
+		Session: c.ID(), Pod: hello.Pod, Isolation: hello.Isolation, IdleSeconds: c.Limits().IdleTimeout,
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
@@ -25,6 +26,7 @@ type sessions struct {
 
 	mu     sync.Mutex
 	known  map[sessionKey]*known
+	kept   int // idle connections
 	closed bool
 	wg     sync.WaitGroup // connections that are being closed
 }
@@ -49,8 +51,11 @@ func errNoSession(id string) error {
 }
 
 // open starts a session.
-func (s *sessions) open(ctx context.Context, who caller) (*troupe.Client, error) {
-	c, err := troupe.Dial(ctx, s.cfg.URL, s.cfg.Options(who.call()))
+func (s *sessions) open(ctx context.Context, who caller, options wire.SessionOptions) (*troupe.Client, error) {
+	opt := s.cfg.Options(who.call())
+	options.ResumeWindow = opt.Session.ResumeWindow
+	opt.Session = options
+	c, err := troupe.Dial(ctx, s.cfg.URL, opt)
 	if err != nil {
 		return nil, s.cfg.Explain(err)
 	}
@@ -84,6 +89,7 @@ func (s *sessions) take(ctx context.Context, who caller, id string) (*troupe.Cli
 	if k := s.known[sessionKey{who.subject, id}]; k != nil && k.idle != nil {
 		c := k.idle
 		k.idle = nil
+		s.kept--
 		s.mu.Unlock()
 		if c.Err() == nil {
 			return c, nil
@@ -116,6 +122,9 @@ func (s *sessions) attach(
 		return nil, errNoSession(id)
 	}
 	token, err := s.cfg.Attach(ctx, who.call(), id)
+	if gone(err) {
+		return nil, errNoSession(id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +154,10 @@ func (s *sessions) release(who caller, c *troupe.Client) {
 	if k != nil {
 		s.arm(key, k)
 	}
-	kept := k != nil && k.idle == nil && !s.closed && c.Err() == nil
+	kept := k != nil && k.idle == nil && !s.closed && c.Err() == nil && (s.cfg.MaxKept == 0 || s.kept < s.cfg.MaxKept)
 	if kept && len(c.Executions()) == 0 {
 		k.idle = c
+		s.kept++
 		s.mu.Unlock()
 		return
 	}
@@ -175,6 +185,7 @@ func (s *sessions) replace(who caller, key sessionKey) {
 	kept := k != nil && k.idle == nil && !s.closed
 	if kept {
 		k.idle = c
+		s.kept++
 	}
 	s.mu.Unlock()
 	if !kept {
@@ -207,6 +218,7 @@ func (s *sessions) detach(k *known) {
 	k.stop()
 	if c := k.idle; c != nil {
 		k.idle = nil
+		s.kept--
 		s.wg.Go(func() { c.Detach() })
 	}
 }

@@ -37,22 +37,9 @@ const (
 	sessionArg   = `"session":{"type":"string"}`
 	executionArg = sessionArg + `,"execution":{"type":"string"}`
 	yieldArg     = `"yield_ms":{"type":"integer","minimum":0,"maximum":600000}`
-	bytesArg     = `"max_bytes":{"type":"integer","minimum":1,"maximum":262144}`
+	bytesArg     = `"max_bytes":{"type":"integer","minimum":1,"maximum":32768}`
 	pathArg      = sessionArg + `,"path":{"type":"string"}`
 	offsetArg    = `"offset":{"type":"integer","minimum":0}`
-)
-
-// Schemas of results. What a model needs to know of them is in their names.
-var (
-	reportOut = outSchema("session execution state output offset! next_offset! seconds!",
-		"reason", "exit_code!", "signal", "message")
-	pieceOut    = outSchema("state output offset! next_offset! size!", "matches!", "message")
-	statusOut   = outSchema("execution status")
-	sessionOut  = outSchema("session")
-	fileOut     = outSchema("path content", "next_offset!", "next_line!", "message")
-	writtenOut  = outSchema("path status bytes!")
-	executesOut = json.RawMessage(`{"type":"object","properties":{"executions":{"type":"array"}},"required":["executions"]}`)
-	entriesOut  = json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}},"required":["entries"]}`)
 )
 
 // outSchema describes an object with members that are always there, and others. ! marks numbers.
@@ -78,13 +65,21 @@ func outSchema(always string, others ...string) json.RawMessage {
 
 func (d *Door) addTools() {
 	no := false
+	// Schemas of results. What a model needs to know of them is in their names.
+	reportOut := outSchema("session execution state output offset! next_offset! seconds!",
+		"reason", "exit_code!", "signal", "message")
+	pieceOut := outSchema("state output offset! next_offset! size!", "matches!", "message")
+	statusOut, sessionOut := outSchema("execution status"), outSchema("session")
+	fileOut, writtenOut := outSchema("path content", "next_offset!", "next_line!", "message"), outSchema("path status bytes!")
+	executesOut := json.RawMessage(`{"type":"object","properties":{"executions":{"type":"array"}},"required":["executions"]}`)
+	entriesOut := json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}},"required":["entries"]}`)
 	destructive := sdk.ToolAnnotations{} // both hints are true by default
 	reads := sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &no}
 	adds := sdk.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
 	ends := sdk.ToolAnnotations{IdempotentHint: true, OpenWorldHint: &no}
 
 	add(d, tool{"open_session", "Open a session: a place of its own for commands and files.",
-		``, "", sessionOut, adds}, d.openSession)
+		`"name":{"type":"string"}`, "", sessionOut, adds}, d.openSession)
 	add(d, tool{"close_session", "End a session, its commands and its files.",
 		sessionArg, "session", sessionOut, ends}, d.closeSession)
 	add(d, tool{"exec", "Run a command: command is a line of sh, argv a program. Returns its output (beginning and end) and how it ended; " +

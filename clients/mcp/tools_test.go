@@ -132,7 +132,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	// The whole of it, piece by piece.
 	var got strings.Builder
 	for at := 0.0; ; {
-		p, _ := a.call("read_output", args{"execution": "lines", "offset": at, "max_bytes": 100_000})
+		p, _ := a.call("read_output", args{"execution": "lines", "offset": at, "max_bytes": 32_000})
 		got.WriteString(p["output"].(string))
 		if at = p["next_offset"].(float64); at == p["size"].(float64) {
 			break

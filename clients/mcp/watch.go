@@ -25,7 +25,8 @@ const (
 	progressLine = 200
 
 	defaultBytes = 16 << 10
-	maxBytes     = 256 << 10
+	// MaxBytes is the most output that a result may hold.
+	MaxBytes = 32 << 10
 	// reportBytes of a result are for everything but the output.
 	reportBytes = 1 << 10
 )
@@ -48,7 +49,7 @@ func (b bounds) output() int {
 	if b.MaxBytes == 0 {
 		return defaultBytes - reportBytes
 	}
-	return min(b.MaxBytes, maxBytes)
+	return min(b.MaxBytes, MaxBytes)
 }
 
 // watcher follows one execution for one call.

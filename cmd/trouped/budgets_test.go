@@ -10,11 +10,12 @@ import (
 	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
+	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
 )
 
 // memoryTarget is what the sum of all budgets must stay below. The chart's limit is 256 MiB.
-const memoryTarget = 216 << 20
+const memoryTarget = 232 << 20
 
 // What one thing costs beside the buffers that a constant gives, in bytes, measured on a server with
 // hundreds of them as heap and stacks in use after a collection.
@@ -30,6 +31,8 @@ const (
 	costScrape    = 1 << 20
 	costElement   = 100
 	costPeer      = 8 << 10
+	costCall      = 32 << 10 // of an agent, without its output
+	costKept      = 24 << 10 // a connection that waits for the next call of an agent
 )
 
 // budget is a row of docs/budgets.md.
@@ -86,6 +89,10 @@ func budgets() []budget {
 		{"answers of other pods", 1, actors.AnswerBudget},
 		{"queries of other pods", actors.MaxQueries, 2 * actors.MaxAnswer},
 		{"peer connections", peers.MaxConnections, costPeer},
+		{"calls of agents", gateway.MaxCalls, costCall + 2*agentWindow + 3*mcp.MaxBytes},
+		{"arguments of agents", 1, 3 * gateway.MaxCallBytes},
+		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
+		{"connections of agents", maxKeptAgents, costKept},
 		{"log", 1, 2 * logBacklog},
 	}
 }

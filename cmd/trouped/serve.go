@@ -20,6 +20,7 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
 	"github.com/troupe-dev/troupe/k8s"
 )
@@ -98,6 +99,8 @@ type server struct {
 	runner   *proc.Runner
 	engine   *actors.Engine
 	gateway  *gateway.Gateway
+	inside   *inside
+	door     *mcp.Door
 	tracer   oteltrace.Tracer    // nil: no traces
 	peers    *actors.PeersConfig // nil: no peers
 
@@ -124,7 +127,7 @@ func start(c *config) (*server, error) {
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
 		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers,
-		s.openEngine, s.openAnnotations, s.openGateway, s.serveAdmin, s.serveClients,
+		s.openEngine, s.openAnnotations, s.openGateway, s.openDoor, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -309,7 +312,7 @@ func (s *server) serveAdmin() error {
 }
 
 func (s *server) serveClients() error {
-	s.serve("client", s.gateway.Handler(), s.listener, gateway.MaxHTTPConnections)
+	s.serve("client", s.handler(), s.listener, gateway.MaxHTTPConnections)
 	return nil
 }
 

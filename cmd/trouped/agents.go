@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors"
+	troupe "github.com/troupe-dev/troupe/clients/go"
+	"github.com/troupe-dev/troupe/clients/mcp"
+	"github.com/troupe-dev/troupe/gateway"
+)
+
+const (
+	// keepAgents is how long a session's connection waits for the next call of an agent.
+	keepAgents = 30 * time.Second
+	// maxKeptAgents bounds these connections.
+	maxKeptAgents = 64
+	// maxEdits bounds the files that are edited at a time.
+	maxEdits = 1
+	// agentWindow bounds the output that a call holds unread.
+	agentWindow = 16 << 10
+)
+
+// openDoor opens the tools for agents. Each call connects to this server's own gateway, as its client
+// would to /ws, so that it has the same rights, and reaches sessions of any pod.
+func (s *server) openDoor() (err error) {
+	s.inside = newInside()
+	s.door, err = mcp.New(mcp.Config{
+		URL: "ws://trouped/ws", Options: s.agentOptions, Attach: s.attachAgent,
+		Keep: keepAgents, MaxKept: maxKeptAgents, MaxEdits: maxEdits,
+		Version: version,
+	})
+	if err != nil {
+		return err
+	}
+	srv := gateway.NewHTTPServer(s.gateway.Handler(), s.log)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(s.inside) // until it is closed
+	}()
+	s.onClose("connections of agents", func() error {
+		s.door.Close()
+		err := srv.Close()
+		<-served
+		return err
+	})
+	return nil
+}
+
+// handler returns what clients reach.
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", s.gateway.Handler())
+	mux.Handle("/mcp", s.gateway.Guard(s.door.Handler(func(r *http.Request) string {
+		return gateway.Subject(r.Context())
+	})))
+	return mux
+}
+
+// agentOptions are those of the connections of a call: they carry the token of its client, and its
+// address for the log.
+func (s *server) agentOptions(c mcp.Call) troupe.Options {
+	opt := troupe.Options{
+		HTTPClient: &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.inside.dial(ctx, c.Remote) },
+		}},
+		Window: agentWindow,
+	}
+	opt.Session.ResumeWindow = s.c.limits.IdleTimeout // an agent may think for long
+	if c.Authorization != "" {
+		opt.Header = http.Header{"Authorization": {c.Authorization}}
+	}
+	return opt
+}
+
+// inside is a listener for connections of this process to itself.
+type inside struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close sync.Once
+}
+
+func newInside() *inside { return &inside{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+// dial connects to the listener, in the place of a client with the given address.
+func (l *inside) dial(ctx context.Context, remote string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case l.conns <- insideConn{there, remote}:
+		return here, nil
+	case <-l.done:
+		return nil, errors.New("the server is stopping")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *inside) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *inside) Close() error {
+	l.close.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *inside) Addr() net.Addr { return insideAddr("trouped") }
+
+// insideConn has the address of the client that it stands for.
+type insideConn struct {
+	net.Conn
+	remote string
+}
+
+func (c insideConn) RemoteAddr() net.Addr { return insideAddr(c.remote) }
+
+type insideAddr string
+
+func (insideAddr) Network() string  { return "inside" }
+func (a insideAddr) String() string { return string(a) }
+
+// attachAgent returns a resume token for a session of the caller, on whatever pod it is.
+func (s *server) attachAgent(ctx context.Context, c mcp.Call, session string) (string, error) {
+	a, err := s.engine.AttachSession(ctx, actors.Viewer{Subject: c.Subject}, session)
+	if errors.Is(err, actors.ErrNoSession) {
+		return "", troupe.ErrNoSession
+	}
+	if err != nil {
+		return "", err
+	}
+	return a.ResumeToken, nil
+}
