@@ -29,12 +29,13 @@ build: ## Build bin/trouped, bin/troupe and bin/troupe-runner: static, reproduci
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trouped ./cmd/troupe ./cmd/troupe-runner
 
-test: ## go vet, the model check where spin is installed, and every test under the race detector
+test: ## go vet, the model check where spin is installed, every test under the race detector, the other clients' tests
 	@command -v "$${CC:-gcc}" >/dev/null || { echo "make test: the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 	go vet ./...
 	@if [ -z "$(VERIFY)" ]; then :; elif command -v spin >/dev/null; then .ci/verify; else echo "make test: spin is not installed, the model is not checked (see make verify)"; fi
 	CGO_ENABLED=1 go test -race ./... ./.ci/mutants
 	go test -run TestSimulation ./actors/relay # ten times as many seeds as under the race detector
+	@.ci/clients
 
 generate: ## Make the code of the messages between pods again (needs protoc)
 	go generate ./actors/relay
@@ -51,6 +52,7 @@ tidy-check: ## Fail when go.mod or go.sum are not what the imports need
 bench: build ## Go benchmarks, then cmd/troupe-load, which is a benchmark too: the figures of the README (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 	go run ./cmd/troupe-load
+	@.ci/clients bench
 
 mutants: ## Break the code one line at a time, and expect a test to notice (ARGS="-run 'gateway: '")
 	go run ./.ci/mutants $(ARGS)
@@ -87,5 +89,5 @@ e2e: e2e-prepare ## Install troupe on a real Kubernetes, and test it through the
 	cd e2e && E2E=1 go test -count=1 -p 1 -timeout 40m . ./cluster $(ARGS)
 
 clean: ## Remove what the other targets made (not Go's own caches)
-	rm -rf bin .cache
+	rm -rf bin .cache clients/typescript/build clients/typescript/dist clients/typescript/node_modules
 	rm -f docs/model/pan* docs/model/*.trail

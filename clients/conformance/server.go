@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -237,6 +238,7 @@ func NewServer(ctx context.Context) (*Server, error) {
 	s.mux.HandleFunc("POST /runs/{run}/end", s.withRun(s.end))
 	s.mux.HandleFunc("POST /proxies", s.startProxy)
 	s.mux.HandleFunc("GET /proxies/{port}", s.proxy)
+	s.mux.HandleFunc("GET /bare/{bytes}", bare)
 	return s, nil
 }
 
@@ -341,4 +343,29 @@ func (s *Server) proxy(w http.ResponseWriter, req *http.Request) {
 func answer(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(v)
+}
+
+// bare sends that many bytes in binary messages, and closes. It is what a client's platform receives at most,
+// to which the client's own rate is compared.
+func bare(w http.ResponseWriter, req *http.Request) {
+	left, err := strconv.ParseInt(req.PathValue("bytes"), 10, 64)
+	if err != nil || left < 0 {
+		http.Error(w, "the path must end in a number of bytes", http.StatusBadRequest)
+		return
+	}
+	ws, err := websocket.Accept(w, req, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return
+	}
+	defer ws.CloseNow()
+	ctx := ws.CloseRead(req.Context())
+	piece := Fill(0, 64<<10)
+	for ; left > 0; left -= int64(len(piece)) {
+		if err := ws.Write(ctx, websocket.MessageBinary, piece[:min(left, int64(len(piece)))]); err != nil {
+			return
+		}
+	}
+	_ = ws.Close(websocket.StatusNormalClosure, "")
 }
