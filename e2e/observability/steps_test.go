@@ -41,6 +41,7 @@ func (s *scenario) steps() []step {
 		{"d still cannot reach e", nothing, "TroupeLinksBreaking"},
 		{"d reaches e again", s.openWay, ""},
 		{"API server fails", s.apiServerFails, "TroupeAuthUnavailable"},
+		{"runner that does not answer", s.runnerHangs, "TroupeRunnerCannotStart"},
 		{"runner killed three times", s.runnerEnds, "TroupeRunnerDown"},
 		{"certificate about to expire", s.certificateAges, "TroupePeerCertificateExpiring"},
 		{allSlots, s.everySession, "TroupeSessionsRefused"},
@@ -226,6 +227,31 @@ func (s *scenario) runnerStandsStill() {
 	for _, c := range clients {
 		_ = c.Close()
 	}
+}
+
+// runnerHangs stops the runner until the alert has fired, while commands hold every init that it has
+// made.
+func (s *scenario) runnerHangs() {
+	var all sync.WaitGroup
+	clients := []*troupe.Client{s.a.dial(), s.a.dial(), s.a.dial()}
+	if err := s.a.runner.Process.Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range clients {
+		for range c.Limits().MaxExecutions {
+			all.Go(func() {
+				_, _ = c.Run(s.t.Context(), wire.ExecuteParams{Command: "sleep 1000"}, io.Discard, io.Discard)
+			})
+		}
+	}
+	s.until("TroupeRunnerCannotStart")
+	if err := s.a.runner.Process.Signal(syscall.SIGCONT); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range clients {
+		_ = c.Close()
+	}
+	all.Wait()
 }
 
 // runnerEnds kills the runner twice, and a third time without a new one until the alert has fired.
