@@ -23,6 +23,7 @@ type AuditRecord struct {
 	Argv       []string // nil without Config.AuditArgv, and if it has more than MaxAuditArgv
 	ArgvSHA256 string   // see ArgvDigest
 	Cwd        string
+	Isolation  string    // what separated its session from others: wire.IsolationNone or IsolationSession
 	Started    time.Time // of the command; zero: it never ran
 	Completed  *wire.Completed
 }
@@ -46,8 +47,16 @@ func (e *Engine) recordEnd(x *execution, started time.Time, c *wire.Completed) {
 	}
 	e.audit(AuditRecord{
 		Time: time.Now(), Subject: x.subject, Session: x.session, Execution: x.id,
-		Argv: argv, ArgvSHA256: sum, Cwd: dir, Started: started, Completed: c,
+		Argv: argv, ArgvSHA256: sum, Cwd: dir, Isolation: e.isolation(), Started: started, Completed: c,
 	})
+}
+
+// isolation says what separates sessions, see wire.Connected.
+func (e *Engine) isolation() string {
+	if level, _ := e.runner.Isolation(); level == wire.IsolationSession {
+		return level
+	}
+	return wire.IsolationNone
 }
 
 // ArgvDigest returns the SHA-256 of the arguments, each followed by a zero byte, as

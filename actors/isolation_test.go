@@ -3,6 +3,7 @@ package actors
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -27,6 +28,26 @@ func TestConnectedSaysWhatSeparatesSessions(t *testing.T) {
 		clients = append(clients, c)
 	}
 	s.stop(clients...)
+}
+
+// TestAuditSaysWhatSeparatesSessions: what a command could reach depends on it.
+func TestAuditSaysWhatSeparatesSessions(t *testing.T) {
+	for level, want := range map[string]string{"": wire.IsolationNone, wire.IsolationSession: wire.IsolationSession} {
+		synctest.Test(t, func(t *testing.T) {
+			records := make(chan AuditRecord, 1)
+			runner := newFakeRunner(running)
+			runner.isolation = level
+			h := newHarness(t, runner, func(c *Config) { c.Audit = func(r AuditRecord) { records <- r } }, nil)
+			c := connect(h.Engine, ConnectRequest{})
+			c.execute("1", wire.ExecuteParams{ExecutionID: "x", Argv: []string{"prog"}})
+			synctest.Wait()
+			h.runner.tree("x").exit(0)
+			if r := <-records; r.Isolation != want {
+				t.Errorf("with %q: %+v", level, r)
+			}
+			h.stop(t, c)
+		})
+	}
 }
 
 // TestIsolatedSessionIsNotPlaced: a peer may separate sessions less than the pod that promised it.

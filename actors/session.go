@@ -236,7 +236,7 @@ func (s *session) removeWorkspace() {
 
 // connected is the first message to the client that opens the session.
 func (s *session) connected(token string) *wire.Connected {
-	isolation, abi := s.engine.runner.Isolation()
+	_, abi := s.engine.runner.Isolation()
 	c := &wire.Connected{
 		SessionID: s.id, Version: wire.Version,
 		Capabilities: []string{
@@ -245,10 +245,10 @@ func (s *session) connected(token string) *wire.Connected {
 			wire.CapabilityBinary, wire.CapabilityInputOffset,
 		},
 		ResumeToken: token, Limits: s.limits(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
-		Isolation: wire.IsolationNone, IsolationABI: abi, Name: s.options.Name, Labels: s.options.Labels,
+		Isolation: s.engine.isolation(), IsolationABI: abi, Name: s.options.Name, Labels: s.options.Labels,
 	}
-	if isolation == wire.IsolationSession {
-		c.Isolation, c.Capabilities = isolation, append(c.Capabilities, wire.CapabilityIsolation)
+	if c.Isolation == wire.IsolationSession {
+		c.Capabilities = append(c.Capabilities, wire.CapabilityIsolation)
 	}
 	return c
 }

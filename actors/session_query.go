@@ -193,14 +193,10 @@ func (s *session) asked(ctx actor.Context, q *sessionQuery) {
 
 // describe describes the session; in a listing with less of its executions.
 func (s *session) describe(listing, commands bool) wire.Session {
-	isolation, _ := s.engine.runner.Isolation()
 	d := wire.Session{
 		ID: s.id, Name: s.options.Name, Labels: s.options.Labels, Subject: s.subject, Pod: s.engine.pod,
 		State: s.state(), CreatedAt: timestamp(s.created), LastActivity: timestamp(s.lastActivity),
-		Connections: len(s.conns), Isolation: wire.IsolationNone, ResumeWindow: s.options.ResumeWindow.Seconds(),
-	}
-	if isolation == wire.IsolationSession {
-		d.Isolation = isolation
+		Connections: len(s.conns), Isolation: s.engine.isolation(), ResumeWindow: s.options.ResumeWindow.Seconds(),
 	}
 	most := wire.DescribedExecutions
 	shown := make([]*execution, 0, len(s.executions))

@@ -54,7 +54,7 @@ func (l *logs) auditor() func(actors.AuditRecord) {
 	return func(r actors.AuditRecord) {
 		attrs := []any{
 			"subject", r.Subject, "session", r.Session, "execution", r.Execution,
-			"cwd", r.Cwd,
+			"cwd", r.Cwd, "isolation", r.Isolation,
 		}
 		if !r.Started.IsZero() { // it was started
 			attrs = append(attrs, "started", r.Started)
