@@ -163,9 +163,15 @@ func halfPipe(read bool) (r, w int, err error) {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return -1, -1, os.NewSyscallError("pipe2", err)
 	}
-	ours := p[1]
+	ours, mode := p[1], uint32(0o644)
 	if read {
-		ours = p[0]
+		ours, mode = p[0], 0o622
+	}
+	// A runner in a container of its own is another user, whose commands open the pipe once more when
+	// they open /dev/stdin, /dev/stdout or /dev/stderr. A new pipe is for its maker only.
+	if err := unix.Fchmod(ours, mode); err != nil {
+		frame.CloseAll(p[:])
+		return -1, -1, os.NewSyscallError("fchmod", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(ours), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 		frame.CloseAll(p[:])
