@@ -138,7 +138,7 @@ func (p *pod) attack(victim map[string]any, args ...string) (out string, done *w
 		p.t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	done, err = p.session("alice").Run(bounded(p.t), wire.ExecuteParams{
+	done, err = p.session("alice").Run(patiently(p.t), wire.ExecuteParams{
 		Argv: append(append([]string{"/opt/attack"}, args...), string(told)),
 	}, &stdout, &stderr)
 	if err != nil {

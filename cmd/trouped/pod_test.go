@@ -65,6 +65,7 @@ func newPod(t *testing.T, tools []string, runnerArgs ...string) *pod {
 		t.Fatal(err)
 	}
 	p.volumes()
+	p.user()
 	p.copy("bin/troupe-runner", runner)
 	p.copy("server-bin/trouped", own)
 	for _, tool := range tools {
@@ -76,7 +77,7 @@ func newPod(t *testing.T, tools []string, runnerArgs ...string) *pod {
 		name: "server", uid: podServerUID, cwd: "/", system: []string{"/bin", "/lib", "/lib64", "/usr"},
 		args: []string{
 			"/opt/trouped", "--listen", podServer, "--admin-listen", podAdmin, "--auth", "token", "--token-file",
-			podTokens, "--runner", podSocket, "--data-dir", podData, "--pod", "troupe-0",
+			podTokens, "--env", "PATH=" + podPath, "--runner", podSocket, "--data-dir", podData, "--pod", "troupe-0",
 			"--log-format", "json",
 		},
 		env:     []string{"TROUPED_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0"},
@@ -90,7 +91,8 @@ func newPod(t *testing.T, tools []string, runnerArgs ...string) *pod {
 		}, runnerArgs...),
 		env: []string{"PATH=" + podPath, "LANG=C.UTF-8"},
 		volumes: []string{
-			"tools:/opt:ro", "cache:/cache:ro", "bin:/troupe/bin:ro", "run:/troupe/run:ro", "workspace:/workspace", "tmp:/tmp",
+			"passwd:/etc/passwd:ro", "tools:/opt:ro", "cache:/cache:ro", "shared:/shared",
+			"bin:/troupe/bin:ro", "run:/troupe/run:ro", "workspace:/workspace", "tmp:/tmp",
 		},
 	})
 	p.ready()
@@ -133,7 +135,7 @@ func (p *pod) volumes() {
 	}
 	p.cache = strings.TrimSpace(string(cache))
 	errs := []error{os.Chmod(dir, 0o755)}
-	for _, name := range []string{"bin", "run", "etc", "data", "workspace", "tmp", "tools", "server-bin"} {
+	for _, name := range []string{"bin", "run", "etc", "data", "workspace", "tmp", "shared", "tools", "server-bin"} {
 		path := filepath.Join(dir, name)
 		// 2777 is what an emptyDir has: the last of these set the bits that Mkdir leaves out.
 		errs = append(errs, os.Mkdir(path, 0o755), os.Chown(path, 0, podServerUID), unix.Chmod(path, 0o2777))
@@ -150,6 +152,15 @@ func (p *pod) copy(to, from string) {
 		err = os.WriteFile(filepath.Join(p.dir, to), b, 0o555)
 	}
 	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// user gives the runner's user the name that some programs ask for.
+func (p *pod) user() {
+	p.t.Helper()
+	users := fmt.Sprintf("root:x:0:0::/:/bin/sh\nrunner:x:%[1]d:%[1]d::/workspace:/bin/sh\n", podRunnerUID)
+	if err := os.WriteFile(filepath.Join(p.dir, "passwd"), []byte(users), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -259,7 +270,10 @@ func (p *pod) oci(c *container, root string) map[string]any {
 			"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
 			"options": []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"},
 		},
-		{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": []string{"nosuid", "noexec", "nodev"}},
+		{
+			"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+			"options": []string{"nosuid", "noexec", "nodev"},
+		},
 		{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
 		{
 			"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
@@ -370,4 +384,12 @@ func (p *pod) session(subject string) *troupe.Client {
 	}
 	p.t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// patiently bounds a command that computes, on a machine that is very busy.
+func patiently(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
