@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,24 @@ type Authenticator interface {
 	// failed: that error is logged and not shown to the client. Implementations must not keep or
 	// log the token.
 	Authenticate(ctx context.Context, token string) (subject string, err error)
+}
+
+// Verb is something that a client may be allowed to do with sessions.
+type Verb string
+
+// The verbs. What a client does with its own sessions needs VerbCreate alone.
+const (
+	VerbCreate Verb = "create" // open sessions, run commands in them, see and end them
+	VerbList   Verb = "list"   // list the sessions of every subject
+	VerbGet    Verb = "get"    // describe a session of any subject
+	VerbDelete Verb = "delete" // end a session of any subject
+	VerbRead   Verb = "read"   // see what others run; with list or get
+)
+
+// Authorizer is an Authenticator that knows more verbs than create, which is all that the clients of others have.
+type Authorizer interface {
+	// Authorize is Authenticate for another verb: ErrForbidden means that the client does not have it.
+	Authorize(ctx context.Context, token string, verb Verb) (subject string, err error)
 }
 
 // NoAuth accepts every client as the subject "anonymous". Anyone who reaches the server can run
@@ -78,8 +97,64 @@ func bearerToken(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// authenticate returns the subject of a request, or the status and error of the refusal.
+// authenticate returns the subject of a request that opens a session, or the status and error of the refusal.
 func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err error) {
+	return g.authorize(r, VerbCreate)
+}
+
+// Authorize returns the subject of a plain HTTP request that may do one of the verbs, or the status and error of the
+// refusal. A page of another origin is refused as it is at /ws.
+func (g *Gateway) Authorize(r *http.Request, verbs ...Verb) (subject string, status int, err error) {
+	if !g.tokens && !g.knownHost(r.Host) {
+		// A page sends no Origin with a GET to its own host, which with DNS rebinding is this server.
+		g.metrics.authFailures.WithLabelValues(authOrigin).Inc()
+		return "", http.StatusForbidden, errors.New(
+			"without authentication, connect by IP address or localhost, or to a host that --allowed-origins names")
+	}
+	return g.authorize(r, verbs...)
+}
+
+// Open reports whether there is no authentication, so that all clients are one subject.
+func (g *Gateway) Open() bool { return !g.tokens }
+
+// knownHost reports whether a page cannot have chosen the name of this server.
+func (g *Gateway) knownHost(host string) bool {
+	u := url.URL{Host: host}
+	return localHost(u.Hostname()) || slices.ContainsFunc(g.cfg.AllowedOrigins, func(pattern string) bool {
+		if _, after, ok := strings.Cut(pattern, "://"); ok {
+			pattern = after
+		}
+		ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(host))
+		return ok && err == nil
+	})
+}
+
+// May reports whether the client of an authorized request has a further verb.
+func (g *Gateway) May(r *http.Request, verb Verb) (bool, error) {
+	authorizer, ok := g.cfg.Auth.(Authorizer)
+	if !ok {
+		return false, nil
+	}
+	token, err := bearerToken(r)
+	if err != nil {
+		return false, err
+	}
+	if _, err = authorizer.Authorize(r.Context(), token, verb); errors.Is(err, ErrForbidden) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// try asks whether the token may do the verb.
+func (g *Gateway) try(ctx context.Context, token string, verb Verb) (subject string, err error) {
+	if authorizer, ok := g.cfg.Auth.(Authorizer); ok && verb != VerbCreate {
+		return authorizer.Authorize(ctx, token, verb)
+	}
+	return g.cfg.Auth.Authenticate(ctx, token)
+}
+
+// authorize returns the subject of a request that may do one of the verbs.
+func (g *Gateway) authorize(r *http.Request, verbs ...Verb) (subject string, status int, err error) {
 	if err := checkOrigin(r, g.cfg.AllowedOrigins, !g.tokens); err != nil {
 		g.metrics.authFailures.WithLabelValues(authOrigin).Inc()
 		return "", http.StatusForbidden, err
@@ -89,7 +164,11 @@ func (g *Gateway) authenticate(r *http.Request) (subject string, status int, err
 		g.metrics.authFailures.WithLabelValues(authMalformed).Inc()
 		return "", http.StatusUnauthorized, err
 	}
-	subject, err = g.cfg.Auth.Authenticate(r.Context(), token)
+	for _, verb := range verbs {
+		if subject, err = g.try(r.Context(), token, verb); !errors.Is(err, ErrForbidden) {
+			break
+		}
+	}
 	var kind string
 	switch {
 	case err == nil:

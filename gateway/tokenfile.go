@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -27,10 +28,10 @@ const (
 	tokenFileCheck = time.Second
 )
 
-// TokenFile authenticates clients by a file of "subject token" lines. It ignores empty lines and
-// lines that begin with #. A subject may have several tokens, so that they can be rotated. A
-// changed file takes effect for the next client; if it is invalid, the error is logged and the
-// previous tokens stay valid.
+// TokenFile authenticates clients by a file of "subject token" lines, with the roles of the token behind it, joined by
+// commas; without any it is a user's. It ignores empty lines and lines that begin with #. A subject may have several
+// tokens, so that they can be rotated. A changed file takes effect for the next client; if it is invalid, the error is
+// logged and the previous tokens stay valid.
 type TokenFile struct {
 	path string
 	log  *slog.Logger
@@ -44,6 +45,15 @@ type TokenFile struct {
 type tokenEntry struct {
 	digest  wire.TokenDigest
 	subject string
+	verbs   []Verb
+}
+
+// roles are what tokens may do. They do not include each other: a token that watches runs no commands.
+var roles = map[string][]Verb{
+	"user":     {VerbCreate},
+	"viewer":   {VerbList, VerbGet},
+	"operator": {VerbList, VerbGet, VerbDelete},
+	"auditor":  {VerbList, VerbGet, VerbRead},
 }
 
 // fileVersion identifies one version of the file. The kubelet updates a Secret volume by replacing
@@ -71,23 +81,32 @@ func NewTokenFile(path string, logger *slog.Logger) (*TokenFile, error) {
 }
 
 // Authenticate implements Authenticator.
-func (f *TokenFile) Authenticate(_ context.Context, token string) (string, error) {
+func (f *TokenFile) Authenticate(ctx context.Context, token string) (string, error) {
+	return f.Authorize(ctx, token, VerbCreate)
+}
+
+// Authorize implements Authorizer.
+func (f *TokenFile) Authorize(_ context.Context, token string, verb Verb) (string, error) {
 	if token == "" {
 		return "", ErrNoToken
 	}
 	// Comparing digests reveals nothing through its timing, not even the length. The loop covers all
 	// entries, so that its time does not reveal which one matched.
 	digest := wire.DigestToken(token)
-	subject, found := "", false
+	var found tokenEntry
 	for _, e := range f.current() {
 		if digest.Equal(e.digest) {
-			subject, found = e.subject, true
+			found = e
 		}
 	}
-	if !found {
+	switch {
+	case found.subject == "":
 		return "", ErrBadToken
+	case !slices.Contains(found.verbs, verb):
+		return "", fmt.Errorf("%w: the token of %s may not %s sessions: see the roles of --token-file",
+			ErrForbidden, found.subject, verb)
 	}
-	return subject, nil
+	return found.subject, nil
 }
 
 // ManySubjects reports whether the tokens are of more than one subject: see the function.
@@ -151,7 +170,23 @@ func (f *TokenFile) load() error {
 	return nil
 }
 
-// parseTokens reads "subject token" lines. Its errors name lines by number and never quote them.
+// verbsOf returns what roles joined by commas may do. Its errors do not quote them: a token may have strayed there.
+func verbsOf(joined []string) (verbs []Verb, err error) {
+	if len(joined) == 0 {
+		return roles["user"], nil
+	}
+	for i, role := range strings.Split(joined[0], ",") {
+		may, ok := roles[role]
+		if !ok {
+			return nil, fmt.Errorf("role %d is unknown: use %s, joined by commas", i+1,
+				strings.Join(slices.Sorted(maps.Keys(roles)), ", "))
+		}
+		verbs = append(verbs, may...)
+	}
+	return verbs, nil
+}
+
+// parseTokens reads "subject token roles" lines. Its errors name lines by number and never quote them.
 func parseTokens(content []byte) ([]tokenEntry, error) {
 	var entries []tokenEntry
 	lines := make(map[string]int) // by token
@@ -162,8 +197,12 @@ func parseTokens(content []byte) ([]tokenEntry, error) {
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		if len(fields) != 2 {
-			return nil, fmt.Errorf("line %d has %d words, want two: subject token", n, len(fields))
+		if len(fields) != 2 && len(fields) != 3 {
+			return nil, fmt.Errorf("line %d has %d words, want two or three: subject token roles", n, len(fields))
+		}
+		verbs, err := verbsOf(fields[2:])
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 		if len(fields[1]) < minToken {
 			return nil, fmt.Errorf(
@@ -173,7 +212,7 @@ func parseTokens(content []byte) ([]tokenEntry, error) {
 			return nil, fmt.Errorf("line %d repeats the token of line %d", n, first)
 		}
 		lines[fields[1]] = n
-		entries = append(entries, tokenEntry{digest: wire.DigestToken(fields[1]), subject: fields[0]})
+		entries = append(entries, tokenEntry{wire.DigestToken(fields[1]), fields[0], verbs})
 	}
 	if err := scanner.Err(); err != nil {
 		return nil, err

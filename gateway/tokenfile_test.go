@@ -168,3 +168,61 @@ func TestTokenFileVersions(t *testing.T) {
 		t.Error("a file that was never read is the same")
 	}
 }
+
+// TestRolesOfTokens: what each lets its token do, and nothing else. Roles do not include each other.
+func TestRolesOfTokens(t *testing.T) {
+	f, err := NewTokenFile(tokenFile(t, `alice the-token-of-alice
+ulla  the-token-of-ulla   user
+vera  the-token-of-vera   viewer
+olga  the-token-of-olga   operator
+aldo  the-token-of-aldo   auditor
+both  the-token-of-both   user,auditor
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for subject, want := range map[string]string{
+		"alice": "create", "ulla": "create", "vera": "list get", "olga": "list get delete", "aldo": "list get read",
+		"both": "create list get read",
+	} {
+		var got []string
+		for _, verb := range []Verb{VerbCreate, VerbList, VerbGet, VerbDelete, VerbRead, "other"} {
+			who, err := f.Authorize(t.Context(), "the-token-of-"+subject, verb)
+			if err == nil {
+				got = append(got, string(verb))
+			}
+			if err == nil && who != subject || err != nil && !errors.Is(err, ErrForbidden) {
+				t.Errorf("%s: %q %v", subject, who, err)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s may %v, want %s", subject, got, want)
+		}
+	}
+	for line, want := range map[string]string{
+		"alice the-token-of-alice admin":       "line 1: role 1 is unknown: use auditor, operator, user, viewer, joined by commas",
+		"alice the-token-of-alice user,":       "role 2 is unknown",
+		"alice the-token-of-alice user viewer": "line 1 has 4 words, want two or three: subject token roles",
+	} {
+		if _, err := NewTokenFile(tokenFile(t, line), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", line, err, want)
+		}
+	}
+	secret := "alice user the-token-of-alice"
+	if _, err := NewTokenFile(tokenFile(t, secret+"-long"), nil); err == nil || strings.Contains(err.Error(), "the-token") {
+		t.Errorf("%q: %v", secret, err)
+	}
+}
+
+// TestTokenThatMayNotOpenSessionsIsRefusedAtTheSocket: whoever only watches runs nothing.
+func TestTokenThatMayNotOpenSessionsIsRefusedAtTheSocket(t *testing.T) {
+	auth, err := NewTokenFile(tokenFile(t, "vera "+goodToken+" viewer,operator,auditor"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(c *Config) { c.Auth = auth })
+	ws, h := f.dial(t, "/ws", as(goodToken))
+	if ws != nil || h.status != 403 || !strings.Contains(h.body, "may not create sessions") {
+		t.Errorf("%+v", h)
+	}
+}

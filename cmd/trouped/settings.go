@@ -184,7 +184,9 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 func (c *config) accessFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Choice(&c.auth, authNone, authNoneInsecure, authToken, authKubernetes), "auth",
 		"how clients authenticate; none is for loopback addresses, none-insecure accepts everyone on any address")
-	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file", "lines of \"subject token\", for --auth token")
+	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file",
+		"lines of \"subject token\" or \"subject token roles\", for --auth token; "+
+			"roles, joined by commas: user (the default), viewer, operator, auditor")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
 		"absolute path of a program that clients may run; "+
 			"once one is named, every other program, every shell string and every variable is refused")
