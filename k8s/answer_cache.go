@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// digest stands for a token. It is a keyed hash: memory that leaks reveals no token, and a client
+// digest stands for a token and a verb. It is a keyed hash: memory that leaks reveals no token, and a client
 // cannot choose tokens that collide.
 type digest [sha256.Size]byte
 
-func newDigest(key []byte, token string) (d digest) {
+func newDigest(key []byte, verb, token string) (d digest) {
 	h := hmac.New(sha256.New, key)
+	h.Write([]byte(verb + " ")) // no verb has a space
 	h.Write([]byte(token))
 	return digest(h.Sum(d[:0]))
 }
 
-// answer is what the API server said about a token.
+// answer is what the API server said about a token and a verb.
 type answer struct {
 	subject string
-	err     error // ErrBadToken or a *DeniedError; nil: the client may open sessions
+	err     error // ErrBadToken or a *DeniedError; nil: the client may do it
 }
 
 // answerCache keeps a bounded number of answers, each for the same ttl, so the oldest entry is also

@@ -37,14 +37,14 @@ type AuthConfig struct {
 }
 
 // Authenticator identifies a client with a TokenReview and then asks with a SubjectAccessReview
-// whether it may open sessions: verb create on sessions.troupe.dev in a namespace.
+// what it may do: verb create on sessions.troupe.dev in a namespace to open sessions, and others.
 type Authenticator struct {
 	cfg    AuthConfig
 	key    []byte // of digests
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	calls   singleflight.Group // reviews by digest: concurrent requests with one token share one
+	calls   singleflight.Group // reviews by digest: concurrent requests for a token and a verb share one
 	running sync.WaitGroup     // reviews
 
 	mu      sync.Mutex
@@ -85,20 +85,25 @@ func (a *Authenticator) Close() {
 	a.running.Wait()
 }
 
-// Authenticate returns the user's name. The error is ErrBadToken, a *DeniedError, or one that says
-// why there is no answer, such as a failure of the API server; only the first two are cached.
-// Concurrent requests with the same token share one review. The end of ctx ends only the wait for
-// it: the review continues for the others.
+// Authenticate returns the name of the user, who may open sessions. See Authorize.
 func (a *Authenticator) Authenticate(ctx context.Context, token string) (subject string, err error) {
+	return a.Authorize(ctx, token, sessionVerb)
+}
+
+// Authorize returns the name of the user, who has the verb on sessions.troupe.dev. The error is ErrBadToken, a *DeniedError, or one that says
+// why there is no answer, such as a failure of the API server; only the first two are cached.
+// Concurrent requests with the same token and verb share one review. The end of ctx ends only the wait
+// for it: the review continues for the others.
+func (a *Authenticator) Authorize(ctx context.Context, token, verb string) (subject string, err error) {
 	if token == "" {
 		return "", ErrBadToken
 	}
-	id := newDigest(a.key, token)
+	id := newDigest(a.key, verb, token)
 	if ans, _, ok := a.cached(id); ok {
 		return ans.subject, ans.err
 	}
 	select {
-	case result := <-a.calls.DoChan(string(id[:]), func() (any, error) { return a.call(id, token) }):
+	case result := <-a.calls.DoChan(string(id[:]), func() (any, error) { return a.call(id, token, verb) }):
 		if result.Err != nil {
 			return "", result.Err
 		}
@@ -124,7 +129,7 @@ func (a *Authenticator) cached(id digest) (ans answer, known, ok bool) {
 }
 
 // call reviews a token within the limits and caches the answer.
-func (a *Authenticator) call(id digest, token string) (subject string, err error) {
+func (a *Authenticator) call(id digest, token, verb string) (subject string, err error) {
 	// An earlier call may have ended between the caller's look at the cache and this one's start.
 	ans, known, ok := a.cached(id)
 	if ok {
@@ -144,7 +149,7 @@ func (a *Authenticator) call(id digest, token string) (subject string, err error
 	if err := limit.acquire(ctx); err != nil {
 		return "", fmt.Errorf("waiting to review the token: %w", err)
 	}
-	ans = a.review(ctx, token)
+	ans = a.review(ctx, token, verb)
 	limit.release()
 	a.cache(id, ans)
 	return ans.subject, ans.err

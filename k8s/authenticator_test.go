@@ -134,6 +134,36 @@ func TestReviewRequests(t *testing.T) {
 	}
 }
 
+// TestVerbsAreAskedForAndCachedApart: an answer about one says nothing of another.
+func TestVerbsAreAskedForAndCachedApart(t *testing.T) {
+	api := &api{answer: func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+			reviewer(w, r)
+			return
+		}
+		var review authorizationv1.SubjectAccessReview
+		decode(r, &review)
+		review.Status.Allowed = review.Spec.ResourceAttributes.Verb == "list"
+		writeJSON(w, http.StatusCreated, review)
+	}}
+	auth := newAuth(t, api, nil)
+	for range 3 {
+		if subject, err := auth.Authorize(t.Context(), "good:ann", "list"); subject != "ann" || err != nil {
+			t.Errorf("list: %q, %v", subject, err)
+		}
+		for _, verb := range []string{"create", "delete", "read"} {
+			var denied *DeniedError
+			_, err := auth.Authorize(t.Context(), "good:ann", verb)
+			if !errors.As(err, &denied) || err.Error() != "ann may not "+verb+" sessions.troupe.dev in the namespace ns" {
+				t.Errorf("%s: %v", verb, err)
+			}
+		}
+	}
+	if n := len(api.asked("/subjectaccessreviews")); n != 4 {
+		t.Errorf("asked %d times about 4 verbs", n)
+	}
+}
+
 // TestAnswersAreReused for the configured time, refusals for at most 10 s.
 func TestAnswersAreReused(t *testing.T) {
 	for _, c := range []struct {

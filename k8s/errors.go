@@ -17,13 +17,14 @@ var (
 	errClosed = errors.New("the authenticator is closed")
 )
 
-// DeniedError means that the API server knows the client, but does not permit it to open sessions.
+// DeniedError means that the API server knows the client, but does not permit it what it asks for.
 type DeniedError struct {
 	Subject   string // the user's name, such as system:serviceaccount:default:ci
 	Namespace string // in which it lacks the permission
+	Verb      string // on sessions.troupe.dev
 }
 
 func (e *DeniedError) Error() string {
 	return fmt.Sprintf("%s may not %s %s.%s in the namespace %s",
-		e.Subject, sessionVerb, sessionResource, sessionGroup, e.Namespace)
+		e.Subject, e.Verb, sessionResource, sessionGroup, e.Namespace)
 }

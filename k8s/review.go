@@ -9,7 +9,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
-// The permission that a client needs. The resource does not exist, which RBAC permits, but a Role
+// The permission that a client needs to open sessions. The resource does not exist, which RBAC permits, but a Role
 // that grants it is easy to understand.
 const (
 	sessionGroup    = "troupe.dev"
@@ -18,17 +18,17 @@ const (
 )
 
 // review asks the API server whose token this is, and then what the user may do.
-func (a *Authenticator) review(ctx context.Context, token string) answer {
+func (a *Authenticator) review(ctx context.Context, token, verb string) answer {
 	user, err := a.reviewToken(ctx, token)
 	if err != nil {
 		return answer{err: err}
 	}
-	allowed, err := a.reviewAccess(ctx, user)
+	allowed, err := a.reviewAccess(ctx, user, verb)
 	if err != nil {
 		return answer{err: err}
 	}
 	if !allowed {
-		return answer{err: &DeniedError{Subject: user.Username, Namespace: a.cfg.Namespace}}
+		return answer{err: &DeniedError{Subject: user.Username, Namespace: a.cfg.Namespace, Verb: verb}}
 	}
 	return answer{subject: user.Username}
 }
@@ -63,12 +63,14 @@ func (a *Authenticator) reviewToken(ctx context.Context, token string) (authenti
 	return status.User, nil
 }
 
-func (a *Authenticator) reviewAccess(ctx context.Context, user authenticationv1.UserInfo) (bool, error) {
+func (a *Authenticator) reviewAccess(
+	ctx context.Context, user authenticationv1.UserInfo, verb string,
+) (bool, error) {
 	c := a.cfg.Client
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: user.Username, UID: user.UID, Groups: user.Groups,
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: a.cfg.Namespace, Group: sessionGroup, Resource: sessionResource, Verb: sessionVerb,
+			Namespace: a.cfg.Namespace, Group: sessionGroup, Resource: sessionResource, Verb: verb,
 		},
 	}}
 	if len(user.Extra) > 0 {

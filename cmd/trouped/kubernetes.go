@@ -181,10 +181,15 @@ func (s *server) openClusterAuth() error {
 type clusterAuth struct{ k8s *k8s.Authenticator }
 
 func (a clusterAuth) Authenticate(ctx context.Context, token string) (string, error) {
+	return a.Authorize(ctx, token, gateway.VerbCreate)
+}
+
+// Authorize implements gateway.Authorizer.
+func (a clusterAuth) Authorize(ctx context.Context, token string, verb gateway.Verb) (string, error) {
 	if token == "" {
 		return "", gateway.ErrNoToken
 	}
-	subject, err := a.k8s.Authenticate(ctx, token)
+	subject, err := a.k8s.Authorize(ctx, token, string(verb))
 	var denied *k8s.DeniedError
 	switch {
 	case errors.Is(err, k8s.ErrBadToken):
