@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Authenticator identifies clients.
@@ -114,8 +116,12 @@ func (g *Gateway) Authorize(r *http.Request, verbs ...Verb) (subject string, sta
 	return g.authorize(r, verbs...)
 }
 
-// Open reports whether there is no authentication, so that all clients are one subject.
-func (g *Gateway) Open() bool { return !g.tokens }
+// OneSubject reports whether the kernel separates sessions whose clients nothing but their resume tokens tells apart,
+// because there is no authentication. The subject of a request proves nothing then: a command in one session may send
+// requests, too.
+func (g *Gateway) OneSubject() bool {
+	return !g.tokens && g.cfg.Engine.Stats().Isolation == wire.IsolationSession
+}
 
 // knownHost reports whether a page cannot have chosen the name of this server.
 func (g *Gateway) knownHost(host string) bool {

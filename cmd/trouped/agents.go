@@ -56,6 +56,7 @@ func (s *server) openDoor() (err error) {
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.gateway.Handler())
+	mux.Handle("/api/", s.sessions)
 	mux.Handle("/mcp", s.gateway.Guard(s.door.Handler(func(r *http.Request) string {
 		return gateway.Subject(r.Context())
 	})))
@@ -134,6 +135,9 @@ func (a insideAddr) String() string { return string(a) }
 
 // attachAgent returns a resume token for a session of the caller, on whatever pod it is.
 func (s *server) attachAgent(ctx context.Context, c mcp.Call, session string) (string, error) {
+	if s.gateway.OneSubject() {
+		return "", troupe.ErrNoSession
+	}
 	a, err := s.engine.AttachSession(ctx, actors.Viewer{Subject: c.Subject}, session)
 	if errors.Is(err, actors.ErrNoSession) {
 		return "", troupe.ErrNoSession

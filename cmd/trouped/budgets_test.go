@@ -12,6 +12,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/gateway/api"
 )
 
 // memoryTarget is what the sum of all budgets must stay below. The chart's limit is 256 MiB.
@@ -75,6 +76,7 @@ func budgets() []budget {
 		{"output in large messages", gateway.LargeOutputs, 9 * 16 << 10},
 		{"output in small messages", sockets - gateway.LargeOutputs, 2*gateway.SmallOutput + 16<<10},
 		{"beginnings of lines", sockets * l.MaxExecutions, gateway.RestSize},
+		{"API requests", api.MaxRequests, api.RequestCost},
 		{"sessions", l.MaxSessions, costSession},
 		{"names and labels", l.MaxSessions, wire.MaxLabels * (2*wire.MaxLabelPart + 64)},
 		{"executions", executions, costExecution},

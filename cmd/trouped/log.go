@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/gateway/api"
 )
 
 const (
@@ -73,6 +74,17 @@ func (l *logs) auditor() func(actors.AuditRecord) {
 			}
 		}
 		l.audit.Info("audit", attrs...)
+	}
+}
+
+// accessAuditor returns a function that writes one audit line for each request that concerns the sessions of others.
+func (l *logs) accessAuditor() func(api.Access) {
+	return func(a api.Access) {
+		attrs := []any{"subject", a.Subject, "verb", string(a.Verb)}
+		if a.Session != "" {
+			attrs = append(attrs, "session", a.Session, "owner", a.Owner)
+		}
+		l.audit.Info("access", append(attrs, "read", a.Read, "status", a.Status, "remote", a.Remote)...)
 	}
 }
 

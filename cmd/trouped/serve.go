@@ -22,6 +22,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/gateway/api"
 	"github.com/troupe-dev/troupe/k8s"
 )
 
@@ -101,6 +102,7 @@ type server struct {
 	gateway  *gateway.Gateway
 	inside   *inside
 	door     *mcp.Door
+	sessions *api.Handler
 	tracer   oteltrace.Tracer    // nil: no traces
 	peers    *actors.PeersConfig // nil: no peers
 
@@ -127,7 +129,7 @@ func start(c *config) (*server, error) {
 	s.onClose("log", func() error { s.logs.Close(); return nil })
 	for _, step := range []func() error{
 		s.findFiles, s.openCluster, s.loadAuth, s.listen, s.openStore, s.openRunner, s.openTraces, s.openPeers,
-		s.openEngine, s.openAnnotations, s.openGateway, s.openDoor, s.serveAdmin, s.serveClients,
+		s.openEngine, s.openAnnotations, s.openGateway, s.openDoor, s.openAPI, s.serveAdmin, s.serveClients,
 	} {
 		if err := step(); err != nil {
 			s.close()
@@ -294,6 +296,13 @@ func (s *server) openGateway() (err error) {
 		return s.gateway.Close(ctx)
 	})
 	return nil
+}
+
+func (s *server) openAPI() (err error) {
+	s.sessions, err = api.New(api.Config{
+		Engine: s.engine, Gateway: s.gateway, Audit: s.logs.accessAuditor(), Logger: s.log, Registerer: s.registry,
+	})
+	return err
 }
 
 func (s *server) serveAdmin() error {

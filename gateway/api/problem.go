@@ -1,0 +1,58 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/troupe-dev/troupe/actors"
+)
+
+// problem is an error as RFC 9457 writes it. Its type is always about:blank, so its title is that of the status.
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Pod    string `json:"pod,omitempty"` // that did not answer
+}
+
+func (p *problem) Error() string { return p.Detail }
+
+// problemOf returns what the client is told of an error.
+func problemOf(err error) *problem {
+	var p *problem
+	var silent *actors.PodSilentError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, actors.ErrNoSession):
+		return &problem{Status: http.StatusNotFound, Detail: "no such session, or it is not yours"}
+	case errors.Is(err, actors.ErrNoPod):
+		return &problem{Status: http.StatusNotFound, Detail: "the service has no such pod: see " + Prefix + "pods"}
+	case errors.Is(err, actors.ErrBadContinue):
+		return &problem{Status: http.StatusBadRequest, Detail: err.Error()}
+	case errors.As(err, &silent):
+		return &problem{
+			Status: http.StatusGatewayTimeout, Pod: silent.Pod,
+			Detail: "the pod that holds the session does not answer: " + silent.Reason,
+		}
+	}
+	return &problem{Status: http.StatusInternalServerError, Detail: "the request failed inside the server: see its log"}
+}
+
+// answer sets the headers that belong to the problem.
+func (p *problem) answer(header http.Header) answer {
+	p.Title = http.StatusText(p.Status)
+	header.Set("Content-Type", "application/problem+json")
+	switch p.Status {
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", `Bearer realm="troupe"`)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		header.Set("Retry-After", "2")
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		b = []byte(`{"title":"Internal Server Error","status":500,"detail":"the error could not be encoded"}`)
+	}
+	return answer{p.Status, json.RawMessage(append(b, '\n'))}
+}
