@@ -31,7 +31,7 @@ func (rc *runnerConn) peer(t *Tree) *initConn {
 // askClone has peer cloned for a tree. mu is held.
 func (rc *runnerConn) askClone(peer *initConn, t *Tree) {
 	rc.requests++
-	req := frame.Clone{Request: rc.requests, Init: peer.id, Workspace: t.workspace}
+	req := frame.Clone{Request: rc.requests, Init: peer.id, Workspace: t.workspace, Session: t.r.cfg.Session.frame()}
 	rc.cloning[req.Request] = t
 	t.domain = peer.domain
 	// On an error the runner is lost, and serveRunner notices.

@@ -114,6 +114,9 @@ func TestCgroupContains(t *testing.T) {
 		if !strings.Contains(c.stdout(), "troupe."+strconv.Itoa(r.Status().PID)+"/") {
 			t.Errorf("cgroup %q", c.stdout())
 		}
+		if made() == 0 {
+			t.Error("no cgroups")
+		}
 		c.tree.Pause()
 		waitEvent[Paused](c)
 		before := cpu(c.marker)
@@ -135,9 +138,6 @@ func TestCgroupContains(t *testing.T) {
 	}
 	c := run(t, r, `kill -9 $PPID; sleep 1000`)
 	c.waitDead()
-	if made() == 0 {
-		t.Error("no cgroups")
-	}
 	closeRunner(t, r)
 	left, _ := filepath.Glob(filepath.Join(dir, "troupe.*"))
 	for _, l := range left {

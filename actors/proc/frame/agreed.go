@@ -9,7 +9,7 @@ import (
 // The values of Hello.Containment: how processes are kept in their tree.
 const (
 	ContainmentTree   = "tree"        // child subreapers and package proctree
-	ContainmentCgroup = "cgroup+tree" // also a cgroup v2 for each init
+	ContainmentCgroup = "cgroup+tree" // also a cgroup v2 for each session, and in it for each init
 )
 
 // The values of Hello.Isolation: what separates the sessions of one runner.

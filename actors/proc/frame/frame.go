@@ -43,7 +43,7 @@ const (
 	KindOOMKills   // runner → trouped: how many processes the kernel had killed for memory a second ago
 	KindWant       // trouped → runner: start this many inits
 	KindForceKill  // trouped → runner: this init does not answer: kill it and everything below it
-	KindForget     // trouped → runner: the session of this workspace has ended: remove it
+	KindForget     // trouped → runner: the session of this workspace has ended: remove it and its cgroup
 
 	KindSettings    // runner → init: before the init does anything
 	KindClone       // trouped → runner → init: start another init in your session's domain

@@ -41,6 +41,7 @@ func DecodeHello(body []byte) (Hello, error) {
 
 // Settings tell an init how sessions are separated.
 type Settings struct {
+	ID         uint64 // of this init
 	Isolation  string // IsolationNone or IsolationSession
 	Seed       string // what a new home begins with; "": nothing
 	Workspaces string // directory of the sessions' workspaces; "": there are none
@@ -52,7 +53,7 @@ type Settings struct {
 
 // Encode returns the frame.
 func (s *Settings) Encode() []byte {
-	return New(KindSettings).Str(s.Isolation).Str(s.Seed).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
+	return New(KindSettings).Uint(s.ID).Str(s.Isolation).Str(s.Seed).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
 		Bool(s.HideProc).Bool(s.SharedTmp).Bool(s.SysVIPC).Done()
 }
 
@@ -60,7 +61,7 @@ func (s *Settings) Encode() []byte {
 func DecodeSettings(body []byte) (Settings, error) {
 	d := NewDecoder(body)
 	s := Settings{
-		Isolation: d.Str(), Seed: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
+		ID: d.Uint(), Isolation: d.Str(), Seed: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
 		HideProc: d.Bool(), SharedTmp: d.Bool(), SysVIPC: d.Bool(),
 	}
 	return s, d.Err()
@@ -68,31 +69,33 @@ func DecodeSettings(body []byte) (Settings, error) {
 
 // Clone asks for another init in the domain of a session. From trouped, Request is returned with the
 // answer and Init is the init to clone; from the runner, Request numbers what it has asked the init
-// for, and descriptors travel with it: the clone's sockets.
+// for, and descriptors travel with it: the clone's sockets and, if it has one, its cgroup.
 type Clone struct {
 	Request   uint64
 	Init      uint64
 	Workspace string
+	Session   Bounds // of all executions of the session; only from trouped
+
+	Descriptors int // that travel with it, only from the runner: in the order of an init's descriptors
 }
 
 // Encode returns the frame.
 func (c *Clone) Encode() []byte {
-	return New(KindClone).Uint(c.Request).Uint(c.Init).Str(c.Workspace).Done()
+	return New(KindClone).Uint(c.Request).Uint(c.Init).Str(c.Workspace).bounds(c.Session).
+		Uint(uint64(c.Descriptors)).Done()
 }
 
 // DecodeClone reads the body of a clone.
 func DecodeClone(body []byte) (Clone, error) {
 	d := NewDecoder(body)
-	c := Clone{Request: d.Uint(), Init: d.Uint(), Workspace: d.Str()}
-	if d.Err() != nil || !WorkspaceName(c.Workspace) {
+	c := Clone{
+		Request: d.Uint(), Init: d.Uint(), Workspace: d.Str(), Session: d.bounds(), Descriptors: int(d.Uint()),
+	}
+	if d.Err() != nil || !WorkspaceName(c.Workspace) || c.Descriptors < 0 || c.Descriptors > maxPassed {
 		return c, ErrMalformed
 	}
 	return c, nil
 }
-
-// CloneDescriptors is how many travel with a clone from the runner, in the order of an init's
-// descriptors: events, requests, control.
-const CloneDescriptors = 3
 
 // Start asks an init to run a command.
 type Start struct {

@@ -17,9 +17,9 @@ type Receiver struct {
 	oob  []byte
 }
 
-// maxPassed is the largest number of descriptors that travel with one frame: stdin, stdout and
-// stderr of a start.
-const maxPassed = 3
+// maxPassed is the largest number of descriptors that travel with one frame: three sockets, a
+// directory and six files of a clone.
+const maxPassed = 10
 
 // NewReceiver returns a Receiver that reads with recv, see recvmsg(2).
 func NewReceiver(recv func(p, oob []byte) (n, oobn int, err error)) *Receiver {

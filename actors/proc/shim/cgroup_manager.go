@@ -17,7 +17,8 @@ import (
 	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
-// cgroupManager makes one cgroup v2 per init. A nil cgroupManager makes none.
+// cgroupManager has the directory in which inits make cgroups v2, see cgroup. A nil cgroupManager has
+// none.
 type cgroupManager struct {
 	base string // directory of the runner's own cgroup, troupe.PID
 	fd   int    // of that directory
@@ -92,6 +93,9 @@ func newCgroupManager(dir string, arrange bool) (*cgroupManager, error) {
 		enableControllers(dir)
 	}
 	enableControllers(m.base)
+	// The inits live there, too, and have to measure and to kill beside any number of busy sessions,
+	// of which each has the default weight of 100.
+	_ = os.WriteFile(filepath.Join(m.base, "runner", "cpu.weight"), []byte("1000"), 0)
 	fd, err := unix.Open(m.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		m.fd = fd
@@ -124,16 +128,12 @@ func enableControllers(dir string) {
 // try starts a process in a new cgroup: permission to make a cgroup does not imply permission to
 // start a process in it.
 func (m *cgroupManager) try() error {
-	dir, name, ok := m.create(0)
-	if !ok {
-		return errors.New("cannot make a cgroup")
-	}
-	defer m.removeCgroup(name)
-	defer unix.Close(dir)
-	g := &cgroup{dir: dir}
-	if _, err := g.read("cgroup.events"); err != nil {
+	g := &cgroup{base: m.fd, name: leafName(0)}
+	if err := g.enter("", frame.Bounds{}); err != nil {
 		return err
 	}
+	defer m.removeLeaf(0)
+	defer g.leaf.close()
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (m *cgroupManager) try() error {
 	defer unix.Close(null)
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"troupe-runner", "--version"}, &syscall.ProcAttr{
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null)},
-		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: dir},
+		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: g.leaf.dir},
 	})
 	if err != nil {
 		return err
@@ -173,27 +173,37 @@ func (m *cgroupManager) path() string {
 	return m.base
 }
 
-// create makes the cgroup of one init and opens its directory.
-func (m *cgroupManager) create(id uint64) (dir int, name string, ok bool) {
+// leafOf makes the leaf of a clone, which could not do that itself. It returns nil if there is none.
+func (m *cgroupManager) leafOf(req *frame.Clone, id uint64) *leaf {
 	if m == nil {
-		return -1, "", false
+		return nil
 	}
-	name = strconv.FormatUint(id, 10)
-	if err := unix.Mkdirat(m.fd, name, 0o755); err != nil {
-		return -1, "", false
-	}
-	dir, err := unix.Openat(m.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	l, err := makeLeaf(m.fd, req.Workspace, leafName(id), req.Session)
 	if err != nil {
-		m.removeCgroup(name)
-		return -1, "", false
+		fmt.Fprintln(os.Stderr, "troupe-runner: the executions of a clone have no cgroup:", err)
+		return nil
 	}
-	return dir, name, true
+	return l
 }
 
-// removeCgroup kills what is left in the cgroup of one init, and removes it.
-func (m *cgroupManager) removeCgroup(name string) {
-	if m != nil && name != "" {
-		killAndRemove(filepath.Join(m.base, name))
+// removeLeaf kills what is left in the leaf of an init, and removes it.
+func (m *cgroupManager) removeLeaf(id uint64) {
+	if m == nil {
+		return
+	}
+	name := leafName(id)
+	killAndRemove(filepath.Join(m.base, name))
+	leaves, _ := filepath.Glob(filepath.Join(m.base, "*", name)) // fails for no such pattern
+	for _, dir := range leaves {
+		killAndRemove(dir)
+		_ = os.Remove(filepath.Dir(dir)) // the session's, if it was the last one
+	}
+}
+
+// forget removes the cgroup of a session that has ended.
+func (m *cgroupManager) forget(session string) {
+	if m != nil && frame.WorkspaceName(session) {
+		proctree.RemoveCgroup(filepath.Join(m.base, session))
 	}
 }
 
@@ -208,7 +218,7 @@ func (m *cgroupManager) remove() {
 
 // killAndRemove removes the cgroup of one init, with the cgroups that a command made below it.
 func killAndRemove(dir string) {
-	if os.Remove(dir) == nil {
+	if err := os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
 		return
 	}
 	_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
@@ -224,7 +234,8 @@ func removeLeftovers(dir string) {
 	}
 	for _, path := range old {
 		pid := strings.TrimPrefix(filepath.Base(path), "troupe.")
-		if _, err := os.Stat("/proc/" + pid); os.IsNotExist(err) {
+		// In a container every runner has the same pid.
+		if _, err := os.Stat("/proc/" + pid); os.IsNotExist(err) || pid == strconv.Itoa(os.Getpid()) {
 			proctree.RemoveCgroup(path)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -31,7 +32,7 @@ func (p *initProcess) nextClone() (*job, bool) {
 	if err != nil {
 		return nil, false
 	}
-	fds, err := p.control.Take(frame.CloneDescriptors)
+	fds, err := p.control.Take(req.Descriptors)
 	if err != nil {
 		return nil, false
 	}
@@ -120,24 +121,26 @@ func (s *supervisor) cloneInit(req *frame.Clone) (*child, []int, error) {
 	if parent == nil {
 		return nil, nil, errors.New("the init is dead")
 	}
-	settings := s.settings
+	settings := s.nextSettings()
 	settings.Bound = req.Workspace
 	socks, err := connect(&settings)
 	if err != nil {
 		return nil, nil, err
 	}
+	leaf := s.cgroups.leafOf(req, settings.ID)
+	defer leaf.close()
 	s.clones.RLock()
 	defer s.clones.RUnlock()
-	pid, err := parent.askClone(req.Workspace, socks.theirs)
+	pid, err := parent.askClone(req.Workspace, slices.Concat(socks.theirs, leaf.descriptors()))
 	if err != nil {
 		socks.close() // one that comes too late reads end-of-file, and exits
+		s.cgroups.removeLeaf(settings.ID)
 		return nil, nil, err
 	}
 	frame.CloseAll(socks.theirs)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nextID++
-	c := &child{id: s.nextID, control: socks.control}
+	c := &child{id: settings.ID, control: socks.control}
 	s.register(c, pid)
 	return c, socks.ours, nil
 }
@@ -153,8 +156,8 @@ func (s *supervisor) byID(id uint64) *child {
 	return nil
 }
 
-// askClone asks the init for a clone with these sockets, and returns its pid.
-func (c *child) askClone(workspace string, sockets []int) (int, error) {
+// askClone asks the init for a clone with these descriptors, and returns its pid.
+func (c *child) askClone(workspace string, fds []int) (int, error) {
 	c.cloneMu.Lock()
 	defer c.cloneMu.Unlock()
 	if c.control < 0 {
@@ -179,8 +182,8 @@ func (c *child) askClone(workspace string, sockets []int) (int, error) {
 		c.heard = c.asked
 	}
 	c.asked++
-	ask := frame.Clone{Request: c.asked, Workspace: workspace}
-	if err := frame.SendBlocking(c.control, ask.Encode(), sockets...); err != nil {
+	ask := frame.Clone{Request: c.asked, Workspace: workspace, Descriptors: len(fds)}
+	if err := frame.SendBlocking(c.control, ask.Encode(), fds...); err != nil {
 		return 0, err
 	}
 	k, body, err := c.answers.Next()

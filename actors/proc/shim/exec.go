@@ -47,8 +47,8 @@ func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 		defer unix.Close(null)
 	}
 	attr.Files = []uintptr{stdin, uintptr(out[0]), uintptr(out[1])}
-	if g != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.dir
+	if g != nil && g.leaf != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.leaf.dir
 	}
 	pid, err := syscall.ForkExec(path, r.Argv, attr)
 	if err != nil {

@@ -106,7 +106,9 @@ func (p *initProcess) survivors() (names []string, count int) {
 // treeDead reports that nothing of the tree is left. exited, if not nil, is sent in the same write.
 func (p *initProcess) treeDead(x *execution, exited []byte) {
 	if p.cgroup != nil {
-		x.oom = p.cgroup.complete() || x.oom
+		oom, exceeded := p.cgroup.complete()
+		x.oom = x.oom || oom
+		x.exceeded = max(x.exceeded, exceeded)
 	}
 	p.current = nil
 	if exited != nil {

@@ -21,7 +21,7 @@ const (
 	initEvents   = 3 // socket to trouped
 	initRequests = 4 // socket from trouped
 	initControl  = 5 // socket to the runner; end-of-file means that the runner is gone
-	initCgroup   = 6 // directory of its cgroup, if it has one
+	initCgroup   = 6 // where it makes its cgroup, or of a clone its cgroup and the files of that; if it has one
 )
 
 // initArg is the argv word that makes troupe-runner an init.
@@ -106,7 +106,6 @@ func initMain(slack int) int {
 	p := &initProcess{
 		in:          frame.NewReceiver(frame.RecvBlocking(initRequests)),
 		control:     frame.NewReceiver(frame.RecvBlocking(initControl)),
-		cgroup:      inheritedCgroup(initCgroup),
 		slack:       slack,
 		wake:        make(chan struct{}, 1),
 		onMain:      make(chan func(), 4),
@@ -116,6 +115,7 @@ func initMain(slack int) int {
 	if p.furnish() != nil {
 		return 1
 	}
+	p.cgroup = inheritedCgroup(initCgroup, &p.room.Settings)
 	go p.reap()
 	go p.loop(nil)
 	if frame.SendBlocking(initEvents, frame.New(frame.KindReady).Done()) != nil {
@@ -402,9 +402,7 @@ func (p *initProcess) start(req *command) {
 			return
 		}
 	}
-	if p.cgroup != nil {
-		p.await(func() { p.cgroup.prepare(req.MaxMemory) }) // a domain has no right to write there
-	}
+	p.enterCgroup(req.Start)
 	// The lock keeps the reaper from seeing the child before it is registered.
 	p.mu.Lock()
 	pid, pidfd, failed := req.exec(p.cgroup)

@@ -76,9 +76,12 @@ func (m *oomCounter) kills() uint64 {
 
 // oomKills reads the line "oom_kill 3" of memory.events (v2) or memory.oom_control (v1, since Linux
 // 4.13).
-func oomKills(b []byte) uint64 {
+func oomKills(b []byte) uint64 { return counter(b, "oom_kill") }
+
+// counter reads the line "NAME 3".
+func counter(b []byte, name string) uint64 {
 	for line := range bytes.Lines(b) {
-		if n, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
+		if n, ok := bytes.CutPrefix(line, []byte(name+" ")); ok {
 			count, _ := strconv.ParseUint(string(bytes.TrimSpace(n)), 10, 64)
 			return count
 		}

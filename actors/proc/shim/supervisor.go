@@ -46,9 +46,8 @@ type supervisor struct {
 
 // child is an init as the runner sees it.
 type child struct {
-	id     uint64
-	pid    int
-	cgroup string // name of its cgroup; "": none
+	id  uint64
+	pid int
 
 	// cloneMu is held while the init is asked for a clone, and before control is closed.
 	cloneMu sync.Mutex
@@ -160,7 +159,9 @@ func (s *supervisor) listen() {
 		case frame.KindForceKill:
 			s.forceKill(d.Uint())
 		case frame.KindForget:
-			s.workspaces.forget(d.Str())
+			name := d.Str()
+			s.workspaces.forget(name)
+			s.cgroups.forget(name)
 		case frame.KindClone:
 			if req, err := frame.DecodeClone(body); err == nil {
 				go s.clone(&req)
@@ -180,6 +181,16 @@ func (s *supervisor) startInit() {
 		return
 	}
 	s.send(frame.New(frame.KindInitFailed).Str(err.Error()).Done())
+}
+
+// nextSettings are those of another init.
+func (s *supervisor) nextSettings() frame.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nextID++
+	settings := s.settings
+	settings.ID = s.nextID
+	return settings
 }
 
 // sockets are the ends of the pairs that connect an init.
@@ -222,21 +233,20 @@ func (c *sockets) close() {
 
 // fork starts an init and returns trouped's ends of its sockets.
 func (s *supervisor) fork() (*child, []int, error) {
-	socks, err := connect(&s.settings)
+	settings := s.nextSettings()
+	socks, err := connect(&settings)
 	if err != nil {
 		return nil, nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nextID++
-	c := &child{id: s.nextID, control: socks.control}
+	c := &child{id: settings.ID, control: socks.control}
 	files := []uintptr{uintptr(s.devNull), uintptr(s.devNull), 2}
 	for _, fd := range socks.theirs {
 		files = append(files, uintptr(fd))
 	}
-	if dir, name, ok := s.cgroups.create(c.id); ok {
-		defer unix.Close(dir)
-		files, c.cgroup = append(files, uintptr(dir)), name
+	if s.cgroups != nil {
+		files = append(files, uintptr(s.cgroups.fd))
 	}
 	slack := timerSlack()
 	setTimerSlack(max(slack, monitorSlack))
@@ -252,7 +262,6 @@ func (s *supervisor) fork() (*child, []int, error) {
 	})
 	setTimerSlack(slack)
 	if err != nil {
-		s.cgroups.removeCgroup(c.cgroup)
 		socks.close()
 		return nil, nil, fmt.Errorf("starting an init: %w", err)
 	}
@@ -316,7 +325,7 @@ func (s *supervisor) reaped(info *proctree.Siginfo) {
 	c.hangUp()
 	s.holdLimits() // the sweep reads /proc
 	escaped := s.sweep()
-	s.cgroups.removeCgroup(c.cgroup)
+	s.cgroups.removeLeaf(c.id)
 	s.send(frame.New(frame.KindSwept).Uint(c.id).Uint(uint64(escaped)).Done())
 }
 
