@@ -28,11 +28,11 @@ const (
 	// streamWindow is the amount that gRPC buffers for a stream that is not read. A fixed value turns
 	// off gRPC's estimate, which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
 	streamWindow = 1 << 20
-	// The write buffer takes a whole batch, so that one system call writes it. Each connection holds
-	// its read buffer for its whole life; the pod that dialled reads little.
-	writeBuffer      = maxBatchBytes
-	readBuffer       = 64 << 10
-	dialerReadBuffer = 4 << 10
+	// The write buffer takes a whole batch. Each connection holds its read buffer for its whole life.
+	// A small one also saves a copy: bufio reads what is larger straight into the buffer of the
+	// message, and TLS has read a record of 16 KiB before.
+	writeBuffer = maxBatchBytes
+	readBuffer  = 4 << 10
 	// maxMessage bounds a received message. It is several times the size of the largest Batch, to
 	// leave room for later releases.
 	maxMessage = 1 << 20
@@ -105,7 +105,7 @@ func dialOptions(creds credentials.TransportCredentials) []grpc.DialOption {
 			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
 		}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(streamWindow),
-		grpc.WithReadBufferSize(dialerReadBuffer), grpc.WithWriteBufferSize(writeBuffer),
+		grpc.WithReadBufferSize(readBuffer), grpc.WithWriteBufferSize(writeBuffer),
 		experimental.WithBufferPool(streamBuffers),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
 	}
