@@ -16,7 +16,7 @@ var _ mem.BufferPool = (*bufferPool)(nil)
 // bufferSizes are one size for the smallest messages that are pooled, two for output that does not
 // fill a frame, one for a full frame, and one each for half a batch and a whole batch. A queued
 // envelope holds a whole buffer, so no size is much larger than the one before.
-var bufferSizes = [...]int{4 << 10, 12 << 10, 32 << 10, 50 << 10, 80 << 10, maxBatchBytes + 16<<10}
+var bufferSizes = [...]int{4 << 10, 12 << 10, 32 << 10, 64 << 10, 80 << 10, maxBatchBytes + 16<<10}
 
 var streamBuffers = new(bufferPool)
 

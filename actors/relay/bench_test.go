@@ -8,7 +8,7 @@ import (
 
 // benchmarkRelay carries 10 MiB of output from a transcript to a reader through both ends,
 // marshalling each frame.
-func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
+func benchmarkRelay(b *testing.B, piece int, mixed bool) {
 	b.Helper()
 	const size = 10 << 20
 	b.SetBytes(size)
@@ -16,7 +16,6 @@ func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
 	frames := uint64(0)
 	for b.Loop() {
 		p := newPair(b, 0)
-		p.codec = codec
 		p.settle()
 		p.origin.Follow(p.now, feedOf(&stream{end: size, piece: piece, mixed: mixed}))
 		p.settle()
@@ -36,9 +35,8 @@ func benchmarkRelay(b *testing.B, piece int, mixed, codec bool) {
 	b.ReportMetric(float64(frames)/float64(b.N), "frames/op")
 }
 
-func BenchmarkRelayLargePieces(b *testing.B) { benchmarkRelay(b, 64<<10, false, false) }
-func BenchmarkRelayMarshalled(b *testing.B)  { benchmarkRelay(b, 64<<10, false, true) }
-func BenchmarkRelayMixedLines(b *testing.B)  { benchmarkRelay(b, 80, true, true) }
+func BenchmarkRelayLargePieces(b *testing.B) { benchmarkRelay(b, 64<<10, false) }
+func BenchmarkRelayMixedLines(b *testing.B)  { benchmarkRelay(b, 80, true) }
 
 // BenchmarkEnvelope is what a transport does with an output frame of 32 KiB.
 func BenchmarkEnvelope(b *testing.B) {

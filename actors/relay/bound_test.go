@@ -48,7 +48,6 @@ func TestStalledLinksCostBoundedMemory(t *testing.T) {
 					proxy = fixed(c.limit)
 				}
 				p := newPairOf(t, window, proxy)
-				p.codec = true
 				p.settle()
 				p.deaf = c.deaf
 				p.origin.Follow(p.now, feedOf(&stream{end: -1, piece: c.piece, mixed: c.mixed}))

@@ -32,7 +32,7 @@
 // the oldest unacknowledged frame, then at 0.5, 1, 2, 2 s. A probe has 60 bytes, so a peer that
 // cannot keep up does not get its backlog a second time. Until the first frame, Open, is
 // acknowledged, only Open is sent and repeated, so that no origin sees a request before the Open,
-// and no link gets a second origin. A body over 48 KiB travels in fragments: no envelope exceeds
+// and no link gets a second origin. A body over 62 KiB travels in fragments: no envelope exceeds
 // [MaxEnvelope].
 //
 // # Output

@@ -13,7 +13,7 @@ const (
 	// end, so that a stream of single bytes is bounded too.
 	pieceCost = 256
 	// maxOutput bounds the cost of the pieces in one frame, unless a mark exceeds it.
-	maxOutput = 48 << 10
+	maxOutput = 62 << 10
 	// leastRoom is the least credit with which a frame is begun or a piece added. It keeps a truncated
 	// line of the default length from being cut in two, because only the end of the line says that it
 	// is truncated. It is lower for small windows: an eighth of the first window, since a later one

@@ -30,7 +30,7 @@ const (
 
 	// maxBody is the maximum size in bytes of a body in one frame. Larger bodies are cut into
 	// fragments.
-	maxBody = 48 << 10
+	maxBody = 62 << 10
 	// FrameCost is added to the size of each frame's body where bodies are bounded. It is the size of
 	// the frame's structs.
 	FrameCost = 256
@@ -85,6 +85,15 @@ type pending struct {
 	body    isFrame_Body
 	cost    int
 	control bool
+	buf     *[]byte // what body refers to, from packing; nil: memory of its own
+}
+
+// free gives the memory of a frame back.
+func (p *pending) free() {
+	if p.buf != nil {
+		packing.Put(p.buf)
+	}
+	*p = pending{}
 }
 
 func newLink(now time.Time, id LinkID, opener bool) link {
@@ -97,14 +106,10 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	if l.ended != "" {
 		return
 	}
-	out, output := body.(*Frame_Output)
+	_, output := body.(*Frame_Output)
 	size := proto.Size(&Frame{Body: body})
 	if size <= l.maxBody {
-		cost := size
-		if output { // pieces of one byte hold more than they have
-			cost = max(size, costOfAll(out.Output.GetPieces()))
-		}
-		l.push(now, pending{body, cost + FrameCost, !output})
+		l.push(now, pending{body: body, cost: costIn(body, size) + FrameCost, control: !output})
 		return
 	}
 	whole, err := proto.Marshal(&Frame{Body: body})
@@ -115,9 +120,30 @@ func (l *link) enqueue(now time.Time, body isFrame_Body) {
 	}
 	for len(whole) > 0 && l.ended == "" {
 		n := min(len(whole), l.maxBody)
-		l.push(now, pending{&Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}, n + FrameCost, !output})
+		part := &Frame_Fragment{&Fragment{Data: whole[:n:n], Last: n == len(whole)}}
+		l.push(now, pending{body: part, cost: n + FrameCost, control: !output})
 		whole = whole[n:]
 	}
+}
+
+// enqueueFrom is enqueue for output that refers to a buffer from packing. The link gives it back.
+func (l *link) enqueueFrom(now time.Time, buf *[]byte, out *Frame_Output) {
+	size := proto.Size(&Frame{Body: out})
+	if l.ended != "" || size > l.maxBody {
+		l.enqueue(now, out) // which copies it
+		packing.Put(buf)
+		return
+	}
+	l.push(now, pending{body: out, cost: max(costIn(out, size), cap(*buf)) + FrameCost, buf: buf})
+}
+
+// costIn returns what a body of the given size costs while it is unacknowledged: pieces of one byte
+// hold more than they have.
+func costIn(body isFrame_Body, size int) int {
+	if out, ok := body.(*Frame_Output); ok {
+		return max(size, costOfAll(out.Output.GetPieces()))
+	}
+	return size
 }
 
 func (l *link) push(now time.Time, p pending) {
@@ -205,7 +231,7 @@ func (l *link) acknowledged(now time.Time, ack uint64) {
 		} else {
 			l.data -= p.cost
 		}
-		*p = pending{}
+		p.free()
 	}
 	l.budget.Resize(held, l.held())
 	l.gone = ack
@@ -347,6 +373,9 @@ func (l *link) end(now time.Time, why Ended) {
 	}
 	l.ended = why
 	l.budget.Resize(l.held(), 0)
+	for i := range l.unacked {
+		l.unacked[i].free()
+	}
 	l.unacked, l.parts, l.control, l.data = nil, nil, 0, 0
 	l.onEnded(now)
 }

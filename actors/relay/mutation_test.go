@@ -60,7 +60,11 @@ var mutations = []struct{ name, file, old, new string }{
 		"a piece is read again", "feed.go", "if p.Data = p.Data[c:]; len(p.Data) == 0 {",
 		"if p.Data = p.Data[c:]; len(p.Data) <= 1 {",
 	},
-	{"memory is used again", "pump.go", "own := append([]byte(nil), h.buf...)", "own := h.buf"},
+	{"memory is used again", "pump.go", "own := append([]byte(nil), data...)", "own := data"},
+	{
+		"memory of what is not acknowledged is used again", "pump.go", "h.link.enqueueFrom(now, buf, &Frame_Output{out})",
+		"h.link.enqueueFrom(now, buf, &Frame_Output{out}); packing.Put(buf)",
+	},
 	{
 		"ended links open again", "tombstone.go", "_, ok := s.lastReset[link]\n\treturn ok",
 		"_, ok := s.lastReset[link]\n\treturn ok && false",

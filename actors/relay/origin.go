@@ -63,7 +63,6 @@ type Origin struct {
 	least    int    // of room, for a piece to be worth cutting; see leastRoom
 	sent     uint64 // cost that was sent
 	unseen   []followed
-	buf      []byte // of output being packed; nil while idle
 
 	// Disconnect.
 	leaving wire.Cause // why; empty: it was not called
@@ -330,7 +329,7 @@ func (h *Origin) linkEnded(time.Time) {
 	for len(h.feeds) > 0 {
 		h.drop(len(h.feeds) - 1)
 	}
-	h.buf, h.unseen = nil, nil
+	h.unseen = nil
 	switch h.link.ended {
 	case EndedOverflow:
 		h.tell(wire.CauseSlowConsumer, nil)

@@ -22,7 +22,6 @@ type pair struct {
 
 	toOrigin, toProxy []*Frame
 	deaf              bool // the proxy gets nothing
-	codec             bool // frames are marshalled on their way
 
 	opening   OpenParams
 	requests  []any
@@ -69,7 +68,7 @@ func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 	link := NewLinkID()
 	p.origin = NewOrigin(p.now, OriginConfig{
 		Link: link, Window: origin,
-		Send: func(f *Frame) { p.toProxy = append(p.toProxy, f) }, Wake: func() {},
+		Send: func(f *Frame) { p.toProxy = append(p.toProxy, sent(t, f)) }, Wake: func() {},
 		Connect: func(o OpenParams) { p.opening = o },
 		Request: func(_ wire.ID, params any) { p.requests = append(p.requests, params) },
 		Closed: func(cause wire.Cause, delivered map[string]int64) {
@@ -81,7 +80,7 @@ func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 			Subject: "s", Session: "pod.1", ResumeID: wire.ID("1"),
 			Resume: &wire.ResumeParams{ResumeToken: "t"},
 		},
-		Send: func(f *Frame) { p.toOrigin = append(p.toOrigin, f) }, Wake: func() {},
+		Send: func(f *Frame) { p.toOrigin = append(p.toOrigin, sent(t, f)) }, Wake: func() {},
 	})
 	return p
 }
@@ -89,35 +88,35 @@ func newPairOf(t testing.TB, origin, proxy func() int) *pair {
 // settle carries frames until there are none.
 func (p *pair) settle() {
 	for len(p.toOrigin) > 0 || len(p.toProxy) > 0 && !p.deaf {
-		for _, f := range p.take(&p.toOrigin) {
+		for _, f := range take(&p.toOrigin) {
 			p.origin.Receive(p.now, f)
 		}
 		if p.deaf {
 			continue
 		}
-		for _, f := range p.take(&p.toProxy) {
+		for _, f := range take(&p.toProxy) {
 			p.proxy.Receive(p.now, f)
 		}
 	}
 }
 
-func (p *pair) take(frames *[]*Frame) []*Frame {
+func take(frames *[]*Frame) []*Frame {
 	all := *frames
 	*frames = nil
-	if !p.codec {
-		return all
-	}
-	for i, f := range all {
-		b, err := proto.Marshal(f)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		all[i] = new(Frame)
-		if err := proto.Unmarshal(b, all[i]); err != nil {
-			p.t.Fatal(err)
-		}
-	}
 	return all
+}
+
+// sent is what arrives of a frame.
+func sent(t testing.TB, f *Frame) *Frame {
+	b, err := proto.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrives := new(Frame)
+	if err := proto.Unmarshal(b, arrives); err != nil {
+		t.Fatal(err)
+	}
+	return arrives
 }
 
 // stream is an endless cursor, or one of n bytes.
@@ -151,7 +150,6 @@ func feedOf(s *stream) Feed {
 
 func TestOpeningAndRequestsTravelWhole(t *testing.T) {
 	p := newPair(t, 0)
-	p.codec = true
 	params := []any{
 		&wire.ExecuteParams{
 			Argv: []string{"a", ""}, Env: map[string]string{"A": "ä\n"}, Timeout: 0.1, Stdin: true,
@@ -306,7 +304,6 @@ func TestDisconnectHasPatience(t *testing.T) {
 // window, and the client's acks go back as requests, of which those without an id are not answered.
 func TestFollowerKeepsItsWindowOnTheWay(t *testing.T) {
 	p := newPair(t, 0)
-	p.codec = true
 	p.settle()
 	for _, window := range []int64{0, wire.MinWindow, wire.MaxWindow} {
 		feed := feedOf(&stream{end: 1, piece: 1})

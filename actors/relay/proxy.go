@@ -15,7 +15,8 @@ type ProxyConfig struct {
 	// Sink is the socket. Only the proxy's methods call it.
 	Sink Sink
 	// Send sends a frame to the peer, wrapped in an envelope. It must not block, and may lose frames.
-	// The frame, and the memory that it refers to, do not change afterwards.
+	// It must encode the frame before it returns: the memory of output is used again once it is
+	// acknowledged.
 	Send func(*Frame)
 	// Wake asks for a call of Proxy.Wake soon. It may be called from any goroutine, with no lock held,
 	// and must not block.

@@ -25,7 +25,6 @@ func (h *Origin) pump(now time.Time) {
 		}
 		h.sendOutput(now, i)
 	}
-	h.releaseBuffer()
 	if h.leaving == "" || h.link.ended != "" || full && now.Before(h.leaveBy) {
 		return
 	}
@@ -36,20 +35,12 @@ func (h *Origin) pump(now time.Time) {
 	h.link.enqueue(now, &Frame_Disconnect{&Disconnect{Cause: string(h.leaving)}})
 }
 
-// packing has the buffers in which output is packed. An origin holds one for the length of a pump,
-// which sends a frame or two: a new one each time was almost half of what relaying allocated.
+// packing has the buffers in which output is packed. A frame that fills most of one keeps it until
+// it is acknowledged. A new one each time was almost half of what relaying allocated.
 var packing = sync.Pool{New: func() any {
 	b := make([]byte, 0, maxOutput)
 	return &b
 }}
-
-func (h *Origin) releaseBuffer() {
-	if h.buf != nil {
-		buf := h.buf[:0]
-		packing.Put(&buf)
-		h.buf = nil
-	}
-}
 
 // nextFeed returns the index of the next feed that has something to send, or -1.
 func (h *Origin) nextFeed() int {
@@ -61,13 +52,15 @@ func (h *Origin) nextFeed() int {
 	return -1
 }
 
-// room returns how much cost may be sent now.
+// room returns how much cost may be sent now in one frame. That is at most half of the window, so
+// that one frame can be read while another travels.
 func (h *Origin) room() int {
 	allowed := int64(h.limit - h.sent)
 	if h.limit < h.sent {
 		allowed = 0 // a mark went over it
 	}
-	return int(min(allowed, int64(h.cfg.Window()-h.link.data), maxOutput))
+	window := h.cfg.Window()
+	return int(min(allowed, int64(window-h.link.data), int64(window/2), maxOutput))
 }
 
 // sendOutput sends one frame of a feed's output, and drops the feed if that was the end of it.
@@ -75,15 +68,32 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 	f := h.feeds[i]
 	h.turn = i + 1
 	out := &Output{Feed: f.id}
-	room, used := h.room(), 0
-	if h.buf == nil {
-		h.buf = *packing.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
+	buf := packing.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
+	data, used := h.pack(out, f, (*buf)[:0])
+	h.sent += uint64(used)
+	h.cfg.Counters.OutputBytes.Add(uint64(len(data)))
+	if len(data) > maxOutput*3/4 {
+		h.link.enqueueFrom(now, buf, &Frame_Output{out})
+	} else {
+		settle(out, data)
+		packing.Put(buf)
+		if len(out.Pieces) > 0 || out.Eof {
+			h.link.enqueue(now, &Frame_Output{out})
+		}
 	}
-	h.buf = h.buf[:0]
+	if out.Eof && h.link.ended == "" {
+		h.drop(i)
+	}
+}
+
+// pack reads what a feed has into buf, as far as there is room, and makes the pieces of a frame of
+// it. It returns the data that is now in buf, and what the pieces cost.
+func (h *Origin) pack(out *Output, f *originFeed, buf []byte) (data []byte, used int) {
+	room := h.room()
 	for room-used >= h.least {
 		// The flag is cleared before Next, because the notification may come while Next returns.
 		f.ready.Store(false)
-		piece, err := f.cursor.Next(h.buf[len(h.buf):min(cap(h.buf), len(h.buf)+room-used-pieceCost)])
+		piece, err := f.cursor.Next(buf[len(buf):min(cap(buf), len(buf)+room-used-pieceCost)])
 		if errors.Is(err, transcript.ErrWait) {
 			break
 		}
@@ -97,20 +107,14 @@ func (h *Origin) sendOutput(now time.Time, i int) {
 		if p == nil {
 			continue
 		}
+		buf = buf[:len(buf)+len(p.Data)]
 		out.Pieces = append(out.Pieces, p)
 		used += costOf(p)
 	}
-	h.settle(out)
-	if len(out.Pieces) > 0 || out.Eof {
-		h.sent += uint64(used)
-		h.link.enqueue(now, &Frame_Output{out})
-	}
-	if out.Eof && h.link.ended == "" {
-		h.drop(i)
-	}
+	return buf, used
 }
 
-// encode makes a message from a piece. The message's data stays in buf until settle.
+// encode makes a message from a piece, which shares its data.
 func (h *Origin) encode(piece transcript.Piece) *Piece {
 	p := &Piece{
 		Offset: piece.Offset, Gap: piece.Gap, Stderr: piece.Stream == transcript.Stderr, Truncated: piece.Truncated,
@@ -122,22 +126,18 @@ func (h *Origin) encode(piece transcript.Piece) *Piece {
 			return nil
 		}
 	case piece.Gap == 0:
-		h.buf = h.buf[:len(h.buf)+len(piece.Data)]
 		p.Data = piece.Data
 	}
 	return p
 }
 
-// settle copies the data of the pieces out of buf. The pieces are kept until they are acknowledged,
-// and the transport may read them even later.
-func (h *Origin) settle(out *Output) {
-	own := append([]byte(nil), h.buf...)
+// settle gives the pieces a copy of their data, which is as large as it must be: they are kept until
+// they are acknowledged.
+func settle(out *Output, data []byte) {
+	own := append([]byte(nil), data...)
 	for _, p := range out.Pieces {
-		n := len(p.Data)
-		if n == 0 {
-			continue
+		if n := len(p.Data); n > 0 {
+			p.Data, own = own[:n:n], own[n:]
 		}
-		p.Data, own = own[:n:n], own[n:]
-		h.cfg.Counters.OutputBytes.Add(uint64(n))
 	}
 }

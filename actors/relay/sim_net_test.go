@@ -20,7 +20,7 @@ type simWire struct {
 
 // letter is an envelope under way.
 type letter struct {
-	e    *Envelope
+	e    []byte // an Envelope
 	at   time.Time
 	gone bool // arrived or lost
 }
@@ -34,7 +34,11 @@ func (p *simPod) sends(to *simPod, e *Envelope) {
 	if w.now.Before(c.cut) {
 		return
 	}
-	l := &letter{e: e, at: w.now.Add(w.upTo(2 * time.Millisecond))}
+	b, err := proto.Marshal(e)
+	if err != nil || len(b) > MaxEnvelope {
+		w.failf("an envelope of %d bytes, %v", len(b), err)
+	}
+	l := &letter{e: b, at: w.now.Add(w.upTo(2 * time.Millisecond))}
 	if w.chance(3) {
 		l.at = w.now.Add(w.upTo(300 * time.Millisecond))
 	}
@@ -60,26 +64,14 @@ func (c *simWire) deliver(l *letter) {
 	})
 }
 
-// arrives marshals as late as a transport may.
 func (c *simWire) arrives(l *letter) {
 	to := c.w.pods[c.to]
 	if !to.up {
 		return
 	}
-	if l.e.GetFrame() == nil {
-		to.after(0, func() { to.takes(l.e) })
-		return
-	}
-	b, err := proto.Marshal(l.e)
-	if len(b) > MaxEnvelope {
-		c.w.failf("an envelope of %d bytes", len(b))
-	}
-	if err != nil {
-		c.w.failf("marshal: %v", err)
-	}
 	to.after(0, func() {
 		e := new(Envelope)
-		if err := proto.Unmarshal(b, e); err != nil {
+		if err := proto.Unmarshal(l.e, e); err != nil {
 			c.w.failf("unmarshal: %v", err)
 		}
 		to.takes(e)
