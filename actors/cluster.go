@@ -229,7 +229,7 @@ func (p *cluster) link(id relay.LinkID) linkEnd {
 }
 
 // route takes an envelope from the transport. Those of one link come one at a time, in order.
-func (p *cluster) route(e *relay.Envelope) {
+func (p *cluster) route(e *relay.Envelope, held relay.Held) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -258,7 +258,10 @@ func (p *cluster) route(e *relay.Envelope) {
 		p.queries.receive(e.GetFrom(), routed.Answer)
 	case relay.Deliver, relay.OpenOrigin:
 		if l := p.link(routed.Link); l != nil {
-			l.post(linkFrame{routed.Frame})
+			if held != nil {
+				held.Ref()
+			}
+			l.post(linkFrame{routed.Frame, held})
 		}
 	}
 }

@@ -35,7 +35,10 @@ type oldPeer struct {
 }
 
 // deliver takes what the pod of this release says.
-func (p *oldPeer) deliver(e *relay.Envelope) {
+func (p *oldPeer) deliver(e *relay.Envelope, held relay.Held) {
+	if held != nil {
+		held.Ref() // for ever
+	}
 	f := e.GetFrame()
 	if f == nil {
 		return
@@ -47,7 +50,7 @@ func (p *oldPeer) deliver(e *relay.Envelope) {
 		p.seen++
 	}
 	if p.proxy != nil {
-		p.proxy.Receive(time.Now(), f)
+		p.proxy.Receive(time.Now(), f, nil)
 	}
 }
 

@@ -235,7 +235,10 @@ type linkEvent interface{ linkEvent() }
 
 type (
 	// linkFrame: transport → link. A frame of the link has arrived.
-	linkFrame struct{ frame *relay.Frame }
+	linkFrame struct {
+		frame *relay.Frame
+		held  relay.Held // what its output refers to; nil: memory of its own
+	}
 	// linkPeerLost: cluster → link. The peer is dead, has restarted or does not exist: the link has
 	// ended.
 	linkPeerLost struct{ cause relay.Ended }
@@ -248,6 +251,13 @@ type (
 	// linkDue: timer → link. The proxy or origin has something to do.
 	linkDue struct{}
 )
+
+// free gives the memory of a frame back. Where a frame is dropped instead, Go collects that.
+func (e linkFrame) free() {
+	if e.held != nil {
+		e.held.Free()
+	}
+}
 
 func (linkFrame) linkEvent()       {}
 func (linkPeerLost) linkEvent()    {}

@@ -102,6 +102,7 @@ func (h *originLink) handle(event linkEvent) {
 		switch e := event.(type) {
 		case linkFrame:
 			o.Receive(now, e.frame)
+			e.free()
 		case linkPeerLost:
 			o.PeerLost(now, e.cause)
 		case linkReconnected:

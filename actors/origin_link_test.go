@@ -69,7 +69,7 @@ func TestSlowDiskHoldsUpItsLinkOnly(t *testing.T) {
 	const size = 40 << 10
 	most := s.pods[0].cluster.maxControl()
 	for range 2 * most / size {
-		slow.post(linkFrame{&relay.Frame{
+		slow.post(linkFrame{frame: &relay.Frame{
 			Seq: 1 << 40, Body: &relay.Frame_Request{Request: &relay.Request{Params: make([]byte, size)}}, // too early
 		}})
 		slow.post(linkReconnected{})
@@ -138,7 +138,7 @@ func TestPanicInALinkEndsTheLink(t *testing.T) {
 	s := newService(t, 2, nil)
 	near, remote := s.served(t)
 	h := s.origins()[0]
-	h.post(linkFrame{nil}) // nothing checks for that
+	h.post(linkFrame{}) // nothing checks for that
 	eventually(t, 5*time.Second, "the client is disconnected", func() bool { _, ended := remote.hasEnded(); return ended })
 	eventually(t, 5*time.Second, "the link is gone", func() bool { return len(s.origins()) == 0 })
 	other, again := s.served(t)

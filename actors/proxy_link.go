@@ -65,7 +65,8 @@ func (g *proxyLink) handle(event linkEvent) {
 	now := time.Now()
 	switch e := event.(type) {
 	case linkFrame:
-		g.proxy.Receive(now, e.frame)
+		g.proxy.Receive(now, e.frame, e.held)
+		e.free()
 	case linkPeerLost:
 		g.proxy.PeerLost(now, e.cause)
 	case linkReconnected:

@@ -14,7 +14,7 @@ func benchmarkTransport(b *testing.B, size, window int) {
 	underWay := make(chan struct{}, window/size)
 	arrived := make(chan struct{}, 1)
 	to := startPod(b, "to", func(c *Config) {
-		c.Deliver = func(*relay.Envelope) {
+		c.Deliver = func(*relay.Envelope, relay.Held) {
 			select {
 			case <-underWay:
 			default: // one of those below

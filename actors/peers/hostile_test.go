@@ -231,11 +231,11 @@ func TestNotEvenGRPC(t *testing.T) {
 func TestAPanicEndsItsStream(t *testing.T) {
 	p := startPod(t, "pod-0", func(c *Config) {
 		deliver := c.Deliver
-		c.Deliver = func(e *relay.Envelope) {
+		c.Deliver = func(e *relay.Envelope, held relay.Held) {
 			if e.GetFrom() == "bad" {
 				panic("injected")
 			}
-			deliver(e)
+			deliver(e, held)
 		}
 	})
 	for _, from := range []string{"bad", "good"} {

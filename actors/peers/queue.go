@@ -15,9 +15,10 @@ const (
 	// headers.
 	queuedCost = 128
 	// maxBatch and maxBatchBytes bound one message of the stream. Larger messages carried no more data
-	// per second, and both ends hold each message as a whole.
+	// per second, and both ends hold each message as a whole: what the receiver keeps of one should be
+	// most of it.
 	maxBatch      = 64
-	maxBatchBytes = 128 << 10
+	maxBatchBytes = 64 << 10
 )
 
 // queue holds the envelopes that wait for one peer.

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -57,25 +58,43 @@ func (r *receiver) stream(stream grpc.ServerStream) (err error) {
 			}
 			return err
 		}
-		r.batch(in.data.ReadOnlyData())
+		r.batch(in.data)
 		in.data.Free()
 	}
 }
 
 // batch delivers the envelopes of a batch.
-func (r *receiver) batch(batch []byte) {
+func (r *receiver) batch(in mem.Buffer) {
+	batch := in.ReadOnlyData()
 	r.t.cfg.Metrics.Bytes.WithLabelValues(received).Add(float64(len(batch)))
 	err := forEach(batch, func(data []byte) {
-		envelope := new(relay.Envelope)
-		if len(data) > relay.MaxEnvelope || proto.Unmarshal(data, envelope) != nil {
+		envelope, held, err := decode(data, in)
+		if err != nil {
 			r.t.cfg.Metrics.Malformed.Inc()
 			return
 		}
-		r.t.cfg.Deliver(envelope)
+		r.t.cfg.Deliver(envelope, held)
 	})
 	if err != nil {
 		r.t.cfg.Metrics.Malformed.Inc()
 	}
+}
+
+// decode reads an envelope from the buffer that it came in. Output stays there unless that would
+// keep much more memory than it needs.
+func decode(data []byte, in mem.Buffer) (*relay.Envelope, relay.Held, error) {
+	if len(data) > relay.MaxEnvelope {
+		return nil, nil, errMalformed
+	}
+	if len(data) < cap(in.ReadOnlyData())/4*3 {
+		e := new(relay.Envelope)
+		return e, nil, proto.Unmarshal(data, e)
+	}
+	e, shared, err := relay.Decode(data)
+	if !shared {
+		return e, nil, err
+	}
+	return e, in, nil
 }
 
 // unknown refuses a method that this release does not serve. Pods of release 0.1 call proto.actor's

@@ -56,7 +56,13 @@ func startPod(t testing.TB, name string, change func(*Config)) *pod {
 	p := &pod{addr: l.Addr().String(), delivered: make(chan *relay.Envelope, 1<<16), connected: make(chan string, 1<<10)}
 	cfg := Config{
 		Pod: name, Listener: l, Metrics: NewMetrics(func(prometheus.Collector) {}),
-		Deliver: func(e *relay.Envelope) { p.delivered <- e }, Connected: func(pod string) { p.connected <- pod },
+		Deliver: func(e *relay.Envelope, held relay.Held) {
+			if held != nil {
+				held.Ref() // for ever
+			}
+			p.delivered <- e
+		},
+		Connected: func(pod string) { p.connected <- pod },
 	}
 	if change != nil {
 		change(&cfg)

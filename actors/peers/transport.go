@@ -28,10 +28,10 @@ const (
 	// streamWindow is the amount that gRPC buffers for a stream that is not read. A fixed value turns
 	// off gRPC's estimate, which grows (google.golang.org/grpc v1.83, WithInitialWindowSize).
 	streamWindow = 1 << 20
-	// The write buffer takes a whole batch. Each connection holds its read buffer for its whole life.
+	// The write buffer takes two whole batches. Each connection holds its read buffer for its whole life.
 	// A small one also saves a copy: bufio reads what is larger straight into the buffer of the
 	// message, and TLS has read a record of 16 KiB before.
-	writeBuffer = maxBatchBytes
+	writeBuffer = 2 * maxBatchBytes
 	readBuffer  = 4 << 10
 	// maxMessage bounds a received message. It is several times the size of the largest Batch, to
 	// leave room for later releases.
@@ -55,10 +55,11 @@ type Config struct {
 	Log      *slog.Logger // nil: none
 	// ConnectionAge replaces the constant of that name. 0: the constant.
 	ConnectionAge time.Duration
-	// Deliver takes an envelope that has arrived. Connected takes the name of a peer to which this pod
-	// has just connected or reconnected. Envelopes of one connection come in order. Both functions are
-	// required, are called from goroutines of the transport, and must not block.
-	Deliver   func(*relay.Envelope)
+	// Deliver takes an envelope that has arrived, and the memory that the data of its output is in, nil
+	// if that is its own. Connected takes the name of a peer to which this pod has just connected or
+	// reconnected. Envelopes of one connection come in order. Both functions are required, are called
+	// from goroutines of the transport, and must not block.
+	Deliver   func(*relay.Envelope, relay.Held)
 	Connected func(pod string)
 }
 

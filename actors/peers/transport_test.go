@@ -21,7 +21,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 	const envelopes, connections, underWay = 20_000, 5, 500
 	got := make(chan uint64, underWay)
 	to := startPod(t, "to", func(c *Config) {
-		c.Deliver = func(e *relay.Envelope) { got <- binary.BigEndian.Uint64(e.GetIncarnation()) }
+		c.Deliver = func(e *relay.Envelope, _ relay.Held) { got <- binary.BigEndian.Uint64(e.GetIncarnation()) }
 	})
 	from := startPod(t, "from", func(c *Config) { c.ConnectionAge = 20 * time.Millisecond })
 	from.SetPeers(map[string]string{"to": to.addr})

@@ -151,7 +151,7 @@ func TestProbesDoNotPileUp(t *testing.T) {
 	missing := p.origin.link.out - p.origin.link.gone
 	last := p.toProxy[len(p.toProxy)-1]
 	p.toProxy, p.deaf = nil, false
-	p.proxy.Receive(p.now, last)
+	p.proxy.Receive(p.now, last, nil)
 	p.settle()
 	p.now = p.now.Add(ackDelay)
 	p.proxy.Tick(p.now)
@@ -208,7 +208,7 @@ func TestDuplicatesAreAcknowledged(t *testing.T) {
 	p.now = p.now.Add(ackDelay)
 	p.proxy.Tick(p.now)
 	p.toOrigin = nil // the acknowledgement is lost
-	p.proxy.Receive(p.now, again)
+	p.proxy.Receive(p.now, again, nil)
 	p.now = p.now.Add(ackDelay)
 	p.proxy.Tick(p.now)
 	p.settle()

@@ -40,10 +40,12 @@
 // The origin pulls the transcript with a cursor and sends pieces with their offsets; marks travel
 // in their place. It may send as much as the proxy's Credit allows. The credit counts bytes, and
 // 256 for each piece, over all feeds since the link began. The proxy keeps pieces until the
-// client's writer has read them, and grants more with each half of the window. The window is
-// smaller the more links its pod has: see [WindowFor]. The proxy's feed is a cursor like the
-// transcript's, and checks that each piece begins where the last one ended. A second Follow of an
-// execution replaces the first: the origin closes the old cursor before it announces the new one.
+// client's writer has read them, and grants more with each half of the window. Output stays in the
+// memory that the transport received it into, see [Held]; it and the credit of a frame are given
+// back once all of the frame is read. The window is smaller the more links its pod has: see
+// [WindowFor]. The proxy's feed is a cursor like the transcript's, and checks that each piece
+// begins where the last one ended. A second Follow of an execution replaces the first: the origin
+// closes the old cursor before it announces the new one.
 //
 // One link may use this much memory: at the proxy, its window of unread output; at the origin, the
 // same amount of unacknowledged output; at each end, [DefaultMaxControl] of other unacknowledged

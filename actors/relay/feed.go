@@ -65,18 +65,27 @@ type feed struct {
 	arrived int64 // offset after all that came; the proxy's
 
 	mu      sync.Mutex
-	offset  int64  // of what is read next
-	queue   []item // not read yet
-	eof     bool   // nothing comes after queue
+	offset  int64     // of what is read next
+	queue   []arrival // not read yet
+	eof     bool      // nothing comes after queue
 	closed  bool
 	waiting bool // notify is owed
 	notify  func()
 }
 
-// item is a piece that arrived.
-type item struct {
-	piece transcript.Piece
-	cost  int
+// arrival is what arrived in one frame. Its cost is given back when all of it is read, as its memory
+// is.
+type arrival struct {
+	pieces []transcript.Piece // not read yet
+	cost   int
+	held   Held // what the pieces refer to; nil: memory of their own
+}
+
+func (a *arrival) free() {
+	if a.held != nil {
+		a.held.Free()
+	}
+	*a = arrival{}
 }
 
 var _ Cursor = (*feed)(nil)
@@ -89,15 +98,20 @@ func (f *feed) open(notify func()) (Cursor, error) {
 	return f, nil
 }
 
-// add takes pieces that have arrived. If the feed is closed, it gives their cost back at once.
-func (f *feed) add(items []item, eof bool) {
+// add takes what has arrived. If the feed is closed, it gives the cost back at once.
+func (f *feed) add(a arrival, eof bool) {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
-		f.window.release(total(items))
+		f.window.release(a.cost)
 		return
 	}
-	f.queue = append(f.queue, items...)
+	if len(a.pieces) > 0 {
+		if a.held != nil {
+			a.held.Ref()
+		}
+		f.queue = append(f.queue, a)
+	}
 	f.eof = f.eof || eof
 	var notify func()
 	if f.waiting {
@@ -131,7 +145,7 @@ func (f *feed) next(buf []byte) (piece transcript.Piece, done int, err error) {
 		f.waiting = true
 		return piece, 0, transcript.ErrWait
 	}
-	first := &f.queue[0].piece
+	first := &f.queue[0].pieces[0]
 	if first.Data == nil {
 		piece = *first
 		f.offset = piece.Offset
@@ -140,7 +154,7 @@ func (f *feed) next(buf []byte) (piece transcript.Piece, done int, err error) {
 	piece = transcript.Piece{Stream: first.Stream, Truncated: first.Truncated}
 	n := 0
 	for n < len(buf) && len(f.queue) > 0 {
-		p := &f.queue[0].piece
+		p := &f.queue[0].pieces[0]
 		if p.Data == nil || n > 0 && (p.Truncated || piece.Truncated || p.Stream != piece.Stream) {
 			break
 		}
@@ -155,10 +169,15 @@ func (f *feed) next(buf []byte) (piece transcript.Piece, done int, err error) {
 	return piece, done, nil
 }
 
-// pop removes the first piece and returns its cost.
+// pop removes the first piece. It returns the cost of the frame that it came in, if it was the last
+// of that.
 func (f *feed) pop() int {
-	cost := f.queue[0].cost
-	f.queue[0] = item{}
+	first := &f.queue[0]
+	if first.pieces = first.pieces[1:]; len(first.pieces) > 0 {
+		return 0
+	}
+	cost := first.cost
+	first.free()
 	if f.queue = f.queue[1:]; len(f.queue) == 0 {
 		f.queue = nil // its array keeps the size of the longest queue there was
 	}
@@ -175,23 +194,19 @@ func (f *feed) Offset() int64 {
 // Close implements Cursor.
 func (f *feed) Close() {
 	f.mu.Lock()
-	held := total(f.queue)
+	held := 0
+	for i := range f.queue {
+		held += f.queue[i].cost
+		f.queue[i].free()
+	}
 	f.queue, f.closed, f.waiting, f.notify = nil, true, false, nil
 	f.mu.Unlock()
 	f.window.release(held)
 }
 
-func total(items []item) int {
-	n := 0
-	for i := range items {
-		n += items[i].cost
-	}
-	return n
-}
-
-// newItem makes an item of a piece that has arrived. It returns false if the piece does not follow
-// offset.
-func newItem(p *Piece, offset int64) (item, bool) {
+// arrived returns a piece that has arrived, as a transcript has it. It returns false if the piece
+// does not follow offset.
+func arrived(p *Piece, offset int64) (transcript.Piece, bool) {
 	mark, ok := decodeMark(p)
 	out := transcript.Piece{Offset: p.GetOffset(), Mark: mark, Gap: p.GetGap(), Truncated: p.GetTruncated()}
 	if p.GetStderr() {
@@ -209,5 +224,5 @@ func newItem(p *Piece, offset int64) (item, bool) {
 	// A piece with no content that this release knows may come from a later release. It must not move
 	// the offset.
 	ok = ok && carries <= 1 && out.Gap >= 0 && out.Offset == offset+out.Gap+int64(len(out.Data))
-	return item{piece: out, cost: costOf(p)}, ok
+	return out, ok
 }

@@ -68,7 +68,7 @@ func FuzzEnvelope(f *testing.F) {
 			if frame == nil {
 				continue
 			}
-			proxy.Receive(now, frame)
+			proxy.Receive(now, frame, nil)
 			origin.Receive(now, frame)
 			origin.Follow(now, feedOf(&stream{end: -1, piece: 100}))
 			now = now.Add(time.Second)

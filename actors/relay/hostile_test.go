@@ -54,7 +54,7 @@ func TestProxyEndsAtWhatNoOriginSends(t *testing.T) {
 			if p.proxy.Done() {
 				t.Errorf("%s: the link has ended too early", name)
 			}
-			p.proxy.Receive(p.now, p.proxy.link.following(body))
+			p.proxy.Receive(p.now, p.proxy.link.following(body), nil)
 		}
 		if p.proxy.Ended() != EndedProtocol || p.proxy.cfg.Counters.Violations.Load() != 1 {
 			t.Errorf("%s: ended %q with %d violations", name, p.proxy.Ended(), p.proxy.cfg.Counters.Violations.Load())
@@ -88,7 +88,7 @@ func TestAcknowledgedTooMuch(t *testing.T) {
 	p.settle()
 	f := p.proxy.link.following(&Frame_Notify{&Notify{Method: "x"}})
 	f.Ack++
-	p.proxy.Receive(p.now, f)
+	p.proxy.Receive(p.now, f, nil)
 	if p.proxy.Ended() != EndedProtocol || len(p.client.notes) > 0 {
 		t.Errorf("ended %q, told %v", p.proxy.Ended(), p.client.notes)
 	}
@@ -102,7 +102,7 @@ func TestAnswersThatNoRequestWaitsFor(t *testing.T) {
 	p.proxy.Request(p.now, wire.ID("7"), &wire.StatusParams{})
 	p.settle()
 	for _, id := range []string{"8", "7", "7", strings.Repeat("9", 1000)} {
-		p.proxy.Receive(p.now, p.proxy.link.following(&Frame_Reply{&Reply{Id: []byte(id), Result: []byte("{}")}}))
+		p.proxy.Receive(p.now, p.proxy.link.following(&Frame_Reply{&Reply{Id: []byte(id), Result: []byte("{}")}}), nil)
 	}
 	if len(p.client.replies) != 1 || p.client.replies[0] != "7" || p.proxy.cfg.Counters.Violations.Load() != 3 {
 		t.Errorf("told %v, %d violations", p.client.replies, p.proxy.cfg.Counters.Violations.Load())

@@ -65,6 +65,7 @@ var mutations = []struct{ name, file, old, new string }{
 		"memory of what is not acknowledged is used again", "pump.go", "h.link.enqueueFrom(now, buf, &Frame_Output{out})",
 		"h.link.enqueueFrom(now, buf, &Frame_Output{out}); packing.Put(buf)",
 	},
+	{"memory that is unread is used again", "feed.go", "			a.held.Ref()\n", "			_ = a.held\n"},
 	{
 		"ended links open again", "tombstone.go", "_, ok := s.lastReset[link]\n\treturn ok",
 		"_, ok := s.lastReset[link]\n\treturn ok && false",

@@ -95,7 +95,7 @@ func (p *pair) settle() {
 			continue
 		}
 		for _, f := range take(&p.toProxy) {
-			p.proxy.Receive(p.now, f)
+			p.proxy.Receive(p.now, f, nil)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -59,6 +60,7 @@ type Proxy struct {
 	newest  map[string]uint32 // of each execution
 	granted uint64            // cost that the origin may send
 	came    uint64            // cost that has arrived
+	held    Held              // what the frame that is being received refers to, or nil
 }
 
 // executionAt is a place in an execution's output.
@@ -103,8 +105,13 @@ func setDefault(n *int, value int) {
 	}
 }
 
-// Receive takes a frame of this link.
-func (g *Proxy) Receive(now time.Time, f *Frame) { g.link.receive(now, f) }
+// Receive takes a frame of this link. If its output refers to memory that the caller frees
+// afterwards, held is that.
+func (g *Proxy) Receive(now time.Time, f *Frame, held Held) {
+	g.held = held
+	g.link.receive(now, f)
+	g.held = nil
+}
 
 // Request passes a request on. params is a pointer to one of wire's …Params; an empty id makes it a
 // notification.
@@ -286,22 +293,22 @@ func (g *Proxy) output(now time.Time, o *Output) {
 		g.link.violated(now)
 		return
 	}
-	items := make([]item, 0, len(o.GetPieces()))
+	a := arrival{pieces: make([]transcript.Piece, 0, len(o.GetPieces())), cost: costOfAll(o.GetPieces()), held: g.held}
 	for _, p := range o.GetPieces() {
-		it, ok := newItem(p, f.arrived)
+		piece, ok := arrived(p, f.arrived)
 		if !ok {
 			g.link.violated(now)
 			return
 		}
-		f.arrived = it.piece.Offset
-		g.came += uint64(it.cost)
-		items = append(items, it)
+		f.arrived = piece.Offset
+		a.pieces = append(a.pieces, piece)
 	}
+	g.came += uint64(a.cost)
 	if g.came > g.granted+markSlack {
 		g.link.violated(now)
 		return
 	}
-	f.add(items, o.GetEof())
+	f.add(a, o.GetEof())
 	if o.GetEof() {
 		g.forget(o.GetFeed(), f.execution)
 	}

@@ -210,7 +210,7 @@ func (h *simOrigin) settle() {
 }
 
 // takes handles an envelope.
-func (p *simPod) takes(e *Envelope) {
+func (p *simPod) takes(e *Envelope, held Held) {
 	w := p.w
 	p.hears(e)
 	routed, events := p.table.Route(w.now, e)
@@ -226,7 +226,7 @@ func (p *simPod) takes(e *Envelope) {
 		h.call(func() { h.origin.Receive(w.now, f) })
 	case Deliver:
 		if g := p.proxies[id]; g != nil {
-			g.call(func() { g.proxy.Receive(w.now, f) })
+			g.call(func() { g.proxy.Receive(w.now, f, held) })
 		} else if h := p.origins[id]; h != nil {
 			h.call(func() { h.origin.Receive(w.now, f) })
 		} else {

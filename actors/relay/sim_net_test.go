@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"sort"
 	"time"
 
@@ -70,12 +71,36 @@ func (c *simWire) arrives(l *letter) {
 		return
 	}
 	to.after(0, func() {
-		e := new(Envelope)
-		if err := proto.Unmarshal(l.e, e); err != nil {
-			c.w.failf("unmarshal: %v", err)
+		memory := &simMemory{b: bytes.Clone(l.e), references: 1} // it may come again
+		e, shared, err := Decode(memory.b)
+		if err != nil {
+			c.w.failf("decode: %v", err)
 		}
-		to.takes(e)
+		if shared {
+			to.takes(e, memory)
+			memory.Free()
+			return
+		}
+		to.takes(e, nil)
 	})
+}
+
+// simMemory is what a message was received into. It is used for something else once nobody refers to
+// it.
+type simMemory struct {
+	b          []byte
+	references int
+}
+
+func (m *simMemory) Ref() { m.references++ }
+
+func (m *simMemory) Free() {
+	if m.references--; m.references == 0 {
+		clear(m.b)
+	}
+	if m.references < 0 {
+		panic("memory is freed twice")
+	}
 }
 
 // reset loses what is under way, but for a first part that arrives late, some of it twice.
