@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -46,6 +45,7 @@ type player struct {
 	run  *Run
 	ws   *websocket.Conn
 	asks map[string]json.RawMessage // ids of requests, by the step's "as"
+	last *message                   // that the step "input" has taken
 
 	// The reader fills these; run.mu guards them, and run.changed tells of changes.
 	inbox   []*message // requests other than acks and pongs
@@ -203,10 +203,15 @@ func (p *player) step(ctx context.Context, s *Step) error {
 		return p.ws.CloseNow()
 	case s.Vanish:
 		p.stop() // the TCP connection stays, and is not read
+		p.run.mu.Lock()
+		p.run.vanished++
+		p.run.changedLocked()
+		p.run.mu.Unlock()
 		<-p.run.ended
 		return nil
 	case s.Close != 0:
-		return p.close(s.Close)
+		_ = p.ws.Close(websocket.StatusCode(s.Close), "") // the client may have left meanwhile
+		return nil
 	case s.Quiet > 0:
 		return p.quiet(time.Duration(s.Quiet) * time.Millisecond)
 	case s.Started != nil:
@@ -219,122 +224,18 @@ func (p *player) step(ctx context.Context, s *Step) error {
 	return p.send(ctx, s)
 }
 
-// close sends a close frame. The client's answer is read by the reader.
-func (p *player) close(code int) error {
-	err := p.ws.Close(websocket.StatusCode(code), "")
-	if websocket.CloseStatus(err) == websocket.StatusCode(code) || errors.Is(err, context.Canceled) {
-		return nil
-	}
-	p.run.mu.Lock()
-	defer p.run.mu.Unlock()
-	if websocket.CloseStatus(p.closed) == websocket.StatusCode(code) {
-		return nil
-	}
-	return err
-}
-
-// quiet fails if the client sends, or has sent, anything but pongs that no step has expected.
-func (p *player) quiet(d time.Duration) error {
-	select {
-	case <-time.After(d):
-	case <-p.done:
-	}
-	p.run.mu.Lock()
-	defer p.run.mu.Unlock()
+// taken answers the latest input in its own form.
+func (p *player) taken(ctx context.Context, t *wire.InputTaken) error {
+	m := p.last
 	switch {
-	case len(p.inbox) > 0:
-		return fmt.Errorf("the client sent %s", p.inbox[0])
-	case p.count > p.seen:
-		return fmt.Errorf("the client sent an ack: %v", p.acks)
+	case m == nil:
+		return errors.New("no input was expected before")
+	case m.input != nil:
+		return p.notify(ctx, map[string]any{"method": wire.MethodInputTaken, "params": t})
+	case t.Error != nil:
+		return p.notify(ctx, map[string]any{"id": m.ID, "error": t.Error})
 	}
-	return nil
-}
-
-func (p *player) expect(ctx context.Context, s *Step) error {
-	switch {
-	case s.Acked != nil:
-		err := p.wait(ctx, func() bool {
-			a := p.acks[s.Acked.ExecutionID]
-			p.seen = p.count
-			return a.Offset >= s.Acked.Offset && (a.Completed || !s.Acked.Completed)
-		})
-		if err != nil {
-			return fmt.Errorf("want an ack up to %d, completed %t: %w", s.Acked.Offset, s.Acked.Completed, err)
-		}
-		return nil
-	case s.Pong:
-		return p.wait(ctx, func() bool { return p.pongs > 0 })
-	case s.Closed != 0:
-		return p.awaitClose(ctx, s.Closed)
-	case s.End:
-		if err := p.request(ctx, &Step{Expect: wire.MethodClose, As: "\x00end"}); err != nil {
-			return err
-		}
-		if err := p.send(ctx, &Step{Answer: "\x00end"}); err != nil {
-			return err
-		}
-		return p.awaitClose(ctx, int(websocket.StatusNormalClosure))
-	}
-	return p.request(ctx, s)
-}
-
-func (p *player) awaitClose(ctx context.Context, code int) error {
-	err := p.run.wait(ctx, func() (bool, error) { return p.closed != nil, nil })
-	got := websocket.CloseStatus(p.closed)
-	if got == websocket.StatusNoStatusRcvd {
-		got = websocket.StatusGoingAway // browsers may not send 1001; without a code it means the same
-	}
-	if err == nil && got != websocket.StatusCode(code) {
-		err = fmt.Errorf("the connection ended with %w, want close code %d", p.closed, code)
-	}
-	return err
-}
-
-// next takes the next message of the client. A method that is not "" must be its own.
-func (p *player) next(ctx context.Context, method string) (m *message, err error) {
-	err = p.wait(ctx, func() bool {
-		if len(p.inbox) == 0 {
-			return false
-		}
-		m, p.inbox = p.inbox[0], p.inbox[1:]
-		return true
-	})
-	if err == nil && method != "" && m.Method != method {
-		err = fmt.Errorf("want %s, the client sent %s", method, m)
-	}
-	return m, err
-}
-
-// request takes the next message, which must be the one that s describes.
-func (p *player) request(ctx context.Context, s *Step) error {
-	m, err := p.next(ctx, s.Expect)
-	if err != nil {
-		return err
-	}
-	if s.Input != nil {
-		return matchInput(s.Input, m)
-	}
-	if err := Match(s.Params, m.Params); err != nil {
-		return fmt.Errorf("params of %s: %w", m.Method, err)
-	}
-	if s.As != "" {
-		p.asks[s.As] = m.ID
-	}
-	return nil
-}
-
-func matchInput(want *Input, m *message) error {
-	data := []byte(want.Data)
-	if want.Fill != nil {
-		data = Fill(want.Fill[0], want.Fill[1])
-	}
-	f := m.input
-	if f == nil || f.Stream != want.Stream || f.Offset != want.Offset || f.EOF != want.EOF ||
-		!bytes.Equal(f.Payload, data) {
-		return fmt.Errorf("want input of %d bytes at %d on stream %d, eof %t; the client sent %s",
-			len(data), want.Offset, want.Stream, want.EOF, m)
-	}
-	return nil
+	return p.notify(ctx, map[string]any{"id": m.ID, "result": struct{}{}})
 }
 
 // greeting is what greet sends; the step's members replace its own.
@@ -358,6 +259,8 @@ func (p *player) send(ctx context.Context, s *Step) error {
 			}
 		}
 		return p.notify(ctx, map[string]any{"method": wire.MethodConnected, "params": params})
+	case s.Taken != nil:
+		return p.taken(ctx, s.Taken)
 	case s.Completed != nil:
 		params := make(map[string]json.RawMessage)
 		for _, text := range []json.RawMessage{json.RawMessage(completed), s.Completed} {

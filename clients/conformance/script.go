@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 //go:embed *.json
@@ -54,15 +56,16 @@ type Step struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  json.RawMessage `json:"error,omitempty"`
 
-	Expect string          `json:"expect,omitempty"`
-	Params json.RawMessage `json:"params,omitempty"`
-	As     string          `json:"as,omitempty"`
-	Input  *Input          `json:"input,omitempty"`
-	Acked  *Acked          `json:"acked,omitempty"`
-	Pong   bool            `json:"pong,omitempty"`
-	Quiet  int             `json:"quiet_ms,omitempty"`
-	Closed int             `json:"closed,omitempty"`
-	End    bool            `json:"end,omitempty"`
+	Expect string           `json:"expect,omitempty"`
+	Params json.RawMessage  `json:"params,omitempty"`
+	As     string           `json:"as,omitempty"`
+	Input  *Input           `json:"input,omitempty"`
+	Taken  *wire.InputTaken `json:"taken,omitempty"`
+	Acked  *Acked           `json:"acked,omitempty"`
+	Pong   bool             `json:"pong,omitempty"`
+	Quiet  int              `json:"quiet_ms,omitempty"`
+	Closed int              `json:"closed,omitempty"`
+	End    bool             `json:"end,omitempty"`
 
 	Mark   string `json:"mark,omitempty"`
 	Await  string `json:"await,omitempty"`
@@ -110,13 +113,15 @@ type Frame struct {
 	Base64      string   `json:"base64,omitempty"`
 }
 
-// Input is a binary message that the client must send. An empty Data with Fill expects those bytes.
+// Input is what the client must send to the stdin of an execution: as a binary message on Stream, or as
+// the request input.
 type Input struct {
-	Stream uint16    `json:"stream"`
-	Offset int64     `json:"offset"`
-	EOF    bool      `json:"eof,omitempty"`
-	Data   string    `json:"data,omitempty"`
-	Fill   *[2]int64 `json:"fill,omitempty"`
+	ExecutionID string    `json:"execution_id"`
+	Stream      uint16    `json:"stream"`
+	Offset      int64     `json:"offset"`
+	EOF         bool      `json:"eof,omitempty"`
+	Data        string    `json:"data,omitempty"`
+	Fill        *[2]int64 `json:"fill,omitempty"`
 }
 
 // Acked is the progress that the client's acks must reach.
@@ -182,6 +187,7 @@ func (s *Step) set() (kinds []string) {
 	}{
 		{"greet", s.Greet != nil}, {"send", s.Send != nil}, {"raw", s.Raw != nil}, {"output", s.Output != nil},
 		{"frame", s.Frame != nil}, {"answer", s.Answer != ""}, {"expect", s.Expect != ""}, {"input", s.Input != nil},
+		{"taken", s.Taken != nil},
 		{"acked", s.Acked != nil}, {"pong", s.Pong}, {"quiet_ms", s.Quiet > 0}, {"closed", s.Closed != 0},
 		{"end", s.End}, {"mark", s.Mark != ""}, {"await", s.Await != ""}, {"close", s.Close != 0}, {"cut", s.Cut},
 		{"vanish", s.Vanish}, {"started", s.Started != nil}, {"completed", s.Completed != nil},

@@ -18,15 +18,16 @@ type Run struct {
 	ctx    context.Context
 	ended  chan struct{} // closed by End
 
-	mu      sync.Mutex
-	changed chan struct{} // closed, and replaced, at every change
-	marks   map[string]bool
-	conns   int // begun
-	played  int // to the end
-	failure error
-	refusal *Refusal // of the latest handshake
-	players sync.WaitGroup
-	over    bool
+	mu       sync.Mutex
+	changed  chan struct{} // closed, and replaced, at every change
+	marks    map[string]bool
+	conns    int // begun
+	played   int // to the end
+	vanished int // of those that are held, but have no more steps
+	failure  error
+	refusal  *Refusal // of the latest handshake
+	players  sync.WaitGroup
+	over     bool
 }
 
 // NewRun begins to play a script. End must be called.
@@ -55,7 +56,7 @@ func (r *Run) Await(ctx context.Context, name string) error {
 // End waits until every connection of the script was played, and returns the first failure.
 func (r *Run) End(ctx context.Context) error {
 	want := len(r.script.Server)
-	err := r.wait(ctx, func() (bool, error) { return r.played >= want, r.failure })
+	err := r.wait(ctx, func() (bool, error) { return r.played+r.vanished >= want, r.failure })
 	r.mu.Lock()
 	if err != nil && r.failure == nil {
 		r.failure = fmt.Errorf("connections played to their end: %d of %d: %w", r.played, want, err)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,7 @@ type scriptClient struct {
 	url        string
 	opt        troupe.Options
 	client     *troupe.Client
+	mu         sync.Mutex // guards executions: actions in the background start some, too
 	executions map[string]*troupe.Execution
 	rest       map[string]*troupe.Output // of a piece that a read ended in, by execution
 	background map[string]chan error
@@ -243,12 +245,16 @@ func (c *scriptClient) execute(ctx context.Context, a scriptAction) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
 	c.executions[e.ID()] = e
+	c.mu.Unlock()
 	return orMatch(nil, a.Result, e.Result())
 }
 
 func (c *scriptClient) onExecution(ctx context.Context, a scriptAction) error {
+	c.mu.Lock()
 	e := c.executions[a.ExecutionID]
+	c.mu.Unlock()
 	if e == nil {
 		return fmt.Errorf("no execution %q", a.ExecutionID)
 	}

@@ -111,7 +111,7 @@ function matchesError(want: Failure, got: unknown): void {
   else if (want.kind === "aborted") assert.equal(e.name, "AbortError", context);
   else if (want.kind === "server") {
     assert.ok(e instanceof troupe.ServerError && e.code === want.code, context);
-    assert.ok(e instanceof (codes[e.code] ?? Function), context);
+    assert.ok(e instanceof (codes[e.code] ?? troupe.ServerError), context);
     matches(want.data, e.data);
   } else assert.ok(kinds[want.kind] && e instanceof kinds[want.kind]!, context);
 }
