@@ -62,8 +62,9 @@ func (g *Gateway) Guard(h http.Handler) http.Handler {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // fails for what is no network connection
 		r.Body = &callBody{ReadCloser: http.MaxBytesReader(w, r.Body, g.cfg.MaxMessage), control: control}
-		w = &callWriter{ResponseWriter: w, control: control, timeout: g.cfg.WriteTimeout}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), subjectKey{}, subject)))
+		answer := &callWriter{ResponseWriter: w, control: control, timeout: g.cfg.WriteTimeout}
+		h.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), subjectKey{}, subject)))
+		answer.allow() // for what net/http has buffered
 	})
 }
 
@@ -159,13 +160,17 @@ type callWriter struct {
 // Unwrap lets http.ResponseController find the connection.
 func (w *callWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *callWriter) Write(p []byte) (int, error) {
+func (w *callWriter) allow() {
 	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // the connection may be gone
+}
+
+func (w *callWriter) Write(p []byte) (int, error) {
+	w.allow()
 	return w.ResponseWriter.Write(p)
 }
 
 // Flush implements http.Flusher.
 func (w *callWriter) Flush() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout))
+	w.allow()
 	_ = w.control.Flush() // the next write reports what is wrong
 }

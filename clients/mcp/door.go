@@ -131,9 +131,13 @@ func (c caller) call() Call {
 // Handler serves the tools over HTTP, without sessions of the protocol: each request stands alone. The
 // caller has authenticated a request and bounded its body; subject returns whose sessions it may use.
 func (d *Door) Handler(subject func(*http.Request) string) http.Handler {
+	return d.handler(subject, true)
+}
+
+func (d *Door) handler(subject func(*http.Request) string, stateless bool) http.Handler {
 	streamable := sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return d.server },
 		&sdk.StreamableHTTPOptions{
-			Stateless: true, Logger: d.cfg.Logger,
+			Stateless: stateless, Logger: d.cfg.Logger,
 			MaxRequestBodyBytes:          -1, // the caller bounds them
 			PropagateRequestCancellation: true,
 			DisableLocalhostProtection:   true, // the caller has checked the Origin, also behind a proxy of this host
