@@ -118,19 +118,38 @@ func TestSessionsAreSeparate(t *testing.T) {
 	}
 }
 
+// An abstract socket is reached by its own session only.
+func TestAbstractSocketsAreSeparate(t *testing.T) {
+	if !has("perl") {
+		t.Skip("no perl")
+	}
+	r := openIsolated(t)
+	const socket = `perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); $a = pack_sockaddr_un("\0%s"); %s'`
+	name := newMarker()
+	listener := runIn(t, r, 1, fmt.Sprintf(socket, name, `bind(S, $a) && listen(S, 9) or die; $| = 1; print "ready"; sleep`))
+	listener.waitOutput("ready")
+	connect := fmt.Sprintf(socket, name, `connect(S, $a) or die $!`)
+	if ok, out := try(t, r, 1, connect); !ok {
+		t.Error("its own session is refused:", out)
+	}
+	if ok, out := try(t, r, 2, connect); ok || !strings.Contains(out, "not permitted") {
+		t.Errorf("another session connects: %v %s", ok, out)
+	}
+}
+
 // A command reaches neither the runner, nor trouped, nor an idle init, nor one of another session.
 func TestSessionsReachNoInit(t *testing.T) {
 	r := openIsolated(t)
 	victim(t, r, 1)
 	runner := r.Status().PID
 	eventually(t, "idle inits", func() bool { return idle(r) > 0 })
-	targets := map[string]int{"runner": runner}
+	targets := map[string]int{"runner": runner, "trouped": os.Getpid()}
 	r.mu.Lock()
 	for _, c := range r.conn.inits {
 		targets["init "+strconv.FormatBool(c.busy)] = c.pid
 	}
 	r.mu.Unlock()
-	for _, s := range []string{"signal", "stop", "environ", "memory", "descriptors"} {
+	for _, s := range []string{"signal", "stop", "environ", "memory", "cwd", "descriptors"} {
 		for what, pid := range targets {
 			if ok, out := try(t, r, 2, fmt.Sprintf(attacks[s], pid, "")); ok {
 				t.Errorf("%s: succeeds on the %s: %s", s, what, out)
