@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +23,10 @@ session, unless other clients are attached to it.
 Ctrl-C leaves: the command runs on, and attach goes on at the same byte later.
 To end the command, use troupe cancel.
 
-The session may be named by the beginning of its id. --resume-token (better:
-TROUPE_RESUME_TOKEN, which the process list does not show) attaches to a session
-that is not remembered here.
+The session may be named by the beginning of its id. One that another machine has
+started is taken up with your token alone: the server gives its owner a resume token.
+--resume-token (better: TROUPE_RESUME_TOKEN, which the process list does not show) is
+for sessions of others.
 
 ` + exitCodeHelp
 
@@ -57,6 +59,11 @@ func (a *app) attachCommand() *cobra.Command {
 
 func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	r, st, err := a.session(args[0], f.resumeToken)
+	if errors.Is(err, errUnknownSession) {
+		if r, err = a.sessionFromServer(ctx, args[0]); hasNoAPI(err) {
+			err = errUnknownSession
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -84,6 +91,25 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	}
 	a.over.Store(true)
 	return a.endAttach(ctx, c, st, r, result)
+}
+
+// sessionFromServer returns a record of a session that is not remembered here: the server gives its own subject a
+// resume token.
+func (a *app) sessionFromServer(ctx context.Context, name string) (*record, error) {
+	id, err := a.sessionOnServer(ctx, name, true)
+	if err != nil {
+		return nil, err
+	}
+	r := &record{Started: time.Now().UTC(), elsewhere: true}
+	return r, a.withAPI(func(api *troupe.API) error {
+		given, err := api.AttachSession(ctx, id)
+		if err != nil {
+			return err
+		}
+		url, err := serverURL(a.settings.server)
+		r.Session = troupe.Session{URL: url, ID: id, ResumeToken: given.ResumeToken}
+		return err
+	})
 }
 
 // followAll prints executions one after the other, and then what their kept processes write. result

@@ -189,7 +189,7 @@ func TestDetachedSession(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("state file: %v, %v", info, err)
 	}
-	if r := f.run("sessions"); !strings.Contains(r.stdout.String(), "running") ||
+	if r := f.run("sessions", "--local"); !strings.Contains(r.stdout.String(), "running") ||
 		!strings.Contains(r.stdout.String(), "hang CANCEL") {
 		t.Errorf("sessions: %q, %q", r.stdout, r.stderr)
 	}
@@ -219,7 +219,7 @@ func TestCancelEndEndsTheSession(t *testing.T) {
 	if r := f.run("cancel", "--end", "pod.0"); r.code != 0 || f.engine.open() != 0 {
 		t.Errorf("code %d, %q, %d sessions", r.code, r.stderr, f.engine.open())
 	}
-	if r := f.run("sessions"); r.stdout.String() != "" {
+	if r := f.run("sessions", "--local"); r.stdout.String() != "" {
 		t.Errorf("sessions: %q", r.stdout)
 	}
 }
@@ -228,10 +228,10 @@ func TestGoneSessionIsForgotten(t *testing.T) {
 	f := start(t, nil)
 	f.run("exec", "--detach", "--", "hang", "KILL")
 	f.engine.endSession("pod.0")
-	if r := f.run("sessions"); !strings.Contains(r.stdout.String(), "gone") {
+	if r := f.run("sessions", "--local"); !strings.Contains(r.stdout.String(), "gone") {
 		t.Errorf("sessions: %q", r.stdout)
 	}
-	if r := f.run("sessions"); r.stdout.String() != "" {
+	if r := f.run("sessions", "--local"); r.stdout.String() != "" {
 		t.Errorf("sessions, again: %q", r.stdout)
 	}
 }

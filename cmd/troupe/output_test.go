@@ -43,8 +43,8 @@ func TestFullDiskUnderTheOutputIsNamed(t *testing.T) {
 		"json":           {args: []string{"exec", "--json", "--", "sh", "-c", "echo hi; exec sleep 30"}},
 		"stderr":         {args: []string{"exec", "--", "sh", "-c", "echo hi >&2; exec sleep 30"}, stderr: true},
 		"detached":       {args: []string{"exec", "-d", "--", "sleep", "30"}},
-		"sessions":       {args: []string{"sessions"}},
-		"sessions, json": {args: []string{"sessions", "--json"}},
+		"sessions":       {args: []string{"sessions", "--local"}},
+		"sessions, json": {args: []string{"sessions", "--local", "-o", "json"}},
 		"version":        {args: []string{"version"}},
 		"help":           {args: []string{"--help"}},
 	} {
@@ -65,7 +65,7 @@ func TestFullDiskUnderTheOutputIsNamed(t *testing.T) {
 			}
 		})
 	}
-	if _, list, _ := runTroupe(t, env, "sessions"); strings.Count(list, "running") != 1 {
+	if _, list, _ := runTroupe(t, env, "sessions", "--local"); strings.Count(list, "running") != 1 {
 		t.Errorf("besides the session of before, some were left:\n%s", list)
 	}
 	p := shellCmd(t, env, `"$TROUPE" exec -- yes | head -n 1; echo "${PIPESTATUS:-}"`).start()
@@ -122,14 +122,14 @@ func TestDetachedCommandGetsItsInput(t *testing.T) {
 	defer in.Close()
 	p.start()
 	eventually(t, "the session is open", func() bool {
-		_, list, _ := runTroupe(t, env, "sessions")
+		_, list, _ := runTroupe(t, env, "sessions", "--local")
 		return strings.Contains(list, " cat -")
 	})
 	p.signal(syscall.SIGINT)
 	if code := p.exit(); code != 130 || p.stdout.String() != "" {
 		t.Errorf("interrupted: code %d, %q", code, p.stdout)
 	}
-	if _, list, _ := runTroupe(t, env, "sessions"); strings.Contains(list, " cat -") {
+	if _, list, _ := runTroupe(t, env, "sessions", "--local"); strings.Contains(list, " cat -") {
 		t.Errorf("the session was left:\n%s", list)
 	}
 }
@@ -152,7 +152,7 @@ func TestAttachShowsWhatKeptProcessesWrite(t *testing.T) {
 			if code != 6 || stdout != "late\nlast\n" {
 				t.Errorf("pause %s, delay %s: attach: code %d, %q, %q", pause, delay, code, stdout, stderr)
 			}
-			if _, list, _ := runTroupe(t, env, "sessions"); list != "" {
+			if _, list, _ := runTroupe(t, env, "sessions", "--local"); list != "" {
 				t.Errorf("the session was left:\n%s", list)
 			}
 		}
@@ -181,7 +181,7 @@ func TestAttachLeavesKeptProcesses(t *testing.T) {
 // onlySession returns the id of the one session that is remembered.
 func onlySession(t *testing.T, env []string) string {
 	t.Helper()
-	_, list, stderr := runTroupe(t, env, "sessions")
+	_, list, stderr := runTroupe(t, env, "sessions", "--local")
 	rows := strings.Split(strings.TrimSpace(list), "\n")
 	if len(rows) != 2 {
 		t.Fatalf("sessions: %q, %q", list, stderr)
@@ -204,7 +204,7 @@ func TestAttachDoesNotEndTheSessionOfAnother(t *testing.T) {
 	write.Close()
 	var id string
 	eventually(t, "the session is remembered", func() bool {
-		_, list, _ := runTroupe(t, env, "sessions")
+		_, list, _ := runTroupe(t, env, "sessions", "--local")
 		rows := strings.Split(strings.TrimSpace(list), "\n")
 		if len(rows) == 2 {
 			id, _, _ = strings.Cut(rows[1], " ")

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,200 +18,308 @@ import (
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
 
-// askTimeout bounds the query about one remembered session.
-const askTimeout = 5 * time.Second
+// watchEvery is how often sessions --watch asks the server.
+const watchEvery = 2 * time.Second
 
-// nothing follows no execution: querying a session must not replay its output.
-var nothing = map[string]int64{}
+// Values of --output.
+const (
+	outputTable = "table"
+	outputJSON  = "json"
+)
 
-// seen is a remembered session and what its server says about it.
-type seen struct {
-	Session   string    `json:"session_id"`
-	Server    string    `json:"server"`
-	Execution string    `json:"execution_id"`
-	State     string    `json:"state"` // wire.State, or gone, unreachable, none
-	Offset    int64     `json:"output_bytes"`
-	Started   time.Time `json:"started"`
-	Command   string    `json:"command"`
-	Error     string    `json:"error,omitempty"`
+type sessionsFlags struct {
+	output string
+	all    bool
+	watch  bool
+	local  bool
+	labels []string
+	name   string
 }
 
+const sessionsHelp = `List your sessions on the server, on all of its pods, whichever machine started
+them: who runs what, since when, and how much it has printed. --all lists those of
+everybody, which the server lets operators do.
+
+A pod that does not answer within 2 seconds is named, and the exit code is 125: its
+sessions are not in the list. Control characters in what others chose appear as
+escapes such as \x1b.
+
+--local lists what this machine remembers instead, and asks the server of each. Sessions
+that are gone are listed one last time and then forgotten. Asking attaches briefly, so it
+restarts a session's resume window.`
+
 func (a *app) sessionsCommand() *cobra.Command {
-	var asJSON bool
+	f := &sessionsFlags{output: outputTable}
 	cmd := &cobra.Command{
 		Use:   "sessions",
-		Short: "List the sessions started here and ask their servers about them",
-		Long: `List the sessions that troupe started on this machine and did not end, with the
-state that their servers report. Sessions that are gone are listed one last time
-and then forgotten. Asking attaches briefly, so it restarts a session's resume
-window. Control characters in names and commands appear as escapes such as \x1b;
---json has the text itself.`,
-		Args: rangeArgs(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sessions(cmd.Context(), asJSON) },
+		Short: "List sessions, and what runs in them",
+		Long:  sessionsHelp,
+		Args:  rangeArgs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := a.interruptible(cmd.Context())
+			defer stop()
+			return orInterrupted(ctx, a.sessions(ctx, f))
+		},
 	}
-	settings.Bool(cmd.Flags(), &asJSON, "json", "", "print one JSON object per line")
+	fs := cmd.Flags()
+	fs.VarP(settings.Choice(&f.output, outputTable, outputJSON), "output", "o", "json: one object per session and line")
+	settings.Bool(fs, &f.all, "all", "a", "list the sessions of everybody")
+	settings.Bool(fs, &f.watch, "watch", "w", "list them again every 2 seconds")
+	settings.Bool(fs, &f.local, "local", "", "list what this machine remembers")
+	fs.VarP(settings.List(&f.labels, "key=value,...", ","), "label", "l", "only sessions with these labels")
+	fs.Var(settings.Text(&f.name, "name"), "name", "only sessions of this name")
+	settings.FlagOnly(fs, "all", "watch", "local", "label", "name")
+	cmd.AddCommand(a.removeSessionsCommand())
 	return cmd
 }
 
-func (a *app) sessions(ctx context.Context, asJSON bool) error {
-	ctx, stop := a.interruptible(ctx)
-	defer stop()
-	st := a.store()
-	records, broken, err := st.list()
+func (a *app) sessions(ctx context.Context, f *sessionsFlags) error {
+	if f.local {
+		if f.all || f.watch || len(f.labels) > 0 || f.name != "" {
+			return usageError(errors.New("--local goes with --output only: the other flags ask the server"))
+		}
+		return a.localSessions(ctx, f.output == outputJSON)
+	}
+	query := troupe.SessionQuery{All: f.all, Own: !f.all, Name: f.name, Limit: 500}
+	for _, label := range f.labels {
+		key, value, ok := strings.Cut(label, "=")
+		if !ok {
+			return usageError(fmt.Errorf("label %q: write key=value", label))
+		}
+		if query.Labels == nil {
+			query.Labels = make(map[string]string, len(f.labels))
+		}
+		query.Labels[key] = value
+	}
+	for {
+		list, err := a.listSessions(ctx, query)
+		if err != nil {
+			return err
+		}
+		if err := a.printSessions(f, list); err != nil {
+			return err
+		}
+		if !f.watch {
+			return incomplete(list)
+		}
+		if err := incomplete(list); err != nil {
+			a.notef("%v", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// listSessions returns all pages.
+func (a *app) listSessions(ctx context.Context, query troupe.SessionQuery) (*wire.SessionList, error) {
+	all := new(wire.SessionList)
+	return all, a.withAPI(func(api *troupe.API) error {
+		for {
+			page, err := api.Sessions(ctx, query)
+			if err != nil {
+				return err
+			}
+			all.Sessions = append(all.Sessions, page.Sessions...)
+			all.Missing = page.Missing
+			if query.After = page.Continue; query.After == "" {
+				return nil
+			}
+		}
+	})
+}
+
+// withAPI calls the configured server's API and explains its error.
+func (a *app) withAPI(f func(*troupe.API) error) error {
+	url, err := serverURL(a.settings.server)
 	if err != nil {
 		return err
 	}
-	for _, err := range broken {
-		a.notef("%v", err)
+	opt, err := a.options(a.configured())
+	if err != nil {
+		return err
 	}
-	var rows []seen
-	for _, r := range records {
-		found, gone := a.look(ctx, r)
-		if ctx.Err() != nil {
-			return orInterrupted(ctx, ctx.Err())
-		}
-		rows = append(rows, found...)
-		if gone {
-			st.remove(r)
-		} else if !asJSON && found[0].Error != "" {
-			a.notef("%s: %s", r.ID, found[0].Error)
-		}
+	api, err := troupe.NewAPI(url, opt)
+	if err != nil {
+		return err
 	}
-	if asJSON {
+	err = f(api)
+	var refused *troupe.APIError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &refused):
+		return a.explain(url, err)
+	case refused.StatusCode == 401:
+		return &explained{fmt.Sprintf("%s did not authenticate you (401 %s): set TROUPE_TOKEN or --token-file",
+			url, oneLine(refused.Detail)), err}
+	case hasNoAPI(err):
+		return &explained{url + " has no HTTP API (404): its release is before 0.2, or a proxy passes /ws only", err}
+	}
+	return err
+}
+
+// hasNoAPI reports whether err is the answer of a server that does not serve the API.
+func hasNoAPI(err error) bool {
+	var refused *troupe.APIError
+	return errors.As(err, &refused) && refused.StatusCode == 404 && !refused.Problem
+}
+
+// incomplete says which pods are not in a list.
+func incomplete(list *wire.SessionList) error {
+	if len(list.Missing) == 0 {
+		return nil
+	}
+	var pods []string
+	for _, m := range list.Missing {
+		pods = append(pods, fmt.Sprintf("%s (%s)", visible(m.Pod), visible(m.Reason)))
+	}
+	return fmt.Errorf("the list lacks the sessions of %s", strings.Join(pods, ", "))
+}
+
+func (a *app) printSessions(f *sessionsFlags, list *wire.SessionList) error {
+	if f.output == outputJSON {
 		enc := json.NewEncoder(a.stdout)
-		for _, row := range rows {
-			if err := enc.Encode(row); err != nil {
+		enc.SetEscapeHTML(false)
+		for _, s := range list.Sessions {
+			if err := enc.Encode(s); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if len(rows) == 0 {
+	if f.watch && a.onTerminal() {
+		fmt.Fprint(a.stdout, "\x1b[H\x1b[2J") // the cursor to the corner, and everything erased
+	}
+	return sessionTable(a.stdout, list.Sessions, f.all, time.Now())
+}
+
+// sessionTable prints a line for each execution that is not over, and one for each session without any.
+func sessionTable(out io.Writer, sessions []wire.Session, subjects bool, now time.Time) error {
+	if len(sessions) == 0 {
 		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SESSION\tEXECUTION\tSTATE\tBYTES\tAGE\tCOMMAND")
-	for _, row := range rows {
-		age := max(0, time.Since(row.Started).Round(time.Second)) // the clock may have been set back
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", visible(row.Session), visible(row.Execution), visible(row.State),
-			row.Offset, age, visible(oneLine(row.Command)))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	head := []string{"SESSION", "NAME", "SUBJECT", "STATE", "AGE", "EXECUTION", "STATE", "FOR", "BYTES", "MEMORY", "COMMAND"}
+	line := func(cells []string) {
+		if !subjects {
+			cells = append(cells[:2:2], cells[3:]...)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	line(head)
+	for _, s := range sessions {
+		about := []string{
+			visible(s.ID), cmp.Or(visible(s.Name), "-"), visible(s.Subject), visible(string(s.State)), since(s.CreatedAt, now),
+		}
+		if len(s.Executions) == 0 {
+			line(append(about[:5:5], "-", "-", "-", "-", "-", ""))
+		}
+		for _, x := range s.Executions {
+			line(append(about[:5:5], visible(x.ID), visible(string(x.State)), since(x.StartedAt, now),
+				fmt.Sprint(x.Offset), amount(x.MemoryBytes), visible(oneLine(x.Command))))
+		}
+		if n := s.ExecutionsOmitted; n > 0 {
+			line(append(about[:5:5], fmt.Sprintf("and %d more", n), "", "", "", "", ""))
+		}
 	}
 	return w.Flush()
 }
 
-// look asks a session's server about the session. gone means that the session no longer exists.
-func (a *app) look(ctx context.Context, r *record) (rows []seen, gone bool) {
-	row := seen{Session: r.ID, Server: r.URL, Execution: r.Execution, Started: r.Started, Command: r.Command}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	c, err := a.attachTo(ctx, r, nothing, false)
+// since returns how long ago a time was, for people.
+func since(timestamp string, now time.Time) string {
+	t, err := time.Parse(time.RFC3339Nano, timestamp)
 	if err != nil {
-		gone = r.forgettable(err)
-		row.State, row.Error = "unreachable", err.Error()
-		if gone {
-			row.State = "gone"
-		}
-		return []seen{row}, gone
+		return "-"
 	}
-	defer c.Detach()
-	status, err := c.Status(ctx)
-	if err != nil {
-		row.State, row.Error = "unreachable", err.Error()
-		return []seen{row}, false
+	switch d := max(0, now.Sub(t)); { // clocks differ
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
 	}
-	if len(status.Executions) == 0 {
-		row.State = "none"
-		return []seen{row}, false
-	}
-	for _, id := range slices.Sorted(maps.Keys(status.Executions)) {
-		e := status.Executions[id]
-		row := row
-		if id != r.Execution {
-			row.Command = ""
-		}
-		row.Execution, row.State, row.Offset = id, string(e.State), e.Offset
-		rows = append(rows, row)
-	}
-	return rows, false
 }
 
-// oneLine shortens a command for a table.
-func oneLine(s string) string {
-	const most = 60
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
+// amount returns a number of bytes, for people.
+func amount(n int64) string {
+	switch {
+	case n <= 0:
+		return "-"
+	case n < 1<<20:
+		return fmt.Sprintf("%dKi", n>>10)
+	case n < 10<<30:
+		return fmt.Sprintf("%dMi", n>>20)
 	}
-	return s
+	return fmt.Sprintf("%dGi", n>>30)
 }
 
-func (a *app) cancelCommand() *cobra.Command {
-	var end bool
-	var resumeToken string
-	cmd := &cobra.Command{
-		Use:   "cancel SESSION [EXECUTION]",
-		Short: "Cancel the executions of a session",
-		Long: `Cancel one execution of a session, or all of them: the server sends SIGTERM to
-their processes, and SIGKILL after its grace. troupe does not wait for them to
-end. With --end the session ends immediately, and everything in it with it.`,
-		Args:              rangeArgs(1, 2),
-		ValidArgsFunction: a.completeSessions,
+func (a *app) removeSessionsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm SESSION...",
+		Short: "End sessions, and what runs in them",
+		Long: `End sessions on the server, whichever machine started them: what runs in them is
+cancelled. troupe does not wait for the end. A session may be named by the beginning
+of its id. The server lets operators end the sessions of others.`,
+		Args: func(cmd *cobra.Command, args []string) error { return rangeArgs(1, max(1, len(args)))(cmd, args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := a.interruptible(cmd.Context())
 			defer stop()
-			return orInterrupted(ctx, a.cancel(ctx, args, resumeToken, end))
+			var errs []error
+			for _, name := range args {
+				errs = append(errs, a.endSession(ctx, name))
+			}
+			return orInterrupted(ctx, errors.Join(errs...))
 		},
 	}
-	fs := cmd.Flags()
-	settings.Bool(fs, &end, "end", "", "end the session")
-	fs.Var(settings.Text(&resumeToken, "token"), "resume-token", "the session's resume token; prefer TROUPE_RESUME_TOKEN")
-	settings.FlagOnly(fs, "end")
-	return cmd
 }
 
-func (a *app) cancel(ctx context.Context, args []string, resumeToken string, end bool) error {
-	r, st, err := a.session(args[0], resumeToken)
+func (a *app) endSession(ctx context.Context, name string) error {
+	id, err := a.sessionOnServer(ctx, name, false)
 	if err != nil {
 		return err
 	}
-	c, err := a.attachTo(ctx, r, nothing, true)
-	if err != nil {
-		if r.forgettable(err) {
-			st.remove(r)
-		}
+	err = a.withAPI(func(api *troupe.API) error {
+		_, err := api.EndSession(ctx, id)
 		return err
-	}
-	if end {
-		if err := c.Close(); err != nil {
-			return err
-		}
-		st.remove(r)
-		return nil
-	}
-	defer c.Detach()
-	if len(args) == 2 {
-		return cancelOne(ctx, c, args[1])
-	}
-	status, err := c.Status(ctx)
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", visible(id), err)
 	}
-	var errs []error
-	for id, e := range status.Executions {
-		if e.State == wire.StateExited {
-			continue
-		}
-		if err := cancelOne(ctx, c, id); wire.CodeOf(err) != wire.CodeNoProcess { // else it has ended meanwhile
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func cancelOne(ctx context.Context, c *troupe.Client, id string) error {
-	_, err := c.Control(ctx, wire.ControlParams{Type: wire.ControlCancel, ExecutionID: id})
-	if err != nil {
-		return fmt.Errorf("cancelling %s: %w", id, err)
-	}
+	fmt.Fprintf(a.stdout, "%s is ending\n", visible(id))
 	return nil
+}
+
+// idDigits is how many hexadecimal digits are at the end of a session's id, behind a dot.
+const idDigits = 32
+
+// sessionOnServer returns the id of the session on the server whose id begins with name.
+func (a *app) sessionOnServer(ctx context.Context, name string, own bool) (string, error) {
+	if dot := strings.LastIndexByte(name, '.'); dot > 0 && len(name)-dot-1 == idDigits {
+		return name, plainID(name)
+	}
+	list, err := a.listSessions(ctx, troupe.SessionQuery{Own: own, Limit: 500})
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, s := range list.Sessions {
+		if strings.HasPrefix(s.ID, name) {
+			found = append(found, s.ID)
+		}
+	}
+	switch {
+	case len(found) == 1 && len(list.Missing) == 0:
+		return found[0], plainID(found[0])
+	case len(found) > 1:
+		return "", fmt.Errorf("%d sessions begin with %q, such as %s and %s", len(found), name, visible(found[0]), visible(found[1]))
+	case len(list.Missing) > 0:
+		return "", fmt.Errorf("give the whole id of %q: %w", name, incomplete(list))
+	}
+	return "", fmt.Errorf("no such session: none begins with %q, neither here nor on the server; see troupe sessions", name)
 }

@@ -107,7 +107,7 @@ func TestServerURL(t *testing.T) {
 }
 
 func TestStoreRefusesNamesThatArePaths(t *testing.T) {
-	s := &store{dir: filepath.Join(t.TempDir(), "sessions")}
+	s := &store{dir: filepath.Join(t.TempDir(), "sessions", "--local")}
 	for _, id := range []string{"", "../x", "a/b", `a\b`, ".x", "c:d"} {
 		if err := s.save(&record{Session: troupe.Session{ID: id, ResumeToken: "t"}}); err == nil {
 			t.Errorf("%q was saved", id)
@@ -116,7 +116,7 @@ func TestStoreRefusesNamesThatArePaths(t *testing.T) {
 }
 
 func TestStoreFindsByPrefix(t *testing.T) {
-	s := &store{dir: filepath.Join(t.TempDir(), "sessions")}
+	s := &store{dir: filepath.Join(t.TempDir(), "sessions", "--local")}
 	for _, id := range []string{"pod-0.aa", "pod-0.ab", "pod-1.a"} {
 		if err := s.save(&record{Session: troupe.Session{ID: id, ResumeToken: "t"}}); err != nil {
 			t.Fatal(err)

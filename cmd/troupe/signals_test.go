@@ -79,7 +79,7 @@ func TestQuitReachesTheCommand(t *testing.T) {
 func TestSignalsBeforeTheCommandEndTroupe(t *testing.T) {
 	silent := listenSilently(t)
 	record := `{"url":"ws://` + silent + `/ws","session_id":"pod.1","resume_token":"t"}`
-	for _, args := range [][]string{{"exec", "--", "true"}, {"attach", "pod.1"}, {"sessions"}, {"cancel", "pod.1"}} {
+	for _, args := range [][]string{{"exec", "--", "true"}, {"attach", "pod.1"}, {"sessions", "--local"}, {"cancel", "pod.1"}} {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT} {
 			env := home(t, silent)
 			dir := strings.TrimPrefix(env[0], "HOME=") + "/.local/state/troupe/sessions"

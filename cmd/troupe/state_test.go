@@ -45,7 +45,7 @@ func TestRecordedServerIsUsed(t *testing.T) {
 	env := home(t, a.url)
 	id := detached(t, env, b.url)
 
-	if code, stdout, stderr := runTroupe(t, env, "sessions"); code != 0 || !strings.Contains(stdout, "running") {
+	if code, stdout, stderr := runTroupe(t, env, "sessions", "--local"); code != 0 || !strings.Contains(stdout, "running") {
 		t.Errorf("sessions: %d, %q, %q", code, stdout, stderr)
 	}
 	p := troupeCmd(t, env, "attach", id).start()
@@ -107,7 +107,7 @@ func TestServersWithEqualSessionIDs(t *testing.T) {
 	two.state = one.state
 	one.run("exec", "--detach", "--", "hang", "CANCEL")
 	two.run("exec", "--detach", "--", "hang", "CANCEL")
-	if r := one.run("sessions"); strings.Count(r.stdout.String(), "running") != 2 {
+	if r := one.run("sessions", "--local"); strings.Count(r.stdout.String(), "running") != 2 {
 		t.Errorf("sessions: %q, %q", r.stdout, r.stderr)
 	}
 	here := *one
@@ -234,7 +234,7 @@ func TestBrokenRecordsAreNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	code, stdout, stderr := runTroupe(t, env, "sessions")
+	code, stdout, stderr := runTroupe(t, env, "sessions", "--local")
 	if code != 0 || stdout != "" || strings.Count(stderr, "is not the record of a session") != 4 ||
 		len(records(t, env)) != 4 {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
@@ -246,7 +246,7 @@ func TestBrokenRecordsAreNamed(t *testing.T) {
 
 // TestConcurrentRunsKeepTheirRecords: they share the directory without a lock.
 func TestConcurrentRunsKeepTheirRecords(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "sessions")
+	dir := filepath.Join(t.TempDir(), "sessions", "--local")
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -305,7 +305,7 @@ func TestExecNeedsNoHome(t *testing.T) {
 			for _, args := range [][]string{
 				{"exec", "-d", "--", "touch", started},
 				{"exec", "--on-exit", "keep", "--", "touch", started},
-				{"sessions"},
+				{"sessions", "--local"},
 				{"attach", "pod.1"},
 			} {
 				if tc.name == "read-only" && args[0] != "exec" {
@@ -346,7 +346,7 @@ func TestExecNeedsNoHome(t *testing.T) {
 
 // TestDetachReservesRoomForItsRecord: a disk that is full before the command starts is found then.
 func TestDetachReservesRoomForItsRecord(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "sessions")
+	dir := filepath.Join(t.TempDir(), "sessions", "--local")
 	s := &store{dir: dir}
 	r := &record{Command: strings.Repeat("x", 1000), Started: time.Now()}
 	if err := s.reserve(r); err != nil {

@@ -62,7 +62,7 @@ func TestTerminalThatGoesAwayIsAHangup(t *testing.T) {
 				t.Fatalf("code %d, records %v", code, records(t, env))
 			}
 			id := strings.TrimSuffix(filepath.Base(records(t, env)[0]), ".json")
-			if code, stdout, stderr := runTroupe(t, env, "sessions"); code != 0 || !strings.Contains(stdout, "running") {
+			if code, stdout, stderr := runTroupe(t, env, "sessions", "--local"); code != 0 || !strings.Contains(stdout, "running") {
 				t.Errorf("sessions: %d, %q, %q", code, stdout, stderr)
 			}
 			if code, _, stderr := runTroupe(t, env, "cancel", "--end", id); code != 0 {

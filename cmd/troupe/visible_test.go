@@ -55,7 +55,7 @@ func TestHostileTextIsEscaped(t *testing.T) {
 	if r := f.run("exec", "-d", "--", "hang", "KILL", hostile); r.code != 0 {
 		t.Fatal(r.stderr)
 	}
-	s := &store{dir: filepath.Join(f.state, "sessions")}
+	s := &store{dir: filepath.Join(f.state, "sessions", "--local")}
 	odd := &record{Session: troupe.Session{ID: "pod.\u202e1", ResumeToken: "t"}}
 	if err := s.save(odd); err == nil {
 		t.Error("a session with a hostile id was remembered")
@@ -63,14 +63,14 @@ func TestHostileTextIsEscaped(t *testing.T) {
 	if r := f.run("__complete", "attach", ""); raw(r.stdout.String()) || !strings.Contains(r.stdout.String(), `x\x1b[2J`) {
 		t.Errorf("completion: %q", r.stdout)
 	}
-	r := f.run("sessions", "--json")
+	r := f.run("sessions", "--local", "-o", "json")
 	for line := range strings.Lines(r.stdout.String()) {
 		var row seen
 		if err := json.Unmarshal([]byte(line), &row); err != nil || !strings.HasSuffix(row.Command, hostile) {
 			t.Errorf("JSON: %q, %v", line, err)
 		}
 	}
-	if r := f.run("sessions"); r.code != 0 || raw(r.stdout.String()) || !strings.Contains(r.stdout.String(), `x\x1b[2J`) ||
+	if r := f.run("sessions", "--local"); r.code != 0 || raw(r.stdout.String()) || !strings.Contains(r.stdout.String(), `x\x1b[2J`) ||
 		strings.Count(r.stdout.String(), "\n") != 2 {
 		t.Errorf("sessions: %d, %q, %q", r.code, r.stdout, r.stderr)
 	}
