@@ -5,7 +5,8 @@
 #   docker build -t troupe/trouped .
 #   docker build -t troupe/runner --target runner .
 #
-# server  trouped and troupe-runner on SERVER_BASE. No shell, no other file.
+# server  trouped, troupe-runner and troupe-files on SERVER_BASE. No shell, no
+#         other file.
 # runner  the default environment of commands, and the troupe client. It holds
 #         no troupe-runner: that comes from the server image, so that any other
 #         image can take this one's place.
@@ -37,7 +38,7 @@ ARG VERSION=dev
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/cache \
     mkdir -p /out/server /out/client \
  && export CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
- && go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/server/ ./cmd/trouped ./cmd/troupe-runner \
+ && go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/server/ ./cmd/trouped ./cmd/troupe-runner ./cmd/troupe-files \
  && go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/client/ ./cmd/troupe \
  && chmod 0555 /out/server/* /out/client/*
 

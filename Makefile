@@ -25,9 +25,9 @@ run: build ## Build, then start trouped with its embedded runner (ARGS="--listen
 run-3: build ## Start three trouped that are one service, on loopback, and print their addresses
 	@.ci/run-3
 
-build: ## Build bin/trouped, bin/troupe and bin/troupe-runner: static, reproducible
+build: ## Build bin/trouped, bin/troupe, bin/troupe-runner and bin/troupe-files: static, reproducible
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trouped ./cmd/troupe ./cmd/troupe-runner
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trouped ./cmd/troupe ./cmd/troupe-runner ./cmd/troupe-files
 
 test: ## go vet, the model check where spin is installed, every test under the race detector, the other clients' tests
 	@command -v "$${CC:-gcc}" >/dev/null || { echo "make test: the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }

@@ -76,12 +76,12 @@ func files(t *testing.T, i Image, keep bool) (map[string]entry, v1.Config) {
 	}
 }
 
-// TestServerImageHoldsTwoPrograms: no shell, no library, no user database, no
+// TestServerImageHoldsItsPrograms: no shell, no library, no user database, no
 // package list: nothing that a scanner could find or an intruder use. The
 // programs are those of make build, to the byte.
-func TestServerImageHoldsTwoPrograms(t *testing.T) {
+func TestServerImageHoldsItsPrograms(t *testing.T) {
 	all, config := files(t, built(t).Server, true)
-	if got := slices.Sorted(maps.Keys(all)); !slices.Equal(got, []string{"troupe-runner", "trouped"}) {
+	if got := slices.Sorted(maps.Keys(all)); !slices.Equal(got, []string{"troupe-files", "troupe-runner", "trouped"}) {
 		t.Fatalf("the image holds %q", got)
 	}
 	root, err := findRoot()
@@ -140,7 +140,7 @@ func TestRunnerImageIsAUsableEnvironment(t *testing.T) {
 		t.Errorf("/workspace: %+v", home.Header)
 	}
 	for name := range all {
-		if path.Base(name) == "troupe-runner" || path.Base(name) == "trouped" ||
+		if path.Base(name) == "troupe-runner" || path.Base(name) == "troupe-files" || path.Base(name) == "trouped" ||
 			strings.HasPrefix(name, "var/lib/apt/lists/deb") {
 			t.Errorf("/%s does not belong here", name)
 		}

@@ -46,6 +46,7 @@ type Settings struct {
 	Seed       string // what a new home begins with; "": nothing
 	Workspaces string // directory of the sessions' workspaces; "": there are none
 	Bound      string // workspace of the session in whose domain the init was started; "": in none
+	Files      string // path of the program that moves sessions' files; "": there is none
 
 	Read, Write                  []string // see confine.Rules
 	HideProc, SharedTmp, SysVIPC bool
@@ -53,7 +54,8 @@ type Settings struct {
 
 // Encode returns the frame.
 func (s *Settings) Encode() []byte {
-	return New(KindSettings).Uint(s.ID).Str(s.Isolation).Str(s.Seed).Str(s.Workspaces).Str(s.Bound).Strs(s.Read).Strs(s.Write).
+	return New(KindSettings).Uint(s.ID).Str(s.Isolation).Str(s.Seed).Str(s.Workspaces).Str(s.Bound).Str(s.Files).
+		Strs(s.Read).Strs(s.Write).
 		Bool(s.HideProc).Bool(s.SharedTmp).Bool(s.SysVIPC).Done()
 }
 
@@ -61,7 +63,8 @@ func (s *Settings) Encode() []byte {
 func DecodeSettings(body []byte) (Settings, error) {
 	d := NewDecoder(body)
 	s := Settings{
-		ID: d.Uint(), Isolation: d.Str(), Seed: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Read: d.Strs(), Write: d.Strs(),
+		ID: d.Uint(), Isolation: d.Str(), Seed: d.Str(), Workspaces: d.Str(), Bound: d.Str(), Files: d.Str(),
+		Read: d.Strs(), Write: d.Strs(),
 		HideProc: d.Bool(), SharedTmp: d.Bool(), SysVIPC: d.Bool(),
 	}
 	return s, d.Err()

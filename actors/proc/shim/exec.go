@@ -15,7 +15,8 @@ import (
 // command is a start request with the descriptors that came with it.
 type command struct {
 	*frame.Start
-	fds []int // stdin if asked for, stdout, stderr
+	files string // path of the program troupe-files; "": there is none
+	fds   []int  // stdin if asked for, stdout, stderr
 }
 
 // exec starts the command as the leader of a new session with nothing open but its standard
@@ -67,8 +68,11 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // lookPath finds the program as execvp(3) does, with the command's own PATH and working directory.
 func (r *command) lookPath() (string, *frame.StartFailed) {
 	name := r.Argv[0]
-	if strings.Contains(name, "/") {
+	switch {
+	case strings.Contains(name, "/"):
 		return name, nil
+	case name == filesProgram && r.files != "":
+		return r.files, nil // it is installed beside the runner, not in the PATH
 	}
 	path := defaultPath
 	for _, kv := range r.Env {

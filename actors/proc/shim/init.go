@@ -374,7 +374,7 @@ func (p *initProcess) decodeStart(body []byte) *job {
 		p.refuse(&frame.StartFailed{Message: err.Error(), Errno: unix.EINVAL})
 		return nil
 	}
-	return &job{workspace: start.Workspace, start: &command{Start: start, fds: fds}}
+	return &job{workspace: start.Workspace, start: &command{Start: start, files: p.room.Files, fds: fds}}
 }
 
 // refuse answers StartFailed and Dead.

@@ -91,6 +91,7 @@ func (s *supervisor) isolate(i *isolation) (why string, err error) {
 		Isolation: frame.IsolationNone, Seed: i.seed, Read: i.read, Write: i.write,
 		HideProc: i.proc == "none", SharedTmp: i.sharedTmp, SysVIPC: i.sysVIPC,
 	}
+	s.settings.Files = beside(filesProgram)
 	root, err := i.root()
 	if err == nil {
 		s.workspaces, err = openWorkspaces(root)
@@ -148,6 +149,9 @@ func (s *supervisor) tryDomain(i *isolation, root string) error {
 		if exe, err := os.Executable(); err == nil {
 			system = append(system, filepath.Dir(exe))
 		}
+	}
+	if s.settings.Files != "" {
+		system = append(system, s.settings.Files)
 	}
 	rules := confine.Rules{Read: append(system, i.read...), Write: i.write, Never: []string{root}, SharedTmp: i.sharedTmp}
 	if err := rules.Check(); err != nil {
