@@ -15,8 +15,8 @@ import (
 // Bounds of the requests that Guard lets through at a time. While there are several subjects, one may
 // have half.
 const (
-	MaxCalls     = 48
-	MaxCallBytes = 2 << 20 // of their bodies
+	MaxCalls     = 24
+	MaxCallBytes = 1 << 20 // of their bodies
 )
 
 const (
@@ -25,6 +25,9 @@ const (
 	// callRetry is how soon a client whose request was refused for its number may try again.
 	callRetry = time.Second
 )
+
+// MaxTransfers bounds the requests that GuardTransfers lets through at a time, likewise.
+const MaxTransfers = 8
 
 // subjectKey is the context key of the subject that Guard has found.
 type subjectKey struct{}
@@ -38,7 +41,7 @@ func Subject(ctx context.Context) string {
 // Guard returns a handler that passes requests on to h by the rules of /ws: the same Origins, tokens and
 // largest message. Its requests may take as long as their clients read.
 func (g *Gateway) Guard(h http.Handler) http.Handler {
-	limit := newCalls(max(MaxCallBytes, g.cfg.MaxMessage), ManySubjects(g.cfg.Auth))
+	limit := newCalls(MaxCalls, max(MaxCallBytes, g.cfg.MaxMessage), ManySubjects(g.cfg.Auth))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		subject, status, err := g.authenticate(r)
 		if err != nil {
@@ -68,6 +71,25 @@ func (g *Gateway) Guard(h http.Handler) http.Handler {
 	})
 }
 
+// GuardTransfers is Guard for requests whose bodies and answers are streams of any length. h bounds how
+// long its client may pause, and what is under way.
+func (g *Gateway) GuardTransfers(h http.Handler) http.Handler {
+	limit := newCalls(MaxTransfers, 1, ManySubjects(g.cfg.Auth))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		subject, status, err := g.authenticate(r)
+		if err != nil {
+			g.refuse(w, r, status, err)
+			return
+		}
+		if err := limit.enter(subject, 0); err != nil {
+			g.refuseCall(w, r, subject, err)
+			return
+		}
+		defer limit.leave(subject, 0)
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), subjectKey{}, subject)))
+	})
+}
+
 // refuseCall answers a request for which there is no room.
 func (g *Gateway) refuseCall(w http.ResponseWriter, r *http.Request, subject string, err error) {
 	reason, status, body := refusedFull, http.StatusServiceUnavailable, refusal{Error: err.Error()}
@@ -93,11 +115,11 @@ type calls struct {
 	held map[string][2]int64
 }
 
-func newCalls(bytes int64, several bool) *calls {
-	c := &calls{most: [2]int64{MaxCalls, bytes}, held: make(map[string][2]int64)}
+func newCalls(number, bytes int64, several bool) *calls {
+	c := &calls{most: [2]int64{number, bytes}, held: make(map[string][2]int64)}
 	c.each = c.most
 	if several {
-		c.each = [2]int64{MaxCalls / 2, bytes / 2}
+		c.each = [2]int64{number / 2, bytes / 2}
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/clients/fileserver"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
@@ -23,6 +24,8 @@ const (
 	maxEdits = 1
 	// agentWindow bounds the output that a call holds unread.
 	agentWindow = 16 << 10
+	// transferWindow bounds what is under way of a file.
+	transferWindow = 128 << 10
 )
 
 // openDoor opens the tools for agents. Each call connects to this server's own gateway, as its client
@@ -60,7 +63,25 @@ func (s *server) handler() http.Handler {
 	mux.Handle("/mcp", s.gateway.Guard(s.door.Handler(func(r *http.Request) string {
 		return gateway.Subject(r.Context())
 	})))
+	transfers := s.gateway.GuardTransfers(fileserver.NewHandler(fileserver.Config{Attach: s.attachFiles, Logger: s.log}))
+	for _, path := range []string{"files/{path...}", "uploads/{upload}"} {
+		mux.Handle(fileserver.Prefix+"{session}/"+path, transfers)
+	}
 	return mux
+}
+
+// attachFiles connects to a session whose owner has made a request for its files.
+func (s *server) attachFiles(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) {
+	call := mcp.Call{
+		Subject: gateway.Subject(r.Context()), Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr,
+	}
+	token, err := s.attachAgent(r.Context(), call, session)
+	if err != nil {
+		return nil, err
+	}
+	opt := s.agentOptions(call)
+	opt.Window = transferWindow
+	return troupe.Attach(r.Context(), "ws://trouped/ws", session, token, offsets, opt)
 }
 
 // agentOptions are those of the connections of a call: they carry the token of its client, and its

@@ -95,6 +95,7 @@ func budgets() []budget {
 		{"arguments of agents", 1, 3 * gateway.MaxCallBytes},
 		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
 		{"connections of agents", maxKeptAgents, costKept},
+		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10},
 		{"log", 1, 2 * logBacklog},
 	}
 }

@@ -28,7 +28,8 @@ var buildDir string
 // runnerBinary builds troupe-runner once for all tests of the package.
 var runnerBinary = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(buildDir, "troupe-runner")
-	cmd := exec.Command("go", "build", "-o", binary, "github.com/troupe-dev/troupe/cmd/troupe-runner")
+	cmd := exec.Command("go", "build", "-o", buildDir, "github.com/troupe-dev/troupe/cmd/troupe-runner",
+		"github.com/troupe-dev/troupe/cmd/troupe-files")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the runner: %w\n%s", err, out)

@@ -22,8 +22,10 @@ import (
 )
 
 // proxy is a network that breaks: it cuts each connection after a random number of
-// bytes from the server, until it has cut enough of them.
+// bytes from the server, or with upwards from the client, until it has cut enough of them.
 type proxy struct {
+	upwards  bool
+	carried  atomic.Int64 // bytes in the direction that is cut
 	listener net.Listener
 	target   func() string // host:port of the next connection
 	mean     int64         // bytes between cuts
@@ -84,12 +86,19 @@ func (p *proxy) serve() {
 			out.Close()
 			return
 		}
+		cut, whole := func() { p.forward(in, out) }, func() { _, _ = io.Copy(out, in) } // until one of them breaks
+		if p.upwards {
+			cut, whole = func() { p.forward(out, in) }, func() { _, _ = io.Copy(in, out) }
+		}
 		p.all.Go(func() {
-			_, _ = io.Copy(out, in) // until one of them breaks
+			whole()
 			out.Close()
+			if p.upwards {
+				in.Close()
+			}
 		})
 		p.all.Go(func() {
-			p.forward(in, out)
+			cut()
 			in.Close()
 			out.Close()
 		})
@@ -103,13 +112,15 @@ func (p *proxy) track(c net.Conn) bool {
 	return !p.closed
 }
 
-// forward copies what the server sends, and cuts in the middle of it.
+// forward copies what one side sends, and cuts in the middle of it.
 func (p *proxy) forward(to, from net.Conn) {
 	if p.left.Add(-1) < 0 {
-		_, _ = io.Copy(to, from) // until one of them breaks
+		n, _ := io.Copy(to, from) // until one of them breaks
+		p.carried.Add(n)
 		return
 	}
 	n, _ := io.CopyN(to, from, 1+rand.Int64N(2*p.mean))
+	p.carried.Add(n)
 	if n > 0 {
 		p.cuts.Add(1)
 	}

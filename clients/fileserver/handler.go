@@ -1,0 +1,301 @@
+package fileserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/troupe-dev/troupe/actors/files"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
+)
+
+// Prefix is where the Handler's paths begin.
+const Prefix = "/api/v1/sessions/"
+
+// Config configures a Handler.
+type Config struct {
+	// Attach connects to a session on behalf of the client that made the request, and follows the
+	// executions that offsets names. Its errors are those of troupe.Attach, or an *http error made
+	// by Refuse. The Handler detaches.
+	Attach func(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) // required
+	Logger *slog.Logger                                                                            // nil: discard
+}
+
+// The time that a client may take for the next piece of a transfer, which is 64 KiB or less.
+const stallTimeout = 60 * time.Second
+
+// Handler serves the files of sessions. It authenticates nobody: Attach does.
+type Handler struct {
+	cfg Config
+	log *slog.Logger
+	mux *http.ServeMux
+}
+
+// NewHandler returns a Handler.
+func NewHandler(cfg Config) *Handler {
+	h := &Handler{cfg: cfg, log: cfg.Logger, mux: http.NewServeMux()}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	for pattern, serve := range map[string]func(*call) error{
+		"GET " + Prefix + "{session}/files/{path...}":    (*call).get, // and HEAD
+		"PUT " + Prefix + "{session}/files/{path...}":    (*call).put,
+		"POST " + Prefix + "{session}/files/{path...}":   (*call).post,
+		"DELETE " + Prefix + "{session}/files/{path...}": (*call).remove,
+
+		"HEAD " + Prefix + "{session}/uploads/{upload}":   (*call).uploadState,
+		"PATCH " + Prefix + "{session}/uploads/{upload}":  (*call).uploadMore,
+		"DELETE " + Prefix + "{session}/uploads/{upload}": (*call).uploadCancel,
+	} {
+		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, serve) })
+	}
+	return h
+}
+
+// ServeHTTP is http.Handler's.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// call is one HTTP request.
+type call struct {
+	h    *Handler
+	w    http.ResponseWriter
+	r    *http.Request
+	ctx  context.Context
+	ctrl *http.ResponseController
+	path files.Name
+	sent bool // the header of the answer
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, serve func(*call) error) {
+	c := &call{
+		h: h, w: w, r: r, ctx: r.Context(), ctrl: http.NewResponseController(w), path: files.Name(r.PathValue("path")),
+	}
+	c.extend()
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	err := serve(c)
+	if err == nil {
+		return
+	}
+	p := problemOf(err)
+	if c.sent {
+		// Only a broken connection says that an answer which has begun is not whole.
+		h.log.Debug("a transfer failed", "session", r.PathValue("session"), "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	p.write(w)
+}
+
+// extend lets the client have stallTimeout for its next piece, in either direction.
+func (c *call) extend() {
+	end := time.Now().Add(stallTimeout)
+	_ = c.ctrl.SetReadDeadline(end)  // not supported: the server's own timeouts hold
+	_ = c.ctrl.SetWriteDeadline(end) // the same
+}
+
+// begin sends the header of the answer.
+func (c *call) begin(status int) {
+	c.sent = true
+	c.w.WriteHeader(status)
+}
+
+func (c *call) answerJSON(status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", "application/json")
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	c.begin(status)
+	if c.r.Method == http.MethodHead {
+		return nil
+	}
+	_, err = c.w.Write(append(body, '\n'))
+	return err
+}
+
+// attach connects to the session of the request. done gives the connection up: the session stays.
+func (c *call) attach(offsets map[string]int64) (client *troupe.Client, done func(), err error) {
+	if offsets == nil {
+		offsets = map[string]int64{}
+	}
+	client, err = c.h.cfg.Attach(c.r, c.r.PathValue("session"), offsets)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, func() { client.Detach() }, nil
+}
+
+// transfer is a run of troupe-files.
+type transfer struct {
+	c      *call
+	exec   *troupe.Execution
+	detach func()
+	rest   []byte         // of the last piece
+	last   *troupe.Output // owns rest
+	errs   []byte         // what it wrote to its standard error
+	ended  bool           // the execution was read to its end
+}
+
+const maxErrorText = 1024
+
+// run starts req in the session.
+func (c *call) run(req *files.Request, set func(*wire.ExecuteParams)) (*transfer, error) {
+	arg, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	client, done, err := c.attach(nil)
+	if err != nil {
+		return nil, err
+	}
+	params := wire.ExecuteParams{
+		Argv: []string{files.Program, string(arg)}, Framing: wire.FramingRaw, Encoding: wire.EncodingBase64,
+		Retain: wire.RetainUnread,
+	}
+	if set != nil {
+		set(&params)
+	}
+	e, err := client.Execute(c.ctx, params)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return &transfer{c: c, exec: e, detach: done}, nil
+}
+
+// close ends a transfer that was not read to its end, and gives the connection up.
+func (t *transfer) close() {
+	if !t.ended {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.c.ctx), 5*time.Second)
+		_ = t.exec.Cancel(ctx) // without a reader it ends with the resume window at the latest
+		t.exec.Discard()
+		_, _ = t.exec.Wait(ctx)
+		cancel()
+	}
+	t.detach()
+}
+
+// piece returns the next bytes of the output, which are valid until the next call, or io.EOF.
+func (t *transfer) piece() ([]byte, error) {
+	if p := t.rest; len(p) > 0 {
+		t.rest = nil
+		return p, nil
+	}
+	if t.last != nil {
+		t.last.Release()
+		t.last = nil
+	}
+	for {
+		ev, err := t.exec.Next(t.c.ctx)
+		if err != nil {
+			t.ended = t.ended || errors.Is(err, io.EOF)
+			return nil, err
+		}
+		switch ev := ev.(type) {
+		case *troupe.Output:
+			if ev.Stream == wire.Stderr {
+				t.errs = append(t.errs, ev.Data[:min(len(ev.Data), maxErrorText-len(t.errs))]...)
+				continue
+			}
+			t.last = ev
+			return ev.Data, nil
+		case *troupe.Gap:
+			return nil, errors.New("output of the transfer is missing")
+		}
+	}
+}
+
+// maxReply bounds a line of the program: MaxEntries names of 255 bytes, each byte as %XX, twice for links.
+const maxReply = 4 << 20
+
+// reply returns the next line of the output. Lines that only say that the program is alive are
+// skipped.
+func (t *transfer) reply() (*files.Reply, error) {
+	var line []byte
+	for {
+		p, err := t.piece()
+		if errors.Is(err, io.EOF) {
+			return nil, t.failure()
+		}
+		if err != nil {
+			return nil, err
+		}
+		end := -1
+		for i, b := range p {
+			if b == '\n' {
+				end = i
+				break
+			}
+		}
+		if end < 0 {
+			if line = append(line, p...); len(line) > maxReply {
+				return nil, errors.New("the program's reply is too long")
+			}
+			continue
+		}
+		line = append(line, p[:end]...)
+		t.rest = p[end+1:]
+		r := new(files.Reply)
+		if err := json.Unmarshal(line, r); err != nil {
+			return nil, err
+		}
+		if r.Alive {
+			line = line[:0]
+			continue
+		}
+		if r.Error != nil {
+			return nil, r.Error
+		}
+		return r, nil
+	}
+}
+
+// end reads the output to its end and returns nil if the program succeeded.
+func (t *transfer) end() error {
+	for {
+		if _, err := t.piece(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	done, err := t.exec.Wait(t.c.ctx)
+	if err != nil {
+		return err
+	}
+	if done.ExitCode == 0 {
+		return nil
+	}
+	return t.failure()
+}
+
+// failure says why the program ended without its last line.
+func (t *transfer) failure() error {
+	done, err := t.exec.Wait(t.c.ctx)
+	if err != nil {
+		return err
+	}
+	return &endedError{completed: done, text: string(t.errs)}
+}
+
+// once runs a request that has one reply.
+func (c *call) once(req *files.Request) (*files.Reply, error) {
+	t, err := c.run(req, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	r, err := t.reply()
+	if err != nil {
+		_ = t.end()
+		return nil, err
+	}
+	return r, t.end()
+}

@@ -1,0 +1,121 @@
+package fileserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/troupe-dev/troupe/actors/files"
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
+)
+
+// problem is an error as RFC 9457 writes it.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Code   string `json:"code,omitempty"` // of files.Error, or the reason of an end
+
+	retryAfter int
+}
+
+func (p *problem) Error() string { return p.Detail }
+
+func problemf(status int, code, format string, args ...any) *problem {
+	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (p *problem) write(w http.ResponseWriter) {
+	body, _ := json.Marshal(p) // it has strings and a number
+	for _, name := range []string{"ETag", "Content-Length", "Content-Range", "Content-Disposition", "Last-Modified"} {
+		w.Header().Del(name)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if p.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// statuses of what the program refuses.
+var statuses = map[files.Code]int{
+	files.CodeInvalid: http.StatusBadRequest, files.CodeOutside: http.StatusForbidden, files.CodeNotFound: http.StatusNotFound,
+	files.CodeExists: http.StatusConflict, files.CodeWrongKind: http.StatusConflict, files.CodeDenied: http.StatusForbidden,
+	files.CodePrecond: http.StatusPreconditionFailed, files.CodeChanged: http.StatusConflict,
+	files.CodeIncomplete: http.StatusBadRequest, files.CodeDigest: http.StatusUnprocessableEntity,
+	files.CodeNoSpace: http.StatusInsufficientStorage, files.CodeUnsupported: http.StatusUnprocessableEntity,
+	files.CodeFailed: http.StatusInternalServerError,
+}
+
+// wireStatuses of what the server refuses.
+var wireStatuses = map[wire.Code]int{
+	wire.CodeNoSession: http.StatusNotFound, wire.CodeSessionLost: http.StatusNotFound,
+	wire.CodeNotAllowed: http.StatusForbidden, wire.CodeExecutionLimit: http.StatusTooManyRequests,
+	wire.CodeSessionLimit: http.StatusTooManyRequests, wire.CodeDraining: http.StatusServiceUnavailable,
+}
+
+// endedError is a run that ended otherwise than by its own will.
+type endedError struct {
+	completed *wire.Completed
+	text      string
+}
+
+func (e *endedError) Error() string {
+	if e.completed.Error != nil {
+		return e.completed.Error.Message
+	}
+	if text := strings.TrimSpace(e.text); text != "" {
+		return text
+	}
+	return "the transfer ended: " + string(e.completed.Reason)
+}
+
+func problemOf(err error) *problem {
+	var p *problem
+	var fe *files.Error
+	var we *wire.Error
+	var ee *endedError
+	var he *troupe.HandshakeError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &fe):
+		return problemf(statuses[fe.Code], string(fe.Code), "%s", fe.Message)
+	case errors.As(err, &ee):
+		status := http.StatusInternalServerError
+		switch ee.completed.Reason {
+		case wire.ReasonDiskLimit:
+			status = http.StatusInsufficientStorage
+		case wire.ReasonDrain, wire.ReasonRunnerLost, wire.ReasonSessionClosed:
+			status = http.StatusServiceUnavailable
+		}
+		return problemf(status, string(ee.completed.Reason), "%s", ee)
+	case errors.Is(err, troupe.ErrNoSession), errors.Is(err, troupe.ErrSessionLost), errors.Is(err, troupe.ErrSessionEnded):
+		return problemf(http.StatusNotFound, "no_session", "no such session, or not one of yours")
+	case errors.As(err, &we):
+		if we.Code == wire.CodeStartFailed {
+			return problemf(http.StatusNotImplemented, "no_program", "this session cannot transfer files: %s", we.Message)
+		}
+		status := wireStatuses[we.Code]
+		if status == 0 {
+			status = http.StatusInternalServerError
+		}
+		p := problemf(status, "", "%s", we.Message)
+		if we.Data != nil {
+			p.retryAfter = int(we.Data.RetryAfterSeconds)
+		}
+		return p
+	case errors.As(err, &he):
+		return problemf(he.StatusCode, "", "%s", he.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return problemf(http.StatusServiceUnavailable, "", "the request ended")
+	}
+	return problemf(http.StatusInternalServerError, "", "%s", err)
+}
