@@ -46,7 +46,8 @@ func TestMain(m *testing.M) {
 // serverBinaries builds trouped and troupe-runner once for all tests of the package.
 var serverBinaries = sync.OnceValue(func() error {
 	cmd := exec.Command("go", "build", "-o", buildDir+"/",
-		"github.com/troupe-dev/troupe/cmd/trouped", "github.com/troupe-dev/troupe/cmd/troupe-runner")
+		"github.com/troupe-dev/troupe/cmd/trouped", "github.com/troupe-dev/troupe/cmd/troupe-runner",
+		"github.com/troupe-dev/troupe/cmd/troupe-files")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the server: %w\n%s", err, out)
