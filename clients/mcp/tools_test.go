@@ -283,3 +283,26 @@ func TestNoServer(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestOutOfMemoryIsTold: with the limit and the peak, so that a model can do something about it.
+func TestOutOfMemoryIsTold(t *testing.T) {
+	a := connect(t, "ws://"+launch(t, "--max-memory", "64MiB")+"/ws", nil)
+	out, text := a.call("exec", args{"command": "echo begun; tail < /dev/zero", "yield_ms": 30_000})
+	memory, ok := out["memory"].(map[string]any)
+	if out["reason"] != "out_of_memory" || !ok || memory["limit_bytes"] != float64(64<<20) ||
+		memory["peak_bytes"].(float64) < 32<<20 || out["output"] != "begun\n" {
+		t.Errorf("%v", out)
+	}
+	if !strings.Contains(text, "out_of_memory") || !strings.Contains(text, "memory limit 67108864 bytes, peak") {
+		t.Error(text)
+	}
+}
+
+// TestSurvivorsAreTold: a model learns that what it started in the background is gone.
+func TestSurvivorsAreTold(t *testing.T) {
+	a := connect(t, "ws://"+launch(t)+"/ws", nil)
+	out, text := a.call("exec", args{"command": "sleep 1000 & echo started"})
+	if out["exit_code"] != 0.0 || !strings.Contains(text, "1 processes outlived the command and were killed: sleep") {
+		t.Errorf("%v\n%s", out, text)
+	}
+}
