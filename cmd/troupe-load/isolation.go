@@ -274,7 +274,7 @@ func isolatedWorkspaces(ctx context.Context, _ *env, _, on *isolated) error {
 func (i *isolated) awaitDirs(n int) error {
 	began := time.Now()
 	for {
-		kept, err := filepath.Glob(filepath.Join(i.workspaces, "r-*/*/home"))
+		kept, err := filepath.Glob(filepath.Join(i.workspaces, "s-*/home"))
 		if err != nil {
 			return err
 		}

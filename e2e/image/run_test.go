@@ -77,13 +77,13 @@ func TestImagesRunAsAPod(t *testing.T) {
 		last <- out + stderr
 	}()
 	eventually(t, "the last command", func() bool {
-		_, _, code := runner.exec("sh", "-c", "test -e /workspace/r-*/*/home/began")
+		_, _, code := runner.exec("sh", "-c", "test -e /workspace/s-*/home/began")
 		return code == 0
 	})
 	runner.kill("TERM")
 	server.kill("TERM")
 	eventually(t, "the drain", func() bool { return strings.Contains(server.log(), "draining") })
-	if _, stderr, code := runner.exec("sh", "-c", "rm /workspace/r-*/*/home/began"); code != 0 {
+	if _, stderr, code := runner.exec("sh", "-c", "rm /workspace/s-*/home/began"); code != 0 {
 		t.Error(stderr)
 	}
 	if said := <-last; !strings.Contains(said, "finished\n") {

@@ -44,7 +44,7 @@ type Settings struct {
 	ID         uint64 // of this init
 	Isolation  string // IsolationNone or IsolationSession
 	Seed       string // what a new home begins with; "": nothing
-	Workspaces string // directory of the sessions' workspaces; "": there are none
+	Workspaces string // what the paths of the sessions' workspaces begin with; "": there are none
 	Bound      string // workspace of the session in whose domain the init was started; "": in none
 	Files      string // path of the program that moves sessions' files; "": there is none
 

@@ -133,7 +133,7 @@ func (r *room) makeWorkspace(name string) error {
 	if !frame.WorkspaceName(name) {
 		return fmt.Errorf("%q is not the name of a workspace", name)
 	}
-	dir := filepath.Join(r.Workspaces, name)
+	dir := r.Workspaces + name
 	r.home, r.tmp = filepath.Join(dir, "home"), filepath.Join(dir, "tmp")
 	if r.clone || unix.Access(dir, unix.F_OK) == nil {
 		return nil
@@ -147,7 +147,7 @@ func (r *room) makeWorkspace(name string) error {
 // build makes the directories under another name first: a command that comes meanwhile must not find
 // half of the seed.
 func (r *room) build(dir string) error {
-	draft := filepath.Join(r.Workspaces, ".new-"+randomName())
+	draft := r.Workspaces + "new-" + randomName()
 	for _, d := range []string{draft, filepath.Join(draft, "home"), filepath.Join(draft, "tmp")} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return err

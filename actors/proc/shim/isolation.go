@@ -163,7 +163,7 @@ func (s *supervisor) tryDomain(i *isolation, root string) error {
 
 // probe starts a child that enters a domain and tries to leave it, see confine.Probe.
 func (s *supervisor) probe() error {
-	dir, err := os.MkdirTemp(s.settings.Workspaces, "probe-")
+	dir, err := os.MkdirTemp(s.workspaces.dir, "probe-")
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package shim
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,31 +17,37 @@ import (
 // The workspaces of a killed runner are removed, those of a living one are not.
 func TestLeftWorkspacesAreRemoved(t *testing.T) {
 	root := t.TempDir()
-	dead, other := filepath.Join(root, "r-dead"), filepath.Join(root, "other")
-	for _, dir := range []string{dead, other} {
-		if err := os.MkdirAll(filepath.Join(dir, "w/home"), 0o700); err != nil {
+	first := newWorkspaces(t, root)
+	in := func(name string) string { return filepath.Join(root, name) }
+	living := first.path() + strings.Repeat("w", 26)
+	kept := []string{living, first.dir, in("other"), in("s-unknown-w"), in("s-dead")}
+	left := []string{in("r-dead-secret"), in("s-dead-w"), in("s-dead-new-w")}
+	for _, dir := range slices.Concat(kept, left) {
+		if err := os.MkdirAll(filepath.Join(dir, "home/x"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	first, second := newWorkspaces(t, root), newWorkspaces(t, root)
-	for deadline := time.Now().Add(testTimeout); exists(dead) && time.Now().Before(deadline); {
+	kept = append(kept, newWorkspaces(t, root).dir)
+	for deadline := time.Now().Add(testTimeout); slices.ContainsFunc(left, exists) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
-	for _, dir := range []string{first.dir, second.dir, other} {
+	for _, dir := range kept {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := os.Stat(dead); !os.IsNotExist(err) {
-		t.Error("the leftover is there:", err)
+	for _, dir := range left {
+		if exists(dir) {
+			t.Error("the leftover is there:", dir)
+		}
 	}
 }
 
 // newWorkspaces opens a runner's directory that lasts as long as the test.
 func newWorkspaces(t *testing.T, root string) *workspaces {
 	t.Helper()
-	w := &workspaces{more: make(chan struct{}, 1)}
-	left, err := w.open(root)
+	w := &workspaces{root: root, more: make(chan struct{}, 1)}
+	left, err := w.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +61,7 @@ func newWorkspaces(t *testing.T, root string) *workspaces {
 		<-done
 		unix.Close(w.trash)
 		unix.Close(w.fd)
+		unix.Close(w.rootFD)
 	})
 	return w
 }
@@ -72,7 +80,7 @@ func TestHostileWorkspaceIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := strings.Repeat("w", 26)
-	dir := filepath.Join(w.dir, name)
+	dir := w.path() + name
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
