@@ -112,6 +112,14 @@ func metadataAttempts() []attempt {
 		{"metadata: statfs", func(v *victim) error { var s unix.Statfs_t; return unix.Statfs(v.File, &s) }},
 		{"metadata: readlink", func(v *victim) error { _, err := unix.Readlink(v.File, make([]byte, 9)); return notLink(err) }},
 		{"metadata: chmod", func(v *victim) error { return os.Chmod(v.File, 0o600) }},
+		{"metadata: chmod of the parent of all homes", func(v *victim) error {
+			dir := filepath.Dir(filepath.Dir(v.Home))
+			st, err := os.Stat(dir)
+			if err != nil {
+				return err
+			}
+			return os.Chmod(dir, st.Mode()) // as it was
+		}},
 		{"metadata: chown", func(v *victim) error { return os.Chown(v.File, os.Getuid(), os.Getgid()) }},
 		{"metadata: utimes", func(v *victim) error { return unix.UtimesNano(v.File, make([]unix.Timespec, 2)) }},
 		{"metadata: setxattr", func(v *victim) error { return unix.Setxattr(v.File, "user.evil", []byte("x"), 0) }},
@@ -163,6 +171,15 @@ func writeAttempts() []attempt {
 		{"fifo: open", func(v *victim) error { return openOnly(v.FIFO, unix.O_RDONLY) }},
 		{"pty: write", func(v *victim) error { return write(v.Pty, unix.O_NOCTTY, "x") }},
 		{"pty: open for reading", func(v *victim) error { return openOnly(v.Pty, unix.O_RDONLY|unix.O_NOCTTY) }},
+		{"pty: change its mode", func(v *victim) error {
+			return opened(v.Pty, unix.O_RDWR|unix.O_NOCTTY, func(fd int) error {
+				mode, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+				if err != nil {
+					return err
+				}
+				return unix.IoctlSetTermios(fd, unix.TCSETS, mode) // as it was
+			})
+		}},
 		{"pty: TIOCSTI", func(v *victim) error {
 			return opened(v.Pty, unix.O_RDWR|unix.O_NOCTTY, func(fd int) error {
 				c := byte('x')
@@ -230,6 +247,12 @@ func watchAttempts() []attempt {
 			fd := must(unix.InotifyInit1(unix.IN_CLOEXEC))
 			defer unix.Close(fd)
 			_, err := unix.InotifyAddWatch(fd, v.Dir, unix.IN_ALL_EVENTS)
+			return err
+		}},
+		{"watch: inotify on the parent of all homes", func(v *victim) error {
+			fd := must(unix.InotifyInit1(unix.IN_CLOEXEC))
+			defer unix.Close(fd)
+			_, err := unix.InotifyAddWatch(fd, filepath.Dir(filepath.Dir(v.Home)), unix.IN_CREATE|unix.IN_MOVED_TO)
 			return err
 		}},
 		{"watch: dnotify", func(v *victim) error {

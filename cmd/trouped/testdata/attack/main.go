@@ -65,7 +65,7 @@ func main() {
 
 func attempts() []attempt {
 	return slices.Concat(inherited(), procAttempts(), processAttempts(), signalAttempts(), runnerAttempts(),
-		fileAttempts(), ipcAttempts(), netAttempts(), serverAttempts(), kernelAttempts())
+		fileAttempts(), ipcAttempts(), netAttempts(), serverAttempts(), kernelAttempts(), i386Attempts())
 }
 
 // outcome is the word for what an attempt returned. It names the kernel's error, so that a test can

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -51,6 +52,9 @@ func get(address func(*victim) string, path string) func(*victim) error {
 	client := &http.Client{Timeout: 3 * time.Second}
 	return func(v *victim) error {
 		answer, err := client.Get("http://" + address(v) + path)
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) { // which of them depends on who is faster
+			return errors.New("closed")
+		}
 		if err != nil {
 			return err
 		}
