@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -42,8 +44,15 @@ func (a *app) serveMCP() error {
 	if err != nil {
 		return err
 	}
+	api, err := troupe.NewAPI(url, opt)
+	if err != nil {
+		return err
+	}
 	door, err := mcp.New(mcp.Config{
 		URL: url, OwnSession: true, Version: buildVersion(),
+		Attach: func(ctx context.Context, _ mcp.Call, session string) (string, error) {
+			return attachByID(ctx, api, session)
+		},
 		Options: func(mcp.Call) troupe.Options { return opt },
 		Explain: func(err error) error { return a.explain(url, err) },
 	})
@@ -66,6 +75,19 @@ func (a *app) serveMCP() error {
 		return nil // a signal: the agent ends
 	}
 	return err
+}
+
+// attachByID returns a resume token for a session that an earlier run, or another program, has opened.
+func attachByID(ctx context.Context, api *troupe.API, session string) (string, error) {
+	a, err := api.AttachSession(ctx, session)
+	var refused *troupe.APIError
+	if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
+		return "", fmt.Errorf("%w: %w", troupe.ErrNoSession, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	return a.ResumeToken, nil
 }
 
 // nopCloser leaves stdout open for the exit's own messages.
