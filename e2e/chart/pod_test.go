@@ -133,6 +133,10 @@ func role(t *testing.T, r *rendering, name string) *rbacv1.Role {
 	return nil
 }
 
+func sessionRights(verbs ...string) []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{{APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"}, Verbs: verbs}}
+}
+
 // TestRightsAreThese: adding one takes a change here. Protects from: rights that
 // nothing in trouped uses.
 func TestRightsAreThese(t *testing.T) {
@@ -141,7 +145,10 @@ func TestRightsAreThese(t *testing.T) {
 			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"patch"}},
 			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		},
-		"troupe-sessions": {{APIGroups: []string{"troupe.dev"}, Resources: []string{"sessions"}, Verbs: []string{"create"}}},
+		"troupe-sessions":          sessionRights("create"),
+		"troupe-sessions-viewer":   sessionRights("list", "get"),
+		"troupe-sessions-operator": sessionRights("list", "get", "delete"),
+		"troupe-sessions-auditor":  sessionRights("list", "get", "read"),
 	} {
 		found := role(t, renderNamed(t, "kubernetes"), name)
 		if found == nil || len(found.Rules) != len(want) {

@@ -25,8 +25,15 @@
     {{- $wrong = append $wrong (printf "auth.mode none would let everyone who reaches the %s run commands: choose token or kubernetes, or service.type ClusterIP" $v.service.type) -}}
   {{- end -}}
 {{- end -}}
-{{- if and $v.auth.kubernetes.grantTo (ne $v.auth.mode "kubernetes") -}}
-  {{- $wrong = append $wrong (printf "auth.kubernetes.grantTo has no effect with auth.mode %s: set auth.mode to kubernetes" $v.auth.mode) -}}
+{{- range $list := list "grantTo" "viewers" "operators" "auditors" -}}
+  {{- if and (index $v.auth.kubernetes $list) (ne $v.auth.mode "kubernetes") -}}
+    {{- $wrong = append $wrong (printf "auth.kubernetes.%s has no effect with auth.mode %s: set auth.mode to kubernetes" $list $v.auth.mode) -}}
+  {{- end -}}
+  {{- range index $v.auth.kubernetes $list -}}
+    {{- if and .namespace (ne .kind "ServiceAccount") -}}
+      {{- $wrong = append $wrong (printf "auth.kubernetes.%s: a %s such as %s has no namespace" $list .kind .name) -}}
+    {{- end -}}
+  {{- end -}}
 {{- end -}}
 {{- if and $v.auth.token.existingSecret (ne $v.auth.mode "token") -}}
   {{- $wrong = append $wrong (printf "auth.token.existingSecret has no effect with auth.mode %s: set auth.mode to token" $v.auth.mode) -}}
@@ -69,11 +76,6 @@
 {{- range $v.commands.passEnv -}}
   {{- if not (hasKey $env .) -}}
     {{- $wrong = append $wrong (printf "commands.passEnv: %s is not in server.env" .) -}}
-  {{- end -}}
-{{- end -}}
-{{- range $v.auth.kubernetes.grantTo -}}
-  {{- if and .namespace (ne .kind "ServiceAccount") -}}
-    {{- $wrong = append $wrong (printf "auth.kubernetes.grantTo: a %s such as %s has no namespace" .kind .name) -}}
   {{- end -}}
 {{- end -}}
 {{- range $path, $resources := dict "server.resources" $v.server.resources "runner.resources" $v.runner.resources -}}
