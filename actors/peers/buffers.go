@@ -13,11 +13,11 @@ type bufferPool struct{ sizes [len(bufferSizes)]sync.Pool }
 
 var _ mem.BufferPool = (*bufferPool)(nil)
 
-// bufferSizes are one size for the smallest messages that are pooled, two for output that does not
-// fill a frame, of which the second is for a full one of the smallest window, one for a full frame,
-// and one for more than that. A queued envelope holds a whole buffer, and so does output that was not
-// read, so no size is much larger than the one before.
-var bufferSizes = [...]int{4 << 10, 12 << 10, 32 << 10, 64 << 10, maxBatchBytes + 16<<10}
+// bufferSizes are one size for the smallest messages that are pooled, one for a frame of HTTP/2, one
+// for output of the smallest window, one for a full frame, and one for more than that. A queued
+// envelope holds a whole buffer, and so does output that was not read, so no size is much larger than
+// the one before.
+var bufferSizes = [...]int{4 << 10, 16 << 10, 32 << 10, 64 << 10, maxBatchBytes + 16<<10}
 
 var streamBuffers = new(bufferPool)
 
