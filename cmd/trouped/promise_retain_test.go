@@ -21,7 +21,7 @@ import (
 // Bounds of what an execution with retain unread costs the server, however much it prints.
 const (
 	pipeMemory = 8 << 20
-	// gRPC allocates every message, and Go collects after about 20 MB of that (see tuneMemory).
+	// For a pod that has served nothing before: Go collects after about 20 MB of garbage (see tuneMemory).
 	relayedPipeMemory = 32 << 20
 	pipeDisk          = 4 << 20
 )
