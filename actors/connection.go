@@ -59,7 +59,6 @@ type connection struct {
 	attaching   bool            // the session, or the answer to resume, is on its way
 	resuming    wire.ID         // that resume
 	backlog     []clientRequest // requests that came before the session
-	missed      []string        // executions whose feeds came after the socket had ended
 	socketGone  bool
 	closed      bool        // the session knows that the socket is gone
 	resumeTimer *time.Timer // for a first resume
@@ -91,9 +90,7 @@ func (c *connection) receive(ctx actor.Context) {
 	case notify:
 		c.sink.Notify(msg.method, msg.params)
 	case follow:
-		if !c.sink.Follow(msg.feed) {
-			c.missed = append(c.missed, msg.feed.ExecutionID)
-		}
+		c.sink.Follow(msg.feed) // if it comes too late, the client will not acknowledge it
 	case disconnect:
 		c.sink.Disconnect(msg.cause)
 	case socketClosed:
@@ -134,7 +131,7 @@ func (c *connection) socketClosed(ctx actor.Context, msg socketClosed) {
 		ctx.Unwatch(c.watched) // an actor keeps its watchers, those that have stopped too
 	}
 	c.socketGone = true
-	c.tellClosed(msg.cause, msg.delivered)
+	c.tellClosed(msg.cause)
 	c.closeLinks(msg)
 	c.stopIfDone(ctx)
 }
@@ -185,7 +182,7 @@ func (c *connection) clientRequest(ctx actor.Context, msg clientRequest) {
 func (c *connection) attached(ctx actor.Context, msg attached) {
 	c.session, c.attaching = msg.session, false
 	if c.socketGone {
-		c.tellClosed(wire.CauseClientGone, nil)
+		c.tellClosed(wire.CauseClientGone)
 		return
 	}
 	c.watch(ctx, msg.session)
@@ -226,13 +223,12 @@ func (c *connection) passReply(msg reply) {
 	}
 }
 
-func (c *connection) tellClosed(cause wire.Cause, delivered map[string]int64) {
+func (c *connection) tellClosed(cause wire.Cause) {
 	if c.session == nil || c.closed {
 		return
 	}
 	c.closed = true
-	c.engine.system.Root.Send(c.session,
-		connectionClosed{conn: c.self, cause: cause, delivered: delivered, missed: c.missed})
+	c.engine.system.Root.Send(c.session, connectionClosed{conn: c.self, cause: cause})
 }
 
 // cleanup runs when the actor stops, by a panic too: the socket does not outlive it,
@@ -242,5 +238,5 @@ func (c *connection) cleanup() {
 	stopTimer(c.resumeTimer)
 	c.abandonLinks()
 	c.sink.Disconnect(wire.CauseInternal)
-	c.tellClosed(wire.CauseInternal, nil)
+	c.tellClosed(wire.CauseInternal)
 }

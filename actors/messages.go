@@ -125,10 +125,8 @@ type (
 	askSession struct{ query *sessionQuery }
 	// connectionClosed: connection → session. The socket has closed.
 	connectionClosed struct {
-		conn      *actor.PID
-		cause     wire.Cause
-		delivered map[string]int64 // see Connection.Closed; nil: not known
-		missed    []string         // executions whose feeds came after the socket had ended
+		conn  *actor.PID
+		cause wire.Cause
 	}
 	// idleCheck: session's timer → session. It may have been idle for the idle timeout.
 	idleCheck struct{}
