@@ -38,6 +38,9 @@ func (p *player) expect(ctx context.Context, s *Step) error {
 			p.seen = p.count
 			return a.Offset >= s.Acked.Offset && (a.Completed || !s.Acked.Completed)
 		})
+		if most := s.Acked.Most; err == nil && most > 0 && p.ackedUpTo(s.Acked.ExecutionID) > most {
+			err = fmt.Errorf("it went beyond %d", most)
+		}
 		if err != nil {
 			return fmt.Errorf("want an ack up to %d, completed %t: %w", s.Acked.Offset, s.Acked.Completed, err)
 		}
@@ -56,6 +59,13 @@ func (p *player) expect(ctx context.Context, s *Step) error {
 		return p.awaitClose(ctx, int(websocket.StatusNormalClosure))
 	}
 	return p.request(ctx, s)
+}
+
+// ackedUpTo is the offset that the client's acks have reached.
+func (p *player) ackedUpTo(id string) int64 {
+	p.run.mu.Lock()
+	defer p.run.mu.Unlock()
+	return p.acks[id].Offset
 }
 
 func (p *player) awaitClose(ctx context.Context, code int) error {

@@ -129,6 +129,7 @@ type Acked struct {
 	ExecutionID string `json:"execution_id"`
 	Offset      int64  `json:"offset"`
 	Completed   bool   `json:"completed,omitempty"`
+	Most        int64  `json:"most,omitempty"` // an ack beyond it fails; 0: any
 }
 
 // Scripts returns the suite in the order of its files' names.
