@@ -5,6 +5,8 @@ package shim
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
@@ -13,7 +15,8 @@ import (
 const samplePeriod = 50 * time.Millisecond
 
 // The greatest shares of one CPU that measuring takes: a walk takes as long as the tree is large, and
-// a look at its page tables as long as its memory is.
+// a look at its page tables as long as its memory is. CPU time is what counts: beside a fork bomb a
+// walk waits for its turn most of the time, and must not pause for longer because of that.
 const (
 	walkShare = 4  // a quarter, at most
 	pageShare = 20 // a twentieth, at most, unless the tree grows
@@ -65,7 +68,7 @@ func (p *initProcess) watchTree(x *execution) {
 			return
 		case <-t.C:
 		}
-		began := time.Now()
+		began, spent := time.Now(), cpuTime()
 		p.mu.Lock()
 		over := !x.isDead() && p.measure(x)
 		p.mu.Unlock()
@@ -81,7 +84,7 @@ func (p *initProcess) watchTree(x *execution) {
 			p.kill(x)
 			return
 		}
-		t.Reset(max(samplePeriod, walkShare*time.Since(began)))
+		t.Reset(max(samplePeriod, walkShare*(cpuTime()-spent)))
 	}
 }
 
@@ -127,10 +130,17 @@ func (w *watch) memory(resident int64, proportional func() int64) (bytes int64, 
 	if !grown && !(shared && time.Now().After(w.pagesAgain)) {
 		return w.sent.Memory, false
 	}
-	began := time.Now()
+	spent := cpuTime()
 	bytes = proportional()
-	w.pagesAgain = began.Add(max(samplePeriod, pageShare*time.Since(began)))
+	w.pagesAgain = time.Now().Add(max(samplePeriod, pageShare*(cpuTime()-spent)))
 	return bytes, true
+}
+
+// cpuTime is what this process has used, which idles beside its measuring.
+func cpuTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t) // fails only for a clock that does not exist
+	return time.Duration(t.Nano())
 }
 
 // differ reports whether two numbers differ by a noticeable part of a bound; 0: there is none.
