@@ -4,6 +4,7 @@ package proc
 
 import (
 	"sync"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
@@ -50,6 +51,103 @@ type ledger struct {
 
 	mu     sync.Mutex
 	owners map[string]*holdings
+	disks  map[string]*disk // by workspace
+}
+
+// disk is the state of a workspace.
+type disk struct {
+	owner string
+	asked bool        // the runner is measuring it
+	full  bool        // it held too much when it was last measured
+	again *time.Timer // measures it again
+}
+
+// diskPeriod is the time from one measurement of a workspace to the next while its owner has trees.
+const diskPeriod = 10 * time.Second
+
+// touch notes that a command may have written to its workspace, and reports whether the runner is to
+// be asked.
+func (l *ledger) touch(t *Tree) (ask bool) {
+	if l.limits.Disk <= 0 || t.workspace == "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.disks[t.workspace]
+	if d == nil {
+		d = &disk{owner: t.owner}
+		l.disks[t.workspace] = d
+	}
+	ask = !d.asked
+	d.asked = true
+	return ask
+}
+
+// measured notes whether a workspace holds too much. If it does, the trees die that can write to it.
+func (l *ledger) measured(workspace string, full bool) {
+	l.mu.Lock()
+	d := l.disks[workspace]
+	if d == nil { // the session has ended
+		l.mu.Unlock()
+		return
+	}
+	d.asked, d.full = false, full
+	var victims []*Tree
+	var running *Tree
+	if o := l.owners[d.owner]; o != nil {
+		for t, h := range o.trees {
+			running = t
+			if full && !t.full && h.exceeded == "" {
+				h.exceeded = BoundDisk
+				victims = append(victims, t)
+			}
+		}
+	}
+	if d.again != nil {
+		d.again.Stop()
+	}
+	if running != nil {
+		d.again = time.AfterFunc(diskPeriod, func() { running.r.measureDisk(running) })
+	}
+	l.mu.Unlock()
+	for _, t := range victims {
+		t.Kill()
+	}
+}
+
+// full reports whether commands of a workspace must not write.
+func (l *ledger) full(workspace string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.disks[workspace]
+	return d != nil && d.full
+}
+
+// forget drops the state of a workspace that is removed; "": of all, since their runner is gone.
+func (l *ledger) forget(workspace string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, d := range l.disks {
+		if workspace == "" || name == workspace {
+			if d.again != nil {
+				d.again.Stop()
+			}
+			delete(l.disks, name)
+		}
+	}
+}
+
+// measureDisk has the runner measure the workspace of a tree, if it is bounded.
+func (r *Runner) measureDisk(t *Tree) {
+	if !r.ledger.touch(t) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		// On an error the runner is lost, and serveRunner notices.
+		_ = r.conn.conn.send(frame.New(frame.KindMeasure).Str(t.workspace).Int(r.cfg.Session.Disk).Done())
+	}
 }
 
 // holdings are what the running trees of one owner hold.

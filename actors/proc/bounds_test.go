@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,10 +136,44 @@ func TestDiskOfASessionIsBounded(t *testing.T) {
 		marker := newMarker()
 		c := runOwned(t, r, name, marker, Spec{
 			Argv: []string{"/bin/bash", "-c", "cd $HOME && " + script, marker}, Env: environ(),
-			Workspace: strings.Repeat(string("ab"[len(name)%2]), 26),
+			Workspace: workspace(len(name)),
 		})
 		if d := c.waitDead(); d.Exceeded != BoundDisk {
 			t.Errorf("%s: %+v %s", name, d, &c.errOut)
 		}
+	}
+}
+
+// Commands that are over before their workspace is measured fill it for those that come after them,
+// which can then remove files but write to none, whatever they do about their limits.
+func TestShortCommandsDoNotEvadeTheBoundOfDisk(t *testing.T) {
+	root := t.TempDir()
+	r := open(t, func(c *Config) { c.Session.Disk, c.Isolation.Workspace = 3<<20, root })
+	run := func(script string) Dead {
+		t.Helper()
+		marker := newMarker()
+		c := runOwned(t, r, "session", marker, Spec{
+			Argv: []string{"/bin/bash", "-c", "cd $HOME && " + script, marker}, Env: environ(), Workspace: workspace(1),
+		})
+		return c.waitDead()
+	}
+	full := func() bool { return r.ledger.full(workspace(1)) }
+	for i := range 4 {
+		if d := run("exec head -c 1000000 /dev/zero > " + strconv.Itoa(i)); d.Exceeded != "" {
+			t.Fatalf("file %d: %+v", i, d)
+		}
+	}
+	eventually(t, "knowledge that the workspace is full", full)
+	for _, script := range []string{"echo x > more", "sleep 0.2; ulimit -S -f $(ulimit -H -f); echo x > more"} {
+		if d := run(script); d.Exceeded != BoundDisk {
+			t.Errorf("%s: %+v", script, d)
+		}
+	}
+	if d := run("ls && rm 0 1 2"); d.Exceeded != "" {
+		t.Errorf("%+v", d)
+	}
+	eventually(t, "knowledge that there is room", func() bool { return !full() })
+	if d := run("echo x > more"); d.Exceeded != "" {
+		t.Errorf("%+v", d)
 	}
 }

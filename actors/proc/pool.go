@@ -287,6 +287,8 @@ func (r *Runner) serveRunner(rc *runnerConn) error {
 			r.cloneArrived(rc, request, id, pid, fds)
 		case frame.KindCloneFailed:
 			r.cloneFailed(rc, d.Uint(), d.Str())
+		case frame.KindMeasured:
+			r.ledger.measured(d.Str(), d.Bool())
 		case frame.KindOOMKills:
 			r.explainOOMKills(rc, d.Uint())
 		case frame.KindSwept:
@@ -415,6 +417,7 @@ func (r *Runner) adopt(rc *runnerConn) {
 func (r *Runner) disconnect(rc *runnerConn) {
 	r.mu.Lock()
 	r.conn = nil
+	r.ledger.forget("")
 	rc.starts.stop()
 	r.status.Up, r.status.PID = false, 0
 	idle := slices.Concat(rc.idle, rc.clones)

@@ -151,7 +151,7 @@ func Open(cfg Config) (*Runner, error) {
 		owners: make(map[string]*owner),
 
 		forceKillAfter: forceKillAfter,
-		ledger:         ledger{limits: cfg.Session, owners: make(map[string]*holdings)},
+		ledger:         ledger{limits: cfg.Session, owners: make(map[string]*holdings), disks: make(map[string]*disk)},
 	}
 	open := r.openEmbedded
 	if cfg.Socket != "" {
@@ -184,6 +184,7 @@ func (r *Runner) RemoveWorkspace(name string) {
 	if !frame.WorkspaceName(name) {
 		return
 	}
+	r.ledger.forget(name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rc := r.conn

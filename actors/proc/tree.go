@@ -52,6 +52,7 @@ type Tree struct {
 
 	workspace string // of its session; "": none
 	domain    uint64 // of the clone that it waits for; under Runner.mu
+	full      bool   // it was started without the right to write to files
 	apart     bool   // no clone could be had: it runs in a domain of its own; under Runner.mu
 
 	mu      sync.Mutex
@@ -110,8 +111,9 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 		return nil, fmt.Errorf("the name of a workspace must be 26 lower-case letters and digits, got %q", spec.Workspace)
 	}
 	t.workspace = spec.Workspace
+	t.full = t.r.ledger.full(t.workspace)
 	start := frame.Start{
-		Argv: spec.Argv, Script: spec.Script, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace,
+		Argv: spec.Argv, Script: spec.Script, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace, Full: t.full,
 		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
 	}
 	if t.request = start.Encode(); len(t.request) > frame.MaxSize {
@@ -191,6 +193,7 @@ func (t *Tree) run(c *initConn) {
 		case frame.KindStarted:
 			started = true
 			t.r.ledger.add(t)
+			t.r.measureDisk(t)
 			t.emit(Started{PID: int(frame.NewDecoder(body).Uint())})
 		case frame.KindStartFailed:
 			started = true
@@ -216,7 +219,9 @@ func (t *Tree) run(c *initConn) {
 				c.used = maxUses
 			}
 			t.r.giveBack(c)
-			t.finish(deadEvent(&dead, t.r.ledger.remove(t)))
+			exceeded := t.r.ledger.remove(t)
+			t.r.measureDisk(t) // what a short command has written counts for the next one
+			t.finish(deadEvent(&dead, exceeded))
 			return
 		}
 	}
@@ -225,6 +230,7 @@ func (t *Tree) run(c *initConn) {
 	c.conn.close()
 	<-c.swept
 	exceeded := t.r.ledger.remove(t)
+	t.r.measureDisk(t)
 	t.detach()
 	if !started {
 		t.emit(StartFailed{Err: ErrLost})

@@ -45,6 +45,9 @@ const (
 	KindForceKill  // trouped → runner: this init does not answer: kill it and everything below it
 	KindForget     // trouped → runner: the session of this workspace has ended: remove it and its cgroup
 
+	KindMeasure  // trouped → runner: measure this workspace within a second or two
+	KindMeasured // runner → trouped: whether it holds too much
+
 	KindSettings    // runner → init: before the init does anything
 	KindClone       // trouped → runner → init: start another init in your session's domain
 	KindCloned      // runner → trouped: the new init, like KindInit; init → runner: its pid

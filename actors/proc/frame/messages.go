@@ -109,11 +109,12 @@ type Start struct {
 	MaxMemory int64
 	Session   Bounds // of all executions of the session
 	Workspace string // name of the session's directory in the runner's workspace; "": none
+	Full      bool   // the workspace holds too much: the command may remove files, but write to none
 }
 
 // Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
-	return New(KindStart).Bool(s.Script).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).
+	return New(KindStart).Bool(s.Script).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).Bool(s.Full).
 		Strs(s.Argv).Strs(s.Env).Done()
 }
 
@@ -121,7 +122,7 @@ func (s *Start) Encode() []byte {
 func DecodeStart(body []byte) (*Start, error) {
 	d := NewDecoder(body)
 	s := &Start{
-		Script: d.Bool(), Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(),
+		Script: d.Bool(), Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(), Full: d.Bool(),
 		Argv: d.Strs(), Env: d.Strs(),
 	}
 	if d.Err() != nil || len(s.Argv) == 0 {

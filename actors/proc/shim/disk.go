@@ -6,18 +6,58 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
-// The workspace is first measured a second after a command has begun, so that one that makes room
-// can run in a session that holds too much, and then every ten, since a walk of many files takes long.
-const (
-	firstDiskLook = time.Second
-	diskPeriod    = 10 * time.Second
-)
+// disks measures the workspaces of sessions: the runner does, once for all executions of a session.
+type disks struct {
+	mu   sync.Mutex
+	due  map[string]int64 // what each workspace of the next round may hold
+	more chan struct{}    // capacity 1: there is one
+}
+
+// diskPause is how long requests are collected before a round, so that a session of many short
+// commands is measured once a second and not for each.
+const diskPause = time.Second
+
+func newDisks() *disks { return &disks{due: make(map[string]int64), more: make(chan struct{}, 1)} }
+
+func (d *disks) want(workspace string, limit int64) {
+	d.mu.Lock()
+	d.due[workspace] = limit
+	d.mu.Unlock()
+	select {
+	case d.more <- struct{}{}:
+	default:
+	}
+}
+
+func (d *disks) take() map[string]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	due := d.due
+	d.due = make(map[string]int64)
+	return due
+}
+
+// measureDisks answers the requests of trouped until the process ends.
+func (s *supervisor) measureDisks() {
+	for range s.disks.more {
+		time.Sleep(diskPause)
+		for name, limit := range s.disks.take() {
+			spent := cpuTime()
+			over := s.workspaces.path() != "" && diskOver(filepath.Join(s.workspaces.path(), name), limit)
+			s.send(frame.New(frame.KindMeasured).Str(name).Bool(over).Done())
+			time.Sleep(walkShare * (cpuTime() - spent))
+		}
+	}
+}
 
 // perFile is what each file and directory counts in addition to its blocks, in bytes, so that empty
 // ones are not free.
@@ -61,3 +101,22 @@ func limitFiles(size int64) error {
 	want := min(uint64(size), now.Max)
 	return unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: want, Max: want})
 }
+
+// withoutFiles calls start, which starts a command, so that the command cannot write to files from
+// its first instruction on. Only its hard limit, which this process could not raise again, has to be
+// lowered from outside: see forbidFiles.
+func withoutFiles(start func()) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &now); err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: now.Max}); err != nil {
+		return err
+	}
+	start()
+	return unix.Setrlimit(unix.RLIMIT_FSIZE, &now)
+}
+
+// forbidFiles keeps a command from raising its limit. The calling thread must be in no domain, whose
+// filter denies that. It fails for a command that has ended.
+func forbidFiles(pid int) { _ = unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{}, nil) }

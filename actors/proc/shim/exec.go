@@ -62,6 +62,18 @@ func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 	return pid, pidfd, nil
 }
 
+// exec starts the command, without the right to write to files if its workspace is full.
+func (p *initProcess) exec(req *command) (pid, pidfd int, failed *frame.StartFailed) {
+	if !req.Full {
+		return req.exec(p.cgroup)
+	}
+	err := withoutFiles(func() { pid, pidfd, failed = req.exec(p.cgroup) })
+	if err != nil && pid == 0 && failed == nil {
+		failed = &frame.StartFailed{Message: "limiting the size of files: " + err.Error(), Errno: unix.EPERM}
+	}
+	return pid, pidfd, failed
+}
+
 // defaultPath is searched when the command's environment has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -53,8 +53,7 @@ func (p *initProcess) reaped(pid int, err error) bool {
 		return true
 	}
 	x.exited = true
-	bound := x.watch != nil && x.watch.session.Disk > 0
-	if bound && info.Code != proctree.CLDExited && unix.Signal(info.Status) == unix.SIGXFSZ {
+	if x.filesBounded && info.Code != proctree.CLDExited && unix.Signal(info.Status) == unix.SIGXFSZ {
 		x.exceeded = frame.BoundDisk // see limitFiles
 	}
 	exited := frame.Exited{Code: int(info.Code), Status: int(info.Status), NoSurvivors: x.reapOthers()}

@@ -5,7 +5,6 @@ package shim
 import (
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -83,6 +82,7 @@ type execution struct {
 	survivorsKilled map[proctree.ProcID]string // killed after the command had exited
 	killedByUs      bool                       // this init sent the command a SIGKILL
 	oom             bool
+	filesBounded    bool          // the kernel keeps its files below a size
 	watch           *watch        // nil: nothing to watch
 	exceeded        frame.Bound   // this init killed the tree for it
 	dead            chan struct{} // closed when nothing of the tree is left
@@ -405,19 +405,22 @@ func (p *initProcess) start(req *command) {
 	p.enterCgroup(req.Start)
 	// The lock keeps the reaper from seeing the child before it is registered.
 	p.mu.Lock()
-	pid, pidfd, failed := req.exec(p.cgroup)
+	pid, pidfd, failed := p.exec(req)
 	if failed != nil {
 		p.mu.Unlock()
 		p.refuse(failed)
 		return
 	}
-	x := &execution{pid: pid, dead: make(chan struct{}), watch: newWatch(req.Start, p.cgroup.limitsMemory())}
-	if x.watch != nil && p.room.home != "" {
-		x.watch.workspace = filepath.Dir(p.room.home)
+	x := &execution{
+		pid: pid, dead: make(chan struct{}), watch: newWatch(req.Start, p.cgroup.limitsMemory()),
+		filesBounded: req.Session.Disk > 0,
 	}
 	p.current = x
 	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())
 	p.mu.Unlock()
+	if req.Full {
+		p.await(func() { forbidFiles(pid) })
+	}
 	if p.leaderPidfd = pidfd; pidfd < 0 { // a kernel before 5.2 or a sandbox without pidfds
 		p.reapFromNowOn()
 	} else if p.room.HideProc { // survivors are looked up there, which the loop's thread cannot

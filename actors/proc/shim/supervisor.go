@@ -28,6 +28,7 @@ type supervisor struct {
 	oom        *oomCounter
 	confined   bool // see the function confined
 	limits     *rlimits
+	disks      *disks
 
 	// clones is held for reading while an init forks a clone that is not in inits yet, and for
 	// writing by whoever would take one for an orphan. It is taken before mu.
@@ -67,6 +68,7 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 	}
 	resetSignals()
 	s := &supervisor{sock: sock, inits: make(map[int]*child), oom: findOOMCounter(), limits: ownLimits()}
+	s.disks = newDisks()
 	s.cloning = make(chan struct{}, maxCloning)
 	s.forked = sync.NewCond(&s.mu)
 	s.confined = confined()
@@ -88,6 +90,7 @@ func serve(sock, pidfd int, version, cgroup string, isolation *isolation) error 
 	}
 	kills := s.hello(pidfd, version, why)
 	go s.reap()
+	go s.measureDisks()
 	go s.reportOOMKills(kills, nil)
 	s.listen()
 	if os.Getpid() == 1 {
@@ -162,6 +165,10 @@ func (s *supervisor) listen() {
 			name := d.Str()
 			s.workspaces.forget(name)
 			s.cgroups.forget(name)
+		case frame.KindMeasure:
+			if name, limit := d.Str(), d.Int(); frame.WorkspaceName(name) {
+				s.disks.want(name, limit)
+			}
 		case frame.KindClone:
 			if req, err := frame.DecodeClone(body); err == nil {
 				go s.clone(&req)

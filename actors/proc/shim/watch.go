@@ -30,8 +30,6 @@ type watch struct {
 	maxMemory int64        // of this tree; 0: none
 	session   frame.Bounds // of this tree and the others of its session
 
-	workspace string // its directory; "": none
-
 	leastMemory int64 // the lower of the two bounds of memory; 0: there is none
 
 	sent       frame.Sample // what trouped knows
@@ -49,7 +47,7 @@ func newWatch(start *frame.Start, kernelLimitsMemory bool) *watch {
 	if m := w.session.Memory; m > 0 && (m < w.leastMemory || w.leastMemory <= 0) {
 		w.leastMemory = m
 	}
-	if w.leastMemory <= 0 && w.session.Processes <= 0 && w.session.Disk <= 0 {
+	if w.leastMemory <= 0 && w.session.Processes <= 0 {
 		return nil
 	}
 	return w
@@ -61,25 +59,16 @@ func newWatch(start *frame.Start, kernelLimitsMemory bool) *watch {
 func (p *initProcess) watchTree(x *execution) {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	look := time.Now().Add(firstDiskLook)
 	for {
 		select {
 		case <-x.dead:
 			return
 		case <-t.C:
 		}
-		began, spent := time.Now(), cpuTime()
+		spent := cpuTime()
 		p.mu.Lock()
 		over := !x.isDead() && p.measure(x)
 		p.mu.Unlock()
-		if w := x.watch; !over && w.session.Disk > 0 && w.workspace != "" && began.After(look) {
-			look = began.Add(diskPeriod)
-			if over = diskOver(w.workspace, w.session.Disk); over {
-				p.mu.Lock()
-				x.exceeded = frame.BoundDisk
-				p.mu.Unlock()
-			}
-		}
 		if over {
 			p.kill(x)
 			return
