@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // childrenOf lists the children of a process.
@@ -115,6 +117,32 @@ func TestStoppedInitIsAskedForAClone(t *testing.T) {
 			t.Error(out)
 		}
 	}
+}
+
+// An init that is busy is not moved to the domain of another session, which would end its command.
+func TestInitIsAskedForAnotherSession(t *testing.T) {
+	r := openIsolated(t)
+	c, pid, _ := victim(t, r, 1)
+	r.mu.Lock()
+	for _, init := range r.conn.inits {
+		if init.busy {
+			ask := frame.Clone{Request: 1 << 40, Init: init.id, Workspace: workspace(2)}
+			if err := r.conn.conn.send(ask.Encode()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r.mu.Unlock()
+	// The next answer of the init comes after that.
+	if ok, out := try(t, r, 1, fmt.Sprintf("kill -0 %d", pid)); !ok {
+		t.Error(out)
+	}
+	select {
+	case <-c.tree.Dead():
+		t.Error("its command has ended")
+	default:
+	}
+	onlyInits(t, r)
 }
 
 // An init that answers nothing delays the next command of its session by a second, and the ones after

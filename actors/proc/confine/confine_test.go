@@ -75,7 +75,7 @@ func TestDomainHasItsFilesOnly(t *testing.T) {
 	}
 	read := func(path string) error { _, err := os.ReadFile(path); return err }
 	readDir := func(path string) error { _, err := os.ReadDir(path); return err }
-	confined(t, &Rules{Read: HostDirs(), Write: []string{cache}}, []string{mine}, func() {
+	confined(t, &Rules{Read: HostDirs(), Write: []string{cache, filepath.Join(mine, "not-there")}}, []string{mine}, func() {
 		check("write mine", os.WriteFile(filepath.Join(mine, "f"), nil, 0o600), nil)
 		check("make a directory in mine", os.Mkdir(filepath.Join(mine, "d"), 0o700), nil)
 		check("move in mine", os.Rename(filepath.Join(mine, "f"), filepath.Join(mine, "d/f")), nil)
@@ -275,6 +275,8 @@ func TestRulesCheck(t *testing.T) {
 		{Rules{Read: []string{"/usr"}, Never: []string{spaces}}, ""},
 		{Rules{Read: []string{dir + "x"}, Never: []string{spaces}}, ""},
 		{Rules{Read: []string{spaces + "/inner"}, Never: []string{spaces}}, ""},
+		{Rules{Read: []string{filepath.Join(dir, "space")}, Never: []string{spaces}}, ""},
+		{Rules{Read: []string{spaces}, Never: []string{spaces}}, "would open " + spaces},
 		{Rules{Read: []string{dir}, Never: []string{spaces}}, "would open " + spaces},
 		{Rules{Write: []string{filepath.Join(dir, "link")}, Never: []string{spaces}}, "would open " + spaces},
 		{Rules{Read: []string{"/"}, Never: []string{spaces}}, "would open " + spaces},

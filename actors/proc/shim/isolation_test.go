@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/proc/frame"
 )
 
 // The workspaces of a killed runner are removed, those of a living one are not.
@@ -41,6 +43,11 @@ func TestLeftWorkspacesAreRemoved(t *testing.T) {
 			t.Error("the leftover is there:", dir)
 		}
 	}
+	third := &workspaces{root: root, more: make(chan struct{}, 1)}
+	if left, err := third.open(); err != nil || len(left) > 0 {
+		t.Errorf("%v are to be removed, %v", left, err)
+	}
+	frame.CloseAll([]int{third.trash, third.fd, third.rootFD})
 }
 
 // newWorkspaces opens a runner's directory that lasts as long as the test.
@@ -134,9 +141,16 @@ func TestHostileWorkspaceIsRemoved(t *testing.T) {
 
 // A session that ran nothing has no workspace, and a name that is none is not followed.
 func TestForgetIgnoresOtherNames(t *testing.T) {
-	w := newWorkspaces(t, t.TempDir())
-	for _, name := range []string{"", ".", "..", "../x", trashName, strings.Repeat("v", 26)} {
+	root := t.TempDir()
+	w := newWorkspaces(t, root)
+	if err := os.Mkdir(filepath.Join(root, w.session+"x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", ".", "..", "x", "../x", trashName, strings.Repeat("v", 26)} {
 		w.forget(name)
+	}
+	if !exists(filepath.Join(root, w.session+"x")) {
+		t.Error("a directory that is no workspace was moved")
 	}
 	if !exists(filepath.Join(w.dir, trashName)) {
 		t.Error("the trash is gone")
