@@ -50,7 +50,7 @@ func DefaultLimits() Limits {
 		ResumeWindow:  300 * time.Second,
 		IdleTimeout:   time.Hour,
 		MaxMessage:    1 << 20,
-		KeepFinished:  50,
+		KeepFinished:  32,
 		DrainTimeout:  300 * time.Second,
 	}
 }

@@ -20,7 +20,7 @@ const (
 	InputReserve = 8 << 10
 	// MaxInputBytes bounds what waits beyond that, of all executions, or else four messages
 	// of the largest size. One subject may hold half of it.
-	MaxInputBytes = 6 << 20
+	MaxInputBytes = 4 << 20
 )
 
 // inputBudget is MaxInputBytes. One request may take half of what is left for its subject,

@@ -15,7 +15,7 @@ import (
 // Bounds of the requests that Guard lets through at a time. While there are several subjects, one may
 // have half.
 const (
-	MaxCalls     = 24
+	MaxCalls     = 16
 	MaxCallBytes = 1 << 20 // of their bodies
 )
 

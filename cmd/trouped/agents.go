@@ -19,7 +19,7 @@ const (
 	// keepAgents is how long a session's connection waits for the next call of an agent.
 	keepAgents = 30 * time.Second
 	// maxKeptAgents bounds these connections.
-	maxKeptAgents = 64
+	maxKeptAgents = 32
 	// maxEdits bounds the files that are edited at a time.
 	maxEdits = 1
 	// agentWindow bounds the output that a call holds unread.

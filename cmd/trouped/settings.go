@@ -86,7 +86,7 @@ var removed = settings.Removed{
 	"allow-insecure-none": "it was removed in 0.2.0; use --auth none-insecure",
 	"auth-cache":          "it was removed in 0.2.0; it is always 10s",
 	"drain-output":        "it was removed in 0.2.0; it is always 2s",
-	"keep-finished":       "it was removed in 0.2.0; it is always 50",
+	"keep-finished":       "it was removed in 0.2.0; it is always 32",
 	"trace-sample": "it was removed in 0.2.0; " +
 		"use OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG",
 	"warm-inits":    "it was removed in 0.2.0; it is always 8",

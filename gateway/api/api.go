@@ -54,7 +54,7 @@ const (
 	Prefix = "/api/v1/"
 	// MaxRequests is how many requests are served at a time. One subject may have half of them while there are
 	// several.
-	MaxRequests = 6
+	MaxRequests = 4
 	// RequestCost bounds what one of them holds, in bytes: the page of a listing, decoded and encoded.
 	RequestCost = 1 << 20
 	// requestWait is how long a request waits for its turn.
