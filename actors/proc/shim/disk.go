@@ -52,7 +52,7 @@ func (s *supervisor) measureDisks() {
 		time.Sleep(diskPause)
 		for name, limit := range s.disks.take() {
 			spent := cpuTime()
-			over := s.workspaces.path() != "" && diskOver(filepath.Join(s.workspaces.path(), name), limit)
+			over := s.workspaces != nil && diskOver(s.workspaces.path()+name, limit)
 			s.send(frame.New(frame.KindMeasured).Str(name).Bool(over).Done())
 			time.Sleep(walkShare * (cpuTime() - spent))
 		}
