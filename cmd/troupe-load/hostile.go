@@ -68,6 +68,11 @@ func measureHostile(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	form.period /= 4
+	floor, err := e.hostileFloor(ctx, form)
+	if err != nil {
+		return err
+	}
 	for _, a := range f.attacks {
 		fmt.Printf("    %-13s %6d connections made, %5d at most at once, %5d refused or cut, %7.1f MB sent, %5.1f s of CPU\n",
 			a.name, a.Connections, a.Peak, a.Failed, float64(a.Sent)/1e6, a.cpu.Seconds())
@@ -84,6 +89,7 @@ func measureHostile(ctx context.Context, e *env) error {
 		report("peak of the kernel's part of it", mib(f.kernelPeak), "", true)
 	}
 	report("/bin/true of honest clients before the attack, p99", ms(f.idle.quantile(0.99)), "", true)
+	report("os/exec while the same attacks meet a server that closes them, p99", ms(floor.quantile(0.99)), "", true)
 	r := ratio(f.attacked.quantile(0.99), f.idle.quantile(0.99))
 	report("the same during it, median", ms(f.attacked.median()), "", true)
 	report("the same during it, p99", ms(f.attacked.quantile(0.99)), "", true)
@@ -97,9 +103,9 @@ func measureHostile(ctx context.Context, e *env) error {
 
 // runHostile starts a server, attacks it, and returns the figures.
 func runHostile(ctx context.Context, e *env, form hostileForm) (*figures, error) {
-	match, err := regexp.Compile("^(" + cmp.Or(e.attack, ".*") + ")$")
+	match, err := e.attacks()
 	if err != nil {
-		return nil, fmt.Errorf("--attack: %w", err)
+		return nil, err
 	}
 	var names []string
 	for _, a := range attack.Attacks {
@@ -157,6 +163,15 @@ func runHostile(ctx context.Context, e *env, form hostileForm) (*figures, error)
 		closeAll(h.sessions)
 	}
 	return f, nil
+}
+
+// attacks returns an expression that matches the names of the attacks to run.
+func (e *env) attacks() (*regexp.Regexp, error) {
+	match, err := regexp.Compile("^(" + cmp.Or(e.attack, ".*") + ")$")
+	if err != nil {
+		return nil, fmt.Errorf("--attack: %w", err)
+	}
+	return match, nil
 }
 
 // hostileSubjects returns the subjects of an attack.

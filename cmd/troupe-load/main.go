@@ -95,6 +95,8 @@ func command(args []string) error {
 		return delayedLink(args[1:])
 	case len(args) > 2 && args[0] == openFilesArg:
 		return openFiles(args[1], args[2])
+	case len(args) > 0 && args[0] == turnAwayArg:
+		return turnAway()
 	case len(args) > 0 && args[0] == attack.Arg:
 		return attack.Main(args[1:])
 	}
