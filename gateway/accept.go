@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/turn"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -43,6 +44,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, endsWit
 		g.refusePlace(w, r, subject, err)
 		return
 	}
+	new(turn.Turn).Pass(turn.Requests)
 	s := newSocket(g, subject, r.RemoteAddr)
 	s.ws, err = websocket.Accept(hijackInto{w, s.conn}, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{Subprotocol},

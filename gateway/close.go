@@ -107,6 +107,7 @@ func (s *socket) closeSocket(cause wire.Cause) {
 	}
 	_ = s.ws.CloseNow() // it may be closed already
 	s.conn.abort()
+	s.conn.turn.GiveBack() // the closing handshake reads, too
 }
 
 // awaitSent waits until the client has what was written to it, as long as it takes some of that

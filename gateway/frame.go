@@ -75,7 +75,7 @@ func (p *permit) acquire(of *permits) error {
 		}
 	}
 	s.setBackpressured(true)
-	s.conn.turn.giveBack()
+	s.conn.turn.GiveBack()
 	ok := of.acquire(s.subject, s.dead)
 	s.setBackpressured(false)
 	if !ok {

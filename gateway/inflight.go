@@ -84,7 +84,7 @@ func (s *socket) awaitCapacity() {
 	defer s.mu.Unlock()
 	for s.ending == "" && s.full() {
 		s.backpressured = true
-		s.conn.turn.giveBack()
+		s.conn.turn.GiveBack()
 		s.capacity.Wait()
 		// The reader did not listen, so the client's silence does not count.
 		s.conn.heard.Store(clock())

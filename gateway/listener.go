@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 const (
@@ -38,6 +40,7 @@ const (
 type ListenerConfig struct {
 	Name       string                // of the listener, a label of its metrics
 	Max        int                   // plain HTTP connections at a time; 0: MaxHTTPConnections
+	Turns      turn.Kind             // of its requests
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported
 }
 
@@ -48,6 +51,7 @@ type ListenerConfig struct {
 type listener struct {
 	net.Listener
 	max        int
+	kind       turn.Kind
 	open       prometheus.Gauge
 	overLimit  prometheus.Counter
 	badHeaders prometheus.Counter
@@ -69,7 +73,7 @@ func Limit(l net.Listener, cfg ListenerConfig) net.Listener {
 		Help: "HTTP connections closed at a limit: their number or the lines of a header.",
 	}, []string{"limit"})
 	out := &listener{
-		Listener: l, max: cfg.Max, from: make(map[netip.Addr]int),
+		Listener: l, max: cfg.Max, kind: cfg.Turns, from: make(map[netip.Addr]int),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "troupe_http_connections", ConstLabels: labels,
 			Help: "HTTP connections that are open and have not become WebSockets.",
@@ -139,7 +143,7 @@ func (l *listener) evict() {
 			continue
 		}
 		more := l.from[c.addr] - l.from[victim.addr]
-		if more > 0 || more == 0 && victim.serving && !c.serving {
+		if more > 0 || more == 0 && victim.owed() && !c.owed() {
 			victim = c
 		}
 	}
@@ -174,7 +178,9 @@ type httpConn struct {
 	listener *listener
 	addr     netip.Addr
 
-	serving bool // a handler runs; guarded by listener.mu
+	turn    turn.Turn
+	ready   bool // what has arrived is to be handled, once it is this connection's turn; guarded by listener.mu
+	serving bool // a handler runs; likewise
 	evicted bool // likewise
 
 	// For the goroutine that reads.
@@ -184,9 +190,15 @@ type httpConn struct {
 
 // Read implements net.Conn. It refuses a header of too many lines.
 func (c *httpConn) Read(p []byte) (int, error) {
+	if !c.inHeader { // net/http reads ahead while a handler runs
+		return c.Conn.Read(p)
+	}
+	c.turn.GiveBack()
+	c.set(&c.ready, false)
 	n, err := c.Conn.Read(p)
-	if !c.inHeader {
-		return n, err
+	if n > 0 {
+		c.set(&c.ready, true)
+		c.turn.Take(c.listener.kind)
 	}
 	if c.lines += bytes.Count(p[:n], []byte{'\n'}); c.lines > maxHeaderLines+2 { // the request and the empty line
 		c.listener.badHeaders.Inc()
@@ -199,6 +211,12 @@ func (c *httpConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write implements net.Conn.
+func (c *httpConn) Write(p []byte) (int, error) {
+	c.turn.GiveBack() // it may wait for the client
+	return c.Conn.Write(p)
+}
+
 // changed follows http.Server.ConnState, whose active begins when a header was read.
 func (c *httpConn) changed(state http.ConnState) {
 	switch state {
@@ -208,6 +226,7 @@ func (c *httpConn) changed(state http.ConnState) {
 		c.inHeader, c.lines = true, 0
 		c.listener.waits(c)
 	case http.StateHijacked, http.StateClosed:
+		c.turn.GiveBack()
 		c.listener.remove(c)
 	case http.StateNew: // Accept has counted it
 	}
@@ -222,10 +241,13 @@ func (l *listener) waits(c *httpConn) {
 	}
 }
 
-// serves records whether a handler runs.
-func (c *httpConn) serves(now bool) {
+// owed reports whether the client waits for the server. Called with listener.mu held.
+func (c *httpConn) owed() bool { return c.ready || c.serving }
+
+// set sets ready or serving.
+func (c *httpConn) set(field *bool, now bool) {
 	c.listener.mu.Lock()
-	c.serving = now
+	*field = now
 	c.listener.mu.Unlock()
 }
 
@@ -236,8 +258,9 @@ type connKey struct{}
 func markServing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*httpConn); ok {
-			c.serves(true)
-			defer c.serves(false)
+			c.turn.GiveBack() // handlers wait for one thing or the other
+			c.set(&c.serving, true)
+			defer c.set(&c.serving, false)
 		}
 		h.ServeHTTP(w, r)
 	})

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 // Buffer sizes of an idle connection. net/http's two buffers of 4 KiB would double its memory.
@@ -34,8 +36,9 @@ var corkBuffers = sync.Pool{New: func() any {
 type netConn struct {
 	net.Conn
 	metrics *metrics
-	timeout time.Duration // for which a write may make no progress
-	turn    turn          // of the reader
+	timeout time.Duration  // for which a write may make no progress
+	turn    turn.Turn      // of the reader
+	little  turn.Allowance // of the reader, without turns
 
 	heard   atomic.Int64 // when the client last sent bytes, in nanoseconds of clock
 	taken   atomic.Int64 // bytes that the kernel has taken
@@ -56,10 +59,10 @@ var clockStart = time.Now()
 func clock() int64 { return int64(time.Since(clockStart)) }
 
 func (s *netConn) Read(p []byte) (int, error) {
-	s.turn.giveBack()
+	s.turn.GiveBack()
 	n, err := s.Conn.Read(p)
-	if n == len(p) && n > 0 { // there is more
-		s.turn.take()
+	if n > 0 && s.little.Exceeds(n) {
+		s.turn.Take(turn.Messages)
 	}
 	if n > 0 {
 		s.heard.Store(clock())
@@ -69,7 +72,7 @@ func (s *netConn) Read(p []byte) (int, error) {
 }
 
 func (s *netConn) Write(p []byte) (int, error) {
-	s.turn.giveBack() // the reader writes too: it answers pings
+	s.turn.GiveBack() // the reader writes too: it answers pings
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.corked && len(s.pending)+len(p) <= corkLimit {

@@ -17,7 +17,7 @@ var errMessageTooBig = errors.New("message too big")
 // read is the reader goroutine. When reading fails it ends the connection.
 func (s *socket) read() {
 	defer close(s.readerDone)
-	defer s.conn.turn.giveBack()
+	defer s.conn.turn.GiveBack()
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic in the reader", "session", s.sessionID(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 const (
@@ -37,6 +39,19 @@ type limitedConn struct {
 	listener *limitedListener
 	addr     netip.Addr
 	proved   bool // guarded by listener.mu
+
+	// Of the goroutine that reads.
+	turn   turn.Turn
+	little turn.Allowance
+}
+
+// Read implements net.Conn. What follows it may wait: gRPC does while a peer takes no answers.
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.little.Exceeds(n) {
+		c.turn.Pass(turn.Peers)
+	}
+	return n, err
 }
 
 func limitConnections(l net.Listener, evicted func(addr string)) *limitedListener {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/relay"
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 // TestConnectionsWithoutCertificateAreBounded: sockets that never complete a handshake hold no more
@@ -86,5 +87,43 @@ func TestPeerKeepsItsConnection(t *testing.T) {
 	_ = peer.Close()
 	if l.from[peer.addr] != 0 {
 		t.Error("a closed connection still counts")
+	}
+}
+
+// TestPeersTakeTurns: however many pods send all they can, all but one processor at most read it, and
+// a peer that sends little waits for none of them.
+func TestPeersTakeTurns(t *testing.T) {
+	turns := make([]turn.Turn, turn.Most())
+	for i := range turns {
+		turns[i].Take(turn.Admin)
+	}
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	go theirs.Write(make([]byte, 2*turn.AllowedBytes))
+	c := &limitedConn{Conn: ours}
+	read := make(chan int, 1000)
+	go func() {
+		defer close(read)
+		for sum := 0; sum < 2*turn.AllowedBytes; {
+			n, err := c.Read(make([]byte, 4<<10))
+			if err != nil {
+				return
+			}
+			sum += n
+			read <- n
+		}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if n := len(read); n == 0 || n >= turn.AllowedBytes/(4<<10) {
+		t.Errorf("%d reads without a turn", n)
+	}
+	for i := range turns {
+		turns[i].GiveBack()
+	}
+	for range read { // to its end
+	}
+	if c.turn.Held() {
+		t.Error("it keeps its turn, and may wait")
 	}
 }

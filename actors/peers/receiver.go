@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/troupe-dev/troupe/actors/relay"
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 // unknownLogEvery is the minimum interval between log lines about calls of methods that this
@@ -45,6 +46,9 @@ func (r *receiver) stream(stream grpc.ServerStream) (err error) {
 	if err := stream.SendMsg(&relay.Welcome{Pod: r.t.cfg.Pod}); err != nil {
 		return err
 	}
+	var mine turn.Turn
+	defer mine.GiveBack()
+	var little turn.Allowance
 	for {
 		in := new(inBatch)
 		err := stream.RecvMsg(in)
@@ -58,7 +62,11 @@ func (r *receiver) stream(stream grpc.ServerStream) (err error) {
 			}
 			return err
 		}
+		if little.Exceeds(in.data.Len()) {
+			mine.Take(turn.Peers)
+		}
 		r.batch(in.data)
+		mine.GiveBack()
 		in.data.Free()
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 // Pipe is trouped's end of a command's stdout or stderr.
@@ -29,6 +29,12 @@ type Pipe struct {
 	buf []byte
 	n   int
 	err error
+
+	// A pipe from which much is read is read in turns, or requests wait behind a hundred commands
+	// that print all they can.
+	turn   turn.Turn
+	little turn.Allowance
+	loud   bool // it has exceeded little
 }
 
 func newPipe(fd int) (*Pipe, error) {
@@ -45,13 +51,6 @@ func newPipe(fd int) (*Pipe, error) {
 
 // ErrPipeEmpty is returned by ReadNow when there is nothing to read yet.
 var ErrPipeEmpty = errors.New("the pipe is empty")
-
-// turns are what a goroutine needs to read from a pipe. There is one less than processors, so that
-// a hundred commands that print all they can do not fill the queue of runnable goroutines: behind
-// them, a request waited for a few milliseconds at each of its steps, in all 100 ms and more. With
-// an idle processor, the Go scheduler also looks for network events at once, and not each 10 ms
-// (findRunnable and sysmon in runtime/proc.go, Go 1.26).
-var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
 
 // Read reads the command's output. It returns io.EOF when every write end is closed, that is when
 // the last process that inherited one is gone, not when the command exits. It is for one goroutine
@@ -81,11 +80,14 @@ func (p *Pipe) readWith(try func(fd uintptr) bool, b []byte) (int, error) {
 
 // tryRead reports false if there is nothing to read yet.
 func (p *Pipe) tryRead(fd uintptr) bool {
-	turns <- struct{}{}
-	defer func() { <-turns }()
+	if p.loud {
+		p.turn.Take(turn.Output)
+		defer p.turn.GiveBack()
+	}
 	for {
 		p.n, p.err = unix.Read(int(fd), p.buf)
 		if p.err != unix.EINTR {
+			p.loud = p.little.Exceeds(max(p.n, 0))
 			return p.err != unix.EAGAIN
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/troupe-dev/troupe/actors/turn"
 )
 
 // openPipe returns both ends of a pipe, as a command has it.
@@ -26,17 +28,25 @@ func openPipe(t *testing.T) (*Pipe, *os.File) {
 	return p, in
 }
 
-// TestReadersLeaveAProcessorToRequests: however many pipes have output, all but one processor at
-// most read it, or requests wait behind a hundred commands that print. A pipe without output takes
-// no turn.
+// TestReadersLeaveAProcessorToRequests: however many pipes have much output, all but one processor at
+// most read it, or requests wait behind a hundred commands that print. A pipe with little output
+// takes no turn.
 func TestReadersLeaveAProcessorToRequests(t *testing.T) {
-	silent, _ := openPipe(t)
-	go silent.Read(make([]byte, 10)) // until its end
-	loud, in := openPipe(t)
-	in.WriteString("x")
-	for range cap(turns) {
-		turns <- struct{}{} // the silent pipe has none, or this waits forever
+	turns := make([]turn.Turn, turn.Most())
+	for i := range turns {
+		turns[i].Take(turn.Admin)
 	}
+	quiet, in := openPipe(t)
+	in.WriteString("x")
+	if n, err := quiet.Read(make([]byte, 10)); n != 1 || err != nil {
+		t.Errorf("a quiet pipe: %d, %v", n, err)
+	}
+	loud, in := openPipe(t)
+	for range 2 {
+		in.Write(make([]byte, turn.AllowedBytes/2))
+		loud.Read(make([]byte, turn.AllowedBytes/2))
+	}
+	in.WriteString("x")
 	read := make(chan int)
 	go func() {
 		n, _ := loud.Read(make([]byte, 10))
@@ -47,11 +57,11 @@ func TestReadersLeaveAProcessorToRequests(t *testing.T) {
 		t.Error("it read without a turn")
 	case <-time.After(50 * time.Millisecond):
 	}
-	for range cap(turns) {
-		<-turns
+	for i := range turns {
+		turns[i].GiveBack()
 	}
-	if n := <-read; n != 1 {
-		t.Errorf("read %d bytes", n)
+	if n := <-read; n != 1 || loud.turn.Held() {
+		t.Errorf("read %d bytes; it has a turn: %v", n, loud.turn.Held())
 	}
 }
 
@@ -76,8 +86,8 @@ func TestPipeEndsAndDeadlines(t *testing.T) {
 	if n, err := p.Read(buf); n != 0 || err == nil || err == io.EOF {
 		t.Errorf("closed: %d, %v", n, err)
 	}
-	if len(turns) != 0 {
-		t.Errorf("%d turns are taken", len(turns))
+	if p.turn.Held() {
+		t.Error("it keeps its turn")
 	}
 }
 
@@ -100,8 +110,8 @@ func TestReadNowNeverWaits(t *testing.T) {
 	if n, err := p.ReadNow(buf); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("past the deadline: %d, %v", n, err)
 	}
-	if len(turns) != 0 {
-		t.Errorf("%d turns are taken", len(turns))
+	if p.turn.Held() {
+		t.Error("it keeps its turn")
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/proc"
 	"github.com/troupe-dev/troupe/actors/transcript"
+	"github.com/troupe-dev/troupe/actors/turn"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
 	"github.com/troupe-dev/troupe/gateway/api"
@@ -315,19 +316,19 @@ func (s *server) serveAdmin() error {
 	s.serve(
 		"admin",
 		gateway.AdminHandler(gateway.AdminConfig{Metrics: metrics, NotReady: s.engine.NotReady, Pprof: s.c.pprof}),
-		s.keepFromCommands(s.admin, "admin"), gateway.MaxAdminConnections,
+		s.keepFromCommands(s.admin, "admin"), gateway.MaxAdminConnections, turn.Admin,
 	)
 	return nil
 }
 
 func (s *server) serveClients() error {
-	s.serve("client", s.handler(), s.listener, gateway.MaxHTTPConnections)
+	s.serve("client", s.handler(), s.listener, gateway.MaxHTTPConnections, turn.Requests)
 	return nil
 }
 
 // serve serves h on l until close.
-func (s *server) serve(what string, h http.Handler, l net.Listener, connections int) {
-	l = gateway.Limit(l, gateway.ListenerConfig{Name: what, Max: connections, Registerer: s.registry})
+func (s *server) serve(what string, h http.Handler, l net.Listener, connections int, turns turn.Kind) {
+	l = gateway.Limit(l, gateway.ListenerConfig{Name: what, Max: connections, Turns: turns, Registerer: s.registry})
 	srv := gateway.NewHTTPServer(h, s.log)
 	s.onClose(what+" listener", srv.Close)
 	go func() {
