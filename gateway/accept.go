@@ -185,7 +185,11 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err
 	switch status {
 	case http.StatusUnauthorized:
 		// https://www.rfc-editor.org/rfc/rfc6750#section-3
-		w.Header().Set("WWW-Authenticate", `Bearer realm="troupe"`)
+		challenge := `Bearer realm="troupe"`
+		if g.cfg.ResourceMetadata != "" {
+			challenge += fmt.Sprintf(", resource_metadata=%q", g.cfg.ResourceMetadata)
+		}
+		w.Header().Set("WWW-Authenticate", challenge)
 	case http.StatusServiceUnavailable:
 		level = slog.LevelError
 		body.Error = "authentication is unavailable, try again"

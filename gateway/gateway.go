@@ -30,6 +30,10 @@ type Config struct {
 	// host only.
 	AllowedOrigins []string
 
+	// ResourceMetadata is the URL that a 401 names, at which clients learn where to get a token (RFC 9728).
+	// Empty: none.
+	ResourceMetadata string
+
 	Version        string        // of the server, shown by /health; empty: "devel"
 	MaxMessage     int64         // bytes of an inbound message; 0: 1 MiB
 	MaxConnections int           // sockets at a time; 0: 320

@@ -213,3 +213,35 @@ func TestAnyPodServesAnyHandle(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestProtectedResourceMetadata: an agent without a token learns where to get one, if trouped was told.
+func TestProtectedResourceMetadata(t *testing.T) {
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(tokens, []byte("alice alice-token-alice-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listen := launch(t, "--auth", "token", "--token-file", tokens, "--mcp-resource", "https://troupe.example.com/mcp",
+		"--authorization-servers", "https://id.example.com")
+	defer http.DefaultClient.CloseIdleConnections()
+	resp, err := http.Post("http://"+listen+"/mcp", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	const challenge = `Bearer realm="troupe", resource_metadata="https://troupe.example.com/.well-known/oauth-protected-resource/mcp"`
+	if got := resp.Header.Get("WWW-Authenticate"); resp.StatusCode != http.StatusUnauthorized || got != challenge {
+		t.Errorf("%d, challenge %s", resp.StatusCode, got)
+	}
+	for _, path := range []string{"", "/mcp"} {
+		resp, err := http.Get("http://" + listen + "/.well-known/oauth-protected-resource" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if want := `{"authorization_servers":["https://id.example.com"],"bearer_methods_supported":["header"],` +
+			`"resource":"https://troupe.example.com/mcp"}`; string(body) != want {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
+}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -67,7 +69,41 @@ func (s *server) handler() http.Handler {
 	for _, path := range []string{"files/{path...}", "uploads/{upload}"} {
 		mux.Handle(fileserver.Prefix+"{session}/"+path, transfers)
 	}
+	if s.c.mcpResource != "" {
+		metadata := s.resourceMetadata()
+		mux.Handle("GET "+metadataPath, metadata)
+		mux.Handle("GET "+metadataPath+"/mcp", metadata)
+	}
 	return mux
+}
+
+// metadataPath is where a client that got 401 finds the metadata, with the path of the resource behind it
+// (https://www.rfc-editor.org/rfc/rfc9728#section-3.1).
+const metadataPath = "/.well-known/oauth-protected-resource"
+
+// resourceMetadata says which servers issue tokens for /mcp. It is public, also for pages of other origins.
+func (s *server) resourceMetadata() http.Handler {
+	body, err := json.Marshal(map[string]any{
+		"resource": s.c.mcpResource, "authorization_servers": s.c.authServers, "bearer_methods_supported": []string{"header"},
+	})
+	if err != nil {
+		panic(err) // strings
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		_, _ = w.Write(body) // the client may be gone
+	})
+}
+
+// metadataURL is where the metadata is, for the challenge of a 401. Empty: nowhere.
+func (c *config) metadataURL() string {
+	u, err := url.Parse(c.mcpResource)
+	if err != nil || c.mcpResource == "" {
+		return ""
+	}
+	u.Path = metadataPath + u.Path
+	return u.String()
 }
 
 // attachFiles connects to a session whose owner has made a request for its files.

@@ -284,7 +284,8 @@ func (s *server) openEngine() (err error) {
 func (s *server) openGateway() (err error) {
 	s.gateway, err = gateway.New(gateway.Config{
 		Engine: gateway.FromActors(s.engine), Auth: s.auth, AllowedOrigins: s.c.allowedOrigins, Version: version,
-		MaxConnections: maxSockets(s.c.limits), MaxPerSubject: s.c.subjectSockets, MaxMessage: s.c.limits.MaxMessage,
+		ResourceMetadata: s.c.metadataURL(),
+		MaxConnections:   maxSockets(s.c.limits), MaxPerSubject: s.c.subjectSockets, MaxMessage: s.c.limits.MaxMessage,
 		WriteTimeout: writeTimeout, PingInterval: s.c.pingInterval,
 		Logger: s.log, Registerer: s.registry,
 	})

@@ -27,6 +27,8 @@ type config struct {
 	// Access.
 	auth          string
 	tokenFile     string
+	mcpResource   string   // empty: no metadata
+	authServers   []string // with it
 	allowCommands []string
 	allowEnv      []string
 	auditArgv     string
@@ -187,6 +189,11 @@ func (c *config) accessFlags(fs *pflag.FlagSet) {
 	fs.Var(settings.Text(&c.tokenFile, "file"), "token-file",
 		"lines of \"subject token\" or \"subject token roles\", for --auth token; "+
 			"roles, joined by commas: user (the default), viewer, operator, auditor")
+	fs.Var(settings.Text(&c.mcpResource, "url"), "mcp-resource",
+		"the URL by which clients know /mcp: tells agents that have no token where to get one, "+
+			"which takes --authorization-servers (OAuth 2.0 protected resource metadata, RFC 9728)")
+	fs.Var(settings.List(&c.authServers, "url,...", ","), "authorization-servers",
+		"with --mcp-resource, the issuers of the tokens that --auth accepts")
 	fs.Var(settings.List(&c.allowCommands, "path,...", ","), "allow-command",
 		"absolute path of a program that clients may run; "+
 			"once one is named, every other program, every shell string and every variable is refused")

@@ -73,8 +73,22 @@ func (c *config) validateNetwork() error {
 	return errors.Join(errs...)
 }
 
+// validateResource checks what agents are told of authorization servers.
+func (c *config) validateResource() (errs []error) {
+	if (c.mcpResource == "") != (len(c.authServers) == 0) {
+		errs = append(errs, errors.New("--mcp-resource and --authorization-servers belong together: give both, or none"))
+	}
+	for _, given := range append([]string{c.mcpResource}, c.authServers...) {
+		if u, err := url.Parse(given); given != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+			errs = append(errs, fmt.Errorf("--mcp-resource and --authorization-servers take URLs such as "+
+				"https://troupe.example.com/mcp, got %q", given))
+		}
+	}
+	return errs
+}
+
 func (c *config) validateAccess() error {
-	var errs []error
+	errs := c.validateResource()
 	switch {
 	case c.auth == authToken && c.tokenFile == "":
 		errs = append(errs, errors.New("--auth token needs --token-file FILE, with lines of \"subject token\""))
