@@ -83,7 +83,12 @@ func TestQueriesOfPodsAreBounded(t *testing.T) {
 	for range MaxQueries {
 		asked.queries.end()
 	}
-	if list, err := s.pods[0].ListSessions(t.Context(), Viewer{All: true}, SessionFilter{}); err != nil || len(list.Missing) > 0 {
+	if list, err := s.pods[0].ListSessions(
+		t.Context(),
+		Viewer{All: true},
+		SessionFilter{},
+	); err != nil ||
+		len(list.Missing) > 0 {
 		t.Errorf("%+v, %v", list, err)
 	}
 	s.stop()

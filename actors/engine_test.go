@@ -277,7 +277,8 @@ func TestEndsRaceInEveryOrder(t *testing.T) {
 				}
 				time.Sleep(30 * time.Second)
 				synctest.Wait()
-				if len(records) != 1 || h.Stats() != (Stats{MaxSessions: 100, MaxResumeWindow: time.Hour}) || h.runner.alive() != 0 {
+				if len(records) != 1 || h.Stats() != (Stats{MaxSessions: 100, MaxResumeWindow: time.Hour}) ||
+					h.runner.alive() != 0 {
 					t.Fatalf("%v: reported %d times, %+v, %d trees alive", order, len(records), h.Stats(), h.runner.alive())
 				}
 				if got := records[0].Completed.Reason; settle && got != reasons[order[0]] {

@@ -146,8 +146,8 @@ func (o *output) pace(n int) {
 
 // pause returns how long a reader that drops output lets its command wait.
 func (o *output) pause() time.Duration {
-	n := time.Duration(o.droppers.Load())
-	return min(n*max(1, n/fewDroppers)*dropPause, maxDropPause)
+	n := o.droppers.Load()
+	return min(time.Duration(n*max(1, n/fewDroppers))*dropPause, maxDropPause)
 }
 
 // resize sees to it that large is as long as a reader's may be now, if this one needs it.

@@ -363,7 +363,13 @@ const (
 
 // sessionEnds lists the causes with which a session's end is counted.
 func sessionEnds() []string {
-	ends := []string{string(causeExpired), string(causeIdle), string(causeEvicted), string(causeFailed), string(causeDeleted)}
+	ends := []string{
+		string(causeExpired),
+		string(causeIdle),
+		string(causeEvicted),
+		string(causeFailed),
+		string(causeDeleted),
+	}
 	for _, c := range wire.Causes() {
 		ends = append(ends, string(c))
 	}

@@ -98,7 +98,12 @@ func TestPagesOfSessionsAreWholeAndInOrder(t *testing.T) {
 		}
 	}
 	for _, f := range []SessionFilter{{After: "x"}, {Pod: "pod-9"}} {
-		if _, err := s.pods[0].ListSessions(t.Context(), Viewer{}, f); !errors.Is(err, ErrBadContinue) && !errors.Is(err, ErrNoPod) {
+		if _, err := s.pods[0].ListSessions(
+			t.Context(),
+			Viewer{},
+			f,
+		); !errors.Is(err, ErrBadContinue) &&
+			!errors.Is(err, ErrNoPod) {
 			t.Errorf("%+v: %v", f, err)
 		}
 	}

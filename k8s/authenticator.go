@@ -90,8 +90,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (subject
 	return a.Authorize(ctx, token, sessionVerb)
 }
 
-// Authorize returns the name of the user, who has the verb on sessions.troupe.dev. The error is ErrBadToken, a *DeniedError, or one that says
-// why there is no answer, such as a failure of the API server; only the first two are cached.
+// Authorize returns the name of the user, who has the verb on sessions.troupe.dev. The error is
+// ErrBadToken, a *DeniedError, or one that says why there is no answer, such as a failure of the API
+// server; only the first two are cached.
 // Concurrent requests with the same token and verb share one review. The end of ctx ends only the wait
 // for it: the review continues for the others.
 func (a *Authenticator) Authorize(ctx context.Context, token, verb string) (subject string, err error) {

@@ -21,7 +21,10 @@ func removeAtEnd(dir int, name string) {
 	go func() {
 		sig := <-end
 		_ = unix.Unlinkat(dir, name, 0)
-		os.Exit(128 + int(sig.(unix.Signal)))
+		if s, ok := sig.(unix.Signal); ok {
+			os.Exit(128 + int(s))
+		}
+		os.Exit(1)
 	}()
 }
 

@@ -65,7 +65,11 @@ func (p *program) send(f *os.File, length int64, sum hash.Hash) error {
 		if sum != nil {
 			w = io.MultiWriter(p.out, sum)
 		}
-		n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.LimitReader(f, length-sent)}, make([]byte, 256<<10))
+		n, err := io.CopyBuffer(
+			struct{ io.Writer }{w},
+			struct{ io.Reader }{io.LimitReader(f, length-sent)},
+			make([]byte, 256<<10),
+		)
 		if sent += n; sent < length {
 			if err == nil {
 				err = errors.New("the file became shorter")

@@ -40,13 +40,20 @@ type Request struct {
 	Length int64 `json:"length,omitempty"` // OpRead: of bytes; 0: to the end
 	Digest bool  `json:"digest,omitempty"` // OpRead, OpStat: add the SHA-256 of what is read
 
-	Size     *int64     `json:"size,omitempty"`     // OpWrite: of the content, which is refused if it has another; nil: any
-	SHA256   []byte     `json:"sha256,omitempty"`   // OpWrite: of the content; empty: not checked
-	Trailer  bool       `json:"trailer,omitempty"`  // OpWrite: the 32 bytes of the SHA-256 follow the content, which has Size
-	Mode     *uint32    `json:"mode,omitempty"`     // OpWrite, OpMkdir: permission bits; nil: of the file replaced, or by umask
-	Modified *time.Time `json:"modified,omitempty"` // OpWrite; nil: now
-	Match    string     `json:"match,omitempty"`    // OpWrite, OpRead, OpRemove: the tag that the file must have; "*": it must exist
-	New      bool       `json:"new,omitempty"`      // OpWrite, OpMove: refuse to replace a file
+	// OpWrite: the bytes of the content, which is refused if it has others; nil: any.
+	Size *int64 `json:"size,omitempty"`
+	// OpWrite: the digest of the content; empty: it is not checked.
+	SHA256 []byte `json:"sha256,omitempty"`
+	// OpWrite: the 32 bytes of the SHA-256 may follow the content, which has Size bytes.
+	Trailer bool `json:"trailer,omitempty"`
+	// OpWrite, OpMkdir: permission bits; nil: those of the file that is replaced, or by umask.
+	Mode *uint32 `json:"mode,omitempty"`
+	// OpWrite: nil: now.
+	Modified *time.Time `json:"modified,omitempty"`
+	// OpRead, OpWrite, OpRemove: the tag that the file must have; "*": it must exist.
+	Match string `json:"match,omitempty"`
+	// OpWrite, OpMove: refuse to replace a file.
+	New bool `json:"new,omitempty"`
 
 	Parents   bool `json:"parents,omitempty"`   // OpWrite, OpMkdir, OpUnpack: make missing directories
 	Recursive bool `json:"recursive,omitempty"` // OpRemove, OpWatch

@@ -190,9 +190,17 @@ func newTemp(parent *os.File) (*temp, error) {
 	case err == nil:
 	// https://man7.org/linux/man-pages/man2/open.2.html, O_TMPFILE: what kernels and file systems
 	// without it answer.
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+	case errors.Is(err, unix.EOPNOTSUPP),
+		errors.Is(err, unix.EISDIR),
+		errors.Is(err, unix.EINVAL),
+		errors.Is(err, unix.ENOENT):
 		t.name = tempName()
-		fd, err = unix.Openat(int(parent.Fd()), t.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o666)
+		fd, err = unix.Openat(
+			int(parent.Fd()),
+			t.name,
+			unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW,
+			0o666,
+		)
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "create", Path: parent.Name(), Err: err}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -56,9 +57,13 @@ func TestOutputIsNotCopied(t *testing.T) {
 	if !shared || err != nil {
 		t.Fatalf("shared %v, %v", shared, err)
 	}
-	copy(b[bytes.Index(b, []byte("abc")):], "xyz")
-	copy(b[bytes.Index(b, []byte("abc")):], "xyz")
-	copy(b[bytes.Index(b, []byte("peer")):], "reep")
+	for _, change := range [][2]string{{"abc", "xyz"}, {"abc", "xyz"}, {"peer", "reep"}} {
+		_, rest, found := bytes.Cut(b, []byte(change[0]))
+		if !found {
+			t.Fatalf("the message has no %s", change[0])
+		}
+		copy(b[len(b)-len(rest)-len(change[0]):], change[1])
+	}
 	pieces := e.GetFrame().GetOutput().GetPieces()
 	if got := string(pieces[0].GetData()); got != "xyz" {
 		t.Errorf("the data is %q", got)
@@ -174,7 +179,7 @@ func TestUnacknowledgedFramesKeepTheirMemory(t *testing.T) {
 	buf := make([]byte, 64<<10)
 	for at := int64(0); at < 4<<20; {
 		piece, err := cursor.Next(buf)
-		if err == transcript.ErrWait {
+		if errors.Is(err, transcript.ErrWait) {
 			p.proxy.Wake(p.now)
 			if p.settle(); len(p.toProxy)+len(p.toOrigin) > 0 {
 				t.Fatal("unsettled")

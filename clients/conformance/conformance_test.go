@@ -67,12 +67,14 @@ func TestServerNoticesWhatAClientDoesWrong(t *testing.T) {
 			`[{"greet":{}},{"expect":"status","as":"s"},{"answer":"s"}]`, []string{`{"id":1,"method":"status"}`}, "",
 		},
 		"another method": {
-			`[{"greet":{}},{"expect":"status"}]`, []string{`{"id":1,"method":"close"}`},
+			`[{"greet":{}},{"expect":"status"}]`,
+			[]string{`{"id":1,"method":"close"}`},
 			"connection 1, step 2: expect: want status, the client sent close",
 		},
 		"other params": {
 			`[{"greet":{}},{"expect":"signal","params":{"signal":"INT"}}]`,
-			[]string{`{"id":1,"method":"signal","params":{"signal":"TERM"}}`}, "signal is TERM, want INT",
+			[]string{`{"id":1,"method":"signal","params":{"signal":"TERM"}}`},
+			"signal is TERM, want INT",
 		},
 		"one request too many": {
 			`[{"greet":{}}]`, []string{`{"id":1,"method":"status"}`}, "after the last step the client sent status",
@@ -83,7 +85,8 @@ func TestServerNoticesWhatAClientDoesWrong(t *testing.T) {
 		},
 		"a resume elsewhere": {
 			`[{"greet":{}},{"resumed":{"executions":{"a":7}}}]`,
-			[]string{`{"id":1,"method":"resume","params":{"executions":{"a":8}}}`}, "resumes map[a:8], want map[a:7]",
+			[]string{`{"id":1,"method":"resume","params":{"executions":{"a":8}}}`},
+			"resumes map[a:8], want map[a:7]",
 		},
 		"no request at all":        {`[{"greet":{}},{"expect":"status"}]`, nil, "the connection ended"},
 		"another close code":       {`[{"greet":{}},{"closed":1001}]`, []string{"no JSON"}, "the client sent \"no JSON\""},

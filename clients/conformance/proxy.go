@@ -83,12 +83,12 @@ func (p *Proxy) next() (target string, limit int64) {
 }
 
 func (p *Proxy) forward(ctx context.Context, client net.Conn, target string, limit int64) {
-	defer client.Close() //nolint:errcheck // cut, or ended by its peers
+	defer client.Close()
 	server, err := new(net.Dialer).DialContext(ctx, "tcp", target)
 	if err != nil {
 		return
 	}
-	defer server.Close() //nolint:errcheck // as above
+	defer server.Close()
 	stop := context.AfterFunc(ctx, func() {
 		_ = client.Close()
 		_ = server.Close()

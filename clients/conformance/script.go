@@ -186,12 +186,27 @@ func (s *Step) set() (kinds []string) {
 		name string
 		set  bool
 	}{
-		{"greet", s.Greet != nil}, {"send", s.Send != nil}, {"raw", s.Raw != nil}, {"output", s.Output != nil},
-		{"frame", s.Frame != nil}, {"answer", s.Answer != ""}, {"expect", s.Expect != ""}, {"input", s.Input != nil},
+		{"greet", s.Greet != nil},
+		{"send", s.Send != nil},
+		{"raw", s.Raw != nil},
+		{"output", s.Output != nil},
+		{"frame", s.Frame != nil},
+		{"answer", s.Answer != ""},
+		{"expect", s.Expect != ""},
+		{"input", s.Input != nil},
 		{"taken", s.Taken != nil},
-		{"acked", s.Acked != nil}, {"pong", s.Pong}, {"quiet_ms", s.Quiet > 0}, {"closed", s.Closed != 0},
-		{"end", s.End}, {"mark", s.Mark != ""}, {"await", s.Await != ""}, {"close", s.Close != 0}, {"cut", s.Cut},
-		{"vanish", s.Vanish}, {"started", s.Started != nil}, {"completed", s.Completed != nil},
+		{"acked", s.Acked != nil},
+		{"pong", s.Pong},
+		{"quiet_ms", s.Quiet > 0},
+		{"closed", s.Closed != 0},
+		{"end", s.End},
+		{"mark", s.Mark != ""},
+		{"await", s.Await != ""},
+		{"close", s.Close != 0},
+		{"cut", s.Cut},
+		{"vanish", s.Vanish},
+		{"started", s.Started != nil},
+		{"completed", s.Completed != nil},
 		{"resumed", s.Resumed != nil},
 	} {
 		if k.set {

@@ -28,7 +28,13 @@ type problem struct {
 func (p *problem) Error() string { return p.Detail }
 
 func problemf(status int, code, format string, args ...any) *problem {
-	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: fmt.Sprintf(format, args...)}
+	return &problem{
+		Type:   "about:blank",
+		Title:  http.StatusText(status),
+		Status: status,
+		Code:   code,
+		Detail: fmt.Sprintf(format, args...),
+	}
 }
 
 func (p *problem) write(w http.ResponseWriter) {
@@ -46,12 +52,19 @@ func (p *problem) write(w http.ResponseWriter) {
 
 // statuses of what the program refuses.
 var statuses = map[files.Code]int{
-	files.CodeInvalid: http.StatusBadRequest, files.CodeOutside: http.StatusForbidden, files.CodeNotFound: http.StatusNotFound,
-	files.CodeExists: http.StatusConflict, files.CodeWrongKind: http.StatusConflict, files.CodeDenied: http.StatusForbidden,
-	files.CodePrecond: http.StatusPreconditionFailed, files.CodeChanged: http.StatusConflict,
-	files.CodeIncomplete: http.StatusBadRequest, files.CodeDigest: http.StatusUnprocessableEntity,
-	files.CodeNoSpace: http.StatusInsufficientStorage, files.CodeUnsupported: http.StatusUnprocessableEntity,
-	files.CodeFailed: http.StatusInternalServerError,
+	files.CodeInvalid:     http.StatusBadRequest,
+	files.CodeOutside:     http.StatusForbidden,
+	files.CodeNotFound:    http.StatusNotFound,
+	files.CodeExists:      http.StatusConflict,
+	files.CodeWrongKind:   http.StatusConflict,
+	files.CodeDenied:      http.StatusForbidden,
+	files.CodePrecond:     http.StatusPreconditionFailed,
+	files.CodeChanged:     http.StatusConflict,
+	files.CodeIncomplete:  http.StatusBadRequest,
+	files.CodeDigest:      http.StatusUnprocessableEntity,
+	files.CodeNoSpace:     http.StatusInsufficientStorage,
+	files.CodeUnsupported: http.StatusUnprocessableEntity,
+	files.CodeFailed:      http.StatusInternalServerError,
 }
 
 // wireStatuses of what the server refuses.
@@ -97,7 +110,9 @@ func problemOf(err error) *problem {
 			status = http.StatusServiceUnavailable
 		}
 		return problemf(status, string(ee.completed.Reason), "%s", ee)
-	case errors.Is(err, troupe.ErrNoSession), errors.Is(err, troupe.ErrSessionLost), errors.Is(err, troupe.ErrSessionEnded):
+	case errors.Is(err, troupe.ErrNoSession),
+		errors.Is(err, troupe.ErrSessionLost),
+		errors.Is(err, troupe.ErrSessionEnded):
 		return problemf(http.StatusNotFound, "no_session", "no such session, or not one of yours")
 	case errors.As(err, &we):
 		if we.Code == wire.CodeStartFailed {

@@ -371,7 +371,7 @@ func (w scriptEvent) match(ev troupe.Event, err error) error {
 			return orMatch(nil, w.Completed, ev.Completed)
 		}
 	}
-	return fmt.Errorf("want %+v, it is %T %+v, error %v", w, ev, ev, err)
+	return fmt.Errorf("want %+v, it is %T %+v, error %w", w, ev, ev, err)
 }
 
 // scriptErrors are the kinds of errors in this client.
@@ -400,7 +400,7 @@ func (w *scriptError) match(err error) error {
 	case errors.Is(err, scriptErrors[w.Kind]):
 		return nil
 	}
-	return fmt.Errorf("want the error %+v, it is %v", *w, err)
+	return fmt.Errorf("want the error %+v, it is %w", *w, err)
 }
 
 // orMatch returns err, or where got differs from a pattern.

@@ -41,8 +41,13 @@ func NewFiles(url, sessionID string, opt Options) (*Files, error) {
 	}
 	opt = opt.withDefaults()
 	return &Files{
-		id:   sessionID,
-		base: root + prefix + "/api/v1/sessions/" + pathEscape(sessionID) + "/files", root: root, opt: opt, http: opt.HTTPClient,
+		id: sessionID,
+		base: root + prefix + "/api/v1/sessions/" + pathEscape(
+			sessionID,
+		) + "/files",
+		root: root,
+		opt:  opt,
+		http: opt.HTTPClient,
 	}, nil
 }
 

@@ -45,7 +45,8 @@ func conformance(t *testing.T, url string) (passed, failed map[string]bool) {
 	out, err := node(t, modules+"/@modelcontextprotocol/conformance/dist/index.js",
 		"server", "--url", url, "--suite", "all").CombinedOutput()
 	passed, failed = map[string]bool{}, map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^([✓✗]) ([a-z0-9-]+): (\d+) passed, (\d+) failed`).FindAllStringSubmatch(string(out), -1) {
+	results := regexp.MustCompile(`(?m)^([✓✗]) ([a-z0-9-]+): (\d+) passed, (\d+) failed`)
+	for _, m := range results.FindAllStringSubmatch(string(out), -1) {
 		if m[1] == "✓" && m[4] == "0" {
 			passed[m[2]] = true
 		} else {

@@ -46,7 +46,7 @@ const (
 func outSchema(always string, others ...string) json.RawMessage {
 	required := strings.Fields(always)
 	properties := map[string]any{}
-	for _, name := range append(required, others...) { //nolint:gocritic // a new slice
+	for _, name := range append(required, others...) {
 		name, number := strings.CutSuffix(name, "!")
 		properties[name] = map[string]string{"type": "string"}
 		if number {

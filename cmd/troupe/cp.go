@@ -78,7 +78,7 @@ func (c *copying) copy(ctx context.Context, source, target string) error {
 	from, to := parsePlace(source), parsePlace(target)
 	switch {
 	case from.session != "" && to.session != "":
-		return usageError(errors.New("cp copies between a session and this machine: one of the paths must be without SESSION:"))
+		return usageError(errors.New("cp copies between a session and this machine: one of the paths must have no session"))
 	case from.session == "" && to.session == "":
 		return usageError(errors.New("name the session: SESSION:PATH, see troupe sessions"))
 	}

@@ -29,8 +29,15 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	a.settings.define(root.PersistentFlags())
-	root.AddCommand(a.execCommand(), a.attachCommand(), a.sessionsCommand(), a.cancelCommand(), a.cpCommand(), a.mcpCommand(),
-		a.versionCommand())
+	root.AddCommand(
+		a.execCommand(),
+		a.attachCommand(),
+		a.sessionsCommand(),
+		a.cancelCommand(),
+		a.cpCommand(),
+		a.mcpCommand(),
+		a.versionCommand(),
+	)
 	if cmd, _, err := root.Find(args); err == nil && cmd != root {
 		root.CompletionOptions.DisableDefaultCmd = true // not needed, and it would build five commands
 	}

@@ -202,7 +202,19 @@ func sessionTable(out io.Writer, sessions []wire.Session, subjects bool, now tim
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	head := []string{"SESSION", "NAME", "SUBJECT", "STATE", "AGE", "EXECUTION", "STATE", "FOR", "BYTES", "MEMORY", "COMMAND"}
+	head := []string{
+		"SESSION",
+		"NAME",
+		"SUBJECT",
+		"STATE",
+		"AGE",
+		"EXECUTION",
+		"STATE",
+		"FOR",
+		"BYTES",
+		"MEMORY",
+		"COMMAND",
+	}
 	line := func(cells []string) {
 		if !subjects {
 			cells = append(cells[:2:2], cells[3:]...)
@@ -317,9 +329,18 @@ func (a *app) sessionOnServer(ctx context.Context, name string, own bool) (strin
 	case len(found) == 1 && len(list.Missing) == 0:
 		return found[0], plainID(found[0])
 	case len(found) > 1:
-		return "", fmt.Errorf("%d sessions begin with %q, such as %s and %s", len(found), name, visible(found[0]), visible(found[1]))
+		return "", fmt.Errorf(
+			"%d sessions begin with %q, such as %s and %s",
+			len(found),
+			name,
+			visible(found[0]),
+			visible(found[1]),
+		)
 	case len(list.Missing) > 0:
 		return "", fmt.Errorf("give the whole id of %q: %w", name, incomplete(list))
 	}
-	return "", fmt.Errorf("no such session: none begins with %q, neither here nor on the server; see troupe sessions", name)
+	return "", fmt.Errorf(
+		"no such session: none begins with %q, neither here nor on the server; see troupe sessions",
+		name,
+	)
 }

@@ -33,13 +33,21 @@ func TestSessionsOfTheServer(t *testing.T) {
 		t.Fatalf("%d %s", code, stderr)
 	}
 	_, table, _ := runTroupe(t, desktop, "sessions")
-	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], "SESSION") ||
-		!strings.Contains(lines[1], "detached") || !strings.Contains(lines[1], "running") || !strings.Contains(lines[1], "from the laptop") {
+	if lines := strings.Split(
+		strings.TrimSpace(table),
+		"\n",
+	); len(lines) != 2 || !strings.HasPrefix(lines[0], "SESSION") ||
+		!strings.Contains(lines[1], "detached") || !strings.Contains(lines[1], "running") ||
+		!strings.Contains(lines[1], "from the laptop") {
 		t.Errorf("sessions:\n%s", table)
 	}
 	var listed wire.Session
 	_, line, _ := runTroupe(t, desktop, "sessions", "-o", "json")
-	if err := json.Unmarshal([]byte(line), &listed); err != nil || listed.Subject != "alice" || len(listed.Executions) != 1 {
+	if err := json.Unmarshal(
+		[]byte(line),
+		&listed,
+	); err != nil || listed.Subject != "alice" ||
+		len(listed.Executions) != 1 {
 		t.Fatalf("sessions -o json: %s: %v", line, err)
 	}
 	if _, table, _ := runTroupe(t, operator, "sessions"); table != "" {
@@ -49,14 +57,26 @@ func TestSessionsOfTheServer(t *testing.T) {
 		strings.Contains(table, "laptop") {
 		t.Errorf("all, without what runs: %s", table)
 	}
-	if code, _, stderr := runTroupe(t, desktop, "sessions", "--all"); code != exitTroupe || !strings.Contains(stderr, "may not list") {
+	if code, _, stderr := runTroupe(
+		t,
+		desktop,
+		"sessions",
+		"--all",
+	); code != exitTroupe ||
+		!strings.Contains(stderr, "may not list") {
 		t.Errorf("all, as a user: %d %s", code, stderr)
 	}
 	if _, table, _ := runTroupe(t, desktop, "sessions", "-l", "team=build"); table != "" {
 		t.Errorf("of a label that it has not: %s", table)
 	}
 
-	if code, _, stderr := runTroupe(t, operator, "attach", listed.ID); code != exitTroupe || !strings.Contains(stderr, "may not create sessions") {
+	if code, _, stderr := runTroupe(
+		t,
+		operator,
+		"attach",
+		listed.ID,
+	); code != exitTroupe ||
+		!strings.Contains(stderr, "may not create sessions") {
 		t.Errorf("the operator attaches: %d %s", code, stderr)
 	}
 	code, out, stderr := runTroupe(t, desktop, "attach", listed.ID[:len(listed.ID)-4])
@@ -89,9 +109,16 @@ func TestSessionsTable(t *testing.T) {
 		{ID: "pod-0.1", Subject: "alice", State: wire.SessionDetached, CreatedAt: at(26 * time.Hour)},
 		{
 			ID: "pod-0.2", Name: "nightly", Subject: "b\x1b[2Job", State: wire.SessionAttached, CreatedAt: at(61 * time.Second),
-			Executions: []wire.SessionExecution{{
-				ID: "x", State: wire.StateRunning, StartedAt: at(5 * time.Second), Offset: 7, MemoryBytes: 3 << 20, Command: "make\x1b[31m",
-			}}, ExecutionsOmitted: 2,
+			Executions: []wire.SessionExecution{
+				{
+					ID:          "x",
+					State:       wire.StateRunning,
+					StartedAt:   at(5 * time.Second),
+					Offset:      7,
+					MemoryBytes: 3 << 20,
+					Command:     "make\x1b[31m",
+				},
+			}, ExecutionsOmitted: 2,
 		},
 	}
 	var b strings.Builder

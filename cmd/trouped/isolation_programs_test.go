@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
-
 	"path/filepath"
-
 	"strings"
 	"testing"
 	"time"
@@ -78,19 +76,25 @@ var programs = []program{
 		tmux -S $TMPDIR/s new-session -d 'echo hello >out; sleep 50' &&
 		for i in $(seq 100); do test -s out && break; sleep .05; done
 		tmux -S $TMPDIR/s list-sessions && tmux -S $TMPDIR/s kill-server && grep -q hello out`},
-	{name: "script and job control", needs: "script",
-		script: `script -qec 'tty && set -m && { sleep 50 & } && kill %1' /dev/null </dev/null`},
-	{name: "sqlite", needs: "sqlite3",
-		script: `sqlite3 d 'pragma journal_mode=wal; create table t(a); insert into t values(1); select * from t'`},
+	{
+		name: "script and job control", needs: "script",
+		script: `script -qec 'tty && set -m && { sleep 50 & } && kill %1' /dev/null </dev/null`,
+	},
+	{
+		name: "sqlite", needs: "sqlite3",
+		script: `sqlite3 d 'pragma journal_mode=wal; create table t(a); insert into t values(1); select * from t'`,
+	},
 	{name: "ps, top, pgrep and pkill", needs: "ps pkill top", script: `cp /bin/sleep napper && { ./napper 50 & } &&
 		sleep .1 && ps aux | grep -q nappe[r] && pgrep -x napper && top -bn1 | grep -q napper && pkill -x napper
 		wait $!; test $? = 143`},
 	{name: "lsof", needs: "lsof", script: `exec 5>kept; lsof -p $$ | grep -q kept`},
 	{name: "ss and ip", needs: "ss ip", script: `ss -ltn | grep -q 8003 && ip addr show lo`},
 	{name: "df, free, nproc, uptime", needs: "df free nproc uptime", script: `df . && free && nproc && uptime`},
-	{name: "nice, taskset and others on what they start", needs: "nice taskset timeout nohup setsid chrt ionice",
+	{
+		name: "nice, taskset and others on what they start", needs: "nice taskset timeout nohup setsid chrt ionice",
 		script: `nice -n 5 true && taskset -c 0 true && chrt -b 0 true && ionice -c 3 true &&
-		(ulimit -n 64 && true) && timeout 5 true && nohup true && setsid -w true`},
+		(ulimit -n 64 && true) && timeout 5 true && nohup true && setsid -w true`,
+	},
 	{name: "files", script: `mkdir a b && echo x >a/f && mv a/f b/f && ln b/f a/g && ln -s ../b/f a/h && cat a/h &&
 		sed -i s/x/y/ b/f && grep y a/h && cp -a b c && rm -r b && tar czf t.tgz c && tar xzf t.tgz &&
 		mkfifo p && { echo z >p & } && grep z p && chmod 600 c/f && touch -d yesterday c/f && truncate -s 5 c/f &&
@@ -116,8 +120,10 @@ os._exit(os.wait()[1])'`},
 		tempfile(); IO::Socket::INET->new(Listen=>1) or die; open F, "<", "/etc/passwd" or die'`},
 	{name: "java", needs: "java", script: `java -version`},
 	{name: "curl", needs: "curl", script: `curl -sf http://127.0.0.1:8003/health`},
-	{name: "openssl", needs: "openssl",
-		script: `openssl req -x509 -newkey rsa:2048 -nodes -keyout k -out c -subj /CN=x -days 1`},
+	{
+		name: "openssl", needs: "openssl",
+		script: `openssl req -x509 -newkey rsa:2048 -nodes -keyout k -out c -subj /CN=x -days 1`,
+	},
 	{name: "the session says what separates it", script: `test "$TROUPE_ISOLATION" = session`},
 }
 
@@ -132,22 +138,38 @@ const (
 
 // broken are programs that do not work, with what they say.
 var broken = []program{
-	{name: "a file in /tmp", script: `echo x >/tmp/x`,
-		says: "Permission denied", symptom: "`Permission denied` on /tmp/x", wayOut: "--isolation-shared-tmp"},
-	{name: "tmux with its default socket", needs: "tmux", script: `unset TMUX_TMPDIR; tmux new-session -d true`,
-		says: "tmp", symptom: "`tmux -S $TMPDIR/s`", wayOut: "--isolation-shared-tmp"},
-	{name: "ls /", script: `ls /`,
-		says: "Permission denied", symptom: "`ls: cannot open directory '/': Permission denied`"},
-	{name: "a cache that is mounted", script: `touch /shared/x`,
-		says: "Permission denied", symptom: "`isolation.write: [/cache]`", wayOut: "--isolation-write=/shared"},
-	{name: "link into /dev/shm", script: `touch f && ln f /dev/shm/f-$$`,
-		says: "Invalid cross-device link", symptom: "`Invalid cross-device link`"},
-	{name: "renice", needs: "renice", script: `sleep 50 & renice -n 5 -p $!; r=$?; kill $!; exit $r`,
-		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`"},
-	{name: "taskset -p", needs: "taskset", script: `sleep 50 & taskset -cp 0 $!; r=$?; kill $!; exit $r`,
-		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`"},
-	{name: "prlimit --pid", needs: "prlimit", script: `sleep 50 & prlimit --nofile=9 --pid $!; r=$?; kill $!; exit $r`,
-		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`"},
+	{
+		name: "a file in /tmp", script: `echo x >/tmp/x`,
+		says: "Permission denied", symptom: "`Permission denied` on /tmp/x", wayOut: "--isolation-shared-tmp",
+	},
+	{
+		name: "tmux with its default socket", needs: "tmux", script: `unset TMUX_TMPDIR; tmux new-session -d true`,
+		says: "tmp", symptom: "`tmux -S $TMPDIR/s`", wayOut: "--isolation-shared-tmp",
+	},
+	{
+		name: "ls /", script: `ls /`,
+		says: "Permission denied", symptom: "`ls: cannot open directory '/': Permission denied`",
+	},
+	{
+		name: "a cache that is mounted", script: `touch /shared/x`,
+		says: "Permission denied", symptom: "`isolation.write: [/cache]`", wayOut: "--isolation-write=/shared",
+	},
+	{
+		name: "link into /dev/shm", script: `touch f && ln f /dev/shm/f-$$`,
+		says: "Invalid cross-device link", symptom: "`Invalid cross-device link`",
+	},
+	{
+		name: "renice", needs: "renice", script: `sleep 50 & renice -n 5 -p $!; r=$?; kill $!; exit $r`,
+		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`",
+	},
+	{
+		name: "taskset -p", needs: "taskset", script: `sleep 50 & taskset -cp 0 $!; r=$?; kill $!; exit $r`,
+		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`",
+	},
+	{
+		name: "prlimit --pid", needs: "prlimit", script: `sleep 50 & prlimit --nofile=9 --pid $!; r=$?; kill $!; exit $r`,
+		says: "Operation not permitted", symptom: "`renice`, `taskset -p`, `prlimit --pid`",
+	},
 	{name: "threads that are pinned", needs: "gcc", script: `cat >x.c <<-'END' && gcc -o x x.c && ./x
 		#define _GNU_SOURCE
 		#include <pthread.h>
@@ -163,18 +185,28 @@ var broken = []program{
 			return e;
 		}
 		END`, says: "Operation not permitted", symptom: "`pthread_setaffinity_np`"},
-	{name: "ipcmk", needs: "ipcmk", script: `ipcmk -M 100`, says: "Operation not permitted",
-		symptom: "`shmget`, `semget`: `Operation not permitted`", wayOut: "--isolation-sysvipc"},
-	{name: "oom_score_adj", script: `echo 500 >/proc/self/oom_score_adj`,
-		says: "Permission denied", symptom: "/proc/self/oom_score_adj, /proc/self/comm"},
-	{name: "comm", script: `echo x >/proc/self/comm`,
-		says: "Permission denied", symptom: "/proc/self/oom_score_adj, /proc/self/comm"},
-	{name: "PostgreSQL", needs: "/usr/lib/postgresql/*/bin/initdb",
+	{
+		name: "ipcmk", needs: "ipcmk", script: `ipcmk -M 100`, says: "Operation not permitted",
+		symptom: "`shmget`, `semget`: `Operation not permitted`", wayOut: "--isolation-sysvipc",
+	},
+	{
+		name: "oom_score_adj", script: `echo 500 >/proc/self/oom_score_adj`,
+		says: "Permission denied", symptom: "/proc/self/oom_score_adj, /proc/self/comm",
+	},
+	{
+		name: "comm", script: `echo x >/proc/self/comm`,
+		says: "Permission denied", symptom: "/proc/self/oom_score_adj, /proc/self/comm",
+	},
+	{
+		name: "PostgreSQL", needs: "/usr/lib/postgresql/*/bin/initdb",
 		script: `PATH=$PATH:$(echo /usr/lib/postgresql/*/bin) initdb -D d`,
 		says:   "could not create shared memory segment: Operation not permitted", symptom: "(PostgreSQL, fakeroot)",
-		wayOut: "--isolation-sysvipc"},
-	{name: "unshare", needs: "unshare", script: `unshare -Ur true`,
-		says: "Operation not permitted", symptom: "mount, nested containers, a browser's own sandbox"},
+		wayOut: "--isolation-sysvipc",
+	},
+	{
+		name: "unshare", needs: "unshare", script: `unshare -Ur true`,
+		says: "Operation not permitted", symptom: "mount, nested containers, a browser's own sandbox",
+	},
 }
 
 // missing returns what a program needs and this machine lacks.

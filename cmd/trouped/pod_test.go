@@ -123,7 +123,7 @@ func needsPods(t *testing.T) {
 
 // volumes makes what the kubelet would make: emptyDir volumes of the chart's fsGroup.
 func (p *pod) volumes() {
-	dir, err := os.MkdirTemp("", "trouped-pod-") //nolint:usetesting // t.TempDir is for its owner only
+	dir, err := os.MkdirTemp("", "trouped-pod-")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func (p *pod) run(c container) {
 	}
 	id := filepath.Base(p.dir) + "-" + c.name
 	said := new(log)
-	cmd := exec.Command("runc", "run", "--bundle", bundle, id) //nolint:noctx // ended by Cleanup, with its container
+	cmd := exec.Command("runc", "run", "--bundle", bundle, id)
 	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)

@@ -27,8 +27,13 @@ func TestCommandsReachNoAdminPort(t *testing.T) {
 	host, port, _ := strings.Cut(strings.TrimPrefix(s.admin, "http://"), ":")
 	for _, path := range []string{"/metrics", "/readyz", "/healthz"} {
 		var out bytes.Buffer
-		done, err := c.Run(bounded(t), wire.ExecuteParams{Argv: []string{"bash", "-c", "exec 3<>/dev/tcp/" + host + "/" + port +
-			" && printf 'GET " + path + " HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"}}, &out, io.Discard)
+		done, err := c.Run(
+			bounded(t),
+			wire.ExecuteParams{Argv: []string{"bash", "-c", "exec 3<>/dev/tcp/" + host + "/" + port +
+				" && printf 'GET " + path + " HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"}},
+			&out,
+			io.Discard,
+		)
 		if err != nil || out.Len() > 0 {
 			t.Errorf("%s: %+v, %v: %.100q", path, done, err, &out)
 		}

@@ -129,7 +129,11 @@ func TestFilesEndAtTheWalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(others.Close)
-	if _, err := others.List(t.Context(), "."); !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized {
+	if _, err := others.List(
+		t.Context(),
+		".",
+	); !errors.As(err, &refused) ||
+		refused.StatusCode != http.StatusUnauthorized {
 		t.Errorf("without a token: %v", err)
 	}
 }
@@ -163,7 +167,13 @@ func TestFilesThatAreCancelledLeaveNothing(t *testing.T) {
 	}()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := files.Upload(ctx, "f", 1<<30, func(int64) (io.ReadCloser, error) { return body, nil }, troupe.UploadOptions{})
+		_, err := files.Upload(
+			ctx,
+			"f",
+			1<<30,
+			func(int64) (io.ReadCloser, error) { return body, nil },
+			troupe.UploadOptions{},
+		)
 		ended <- err
 	}()
 	<-begun
@@ -194,7 +204,12 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 	s := launch(t)
 	c, files := room(t, s, s.ws, quick())
 	url := s.http + "/api/v1/sessions/" + c.ID() + "/files/f"
-	put := func(body string, header ...string) *http.Response {
+	type answer struct {
+		status int
+		header http.Header
+		body   string
+	}
+	put := func(body string, header ...string) answer {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, strings.NewReader(body))
 		if err != nil {
@@ -207,11 +222,12 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { resp.Body.Close() })
-		return resp
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return answer{resp.StatusCode, resp.Header, string(b)}
 	}
 	first := put("one", "If-None-Match", "*")
-	if first.StatusCode != http.StatusCreated || first.Header.Get("ETag") == "" {
+	if first.status != http.StatusCreated || first.header.Get("ETag") == "" {
 		t.Fatalf("%+v", first)
 	}
 	for _, want := range []struct {
@@ -222,14 +238,13 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 		{http.StatusPreconditionFailed, []string{"If-Match", `"1-2"`}},
 		{http.StatusUnprocessableEntity, []string{"Repr-Digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"}},
 		{http.StatusBadRequest, []string{"Repr-Digest", "md5=:AAAA:"}},
-		{http.StatusOK, []string{"If-Match", first.Header.Get("ETag")}},
+		{http.StatusOK, []string{"If-Match", first.header.Get("ETag")}},
 	} {
 		resp := put("two", want.header...)
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != want.status {
-			t.Errorf("%q: %d %s", want.header, resp.StatusCode, body)
+		if resp.status != want.status {
+			t.Errorf("%q: %d %s", want.header, resp.status, resp.body)
 		}
-		if kind := resp.Header.Get("Content-Type"); want.status >= 400 && kind != "application/problem+json" {
+		if kind := resp.header.Get("Content-Type"); want.status >= 400 && kind != "application/problem+json" {
 			t.Errorf("%q: an error of the type %s", want.header, kind)
 		}
 	}
@@ -248,7 +263,8 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusPartialContent || string(b) != "wo" || resp.Header.Get("Content-Range") != "bytes 1-2/3" {
+	if resp.StatusCode != http.StatusPartialContent || string(b) != "wo" ||
+		resp.Header.Get("Content-Range") != "bytes 1-2/3" {
 		t.Errorf("a range: %d %q %s", resp.StatusCode, b, resp.Header.Get("Content-Range"))
 	}
 }

@@ -111,10 +111,18 @@ func TestDocumentHasTheFieldsOfTheAnswers(t *testing.T) {
 		"Session.isolation":      {wire.IsolationNone, wire.IsolationSession},
 		"Pod.state":              texts(wire.PodStates()),
 		"SessionList.scope":      {scopeAll, scopeOwn},
-		"SessionExecution.state": texts([]wire.State{wire.StateStarting, wire.StateRunning, wire.StatePaused, wire.StateCanceling, wire.StateExiting, wire.StateKept, wire.StateExited}),
+		"SessionExecution.state": texts([]wire.State{
+			wire.StateStarting, wire.StateRunning, wire.StatePaused, wire.StateCanceling, wire.StateExiting,
+			wire.StateKept, wire.StateExited,
+		}),
 	} {
 		typ, member, _ := strings.Cut(field, ".")
-		if have := slices.Sorted(slices.Values(schemas[typ].Properties[member].Enum)); !slices.Equal(have, slices.Sorted(slices.Values(want))) {
+		if have := slices.Sorted(
+			slices.Values(schemas[typ].Properties[member].Enum),
+		); !slices.Equal(
+			have,
+			slices.Sorted(slices.Values(want)),
+		) {
 			t.Errorf("%s: %v, want %v", field, have, want)
 		}
 	}
@@ -169,7 +177,8 @@ func TestDocumentHasTheRoutes(t *testing.T) {
 			continue
 		}
 		parameters = append(parameters, p.Name)
-		if s := p.Schema; p.Name == "limit" && (*s.Minimum != 1 || *s.Maximum != actors.MaxListed || *s.Default != actors.DefaultListed) {
+		if s := p.Schema; p.Name == "limit" &&
+			(*s.Minimum != 1 || *s.Maximum != actors.MaxListed || *s.Default != actors.DefaultListed) {
 			t.Errorf("%+v", s)
 		}
 		if p.Name == "state" && len(p.Schema.Enum) != len(wire.SessionStates()) {
@@ -209,7 +218,12 @@ func TestDocumentHasTheAnswers(t *testing.T) {
 		}
 		send(at(id), "alice")
 		send(at(id), "alice", "If-None-Match", "*")
-		large := httptest.NewRequestWithContext(t.Context(), method, "http://localhost"+at(id), strings.NewReader(strings.Repeat("x", maxBody+1)))
+		large := httptest.NewRequestWithContext(
+			t.Context(),
+			method,
+			"http://localhost"+at(id),
+			strings.NewReader(strings.Repeat("x", maxBody+1)),
+		)
 		note(operation, method, path, f.send(large))
 		if path == "/openapi.json" {
 			continue

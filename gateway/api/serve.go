@@ -64,7 +64,10 @@ func (h *Handler) serve(route route) http.Handler {
 // answer serves a request, or refuses it.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, route route) (answer, error) {
 	if len(route.methods) == 0 {
-		return answer{}, &problem{Status: http.StatusNotFound, Detail: "there is nothing here: see " + Prefix + "openapi.json"}
+		return answer{}, &problem{
+			Status: http.StatusNotFound,
+			Detail: "there is nothing here: see " + Prefix + "openapi.json",
+		}
 	}
 	name := r.Method
 	if name == http.MethodHead {

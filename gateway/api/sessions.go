@@ -138,14 +138,23 @@ func (r *request) audit(
 		status = problemOf(err).Status
 	}
 	r.h.cfg.Audit(Access{
-		Subject: r.subject, Verb: verb, Session: session, Owner: owner, Read: v.Commands, Remote: r.RemoteAddr, Status: status,
+		Subject: r.subject,
+		Verb:    verb,
+		Session: session,
+		Owner:   owner,
+		Read:    v.Commands,
+		Remote:  r.RemoteAddr,
+		Status:  status,
 	})
 }
 
 // noQuery refuses parameters, which no request but a list has.
 func noQuery(query url.Values) error {
 	for name := range query {
-		return &problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("unknown parameter %.40q: there is none here", name)}
+		return &problem{
+			Status: http.StatusBadRequest,
+			Detail: fmt.Sprintf("unknown parameter %.40q: there is none here", name),
+		}
 	}
 	return nil
 }

@@ -75,21 +75,26 @@ func TestDomainHasItsFilesOnly(t *testing.T) {
 	}
 	read := func(path string) error { _, err := os.ReadFile(path); return err }
 	readDir := func(path string) error { _, err := os.ReadDir(path); return err }
-	confined(t, &Rules{Read: HostDirs(), Write: []string{cache, filepath.Join(mine, "not-there")}}, []string{mine}, func() {
-		check("write mine", os.WriteFile(filepath.Join(mine, "f"), nil, 0o600), nil)
-		check("make a directory in mine", os.Mkdir(filepath.Join(mine, "d"), 0o700), nil)
-		check("move in mine", os.Rename(filepath.Join(mine, "f"), filepath.Join(mine, "d/f")), nil)
-		check("write the cache", os.WriteFile(filepath.Join(cache, "f"), nil, 0o600), nil)
-		check("read /etc/passwd", read("/etc/passwd"), nil)
-		check("write /etc", os.WriteFile("/etc/troupe-test", nil, 0o600), os.ErrPermission)
-		check("read a secret", read(secret), os.ErrPermission)
-		check("link a secret", os.Link(secret, filepath.Join(mine, "s")), unix.EXDEV)
-		check("list /tmp", readDir("/tmp"), os.ErrPermission)
-		check("list /", readDir("/"), os.ErrPermission)
-		check("write /dev/null", os.WriteFile("/dev/null", []byte("x"), 0), nil)
-		check("read /proc", read("/proc/self/stat"), nil)
-		check("write /proc", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0), os.ErrPermission)
-	})
+	confined(
+		t,
+		&Rules{Read: HostDirs(), Write: []string{cache, filepath.Join(mine, "not-there")}},
+		[]string{mine},
+		func() {
+			check("write mine", os.WriteFile(filepath.Join(mine, "f"), nil, 0o600), nil)
+			check("make a directory in mine", os.Mkdir(filepath.Join(mine, "d"), 0o700), nil)
+			check("move in mine", os.Rename(filepath.Join(mine, "f"), filepath.Join(mine, "d/f")), nil)
+			check("write the cache", os.WriteFile(filepath.Join(cache, "f"), nil, 0o600), nil)
+			check("read /etc/passwd", read("/etc/passwd"), nil)
+			check("write /etc", os.WriteFile("/etc/troupe-test", nil, 0o600), os.ErrPermission)
+			check("read a secret", read(secret), os.ErrPermission)
+			check("link a secret", os.Link(secret, filepath.Join(mine, "s")), unix.EXDEV)
+			check("list /tmp", readDir("/tmp"), os.ErrPermission)
+			check("list /", readDir("/"), os.ErrPermission)
+			check("write /dev/null", os.WriteFile("/dev/null", []byte("x"), 0), nil)
+			check("read /proc", read("/proc/self/stat"), nil)
+			check("write /proc", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0), os.ErrPermission)
+		},
+	)
 	check("another thread afterwards", read(secret), nil)
 }
 
@@ -257,7 +262,11 @@ func TestProbe(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	// What every session may read is not outside.
-	if out, err := probe(t.TempDir(), "/usr"); err == nil || !strings.Contains(out, "a domain does not hold: to read a directory outside gives <nil>") {
+	if out, err := probe(
+		t.TempDir(),
+		"/usr",
+	); err == nil ||
+		!strings.Contains(out, "a domain does not hold: to read a directory outside gives <nil>") {
 		t.Errorf("%v: %q", err, out)
 	}
 }

@@ -12,7 +12,17 @@ import (
 
 func TestWireRoundTrip(t *testing.T) {
 	spec := Start{
-		Argv: []string{"a", "", "\xff\xfe"}, Env: []string{"A=b"}, Dir: "/x", Workspace: "w", Script: true, Stdin: true, MaxMemory: -1,
+		Argv: []string{
+			"a",
+			"",
+			"\xff\xfe",
+		},
+		Env:       []string{"A=b"},
+		Dir:       "/x",
+		Workspace: "w",
+		Script:    true,
+		Stdin:     true,
+		MaxMemory: -1,
 	}
 	var stream []byte
 	stream = append(stream, spec.Encode()...)
@@ -32,7 +42,10 @@ func TestWireRoundTrip(t *testing.T) {
 		k, body, err := in.Next()
 		req, decodeErr := DecodeStart(body)
 		if err != nil || decodeErr != nil || k != KindStart || !slices.Equal(req.Argv, spec.Argv) ||
-			!slices.Equal(req.Env, spec.Env) || req.Dir != "/x" || req.Workspace != "w" || !req.Stdin || !req.Script || req.MaxMemory != -1 {
+			!slices.Equal(
+				req.Env,
+				spec.Env,
+			) || req.Dir != "/x" || req.Workspace != "w" || !req.Stdin || !req.Script || req.MaxMemory != -1 {
 			t.Fatalf("%v %v %v %+v", k, err, decodeErr, req)
 		}
 		if k, body, err := in.Next(); err != nil || k != KindKill || len(body) != 0 {

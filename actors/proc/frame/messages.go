@@ -114,16 +114,43 @@ type Start struct {
 
 // Encode returns the frame, which must be sent with as many descriptors as Descriptors says.
 func (s *Start) Encode() []byte {
-	return New(KindStart).Bool(s.Script).Bool(s.Stdin).Int(s.MaxMemory).bounds(s.Session).Str(s.Dir).Str(s.Workspace).Bool(s.Full).
-		Strs(s.Argv).Strs(s.Env).Done()
+	return New(
+		KindStart,
+	).Bool(
+		s.Script,
+	).Bool(
+		s.Stdin,
+	).Int(
+		s.MaxMemory,
+	).bounds(
+		s.Session,
+	).Str(
+		s.Dir,
+	).Str(
+		s.Workspace,
+	).Bool(
+		s.Full,
+	).
+		Strs(
+			s.Argv,
+		).Strs(
+		s.Env,
+	).Done()
 }
 
 // DecodeStart reads the body of a start.
 func DecodeStart(body []byte) (*Start, error) {
 	d := NewDecoder(body)
 	s := &Start{
-		Script: d.Bool(), Stdin: d.Bool(), MaxMemory: d.Int(), Session: d.bounds(), Dir: d.Str(), Workspace: d.Str(), Full: d.Bool(),
-		Argv: d.Strs(), Env: d.Strs(),
+		Script:    d.Bool(),
+		Stdin:     d.Bool(),
+		MaxMemory: d.Int(),
+		Session:   d.bounds(),
+		Dir:       d.Str(),
+		Workspace: d.Str(),
+		Full:      d.Bool(),
+		Argv:      d.Strs(),
+		Env:       d.Strs(),
 	}
 	if d.Err() != nil || len(s.Argv) == 0 {
 		return nil, ErrMalformed

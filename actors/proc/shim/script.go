@@ -43,8 +43,8 @@ func (r *command) hideScript() {
 		return
 	}
 	r.Argv[last] = evalScript
-	env := slices.DeleteFunc(r.Env, func(kv string) bool { return strings.HasPrefix(kv, scriptVariable+"=") })
-	r.Env = append(env, scriptVariable+"="+script)
+	r.Env = slices.DeleteFunc(r.Env, func(kv string) bool { return strings.HasPrefix(kv, scriptVariable+"=") })
+	r.Env = append(r.Env, scriptVariable+"="+script)
 }
 
 // callsProgram reports whether a script consists of the name and the arguments of one program, in

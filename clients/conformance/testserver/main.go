@@ -39,7 +39,7 @@ func run() error {
 		_ = server.Close()
 	}()
 	fmt.Printf("http://%s\n", l.Addr())
-	if err := server.Serve(l); err != http.ErrServerClosed { //nolint:errorlint // Serve returns it as it is
+	if err := server.Serve(l); err != http.ErrServerClosed {
 		return err
 	}
 	return nil
