@@ -78,45 +78,76 @@ func (d *Door) addTools() {
 	adds := sdk.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
 	ends := sdk.ToolAnnotations{IdempotentHint: true, OpenWorldHint: &no}
 
-	add(d, tool{"open_session", "Open a session: a place of its own for commands and files.",
-		`"name":{"type":"string"}`, "", sessionOut, adds}, d.openSession)
-	add(d, tool{"close_session", "End a session, its commands and its files.",
-		sessionArg, "session", sessionOut, ends}, d.closeSession)
-	add(d, tool{"exec", "Run a command: command is a line of sh, argv a program. Returns its output (beginning and end) and how it ended; " +
-		"if it runs longer than yield_ms (default 10000), state running: continue with wait. " +
-		"Repeating a call with the same execution_id never runs it twice. Stdin is empty unless given, and closed unless keep_stdin.",
+	add(d, tool{
+		"open_session", "Open a session: a place of its own for commands and files.",
+		`"name":{"type":"string"}`, "", sessionOut, adds,
+	}, d.openSession)
+	add(d, tool{
+		"close_session", "End a session, its commands and its files.",
+		sessionArg, "session", sessionOut, ends,
+	}, d.closeSession)
+	add(d, tool{
+		"exec", "Run a command: command is a line of sh, argv a program. Returns its output (beginning and end) and how it ended; " +
+			"if it runs longer than yield_ms (default 10000), state running: continue with wait. " +
+			"Repeating a call with the same execution_id never runs it twice. Stdin is empty unless given, and closed unless keep_stdin.",
 		sessionArg + `,"command":{"type":"string"},"argv":{"type":"array","items":{"type":"string"}},"cwd":{"type":"string"},` +
 			`"env":{"type":"object","additionalProperties":{"type":"string"}},"stdin":{"type":"string"},"keep_stdin":{"type":"boolean"},` +
 			yieldArg + `,` + bytesArg + `,"max_seconds":{"type":"number","exclusiveMinimum":0},"execution_id":{"type":"string"}`,
-		"session", reportOut, destructive}, d.exec)
-	add(d, tool{"wait", "Wait up to yield_ms (default 10000) for the end of a command. Returns output from offset, or else the last of it.",
-		executionArg + `,` + offsetArg + `,` + yieldArg + `,` + bytesArg, "session execution", reportOut, reads}, d.wait)
-	add(d, tool{"read_output", "Read output of a command, also after its end: from offset, the last tail lines, or lines that match the regular expression grep.",
+		"session", reportOut, destructive,
+	}, d.exec)
+	add(d, tool{
+		"wait", "Wait up to yield_ms (default 10000) for the end of a command. Returns output from offset, or else the last of it.",
+		executionArg + `,` + offsetArg + `,` + yieldArg + `,` + bytesArg, "session execution", reportOut, reads,
+	}, d.wait)
+	add(d, tool{
+		"read_output", "Read output of a command, also after its end: from offset, the last tail lines, or lines that match the regular expression grep.",
 		executionArg + `,` + offsetArg + `,"tail":{"type":"integer","minimum":1},"grep":{"type":"string"},` + bytesArg,
-		"session execution", pieceOut, reads}, d.readOutput)
-	add(d, tool{"write_stdin", "Write text to a command that was started with keep_stdin; returns what it prints within yield_ms (default 1000).",
+		"session execution", pieceOut, reads,
+	}, d.readOutput)
+	add(d, tool{
+		"write_stdin", "Write text to a command that was started with keep_stdin; returns what it prints within yield_ms (default 1000).",
 		executionArg + `,"text":{"type":"string"},"eof":{"type":"boolean"},` + yieldArg + `,` + bytesArg,
-		"session execution", reportOut, destructive}, d.writeStdin)
-	add(d, tool{"signal", "Send a signal, such as INT, to a command's process group.",
-		executionArg + `,"signal":{"type":"string"}`, "session execution signal", statusOut, destructive}, d.signal)
-	add(d, tool{"cancel", "End a command and everything it started. Returns when all of it is dead.",
-		executionArg, "session execution", reportOut, ends}, d.cancel)
-	add(d, tool{"pause", "Stop a command and everything it started, until resume.",
-		executionArg, "session execution", statusOut, adds}, d.pause)
-	add(d, tool{"resume", "Let a paused command go on.",
-		executionArg, "session execution", statusOut, adds}, d.resume)
-	add(d, tool{"list", "List the commands of a session, the newest first.",
-		sessionArg, "session", executesOut, reads}, d.list)
-	add(d, tool{"read_file", "Read a text file from line or byte offset on.",
+		"session execution", reportOut, destructive,
+	}, d.writeStdin)
+	add(d, tool{
+		"signal", "Send a signal, such as INT, to a command's process group.",
+		executionArg + `,"signal":{"type":"string"}`, "session execution signal", statusOut, destructive,
+	}, d.signal)
+	add(d, tool{
+		"cancel", "End a command and everything it started. Returns when all of it is dead.",
+		executionArg, "session execution", reportOut, ends,
+	}, d.cancel)
+	add(d, tool{
+		"pause", "Stop a command and everything it started, until resume.",
+		executionArg, "session execution", statusOut, adds,
+	}, d.pause)
+	add(d, tool{
+		"resume", "Let a paused command go on.",
+		executionArg, "session execution", statusOut, adds,
+	}, d.resume)
+	add(d, tool{
+		"list", "List the commands of a session, the newest first.",
+		sessionArg, "session", executesOut, reads,
+	}, d.list)
+	add(d, tool{
+		"read_file", "Read a text file from line or byte offset on.",
 		pathArg + `,` + offsetArg + `,"line":{"type":"integer","minimum":1},"lines":{"type":"integer","minimum":1},` + bytesArg,
-		"session path", fileOut, reads}, d.readFile)
-	add(d, tool{"write_file", "Write a file as a whole, and the directories above it.",
-		pathArg + `,"content":{"type":"string"}`, "session path content", writtenOut, ends}, d.writeFile)
-	add(d, tool{"edit_file", "Replace the text old, which must be in the file exactly once, by new; with all, every one.",
+		"session path", fileOut, reads,
+	}, d.readFile)
+	add(d, tool{
+		"write_file", "Write a file as a whole, and the directories above it.",
+		pathArg + `,"content":{"type":"string"}`, "session path content", writtenOut, ends,
+	}, d.writeFile)
+	add(d, tool{
+		"edit_file", "Replace the text old, which must be in the file exactly once, by new; with all, every one.",
 		pathArg + `,"old":{"type":"string"},"new":{"type":"string"},"all":{"type":"boolean"}`,
-		"session path old new", writtenOut, sdk.ToolAnnotations{OpenWorldHint: &no}}, d.editFile)
-	add(d, tool{"list_files", "List a directory, depth levels deep (default 1).",
-		pathArg + `,"depth":{"type":"integer","minimum":1,"maximum":20}`, "session path", entriesOut, reads}, d.listFiles)
+		"session path old new", writtenOut,
+		sdk.ToolAnnotations{OpenWorldHint: &no},
+	}, d.editFile)
+	add(d, tool{
+		"list_files", "List a directory, depth levels deep (default 1).",
+		pathArg + `,"depth":{"type":"integer","minimum":1,"maximum":20}`, "session path", entriesOut, reads,
+	}, d.listFiles)
 }
 
 // add registers a tool. A handler's error becomes a result that the model reads.

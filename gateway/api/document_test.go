@@ -107,10 +107,10 @@ func TestDocumentHasTheFieldsOfTheAnswers(t *testing.T) {
 		}
 	}
 	for field, want := range map[string][]string{
-		"Session.state":          texts(wire.SessionStates()),
-		"Session.isolation":      {wire.IsolationNone, wire.IsolationSession},
-		"Pod.state":              texts(wire.PodStates()),
-		"SessionList.scope":      {scopeAll, scopeOwn},
+		"Session.state":     texts(wire.SessionStates()),
+		"Session.isolation": {wire.IsolationNone, wire.IsolationSession},
+		"Pod.state":         texts(wire.PodStates()),
+		"SessionList.scope": {scopeAll, scopeOwn},
 		"SessionExecution.state": texts([]wire.State{
 			wire.StateStarting, wire.StateRunning, wire.StatePaused, wire.StateCanceling, wire.StateExiting,
 			wire.StateKept, wire.StateExited,
