@@ -374,20 +374,28 @@ func (s *supervisor) shutdown() {
 		_ = unix.Shutdown(c.control, unix.SHUT_RDWR) // it reads end-of-file, kills its tree and exits
 	}
 	s.mu.Unlock()
-	deadline := time.Now().Add(frame.ShutdownGrace)
+	s.awaitInits(time.Now().Add(frame.ShutdownGrace))
+	s.sweep()
+}
+
+// awaitInits returns when every init is dead. Past the deadline it kills them.
+func (s *supervisor) awaitInits(deadline time.Time) {
 	for {
 		s.mu.Lock()
-		left := len(s.inits)
-		if time.Now().After(deadline) {
-			for pid := range s.inits {
+		late := time.Now().After(deadline)
+		for pid := range s.inits {
+			switch {
+			case proctree.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == unix.ECHILD:
+				delete(s.inits, pid) // whatever has this pid now, it is none of the runner's
+			case late:
 				unix.Kill(pid, unix.SIGKILL)
 			}
 		}
+		left := len(s.inits)
 		s.mu.Unlock()
 		if left == 0 {
-			break
+			return
 		}
 		time.Sleep(time.Millisecond)
 	}
-	s.sweep()
 }
