@@ -63,20 +63,28 @@ func outSchema(always string, others ...string) json.RawMessage {
 	return schema
 }
 
+// Annotations of tools. OpenWorldHint is left at true for those that may reach beyond the session.
+var (
+	no          = false
+	destructive = sdk.ToolAnnotations{} // both hints are true by default
+	reads       = sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &no}
+	adds        = sdk.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
+	ends        = sdk.ToolAnnotations{IdempotentHint: true, OpenWorldHint: &no}
+	edits       = sdk.ToolAnnotations{OpenWorldHint: &no}
+)
+
 func (d *Door) addTools() {
-	no := false
+	d.addCommandTools()
+	d.addFileTools()
+}
+
+func (d *Door) addCommandTools() {
 	// Schemas of results. What a model needs to know of them is in their names.
 	reportOut := outSchema("session execution state output offset! next_offset! seconds!",
 		"reason", "exit_code!", "signal", "message")
 	pieceOut := outSchema("state output offset! next_offset! size!", "matches!", "message")
 	statusOut, sessionOut := outSchema("execution status"), outSchema("session")
-	fileOut, writtenOut := outSchema("path content", "next_offset!", "next_line!", "message"), outSchema("path status bytes!")
 	executesOut := json.RawMessage(`{"type":"object","properties":{"executions":{"type":"array"}},"required":["executions"]}`)
-	entriesOut := json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}},"required":["entries"]}`)
-	destructive := sdk.ToolAnnotations{} // both hints are true by default
-	reads := sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &no}
-	adds := sdk.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
-	ends := sdk.ToolAnnotations{IdempotentHint: true, OpenWorldHint: &no}
 
 	add(d, tool{
 		"open_session", "Open a session: a place of its own for commands and files.",
@@ -129,6 +137,11 @@ func (d *Door) addTools() {
 		"list", "List the commands of a session, the newest first.",
 		sessionArg, "session", executesOut, reads,
 	}, d.list)
+}
+
+func (d *Door) addFileTools() {
+	fileOut, writtenOut := outSchema("path content", "next_offset!", "next_line!", "message"), outSchema("path status bytes!")
+	entriesOut := json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}},"required":["entries"]}`)
 	add(d, tool{
 		"read_file", "Read a text file from line or byte offset on.",
 		pathArg + `,` + offsetArg + `,"line":{"type":"integer","minimum":1},"lines":{"type":"integer","minimum":1},` + bytesArg,
@@ -142,7 +155,7 @@ func (d *Door) addTools() {
 		"edit_file", "Replace the text old, which must be in the file exactly once, by new; with all, every one.",
 		pathArg + `,"old":{"type":"string"},"new":{"type":"string"},"all":{"type":"boolean"}`,
 		"session path old new", writtenOut,
-		sdk.ToolAnnotations{OpenWorldHint: &no},
+		edits,
 	}, d.editFile)
 	add(d, tool{
 		"list_files", "List a directory, depth levels deep (default 1).",
