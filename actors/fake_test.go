@@ -242,6 +242,7 @@ type testClient struct {
 	ended    bool
 	ready    chan struct{} // closed when conn is set
 	pulls    sync.WaitGroup
+	hungUp   bool // no pull begins any more; guarded by mu
 	stop     chan struct{}
 	stopOnce sync.Once
 	mute     bool        // follows nothing
@@ -311,6 +312,9 @@ func (c *testClient) Disconnect(cause wire.Cause) {
 // hangUp closes the socket from this side.
 func (c *testClient) hangUp(cause wire.Cause) {
 	c.stopOnce.Do(func() { close(c.stop) })
+	c.mu.Lock()
+	c.hungUp = true
+	c.mu.Unlock()
 	c.pulls.Wait()
 	c.conn.Closed(cause, c.unread())
 }
@@ -337,6 +341,9 @@ func (c *testClient) Follow(f Feed) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.hungUp {
+		return false
+	}
 	if c.output[f.ExecutionID] == nil {
 		c.output[f.ExecutionID] = &bytes.Buffer{}
 	}
