@@ -20,7 +20,7 @@ const (
 	// AnswerBudget bounds what has arrived of all answers, in bytes.
 	AnswerBudget = 2 << 20
 	// MaxQueries is how many queries of other pods are answered at a time. The others are told to come again.
-	MaxQueries = 6
+	MaxQueries = 5
 )
 
 // PodSilentError says that a pod gave no answer.

@@ -27,7 +27,7 @@ const (
 )
 
 // MaxTransfers bounds the requests that GuardTransfers lets through at a time, likewise.
-const MaxTransfers = 8
+const MaxTransfers = 6
 
 // subjectKey is the context key of the subject that Guard has found.
 type subjectKey struct{}
