@@ -21,7 +21,7 @@ const Prefix = "/api/v1/sessions/"
 // Config configures a Handler.
 type Config struct {
 	// Attach connects to a session on behalf of the client that made the request, and follows the
-	// executions that offsets names. Its errors are those of troupe.Attach, or an *http error made
+	// executions that offsets names. Its errors are those of troupe.Attach, or one made
 	// by Refuse. The Handler detaches.
 	Attach func(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) // required
 	Logger *slog.Logger                                                                            // nil: discard

@@ -37,6 +37,9 @@ func problemf(status int, code, format string, args ...any) *problem {
 	}
 }
 
+// Refuse returns an error of Config.Attach that is answered with this status and text.
+func Refuse(status int, detail string) error { return problemf(status, "", "%s", detail) }
+
 func (p *problem) write(w http.ResponseWriter) {
 	body, _ := json.Marshal(p) // it has strings and a number
 	for _, name := range []string{"ETag", "Content-Length", "Content-Range", "Content-Disposition", "Last-Modified"} {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/proc"
@@ -89,16 +90,12 @@ func bubble(t *testing.T, r actors.Runner, opt *sdk.ClientOptions) (a *agent, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	conns := make(chan net.Conn)
 	server := gateway.NewHTTPServer(gate.Handler(), nil)
-	listener := &chanListener{conns: conns, done: make(chan struct{})}
+	// With buffers, as sockets have them: each side writes while the other does.
+	listener := bufconn.Listen(64 << 10)
 	go func() { _ = server.Serve(listener) }()
 	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			here, there := net.Pipe()
-			conns <- there
-			return here, nil
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
 	}}
 	door, err := mcp.New(mcp.Config{
 		URL: "ws://pod/ws", OwnSession: true,
@@ -128,28 +125,6 @@ func bubble(t *testing.T, r actors.Runner, opt *sdk.ClientOptions) (a *agent, st
 		_ = store.Close()
 	}
 }
-
-type chanListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (l *chanListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *chanListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *chanListener) Addr() net.Addr { return &net.UnixAddr{Name: "bubble"} }
 
 // TestBuildOfTenMinutes: an agent sees a long build through yields of 10 s. No call waits longer, each
 // tells how far the build is, and together they have every line once.

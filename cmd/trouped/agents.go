@@ -7,8 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/clients/fileserver"
@@ -108,6 +111,10 @@ func (c *config) metadataURL() string {
 
 // attachFiles connects to a session whose owner has made a request for its files.
 func (s *server) attachFiles(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) {
+	if s.gateway.OneSubject() {
+		return nil, fileserver.Refuse(http.StatusForbidden,
+			"sessions are separated, but all clients are one subject: start the server with tokens to reach files")
+	}
 	call := mcp.Call{
 		Subject: gateway.Subject(r.Context()), Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr,
 	}
@@ -147,15 +154,46 @@ func newInside() *inside { return &inside{conns: make(chan net.Conn), done: make
 
 // dial connects to the listener, in the place of a client with the given address.
 func (l *inside) dial(ctx context.Context, remote string) (net.Conn, error) {
-	here, there := net.Pipe()
+	here, there, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
 	select {
 	case l.conns <- insideConn{there, remote}:
 		return here, nil
 	case <-l.done:
-		return nil, errors.New("the server is stopping")
+		err = errors.New("the server is stopping")
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
 	}
+	here.Close()
+	there.Close()
+	return nil, err
+}
+
+// socketPair returns a connection with buffers between its ends. Without, as net.Pipe is, both ends would
+// wait for each other as soon as both write: a client that answers a ping reads nothing meanwhile.
+func socketPair() (here, there net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "inside")
+		conn, connErr := net.FileConn(f)
+		f.Close()
+		ends[i], err = conn, errors.Join(err, connErr)
+	}
+	if err != nil {
+		for _, c := range ends {
+			if c != nil {
+				c.Close()
+			}
+		}
+		return nil, nil, err
+	}
+	return ends[0], ends[1], nil
 }
 
 // Accept implements net.Listener.

@@ -271,8 +271,10 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 
 // TestFilesStopAtTheDiskLimit: an upload that is larger than the session may have ends, and says why.
 func TestFilesStopAtTheDiskLimit(t *testing.T) {
-	s := launch(t, "--session-disk", "4MiB", "--workspace", t.TempDir(), "--isolation", "session", "--auth", "none")
-	_, files := room(t, s, s.ws, quick())
+	s := launchFor(t, []string{"alice"}, "--session-disk", "4MiB", "--workspace", t.TempDir(), "--workdir", ".")
+	opt := quick()
+	opt.Token = tokenOf("alice")
+	_, files := room(t, s, s.ws, opt)
 	data := randomBytes(32 << 20)
 	_, err := files.Upload(t.Context(), "f", int64(len(data)), from(data), troupe.UploadOptions{})
 	var refused *troupe.FileError
