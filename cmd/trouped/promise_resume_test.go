@@ -24,7 +24,7 @@ import (
 // proxy is a network that breaks: it cuts each connection after a random number of
 // bytes from the server, or with upwards from the client, until it has cut enough of them.
 type proxy struct {
-	upwards  bool
+	upwards  atomic.Bool
 	carried  atomic.Int64 // bytes in the direction that is cut
 	listener net.Listener
 	target   func() string // host:port of the next connection
@@ -87,13 +87,13 @@ func (p *proxy) serve() {
 			return
 		}
 		cut, whole := func() { p.forward(in, out) }, func() { _, _ = io.Copy(out, in) } // until one of them breaks
-		if p.upwards {
+		if p.upwards.Load() {
 			cut, whole = func() { p.forward(out, in) }, func() { _, _ = io.Copy(in, out) }
 		}
 		p.all.Go(func() {
 			whole()
 			out.Close()
-			if p.upwards {
+			if p.upwards.Load() {
 				in.Close()
 			}
 		})
