@@ -33,7 +33,7 @@ test: ## go vet, the model check where spin is installed, every test under the r
 	@command -v "$${CC:-gcc}" >/dev/null || { echo "make test: the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 	go vet ./...
 	@if [ -z "$(VERIFY)" ]; then :; elif command -v spin >/dev/null; then .ci/verify; else echo "make test: spin is not installed, the model is not checked (see make verify)"; fi
-	CGO_ENABLED=1 go test -race ./... ./.ci/mutants
+	CGO_ENABLED=1 go test -race -timeout 30m ./... ./.ci/mutants
 	go test -run TestSimulation ./actors/relay # ten times as many seeds as under the race detector
 	@.ci/clients
 

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -170,10 +171,10 @@ func (u *upload) send(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer content.Close()
 	src := &source{u: u, r: content, pos: u.reached}
 	req, err := u.f.request(ctx, http.MethodPatch, u.at, io.NopCloser(src))
 	if err != nil {
+		content.Close()
 		return err
 	}
 	req.Header.Set("Upload-Offset", strconv.FormatInt(u.reached, 10))
@@ -185,6 +186,8 @@ func (u *upload) send(ctx context.Context) error {
 		}
 	}
 	resp, err := u.f.do(req)
+	content.Close()
+	src.stop()
 	if src.err != nil {
 		return &contentError{src.err}
 	}
@@ -205,15 +208,31 @@ type contentError struct{ err error }
 func (e *contentError) Error() string { return e.err.Error() }
 func (e *contentError) Unwrap() error { return e.err }
 
-// source reads the content, adds to the sum what was not in it, and tells the progress.
+// source reads the content, adds to the sum what was not in it, and tells the progress. net/http may
+// read on after a request has failed (http.RoundTripper), so stop ends it before the next begins.
 type source struct {
-	u   *upload
-	r   io.Reader
-	pos int64
-	err error
+	u *upload
+	r io.Reader
+
+	mu   sync.Mutex
+	over bool
+	pos  int64
+	err  error
+}
+
+// stop returns when nothing reads any more.
+func (s *source) stop() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 }
 
 func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return 0, io.ErrClosedPipe
+	}
 	n, err := s.r.Read(p)
 	end := s.pos + int64(n)
 	if end > s.u.summed {
@@ -285,11 +304,8 @@ func (f *Files) UploadStream(ctx context.Context, path string, r io.Reader, opt 
 		return err
 	}
 	resp, err := f.do(req)
-	if src.err != nil {
-		return &contentError{src.err}
-	}
 	if err != nil {
-		return err
+		return err // also that of r
 	}
 	return resp.Body.Close()
 }
