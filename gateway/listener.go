@@ -133,6 +133,27 @@ func (l *listener) admit(c *httpConn) bool {
 
 // evict closes a connection. It counts until its goroutine has ended. Called with mu held.
 func (l *listener) evict() {
+	victim := l.victim()
+	// A request that came at once may wait in its socket for a goroutine to read it, which takes longest
+	// when there are most connections.
+	for range maxLooks {
+		if victim.owed() || !victim.hasUnread() {
+			break
+		}
+		victim.ready = true
+		victim = l.victim()
+	}
+	victim.evicted = true
+	l.leaving++
+	l.overLimit.Inc()
+	_ = victim.Close() // its reader learns of it
+}
+
+// maxLooks bounds how many sockets are asked for what they have, for one connection that is evicted.
+const maxLooks = 16
+
+// victim returns the connection that is to give way. Called with mu held.
+func (l *listener) victim() *httpConn {
 	var victim *httpConn
 	for _, c := range l.conns {
 		if c.evicted {
@@ -147,10 +168,7 @@ func (l *listener) evict() {
 			victim = c
 		}
 	}
-	victim.evicted = true
-	l.leaving++
-	l.overLimit.Inc()
-	_ = victim.Close() // its reader learns of it
+	return victim
 }
 
 // remove counts a connection out.
@@ -243,6 +261,21 @@ func (l *listener) waits(c *httpConn) {
 
 // owed reports whether the client waits for the server. Called with listener.mu held.
 func (c *httpConn) owed() bool { return c.ready || c.serving }
+
+// hasUnread reports whether bytes of the client have arrived that nobody has read.
+func (c *httpConn) hasUnread() bool {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false // closed already
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) }) // 0 where it fails
+	return n > 0
+}
 
 // set sets ready or serving.
 func (c *httpConn) set(field *bool, now bool) {

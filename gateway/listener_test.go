@@ -201,3 +201,40 @@ func TestCloseEndsAnAcceptThatWaitsForRoom(t *testing.T) {
 		t.Fatal("Accept still waits")
 	}
 }
+
+// TestARequestThatNobodyHasReadKeepsItsConnection: a client that has sent its request does not give way to
+// one that has sent nothing because its goroutine has not run yet. Here, no goroutine reads.
+func TestARequestThatNobodyHasReadKeepsItsConnection(t *testing.T) {
+	raw, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	l := Limit(raw, ListenerConfig{Max: 3})
+	accept := func(text string) *httpConn {
+		t.Helper()
+		openTo(t, raw.Addr().String(), text)
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c.(*httpConn) //nolint:forcetypeassert // Limit's own
+	}
+	asks, silent := accept(getRoot), []*httpConn{accept("")}
+	deadline := time.Now().Add(testTimeout)
+	for !asks.hasUnread() {
+		if time.Now().After(deadline) {
+			t.Fatal("the request did not arrive")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	silent = append(silent, accept(""))
+	limit := l.(*listener) //nolint:forcetypeassert // as above
+	limit.mu.Lock()
+	defer limit.mu.Unlock()
+	limit.evict()
+	if asks.evicted || !silent[0].evicted {
+		t.Errorf("evicted: the client that asks %v, the silent ones %v, %v", asks.evicted, silent[0].evicted, silent[1].evicted)
+	}
+}
