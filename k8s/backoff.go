@@ -37,6 +37,7 @@ type backoff struct {
 	delay        time.Duration // after the last of consecutive failures; 0: the last request succeeded
 	refused      bool          // the last answer was a refusal
 	refusedSince time.Time     // the first of consecutive refusals
+	toldRefusal  bool          // the log has the message refused since the last success
 }
 
 // backoffMessages are the log messages, each written once per outage.
@@ -58,17 +59,18 @@ func (b *backoff) succeeded() {
 	if b.delay > 0 {
 		b.log.Info(b.messages.recovered)
 	}
-	b.delay, b.refused = 0, false
+	b.delay, b.refused, b.toldRefusal = 0, false, false
 }
 
 func (b *backoff) failed(now time.Time, err error) {
 	refused := isRefusal(err)
-	first := b.delay == 0 || refused && !b.refused
+	first := b.delay == 0
 	if refused && !b.refused {
 		b.refusedSince = now
 	}
 	b.refused = refused
-	if refused && now.Sub(b.refusedSince) >= b.refusalGrace {
+	lasting := refused && now.Sub(b.refusedSince) >= b.refusalGrace
+	if lasting {
 		b.delay = refusedDelay
 	} else {
 		b.delay = min(max(2*b.delay, minDelay), b.max)
@@ -79,7 +81,8 @@ func (b *backoff) failed(now time.Time, err error) {
 	// Adding up to half of the delay keeps pods from retrying in step.
 	b.retryAt = now.Add(b.delay + rand.N(b.delay/2))
 	switch {
-	case first && refused:
+	case refused && !b.toldRefusal && (first || lasting):
+		b.toldRefusal = true
 		b.log.Warn(b.messages.refused, "err", err, "retry_in", b.delay)
 	case first:
 		b.log.Warn(b.messages.failed, "err", err, "retry_in", b.delay)

@@ -127,3 +127,41 @@ func TestBackoffLog(t *testing.T) {
 		t.Errorf("the first delay after a success is %v", b.delay)
 	}
 }
+
+// TestBackoffLogOfAStartingServer: refusals that an API server gives while it starts are part of the outage
+// that the log has told of. Those that last are told, and so are those that nothing came before.
+func TestBackoffLogOfAStartingServer(t *testing.T) {
+	var out bytes.Buffer
+	b := newReportBackoff("pod events", slog.New(slog.NewTextHandler(&out, nil)))
+	b.refusalGrace = time.Minute
+	now := time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		err   error // nil: a success
+		want  string
+	}{
+		{0, failure(500), "cannot be reported now"},
+		{time.Second, failure(403), ""},
+		{time.Second, failure(500), ""},
+		{time.Second, failure(403), ""},
+		{time.Second, nil, "reported again"},
+		{time.Second, failure(500), "cannot be reported now"},
+		{time.Second, failure(403), ""},
+		{time.Minute, failure(403), "refuses them"},
+		{time.Minute, failure(403), ""},
+		{time.Second, nil, "reported again"},
+		{time.Second, failure(403), "refuses them"},
+		{time.Minute, failure(403), ""},
+	} {
+		out.Reset()
+		if now = now.Add(step.after); step.err == nil {
+			b.succeeded()
+		} else {
+			b.failed(now, step.err)
+		}
+		lines := strings.Count(out.String(), "\n")
+		if lines > 1 || (lines == 1) != (step.want != "") || !strings.Contains(out.String(), step.want) {
+			t.Errorf("%v later, after %v, the log says %q, want %q", step.after, step.err, &out, step.want)
+		}
+	}
+}
