@@ -37,6 +37,7 @@ func NewFiles(url, sessionID string, opt Options) (*Files, error) {
 		transport := newTunnel(opt)
 		transport.DisableKeepAlives = false
 		transport.IdleConnTimeout = 30 * time.Second
+		transport.ExpectContinueTimeout = expectTimeout
 		opt.HTTPClient = &http.Client{CheckRedirect: sameServer, Transport: transport}
 	}
 	opt = opt.withDefaults()
@@ -50,6 +51,10 @@ func NewFiles(url, sessionID string, opt Options) (*Files, error) {
 		http: opt.HTTPClient,
 	}, nil
 }
+
+// expectTimeout is how long a server may take to say that it wants the content of an upload, before that is
+// sent anyway: a proxy may not pass the answer on.
+const expectTimeout = 2 * time.Second
 
 // apiOf splits the URL of a WebSocket into where its server is and the path that its API is below.
 func apiOf(ws string) (root, prefix string, err error) {

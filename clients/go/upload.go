@@ -180,6 +180,9 @@ func (u *upload) send(ctx context.Context) error {
 	req.Header.Set("Upload-Offset", strconv.FormatInt(u.reached, 10))
 	req.Header.Set("Upload-Complete", "?0")
 	req.Header.Set("Content-Type", "application/partial-upload")
+	// Nothing is sent for an offset that is wrong, because what an earlier connection brought has arrived
+	// meanwhile (https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1).
+	req.Header.Set("Expect", "100-continue")
 	if u.size >= 0 {
 		if req.ContentLength = u.size - u.reached; req.ContentLength == 0 {
 			req.Body = http.NoBody

@@ -124,8 +124,10 @@ func (p *proxy) forward(to, from net.Conn) {
 	if n > 0 {
 		p.cuts.Add(1)
 	}
-	if tcp, ok := to.(*net.TCPConn); ok && rand.IntN(2) == 0 {
-		_ = tcp.SetLinger(0) // every other cut takes with it what is under way
+	// Every other cut takes with it what is under way. Not upwards: what the proxy has read would count as
+	// carried, and be lost in the buffers of the kernel.
+	if tcp, ok := to.(*net.TCPConn); ok && !p.upwards.Load() && rand.IntN(2) == 0 {
+		_ = tcp.SetLinger(0)
 	}
 }
 
