@@ -38,6 +38,7 @@ var measurements = []measurement{
 	{"yes", measureYes},
 	{"idle", measureIdle},
 	{"isolation", measureIsolation},
+	{"bounds", measureBounds},
 	{"peers", measurePeers},
 	{"start", measureStart},
 	{"websocketd", measureWebsocketd},
