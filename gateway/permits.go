@@ -1,5 +1,6 @@
 package gateway
 
+import "context"
 import "sync"
 
 // permits are a number of shares of the server's memory. Those who wait get them in the order in
@@ -120,3 +121,19 @@ func (p *permits) awaited() int {
 	defer p.mu.Unlock()
 	return len(p.waiting)
 }
+
+// Permits bound how many requests of something are served at a time. One subject may have half of
+// them while there are several subjects.
+type Permits struct{ permits *permits }
+
+// NewPermits returns n of them.
+func (g *Gateway) NewPermits(n int) *Permits { return &Permits{newPermits(n, g.tokens)} }
+
+// Enter waits for a permit. It returns false if ctx ended first. Its caller gives the permit back with
+// Leave.
+func (p *Permits) Enter(ctx context.Context, subject string) bool {
+	return p.permits.acquire(subject, ctx.Done())
+}
+
+// Leave gives a permit back.
+func (p *Permits) Leave(subject string) { p.permits.release(subject) }

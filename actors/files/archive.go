@@ -11,6 +11,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // pack writes a directory as a tar archive: files, directories and symbolic links, with their
@@ -68,19 +70,19 @@ func (p *program) packEntry(w *tar.Writer, name, as string) error {
 	}
 	h := &tar.Header{Name: as, Mode: int64(st.Mode().Perm()), ModTime: st.ModTime(), Format: tar.FormatPAX}
 	switch kindOf(st.Mode()) {
-	case KindDir:
+	case wire.FileDirectory:
 		h.Typeflag, h.Name = tar.TypeDir, as+"/"
 		if err := w.WriteHeader(h); err != nil {
 			return err
 		}
 		return p.packDir(w, name, as)
-	case KindLink:
+	case wire.FileSymlink:
 		h.Typeflag = tar.TypeSymlink
 		if h.Linkname, err = p.root.Readlink(name); err != nil {
 			return err
 		}
 		return w.WriteHeader(h)
-	case KindFile:
+	case wire.FileRegular:
 		return p.packFile(w, name, h)
 	}
 	return nil

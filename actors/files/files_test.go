@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -532,7 +534,7 @@ func TestWatchTellsChanges(t *testing.T) {
 			}
 		}
 	}
-	await(ChangeReady, "")
+	await(wire.FileReady, "")
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -540,16 +542,43 @@ func TestWatchTellsChanges(t *testing.T) {
 		}
 	}
 	must(os.WriteFile(filepath.Join(dir, "sub", "f"), []byte("x"), 0o644))
-	await(ChangeCreated, "sub/f")
-	await(ChangeModified, "sub/f")
+	await(wire.FileCreated, "sub/f")
+	await(wire.FileModified, "sub/f")
 	must(os.Chmod(filepath.Join(dir, "sub", "f"), 0o600))
-	await(ChangeMode, "sub/f")
+	await(wire.FileModeChanged, "sub/f")
 	must(os.Rename(filepath.Join(dir, "sub", "f"), filepath.Join(dir, "g")))
-	await(ChangeCreated, "g")
+	await(wire.FileCreated, "g")
 	must(os.Remove(filepath.Join(dir, "g")))
-	await(ChangeRemoved, "g")
+	await(wire.FileRemoved, "g")
 	must(os.MkdirAll(filepath.Join(dir, "new", "deep"), 0o755))
-	await(ChangeCreated, "new/deep")
+	await(wire.FileCreated, "new/deep")
 	must(os.WriteFile(filepath.Join(dir, "new", "deep", "f"), nil, 0o644))
-	await(ChangeCreated, "new/deep/f")
+	await(wire.FileCreated, "new/deep/f")
+}
+
+// TestListingsAreBoundedInBytes: the server holds a reply, however long names and links are.
+func TestListingsAreBoundedInBytes(t *testing.T) {
+	dir := t.TempDir()
+	to := strings.Repeat("\xff", 4095)
+	for i := range 50 {
+		if err := os.Symlink(to, filepath.Join(dir, fmt.Sprintf("%s%03d", strings.Repeat("\xfe", 252), i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listed := 0
+	for after, more := Name(""), true; more; {
+		r := do(t, dir, &Request{Op: OpList, Path: ".", After: after}, "")
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) > MaxReply {
+			t.Fatalf("a reply of %d bytes", len(b))
+		}
+		listed += len(r.Entries)
+		after, more = r.Entries[len(r.Entries)-1].Name, r.More
+	}
+	if listed != 50 {
+		t.Errorf("%d entries of 50", listed)
+	}
 }

@@ -44,6 +44,9 @@ func (p *program) stat(name string, req *Request) error {
 	return p.reply(r)
 }
 
+// entryCost is about what an Entry takes in JSON beside its names, each of whose bytes may be three.
+const entryCost = 200
+
 // list replies with the entries after req.After, in the order of their bytes, so that a listing of
 // several pages misses nothing that is there all the time.
 func (p *program) list(name string, req *Request) error {
@@ -68,8 +71,9 @@ func (p *program) list(name string, req *Request) error {
 		limit = MaxEntries
 	}
 	r := &Reply{}
+	size := 0
 	for _, n := range names {
-		if len(r.Entries) == limit {
+		if len(r.Entries) == limit || size >= MaxListing {
 			r.More = true
 			break
 		}
@@ -80,7 +84,9 @@ func (p *program) list(name string, req *Request) error {
 		if err != nil {
 			return err
 		}
-		r.Entries = append(r.Entries, *p.entry(path.Join(name, n), st))
+		e := p.entry(path.Join(name, n), st)
+		r.Entries = append(r.Entries, *e)
+		size += entryCost + 3*len(e.Name) + 3*len(e.Link)
 	}
 	return p.reply(r)
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // program carries out one request beneath its root.
@@ -183,7 +185,7 @@ func (p *program) open(name string) (*os.File, fs.FileInfo, error) {
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		kind := kindOf(st.Mode())
-		if kind == KindOther {
+		if kind == wire.FileOther {
 			kind = "neither a file nor a directory"
 		} else {
 			kind = "a " + kind
@@ -205,13 +207,13 @@ func openDir(root *os.Root, name string) (*os.File, error) {
 func kindOf(m fs.FileMode) string {
 	switch {
 	case m.IsRegular():
-		return KindFile
+		return wire.FileRegular
 	case m.IsDir():
-		return KindDir
+		return wire.FileDirectory
 	case m&fs.ModeSymlink != 0:
-		return KindLink
+		return wire.FileSymlink
 	}
-	return KindOther
+	return wire.FileOther
 }
 
 // entry describes the file of name. st is that of Lstat, or of the open file.
@@ -220,10 +222,10 @@ func (p *program) entry(name string, st fs.FileInfo) *Entry {
 		Name: Name(path.Base(name)), Kind: kindOf(st.Mode()), Size: st.Size(),
 		Mode: uint32(st.Mode().Perm()), Modified: st.ModTime().UTC(), Tag: tagOf(st),
 	}
-	if e.Kind != KindFile {
+	if e.Kind != wire.FileRegular {
 		e.Size = 0
 	}
-	if e.Kind == KindLink {
+	if e.Kind == wire.FileSymlink {
 		link, _ := p.root.Readlink(name)
 		e.Link = Name(link)
 	}

@@ -2,10 +2,9 @@ package files
 
 import (
 	"fmt"
-	"net/url"
-	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Program is the name of the command that runs this package. The init of a command finds it beside
@@ -26,8 +25,13 @@ const (
 	OpWatch  = "watch"  // the changes below a directory, until the command is cancelled
 )
 
-// MaxEntries bounds the entries of one reply to OpList.
-const MaxEntries = 1000
+// Bounds of a reply.
+const (
+	MaxEntries = 1000     // to OpList
+	MaxListing = 32 << 10 // bytes, beyond which a reply to OpList has no further entry
+	// MaxReply bounds any reply, in bytes: one more entry, whose name has 255 bytes and whose link 4,095.
+	MaxReply = MaxListing + 3*(255+4095) + 2<<10
+)
 
 // Request is what to do. Paths are relative to the working directory; an absolute one must lie
 // beneath it.
@@ -77,70 +81,12 @@ type Reply struct {
 	Alive   bool    `json:"alive,omitempty"`   // nothing has happened, but the program works
 }
 
-// Kinds of an Entry.
-const (
-	KindFile  = "file"
-	KindDir   = "directory"
-	KindLink  = "symlink"
-	KindOther = "other" // a device, a socket or a pipe
+// What the program and its clients say of files.
+type (
+	Entry  = wire.FileInfo
+	Change = wire.FileChange
+	Name   = wire.FileName
 )
-
-// Entry describes a file.
-type Entry struct {
-	Name     Name      `json:"name"`
-	Kind     string    `json:"kind"`
-	Size     int64     `json:"size"`
-	Mode     uint32    `json:"mode"` // permission bits
-	Modified time.Time `json:"modified"`
-	Link     Name      `json:"link,omitempty"` // where a symbolic link points to
-	Tag      string    `json:"tag"`            // changes whenever the file does
-}
-
-// Kinds of a Change.
-const (
-	ChangeReady    = "ready"    // the watch has begun: what changes from now on is told
-	ChangeCreated  = "created"  // also a file that was moved here
-	ChangeModified = "modified" // its content
-	ChangeMode     = "mode"     // its permissions or times
-	ChangeRemoved  = "removed"
-	ChangeRenamed  = "renamed"  // it was moved from here; its new name, if it is watched, is created
-	ChangeOverflow = "overflow" // the kernel dropped changes: list what matters again
-)
-
-// Change is what happened to a file.
-type Change struct {
-	Kind string `json:"kind"`
-	Path Name   `json:"path,omitempty"` // relative to the watched directory
-}
-
-// Name is a name or path in bytes. As text, the percent sign, control characters and bytes that
-// are not UTF-8 are percent-encoded.
-type Name string
-
-// MarshalText is encoding.TextMarshaler's.
-func (n Name) MarshalText() ([]byte, error) {
-	var b strings.Builder
-	for rest := string(n); rest != ""; {
-		r, size := utf8.DecodeRuneInString(rest)
-		if r == '%' || r < ' ' || r == 0x7f || r == utf8.RuneError && size == 1 {
-			fmt.Fprintf(&b, "%%%02X", rest[0])
-		} else {
-			b.WriteString(rest[:size])
-		}
-		rest = rest[size:]
-	}
-	return []byte(b.String()), nil
-}
-
-// UnmarshalText is encoding.TextUnmarshaler's.
-func (n *Name) UnmarshalText(text []byte) error {
-	s, err := url.PathUnescape(string(text))
-	if err != nil {
-		return fmt.Errorf("name %q: %w", text, err)
-	}
-	*n = Name(s)
-	return nil
-}
 
 // Code says what kind of failure an Error is.
 type Code string

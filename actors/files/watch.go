@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // watch replies with changes until the program is ended.
@@ -39,7 +41,7 @@ func (p *program) watch(name string, req *Request) error {
 	if err := f.add("."); err != nil {
 		return err
 	}
-	if err := f.tell(ChangeReady, ""); err != nil {
+	if err := f.tell(wire.FileReady, ""); err != nil {
 		return err
 	}
 	for {
@@ -48,7 +50,7 @@ func (p *program) watch(name string, req *Request) error {
 			err = f.event(e)
 		case err = <-w.Errors:
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				err = f.tell(ChangeOverflow, "")
+				err = f.tell(wire.FileOverflow, "")
 			}
 		}
 		if err != nil {
@@ -105,7 +107,7 @@ func (f *follower) event(e fsnotify.Event) error {
 	name := filepath.Clean(e.Name)
 	switch {
 	case e.Has(fsnotify.Create):
-		if err := f.tell(ChangeCreated, name); err != nil {
+		if err := f.tell(wire.FileCreated, name); err != nil {
 			return err
 		}
 		if st, err := f.dir.Lstat(name); f.recursive && err == nil && st.IsDir() {
@@ -113,13 +115,13 @@ func (f *follower) event(e fsnotify.Event) error {
 		}
 		return nil
 	case e.Has(fsnotify.Remove):
-		return f.tell(ChangeRemoved, name)
+		return f.tell(wire.FileRemoved, name)
 	case e.Has(fsnotify.Rename):
-		return f.tell(ChangeRenamed, name)
+		return f.tell(wire.FileRenamed, name)
 	case e.Has(fsnotify.Write):
-		return f.tell(ChangeModified, name)
+		return f.tell(wire.FileModified, name)
 	case e.Has(fsnotify.Chmod):
-		return f.tell(ChangeMode, name)
+		return f.tell(wire.FileModeChanged, name)
 	}
 	return nil
 }
@@ -133,6 +135,6 @@ func (f *follower) entered(name string) error {
 		if err != nil || at == name {
 			return nil //nolint:nilerr // removed meanwhile
 		}
-		return f.tell(ChangeCreated, path.Clean(at))
+		return f.tell(wire.FileCreated, path.Clean(at))
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/troupe-dev/troupe/actors/files"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // get serves a file, or a directory in the form that the client asks for.
@@ -105,7 +106,7 @@ func (c *call) head() error {
 	if err != nil {
 		return err
 	}
-	if r.Entry.Kind == files.KindDir {
+	if r.Entry.Kind == wire.FileDirectory {
 		c.w.Header().Set("Content-Type", "application/json")
 		c.begin(http.StatusOK)
 		return nil

@@ -212,9 +212,6 @@ func (t *transfer) piece() ([]byte, error) {
 	}
 }
 
-// maxReply bounds a line of the program: MaxEntries names of 255 bytes, each byte as %XX, twice for links.
-const maxReply = 4 << 20
-
 // reply returns the next line of the output. Lines that only say that the program is alive are
 // skipped.
 func (t *transfer) reply() (*files.Reply, error) {
@@ -235,7 +232,7 @@ func (t *transfer) reply() (*files.Reply, error) {
 			}
 		}
 		if end < 0 {
-			if line = append(line, p...); len(line) > maxReply {
+			if line = append(line, p...); len(line) > files.MaxReply {
 				return nil, errors.New("the program's reply is too long")
 			}
 			continue

@@ -11,7 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
 // Files reaches the files of a session, by HTTP beside its WebSocket. Paths are relative to the
@@ -78,50 +79,12 @@ func (f *Files) SessionID() string { return f.id }
 // Close gives up idle connections.
 func (f *Files) Close() { f.http.CloseIdleConnections() }
 
-// Kinds of a FileInfo.
-const (
-	FileRegular   = "file"
-	FileDirectory = "directory"
-	FileSymlink   = "symlink"
-	FileOther     = "other" // a device, a socket or a pipe
+// What the server says of files. See package wire.
+type (
+	FileInfo   = wire.FileInfo
+	FileChange = wire.FileChange
+	FileName   = wire.FileName
 )
-
-// FileInfo describes a file.
-type FileInfo struct {
-	Name     FileName  `json:"name"`
-	Kind     string    `json:"kind"`
-	Size     int64     `json:"size"`
-	Mode     uint32    `json:"mode"` // permission bits
-	Modified time.Time `json:"modified"`
-	Link     FileName  `json:"link,omitempty"` // where a symbolic link points to
-	Tag      string    `json:"tag"`            // changes whenever the file does
-}
-
-// FileName is a name in bytes. In JSON, those that are not UTF-8, control characters and the percent
-// sign are percent-encoded.
-type FileName string
-
-// UnmarshalText is encoding.TextUnmarshaler's.
-func (n *FileName) UnmarshalText(text []byte) error {
-	s, err := url.PathUnescape(string(text))
-	*n = FileName(s)
-	return err
-}
-
-// MarshalText is encoding.TextMarshaler's.
-func (n FileName) MarshalText() ([]byte, error) {
-	var b strings.Builder
-	for rest := string(n); rest != ""; {
-		r, size := utf8.DecodeRuneInString(rest)
-		if r == '%' || r < ' ' || r == 0x7f || r == utf8.RuneError && size == 1 {
-			fmt.Fprintf(&b, "%%%02X", rest[0])
-		} else {
-			b.WriteString(rest[:size])
-		}
-		rest = rest[size:]
-	}
-	return []byte(b.String()), nil
-}
 
 // FileError is the server's refusal of a request for files (RFC 9457).
 type FileError struct {
@@ -291,12 +254,6 @@ func (f *Files) Remove(ctx context.Context, path string, recursive bool) error {
 		query.Set("recursive", "")
 	}
 	return f.json(ctx, http.MethodDelete, f.target(path, query), nil)
-}
-
-// FileChange is what happened to a file below a watched directory.
-type FileChange struct {
-	Kind string   `json:"kind"` // ready, created, modified, mode, removed, renamed or overflow
-	Path FileName `json:"path"` // relative to the watched directory
 }
 
 // Watch calls changed for each change in a directory, and with recursive below it, until ctx ends or

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/cmd/internal/settings"
 )
@@ -185,8 +186,8 @@ func (c *copying) remoteTarget(ctx context.Context, target, name string) (string
 // isDirectory reports whether a path of the session is a directory, or a link to one.
 func (c *copying) isDirectory(ctx context.Context, target string) (bool, error) {
 	info, err := c.files.Stat(ctx, or(strings.TrimRight(target, "/"), "."))
-	if err != nil || info.Kind != troupe.FileSymlink {
-		return err == nil && info.Kind == troupe.FileDirectory, err
+	if err != nil || info.Kind != wire.FileSymlink {
+		return err == nil && info.Kind == wire.FileDirectory, err
 	}
 	_, err = c.files.Stat(ctx, strings.TrimRight(target, "/")+"/.")
 	return err == nil, nil //nolint:nilerr // a link to something else
@@ -226,7 +227,7 @@ func (c *copying) download(ctx context.Context, source, target string) error {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(target, "/"):
 		return fmt.Errorf("there is no directory %s: make it, or leave out the slash", target)
 	}
-	if info.Kind == troupe.FileDirectory {
+	if info.Kind == wire.FileDirectory {
 		return c.downloadTree(ctx, source, target)
 	}
 	return c.downloadFile(ctx, source, target, info)
@@ -249,7 +250,7 @@ func (c *copying) downloadFile(ctx context.Context, source, target string, info 
 	defer os.Remove(part.Name()) // it has another name if all went well
 	defer part.Close()
 	size := info.Size
-	if info.Kind != troupe.FileRegular {
+	if info.Kind != wire.FileRegular {
 		size = -1
 	}
 	c.bar.begin(filepath.Base(target), size)
@@ -266,7 +267,7 @@ func (c *copying) downloadFile(ctx context.Context, source, target string, info 
 	if err := part.Close(); err != nil {
 		return err
 	}
-	if info.Kind == troupe.FileRegular {
+	if info.Kind == wire.FileRegular {
 		if err := os.Chtimes(part.Name(), info.Modified, info.Modified); err != nil {
 			return err
 		}

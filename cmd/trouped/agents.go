@@ -30,7 +30,7 @@ const (
 	// agentWindow bounds the output that a call holds unread.
 	agentWindow = 16 << 10
 	// transferWindow bounds what is under way of a file.
-	transferWindow = 128 << 10
+	transferWindow = 64 << 10
 )
 
 // openDoor opens the tools for agents. Each call connects to this server's own gateway, as its client

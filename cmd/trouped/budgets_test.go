@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/files"
 	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
@@ -95,7 +96,7 @@ func budgets() []budget {
 		{"arguments of agents", 1, 3 * gateway.MaxCallBytes},
 		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
 		{"connections of agents", maxKeptAgents, costKept},
-		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10},
+		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10 + 3*files.MaxReply},
 		{"log", 1, 2 * logBacklog},
 	}
 }

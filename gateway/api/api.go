@@ -57,7 +57,7 @@ const (
 	MaxRequests = 4
 	// RequestCost bounds what one of them holds, in bytes: the page of a listing, decoded and encoded.
 	RequestCost = 1 << 20
-	// requestWait is how long a request waits for its turn.
+	// requestWait is how long a request waits for its permit.
 	requestWait = 2 * time.Second
 	// maxBody bounds the body of a request, which nothing reads.
 	maxBody = 4 << 10
@@ -68,7 +68,7 @@ type Handler struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *prometheus.CounterVec // route, code
-	turns   *gateway.Turns
+	permits *gateway.Permits
 	wait    time.Duration // tests lower it from requestWait
 	mux     *http.ServeMux
 }
@@ -82,7 +82,7 @@ func New(cfg Config) (*Handler, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{
-		cfg: cfg, log: cfg.Logger, turns: cfg.Gateway.NewTurns(MaxRequests), wait: requestWait, mux: http.NewServeMux(),
+		cfg: cfg, log: cfg.Logger, permits: cfg.Gateway.NewPermits(MaxRequests), wait: requestWait, mux: http.NewServeMux(),
 	}
 	h.metrics = newMetrics(cfg.Registerer)
 	for _, r := range routes {

@@ -242,7 +242,7 @@ func TestDocumentHasTheAnswers(t *testing.T) {
 		send(at(id), "alice")
 		f.handler.wait = time.Millisecond
 		for range MaxRequests / 2 {
-			f.handler.turns.Enter(t.Context(), "alice")
+			f.handler.permits.Enter(t.Context(), "alice")
 		}
 		send(at(id), "alice")
 		f = newFixture(t, nil)

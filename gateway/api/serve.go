@@ -96,13 +96,13 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, route route) (a
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.wait)
 	defer cancel()
-	if !h.turns.Enter(ctx, subject) {
+	if !h.permits.Enter(ctx, subject) {
 		return answer{}, &problem{
 			Status: http.StatusTooManyRequests, Detail: fmt.Sprintf(
 				"%d requests are being served, of which one subject has at most half: try again", MaxRequests),
 		}
 	}
-	defer h.turns.Leave(subject)
+	defer h.permits.Leave(subject)
 	return m.serve(r.Context(), &request{r, h, subject})
 }
 
