@@ -235,6 +235,7 @@ func TestARequestThatNobodyHasReadKeepsItsConnection(t *testing.T) {
 	defer limit.mu.Unlock()
 	limit.evict()
 	if asks.evicted || !silent[0].evicted {
-		t.Errorf("evicted: the client that asks %v, the silent ones %v, %v", asks.evicted, silent[0].evicted, silent[1].evicted)
+		t.Errorf("evicted: the client that asks %v, the silent ones %v, %v",
+			asks.evicted, silent[0].evicted, silent[1].evicted)
 	}
 }

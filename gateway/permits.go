@@ -1,7 +1,9 @@
 package gateway
 
-import "context"
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // permits are a number of shares of the server's memory. Those who wait get them in the order in
 // which they came, except that one subject may have no more than half while there are several
