@@ -135,7 +135,8 @@ func (r *release) doorsAreClosed(t *testing.T, session string, thief troupe.Opti
 	}
 	defer mine.Close()
 	content := bytes.Repeat([]byte("through the ingress\n"), 1<<16)
-	if _, err := mine.Upload(t.Context(), "f", int64(len(content)), contentOf(content), troupe.UploadOptions{}); err != nil {
+	_, err = mine.Upload(t.Context(), "f", int64(len(content)), contentOf(content), troupe.UploadOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	var back bytes.Buffer
