@@ -62,8 +62,9 @@ type disk struct {
 	again *time.Timer // measures it again
 }
 
-// diskPeriod is the time from one measurement of a workspace to the next while its owner has trees.
-const diskPeriod = 10 * time.Second
+// diskShare is the greatest share of one CPU that measuring a workspace again and again takes, while
+// its owner has trees: a fiftieth. The runner also collects requests for a second.
+const diskShare = 50
 
 // touch notes that a command may have written to its workspace, and reports whether the runner is to
 // be asked.
@@ -83,8 +84,9 @@ func (l *ledger) touch(t *Tree) (ask bool) {
 	return ask
 }
 
-// measured notes whether a workspace holds too much. If it does, the trees die that can write to it.
-func (l *ledger) measured(workspace string, full bool) {
+// measured notes whether a workspace holds too much, which it has taken spent to say. If it does, the
+// trees die that can write to it.
+func (l *ledger) measured(workspace string, full bool, spent time.Duration) {
 	l.mu.Lock()
 	d := l.disks[workspace]
 	if d == nil { // the session has ended
@@ -107,7 +109,7 @@ func (l *ledger) measured(workspace string, full bool) {
 		d.again.Stop()
 	}
 	if running != nil {
-		d.again = time.AfterFunc(diskPeriod, func() { running.r.measureDisk(running) })
+		d.again = time.AfterFunc(diskShare*spent, func() { running.r.measureDisk(running) })
 	}
 	l.mu.Unlock()
 	for _, t := range victims {

@@ -50,6 +50,24 @@ func TestForkBombEndsByTheBoundOfProcesses(t *testing.T) {
 	}
 }
 
+// The kernel lets nobody read the page tables of a process that forks, and one of hundreds which use
+// the CPU takes long to fork. Measuring the memory must not keep the processes from being counted.
+func TestForkBombEndsAlthoughItsMemoryIsMeasured(t *testing.T) {
+	const bound = 200
+	r := open(t, func(c *Config) { c.Session.Processes, c.Session.Memory = bound, 256<<20 })
+	began := time.Now()
+	// 1,024 processes, each of which writes a dot and uses the CPU for at most 30 s.
+	c := runAs(t, r, "bomber", `exec perl -e 'my $end = time + 30; for (1..10) { fork or syswrite STDOUT, "." }
+		1 while time < $end' MARK`)
+	if d := c.waitDead(); d.Exceeded != BoundProcesses {
+		t.Errorf("%+v", d)
+	}
+	c.read.Wait()
+	if n := c.out.Len(); n >= 2*bound {
+		t.Errorf("%d processes, with a bound of %d, after %v", n, bound, time.Since(began))
+	}
+}
+
 // Threads take room like processes.
 func TestThreadsCountAsProcesses(t *testing.T) {
 	r := open(t, func(c *Config) { c.Session.Processes = 60 })
@@ -130,8 +148,9 @@ func TestDiskOfASessionIsBounded(t *testing.T) {
 	root := t.TempDir()
 	r := open(t, func(c *Config) { c.Session.Disk, c.Isolation.Workspace = 2<<20, root })
 	for name, script := range map[string]string{
-		"one file": "exec head -c 4000000 /dev/zero > f", // by the kernel, at once
-		"many":     "for i in 1 2 3; do head -c 1000000 /dev/zero > $i; done; sleep 20",
+		"file":       "exec head -c 4000000 /dev/zero > f", // by the kernel, at once
+		"files":      "for i in 1 2 3; do head -c 1000000 /dev/zero > $i; done; sleep 20",
+		"late files": "sleep 2; for i in 1 2 3; do head -c 1000000 /dev/zero > $i; done; sleep 8; echo too late",
 	} {
 		marker := newMarker()
 		c := runOwned(t, r, name, marker, Spec{
@@ -140,6 +159,9 @@ func TestDiskOfASessionIsBounded(t *testing.T) {
 		})
 		if d := c.waitDead(); d.Exceeded != BoundDisk {
 			t.Errorf("%s: %+v %s", name, d, &c.errOut)
+		}
+		if c.read.Wait(); c.out.Len() > 0 {
+			t.Errorf("%s: ended %s", name, &c.out)
 		}
 	}
 }

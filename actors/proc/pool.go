@@ -288,7 +288,7 @@ func (r *Runner) serveRunner(rc *runnerConn) error {
 		case frame.KindCloneFailed:
 			r.cloneFailed(rc, d.Uint(), d.Str())
 		case frame.KindMeasured:
-			r.ledger.measured(d.Str(), d.Bool())
+			r.ledger.measured(d.Str(), d.Bool(), time.Duration(d.Int()))
 		case frame.KindOOMKills:
 			r.explainOOMKills(rc, d.Uint())
 		case frame.KindSwept:

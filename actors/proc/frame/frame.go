@@ -46,7 +46,7 @@ const (
 	KindForget     // trouped → runner: the session of this workspace has ended: remove it and its cgroup
 
 	KindMeasure  // trouped → runner: measure this workspace within a second or two
-	KindMeasured // runner → trouped: whether it holds too much
+	KindMeasured // runner → trouped: whether it holds too much, and the CPU time in ns that it took to say
 
 	KindSettings    // runner → init: before the init does anything
 	KindClone       // trouped → runner → init: start another init in your session's domain

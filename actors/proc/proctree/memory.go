@@ -26,16 +26,37 @@ func (w *Walker) Resident() int64 {
 	return sum
 }
 
-// Proportional sums the same for the last snapshot, but divides each shared page among the
-// processes that share it. The kernel walks their page tables for it, so it is used only when
-// Resident exceeds the limit, or a part of it. smaps_rollup exists since Linux 4.14.
-func (w *Walker) Proportional() int64 {
-	var sum int64
+// Members returns the processes of the last snapshot. The caller owns the slice.
+func (w *Walker) Members() []ProcID {
+	ids := make([]ProcID, len(w.found))
 	for i := range w.found {
-		if b, err := w.fs.Read(w.fs.path(w.found[i].PID, "smaps_rollup")); err == nil && len(b) > 0 {
-			sum += field(b, "\nPss_Anon:") + field(b, "\nPss_Shmem:")
-		} else if b, err := w.fs.Read(w.fs.path(w.found[i].PID, "status")); err == nil {
-			sum += field(b, "\nRssAnon:") + field(b, "\nRssShmem:")
+		ids[i] = w.found[i].ID()
+	}
+	return ids
+}
+
+// Proportional sums the same for some processes, but divides each shared page among the processes
+// that share it. The kernel walks their page tables for it, so it is used only when Resident exceeds
+// the limit, or a part of it. smaps_rollup exists since Linux 4.14.
+//
+// It may take long, so the caller should hold no lock: the kernel waits for whoever changes the
+// memory map of a process, as fork does (mmap_lock, dup_mmap in kernel/fork.c), and that one may wait
+// for its turn behind hundreds of others.
+func Proportional(processes []ProcID) int64 {
+	var sum int64
+	fs := NewProcfs()
+	for _, p := range processes {
+		anon, shmem := "\nPss_Anon:", "\nPss_Shmem:"
+		b, err := fs.Read(fs.path(p.PID, "smaps_rollup"))
+		if err != nil || len(b) == 0 {
+			anon, shmem = "\nRssAnon:", "\nRssShmem:"
+			if b, err = fs.Read(fs.path(p.PID, "status")); err != nil {
+				continue
+			}
+		}
+		bytes := field(b, anon) + field(b, shmem)
+		if s, ok := fs.Stat(p.PID); ok && s.Start == p.Start { // another may have its pid by now
+			sum += bytes
 		}
 	}
 	return sum

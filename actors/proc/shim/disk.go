@@ -51,10 +51,10 @@ func (s *supervisor) measureDisks() {
 	for range s.disks.more {
 		time.Sleep(diskPause)
 		for name, limit := range s.disks.take() {
-			spent := cpuTime()
-			over := s.workspaces != nil && diskOver(s.workspaces.path()+name, limit)
-			s.send(frame.New(frame.KindMeasured).Str(name).Bool(over).Done())
-			time.Sleep(walkShare * (cpuTime() - spent))
+			over := false
+			spent := spend(func() { over = s.workspaces != nil && diskOver(s.workspaces.path()+name, limit) })
+			s.send(frame.New(frame.KindMeasured).Str(name).Bool(over).Int(int64(spent)).Done())
+			time.Sleep(walkShare * spent)
 		}
 	}
 }

@@ -3,11 +3,13 @@
 package shim
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors/proc/frame"
+	"github.com/troupe-dev/troupe/actors/proc/proctree"
 )
 
 // samplePeriod is how often a tree is measured that has a limit which the kernel does not keep. What
@@ -32,14 +34,22 @@ type watch struct {
 
 	leastMemory int64 // the lower of the two bounds of memory; 0: there is none
 
-	sent       frame.Sample // what trouped knows
-	resident   int64        // when sent was measured
-	pagesAgain time.Time    // when the page tables may be read again
+	sent     frame.Sample // what trouped knows
+	resident int64        // when the page tables were read last, or are being read
+	pages    chan pages   // what reading them gave
+	reading  bool         // one reading is under way
+	again    time.Time    // when they may be read again
+}
+
+// pages is what the page tables say that a tree holds, in bytes, and what it took to read them.
+type pages struct {
+	bytes int64
+	spent time.Duration
 }
 
 // newWatch returns nil if there is nothing to watch.
 func newWatch(start *frame.Start, kernelLimitsMemory bool) *watch {
-	w := &watch{maxMemory: start.MaxMemory, session: start.Session}
+	w := &watch{maxMemory: start.MaxMemory, session: start.Session, pages: make(chan pages, 1)}
 	if kernelLimitsMemory {
 		w.maxMemory = 0
 	}
@@ -60,75 +70,109 @@ func (p *initProcess) watchTree(x *execution) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
+		var over bool
 		select {
 		case <-x.dead:
 			return
+		case read := <-x.watch.pages:
+			over = p.locked(x, func() bool { return p.weigh(x, read) })
 		case <-t.C:
+			spent := spend(func() { over = p.locked(x, func() bool { return p.measure(x) }) })
+			t.Reset(max(samplePeriod, walkShare*spent))
 		}
-		spent := cpuTime()
-		p.mu.Lock()
-		over := !x.isDead() && p.measure(x)
-		p.mu.Unlock()
 		if over {
 			p.kill(x)
 			return
 		}
-		t.Reset(max(samplePeriod, walkShare*(cpuTime()-spent)))
 	}
 }
 
-// measure measures the tree, tells trouped, and reports whether the tree must die. mu is held.
+// locked calls f with mu held unless the tree is dead, and returns its result.
+func (p *initProcess) locked(x *execution, f func() bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !x.isDead() && f()
+}
+
+// measure counts the tree, has its page tables read if that is due, tells trouped, and reports whether
+// the tree must die. mu is held.
 func (p *initProcess) measure(x *execution) (over bool) {
 	w := x.watch
-	now := frame.Sample{Processes: p.walk.Tasks(w.session.Processes)}
+	now := frame.Sample{Processes: p.walk.Tasks(w.session.Processes), Memory: w.sent.Memory}
 	if limit := w.session.Processes; limit > 0 && now.Processes > limit {
 		x.exceeded = frame.BoundProcesses
 		return true
 	}
-	resident, changed := int64(0), false
-	if w.leastMemory > 0 {
-		resident = p.walk.Resident()
-		now.Memory, changed = w.memory(resident, p.walk.Proportional)
+	if w.leastMemory > 0 && !w.reading && w.due(p.walk.Resident()) {
+		w.read(p.walk.Members())
 	}
-	switch {
-	case w.maxMemory > 0 && now.Memory > w.maxMemory:
-		x.oom = true
-		return true
-	case w.session.Memory > 0 && now.Memory > w.session.Memory:
-		x.exceeded = frame.BoundMemory
-		return true
-	}
-	if changed {
-		w.resident = resident
-	}
-	if changed || differ(int64(now.Processes), int64(w.sent.Processes), int64(w.session.Processes)) {
-		w.sent = now
-		if w.session.Memory > 0 || w.session.Processes > 0 {
-			p.send(now.Encode())
-		}
+	if differ(int64(now.Processes), int64(w.sent.Processes), int64(w.session.Processes)) {
+		p.tell(w, now)
 	}
 	return false
 }
 
-// memory returns what the tree holds, and whether that is news. A page that several processes share
-// must count once, but only the page tables tell. They are read when the tree has grown or shrunk,
-// and now and then if pages are shared, since a process that writes to one gets its own.
-func (w *watch) memory(resident int64, proportional func() int64) (bytes int64, changed bool) {
-	grown := differ(resident, w.resident, w.leastMemory)
-	shared := differ(w.resident, w.sent.Memory, w.leastMemory)
-	if !grown && !(shared && time.Now().After(w.pagesAgain)) {
-		return w.sent.Memory, false
+// weigh takes what the page tables say, tells trouped, and reports whether the tree must die. mu is
+// held.
+func (p *initProcess) weigh(x *execution, read pages) (over bool) {
+	w := x.watch
+	w.reading, w.again = false, time.Now().Add(max(samplePeriod, pageShare*read.spent))
+	switch {
+	case w.maxMemory > 0 && read.bytes > w.maxMemory:
+		x.oom = true
+		return true
+	case w.session.Memory > 0 && read.bytes > w.session.Memory:
+		x.exceeded = frame.BoundMemory
+		return true
 	}
-	spent := cpuTime()
-	bytes = proportional()
-	w.pagesAgain = time.Now().Add(max(samplePeriod, pageShare*(cpuTime()-spent)))
-	return bytes, true
+	p.tell(w, frame.Sample{Processes: w.sent.Processes, Memory: read.bytes})
+	return false
 }
 
-// cpuTime is what this process has used, which idles beside its measuring.
-func cpuTime() time.Duration {
+// tell tells trouped what the tree holds, if its session has bounds. mu is held.
+func (p *initProcess) tell(w *watch, now frame.Sample) {
+	w.sent = now
+	if w.session.Memory > 0 || w.session.Processes > 0 {
+		p.send(now.Encode())
+	}
+}
+
+// due reports whether the page tables must be read. A page that several processes share must count
+// once, but only the page tables tell. They are read when the tree has grown or shrunk, and now and
+// then if pages are shared, since a process that writes to one gets its own.
+func (w *watch) due(resident int64) bool {
+	grown := differ(resident, w.resident, w.leastMemory)
+	shared := differ(w.resident, w.sent.Memory, w.leastMemory)
+	if !grown && !(shared && time.Now().After(w.again)) {
+		return false
+	}
+	w.resident = resident
+	return true
+}
+
+// read reads the page tables beside everything else: see proctree.Proportional for how long that may
+// take.
+func (w *watch) read(tree []proctree.ProcID) {
+	w.reading = true
+	go func() {
+		var read pages
+		read.spent = spend(func() { read.bytes = proctree.Proportional(tree) })
+		w.pages <- read
+	}()
+}
+
+// spend returns the CPU time that f uses.
+func spend(f func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := threadTime()
+	f()
+	return threadTime() - began
+}
+
+func threadTime() time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t) // fails only for a clock that does not exist
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // fails only for a clock that does not exist
 	return time.Duration(t.Nano())
 }
 
