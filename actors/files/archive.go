@@ -4,6 +4,7 @@ package files
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +29,21 @@ func (p *program) pack(name string) error {
 	if err := p.reply(&Reply{Entry: p.entry(name, st)}); err != nil {
 		return err
 	}
-	w := tar.NewWriter(p.out)
-	if err := p.packDir(w, name, ""); err != nil {
+	buffered := bufio.NewWriterSize(p.out, 64<<10) // headers of 512 bytes
+	w := tar.NewWriter(buffered)
+	err = p.packDir(w, name, "")
+	if err == nil {
+		err = w.Close()
+	}
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err != nil {
 		// A line of JSON behind half an archive could be taken for content.
 		fmt.Fprintln(os.Stderr, Program+":", err)
 		os.Exit(1)
 	}
-	return w.Close()
+	return nil
 }
 
 // packDir writes what is in the directory name. In the archive it is called as.
@@ -170,7 +179,7 @@ func (u *unpacker) entry(h *tar.Header) error {
 	}
 	u.files++
 	switch h.Typeflag {
-	case tar.TypeReg:
+	case tar.TypeReg, tar.TypeGNUSparse: // its holes are read as zeros
 		return u.file(name, h)
 	case tar.TypeDir:
 		h.Name = name

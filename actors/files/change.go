@@ -14,18 +14,25 @@ import (
 )
 
 // removeAtEnd removes a file that has a name although it is not complete when the command is
-// cancelled.
-func removeAtEnd(dir int, name string) {
-	end := make(chan os.Signal, 1)
+// cancelled, until the returned function is called.
+func removeAtEnd(dir int, name string) (stop func()) {
+	end, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(end, unix.SIGTERM, unix.SIGHUP, unix.SIGINT)
 	go func() {
-		sig := <-end
-		_ = unix.Unlinkat(dir, name, 0)
-		if s, ok := sig.(unix.Signal); ok {
-			os.Exit(128 + int(s))
+		select {
+		case sig := <-end:
+			_ = unix.Unlinkat(dir, name, 0)
+			if s, ok := sig.(unix.Signal); ok {
+				os.Exit(128 + int(s))
+			}
+			os.Exit(1)
+		case <-done:
 		}
-		os.Exit(1)
 	}()
+	return func() {
+		signal.Stop(end)
+		close(done)
+	}
 }
 
 func (p *program) mkdir(name string, req *Request) error {
@@ -59,11 +66,11 @@ func (p *program) move(name string, req *Request) error {
 		return err
 	}
 	if req.New {
-		if _, err := p.root.Lstat(target); err == nil {
-			return errorf(CodeExists, "%s exists already", target)
-		}
+		err = p.renameNew(name, target)
+	} else {
+		err = p.root.Rename(name, target)
 	}
-	if err := p.root.Rename(name, target); err != nil {
+	if err != nil {
 		return err
 	}
 	st, err := p.root.Lstat(target)
@@ -71,6 +78,26 @@ func (p *program) move(name string, req *Request) error {
 		return err
 	}
 	return p.reply(&Reply{Entry: p.entry(target, st)})
+}
+
+// renameNew is Rename, and replaces nothing, whoever else makes target meanwhile.
+func (p *program) renameNew(name, target string) error {
+	name, target = strings.TrimRight(name, "/"), strings.TrimRight(target, "/")
+	from, err := openDir(p.root, path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := openDir(p.root, path.Dir(target))
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	err = unix.Renameat2(int(from.Fd()), path.Base(name), int(to.Fd()), path.Base(target), unix.RENAME_NOREPLACE)
+	if err != nil {
+		return &os.PathError{Op: "rename", Path: target, Err: err}
+	}
+	return nil
 }
 
 func (p *program) remove(name string, req *Request) error {

@@ -193,7 +193,8 @@ func TestPathsStayInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for link, to := range map[string]string{
-		"abs": secret, "rel": "../out/secret", "dir": "../out", "absdir": filepath.Join(top, "out"), "proc": "/proc/self/root",
+		"abs": secret, "rel": "../out/secret", "dir": "../out", "absdir": filepath.Join(top, "out"),
+		"proc": "/proc/self/root", "dev": "/dev", "fd": "/proc/self/fd",
 	} {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
@@ -203,6 +204,7 @@ func TestPathsStayInside(t *testing.T) {
 	for _, path := range []Name{
 		"../out/secret", "abs", "rel", "dir/secret", "absdir/secret", "proc/etc/passwd", "x/../../out/secret",
 		Name(secret), Name(dir + "/../out/secret"), "/etc/passwd", "/proc/self/environ", "..",
+		"dev/null", "dev/shm", "fd/0", "/dev/stdin",
 	} {
 		for _, req := range []Request{
 			{Op: OpRead},
@@ -258,27 +260,7 @@ func TestSwappedLinksLeadNowhere(t *testing.T) {
 	if err := os.Symlink("../out", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	var swapping sync.WaitGroup
-	swapping.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = unix.Renameat2(
-					unix.AT_FDCWD,
-					filepath.Join(dir, "real"),
-					unix.AT_FDCWD,
-					filepath.Join(dir, "link"),
-					unix.RENAME_EXCHANGE,
-				)
-				time.Sleep(5 * time.Microsecond) // leaves the processor to the program
-			}
-		}
-	})
-	defer swapping.Wait()
-	defer close(stop)
+	swap(t, filepath.Join(dir, "real"), filepath.Join(dir, "link"))
 	inside := 0
 	for i := range 200 {
 		if r, rest := run(t, dir, &Request{Op: OpRead, Path: "real/f"}, nil); r.Error == nil {
@@ -302,6 +284,96 @@ func TestSwappedLinksLeadNowhere(t *testing.T) {
 	onlyHas(t, out, "f")
 	if content(t, filepath.Join(out, "f")) != "secret" {
 		t.Error("the file outside has changed")
+	}
+}
+
+// swap exchanges two files until the test ends, as a command may.
+func swap(t *testing.T, a, b string) {
+	t.Helper()
+	stop := make(chan struct{})
+	var swapping sync.WaitGroup
+	swapping.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+				time.Sleep(5 * time.Microsecond) // leaves the processor to the program
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(stop)
+		swapping.Wait()
+	})
+}
+
+// TestSwappedTargetsLeadNowhere: what a request names itself, and what an archive does, becomes a link at any moment.
+// Neither content nor modes nor times outside change.
+func TestSwappedTargetsLeadNowhere(t *testing.T) {
+	top := t.TempDir()
+	dir, out := filepath.Join(top, "home"), filepath.Join(top, "out")
+	for _, d := range []string{dir, out, filepath.Join(dir, "d"), filepath.Join(dir, "to")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"out/f": "secret", "home/f": "inside", "home/d/f": "inside"} {
+		if err := os.WriteFile(filepath.Join(top, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"flink": "../out/f", "dlink": "../out"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	describe := func() string {
+		said, err := exec.CommandContext(t.Context(), "find", out, "-printf", "%P %m %T@ %s %n\n").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(said)
+	}
+	before := describe()
+	swap(t, filepath.Join(dir, "f"), filepath.Join(dir, "flink"))
+	swap(t, filepath.Join(dir, "d"), filepath.Join(dir, "dlink"))
+	secret := sha256.Sum256([]byte("secret"))
+	then := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	for i := range 200 {
+		for _, req := range []Request{
+			{Op: OpRead, Path: "f", Digest: true},
+			{Op: OpRead, Path: "d/f"},
+			{Op: OpStat, Path: "f", Follow: true, Digest: true},
+			{Op: OpList, Path: "d"},
+			{Op: OpWrite, Path: "d/new", Mode: ptr(uint32(0o600))},
+			{Op: OpWrite, Path: "d/e/new", Parents: true},
+			{Op: OpMkdir, Path: Name(fmt.Sprintf("d/made%d", i)), Parents: true},
+			{Op: OpMove, Path: "to", Target: "d/to", New: true},
+			{Op: OpMove, Path: "d/to", Target: "to"},
+			{Op: OpRemove, Path: "d/new"},
+			{Op: OpRemove, Path: "d/e", Recursive: true},
+		} {
+			r, rest := run(t, dir, &req, strings.NewReader("x"))
+			if bytes.Contains(rest, []byte("secret")) || bytes.Equal(r.SHA256, secret[:]) {
+				t.Fatalf("%s %s: %q %x", req.Op, req.Path, rest, r.SHA256)
+			}
+		}
+		run(t, dir, &Request{Op: OpUnpack, Path: "."}, archive(t,
+			tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o700, ModTime: then},
+			tar.Header{Name: "d/h", Typeflag: tar.TypeLink, Linkname: "d/f"},
+			tar.Header{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "x", ModTime: then}))
+		if i%20 == 0 {
+			// As a process: it ends when it finds that it cannot pack what has become a link.
+			packed, _ := command(t, dir, &Request{Op: OpPack, Path: "."}).Output()
+			if bytes.Contains(packed, []byte("secret")) {
+				t.Fatal("the archive has what is outside")
+			}
+		}
+	}
+	if after := describe(); after != before {
+		t.Errorf("outside there was\n%sand is\n%s", before, after)
 	}
 }
 

@@ -254,6 +254,10 @@ func explain(err error) *Error {
 	if errors.As(err, &at) {
 		message = at.Path + ": " + at.Err.Error() // without the name of the system call
 	}
+	var link *os.LinkError
+	if errors.As(err, &link) {
+		message = link.New + ": " + link.Err.Error()
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		code = CodeNotFound

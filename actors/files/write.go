@@ -180,6 +180,7 @@ type temp struct {
 	parent *os.File
 	file   *os.File
 	name   string // in parent; "": it has none
+	stop   func() // ends removeAtEnd, which has name; nil: nothing to end
 }
 
 // newTemp makes an empty file in parent, without a name if the file system can.
@@ -206,7 +207,7 @@ func newTemp(parent *os.File) (*temp, error) {
 		return nil, &os.PathError{Op: "create", Path: parent.Name(), Err: err}
 	}
 	if t.name != "" {
-		removeAtEnd(int(parent.Fd()), t.name)
+		t.stop = removeAtEnd(int(parent.Fd()), t.name)
 	}
 	t.file = os.NewFile(uintptr(fd), parent.Name())
 	return t, nil
@@ -259,7 +260,7 @@ func (t *temp) commit(base string, isNew bool) error {
 			t.name = ""
 			return t.fail(base, err)
 		}
-		removeAtEnd(dir, t.name)
+		t.stop = removeAtEnd(dir, t.name)
 	}
 	flags := uint(0)
 	if isNew {
@@ -294,6 +295,9 @@ func (t *temp) fail(base string, err error) error {
 func (t *temp) discard() {
 	if t.name != "" {
 		_ = unix.Unlinkat(int(t.parent.Fd()), t.name, 0)
+	}
+	if t.stop != nil {
+		t.stop()
 	}
 	t.file.Close()
 }
