@@ -178,8 +178,14 @@ func (g *Gateway) refusePlace(w http.ResponseWriter, r *http.Request, subject st
 	writeJSON(w, status, body)
 }
 
-// refuse answers a client that may not connect. Neither the answer nor the log contains the token.
+// refuse answers a client that may not connect.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
+	writeJSON(w, status, g.refused(w, r, status, err))
+}
+
+// refused returns the answer to a client that may not connect, and sets its headers. Neither the answer nor the log
+// contains the token.
+func (g *Gateway) refused(w http.ResponseWriter, r *http.Request, status int, err error) refusal {
 	body := refusal{Error: err.Error()}
 	level := slog.LevelInfo
 	switch status {
@@ -196,7 +202,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err
 		w.Header().Set("Retry-After", "5")
 	}
 	g.log.Log(r.Context(), level, "connection refused", "remote", r.RemoteAddr, "status", status, "err", err)
-	writeJSON(w, status, body)
+	return body
 }
 
 // newSocket returns a socket before its handshake.

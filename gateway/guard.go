@@ -26,8 +26,12 @@ const (
 	callRetry = time.Second
 )
 
-// MaxTransfers bounds the requests that GuardTransfers lets through at a time, likewise.
-const MaxTransfers = 6
+// Bounds of the streams that GuardStreams lets through at a time, likewise. Watches end only with their clients, so
+// they have a bound of their own: they would keep transfers waiting.
+const (
+	MaxTransfers = 6
+	MaxWatches   = 4
+)
 
 // subjectKey is the context key of the subject that Guard has found.
 type subjectKey struct{}
@@ -58,7 +62,8 @@ func (g *Gateway) Guard(h http.Handler) http.Handler {
 			return
 		}
 		if err := limit.enter(subject, size); err != nil {
-			g.refuseCall(w, r, subject, err)
+			status, body := g.refusedCall(w, r, subject, err)
+			writeJSON(w, status, body)
 			return
 		}
 		defer limit.leave(subject, size)
@@ -71,18 +76,19 @@ func (g *Gateway) Guard(h http.Handler) http.Handler {
 	})
 }
 
-// GuardTransfers is Guard for requests whose bodies and answers are streams of any length. h bounds how
-// long its client may pause, and what is under way.
-func (g *Gateway) GuardTransfers(h http.Handler) http.Handler {
-	limit := newCalls(MaxTransfers, 1, ManySubjects(g.cfg.Auth))
+// GuardStreams is Guard for requests whose bodies and answers are streams of any length, at most n at a time. h
+// bounds how long its client may pause, and what is under way. What it refuses is a problem (RFC 9457).
+func (g *Gateway) GuardStreams(n int64, h http.Handler) http.Handler {
+	limit := newCalls(n, 1, ManySubjects(g.cfg.Auth))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		subject, status, err := g.authenticate(r)
 		if err != nil {
-			g.refuse(w, r, status, err)
+			writeProblem(w, status, g.refused(w, r, status, err))
 			return
 		}
 		if err := limit.enter(subject, 0); err != nil {
-			g.refuseCall(w, r, subject, err)
+			status, body := g.refusedCall(w, r, subject, err)
+			writeProblem(w, status, body)
 			return
 		}
 		defer limit.leave(subject, 0)
@@ -90,8 +96,8 @@ func (g *Gateway) GuardTransfers(h http.Handler) http.Handler {
 	})
 }
 
-// refuseCall answers a request for which there is no room.
-func (g *Gateway) refuseCall(w http.ResponseWriter, r *http.Request, subject string, err error) {
+// refusedCall returns the answer to a request for which there is no room, and sets its headers.
+func (g *Gateway) refusedCall(w http.ResponseWriter, r *http.Request, subject string, err error) (int, refusal) {
 	reason, status, body := refusedFull, http.StatusServiceUnavailable, refusal{Error: err.Error()}
 	var at *subjectAtLimit
 	if errors.As(err, &at) {
@@ -102,7 +108,13 @@ func (g *Gateway) refuseCall(w http.ResponseWriter, r *http.Request, subject str
 	g.metrics.refused.WithLabelValues(reason).Inc()
 	g.log.Info("connection refused", "subject", subject, "remote", r.RemoteAddr, "status", status, "reason", reason)
 	w.Header().Set("Retry-After", "1")
-	writeJSON(w, status, body)
+	return status, body
+}
+
+// writeProblem answers with a refusal as RFC 9457 has it.
+func writeProblem(w http.ResponseWriter, status int, body refusal) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	writeJSON(w, status, wire.Problem{Title: http.StatusText(status), Status: status, Detail: body.Error})
 }
 
 // calls counts the requests that are being served, and the bytes of their bodies.

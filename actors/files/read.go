@@ -25,8 +25,10 @@ func (p *program) read(name string, req *Request) error {
 	switch {
 	case req.Match != "" && req.Match != "*" && req.Match != tag:
 		return errorf(CodePrecond, "%s has changed: its tag is %s", name, tag)
-	case req.Offset < 0 || req.Length < 0 || length < 0:
-		return errorf(CodeInvalid, "%s has %d bytes, and none at %d", name, st.Size(), req.Offset)
+	case req.Offset < 0 || req.Length < 0:
+		return errorf(CodeInvalid, "offset and length must be positive")
+	case length < 0:
+		length = 0 // as pread has it
 	case req.Length > 0:
 		length = min(length, req.Length)
 	}

@@ -31,6 +31,8 @@ const (
 	MaxListing = 32 << 10 // bytes, beyond which a reply to OpList has no further entry
 	// MaxReply bounds any reply, in bytes: one more entry, whose name has 255 bytes and whose link 4,095.
 	MaxReply = MaxListing + 3*(255+4095) + 2<<10
+	// MaxChange bounds a reply to OpWatch, which has one path.
+	MaxChange = 3*4096 + 1<<10
 )
 
 // Request is what to do. Paths are relative to the working directory; an absolute one must lie

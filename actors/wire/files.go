@@ -16,6 +16,10 @@ const (
 	FileOther     = "other" // a device, a socket or a pipe
 )
 
+// ResumeTokenHeader is the header of a request for files that has the session's resume token. The token opens a
+// session as it does at /ws, also where nothing else tells clients apart.
+const ResumeTokenHeader = "Troupe-Resume-Token"
+
 // FileInfo describes a file.
 type FileInfo struct {
 	Name     FileName  `json:"name"`
@@ -42,6 +46,17 @@ const (
 type FileChange struct {
 	Kind string   `json:"kind"`
 	Path FileName `json:"path,omitempty"` // relative to the watched directory
+}
+
+// FileList is a page of a directory's entries, by name.
+type FileList struct {
+	Entries  []FileInfo `json:"entries"`
+	Continue FileName   `json:"continue,omitempty"` // the query of the next page; absent: this is the last
+}
+
+// FilesUnpacked says what was made of an archive.
+type FilesUnpacked struct {
+	Files int `json:"files"` // entries
 }
 
 // FileName is a name or path in bytes. As text, the percent sign, control characters and bytes that

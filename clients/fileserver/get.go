@@ -18,7 +18,7 @@ import (
 func (c *call) get() error {
 	q := c.r.URL.Query()
 	switch {
-	case q.Has("watch"):
+	case IsWatch(c.r):
 		return c.watch()
 	case q.Has("stat"):
 		r, err := c.once(&files.Request{Op: files.OpStat, Path: c.path})
@@ -54,12 +54,6 @@ func accepts(r *http.Request, kind string) bool {
 	return false
 }
 
-// listing is a directory in JSON.
-type listing struct {
-	Entries  []files.Entry `json:"entries"`
-	Continue files.Name    `json:"continue,omitempty"` // the query of the next page; absent: this is the last
-}
-
 func (c *call) list() error {
 	q := c.r.URL.Query()
 	limit := 0
@@ -78,7 +72,7 @@ func (c *call) list() error {
 	if err != nil {
 		return err
 	}
-	l := listing{Entries: r.Entries}
+	l := wire.FileList{Entries: r.Entries}
 	if l.Entries == nil {
 		l.Entries = []files.Entry{}
 	}
@@ -101,10 +95,16 @@ func (c *call) describe(e *files.Entry) {
 }
 
 func (c *call) head() error {
-	req := &files.Request{Op: files.OpStat, Path: c.path, Follow: true, Digest: wantsDigest(c.r)}
-	r, err := c.once(req)
+	tag, err := ifMatch(c.r)
 	if err != nil {
 		return err
+	}
+	r, err := c.once(&files.Request{Op: files.OpStat, Path: c.path, Follow: true, Digest: wantsDigest(c.r)})
+	if err != nil {
+		return err
+	}
+	if tag != "" && tag != "*" && tag != r.Entry.Tag {
+		return problemf(http.StatusPreconditionFailed, string(files.CodePrecond), "the tag is %s", r.Entry.Tag)
 	}
 	if r.Entry.Kind == wire.FileDirectory {
 		c.w.Header().Set("Content-Type", "application/json")
@@ -122,6 +122,22 @@ func (c *call) head() error {
 	}
 	c.begin(http.StatusOK)
 	return nil
+}
+
+// ifMatch returns the tag that If-Match demands, or "*" for any, or "" for none. The program compares
+// with one at the moment at which it acts, so a list is refused.
+func ifMatch(r *http.Request) (string, error) {
+	header := r.Header.Get("If-Match")
+	if header == "" || header == "*" {
+		return header, nil
+	}
+	tag, ok := strings.CutPrefix(header, `"`)
+	tag, closed := strings.CutSuffix(tag, `"`)
+	if !ok || !closed || strings.Contains(tag, `"`) || len(r.Header.Values("If-Match")) > 1 {
+		return "", problemf(http.StatusBadRequest, "invalid",
+			`If-Match must be one ETag, such as "1a-2b", or *, got %.100q`, header)
+	}
+	return tag, nil
 }
 
 // match reports whether a header of entity tags names tag.
@@ -184,20 +200,22 @@ func parseRange(header string) *span {
 // read sends a file, or a range of it. If-Range and If-Match keep a client that resumes from
 // joining parts of two files.
 func (c *call) read() error {
-	req := &files.Request{Op: files.OpRead, Path: c.path, Digest: wantsDigest(c.r)}
+	tag, err := ifMatch(c.r)
+	if err != nil {
+		return err
+	}
+	req := &files.Request{Op: files.OpRead, Path: c.path, Digest: wantsDigest(c.r), Match: tag}
 	part := parseRange(c.r.Header.Get("Range"))
 	ifRange := strings.Trim(c.r.Header.Get("If-Range"), `"`)
-	if m := strings.Trim(c.r.Header.Get("If-Match"), `"`); m != "" {
-		req.Match = m
-	}
 	if part != nil && (part.suffix || ifRange != "") {
 		r, err := c.once(&files.Request{Op: files.OpStat, Path: c.path, Follow: true})
 		if err != nil {
 			return err
 		}
-		if ifRange != "" && ifRange != r.Entry.Tag {
-			part = nil
-		} else if part.suffix {
+		switch {
+		case ifRange != "" && ifRange != r.Entry.Tag, part.suffix && r.Entry.Size == 0:
+			part = nil // all of the file
+		case part.suffix:
 			part.offset = max(0, r.Entry.Size-part.length)
 			req.Match = r.Entry.Tag
 		}
@@ -213,7 +231,7 @@ func (c *call) read() error {
 	r, err := t.reply()
 	if err != nil {
 		_ = t.end()
-		return c.rangeError(err, part)
+		return err
 	}
 	c.describe(r.Entry)
 	if match(c.r.Header.Get("If-None-Match"), r.Entry.Tag) {
@@ -222,6 +240,8 @@ func (c *call) read() error {
 	}
 	h := c.w.Header()
 	switch {
+	case part != nil && r.Length == 0:
+		return outOfRange(r.Entry)
 	case part != nil:
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", req.Offset, req.Offset+r.Length-1, r.Entry.Size))
 		h.Set("Content-Length", strconv.FormatInt(r.Length, 10))
@@ -233,10 +253,7 @@ func (c *call) read() error {
 		h.Set("Content-Length", strconv.FormatInt(r.Length, 10))
 		c.begin(http.StatusOK)
 	}
-	if err := c.send(t, r.Length); err != nil {
-		return err
-	}
-	last, err := t.reply()
+	last, err := c.sendWhole(t, r.Length)
 	if err != nil {
 		return err
 	}
@@ -246,18 +263,40 @@ func (c *call) read() error {
 	return t.end()
 }
 
-// rangeError turns a range outside of the file into 416.
-func (c *call) rangeError(err error, part *span) error {
-	var e *files.Error
-	if part != nil && errors.As(err, &e) && e.Code == files.CodeInvalid {
-		return problemf(http.StatusRequestedRangeNotSatisfiable, string(e.Code), "%s", e.Message)
+// sendWhole sends the content of a file. The last byte waits until the program has said that the file did
+// not change meanwhile: a client that has counted all bytes asks for no more.
+func (c *call) sendWhole(t *transfer, length int64) (*files.Reply, error) {
+	if length == 0 {
+		return t.reply()
 	}
-	return err
+	if err := c.send(t, length-1); err != nil {
+		return nil, err
+	}
+	p, err := t.piece()
+	if err != nil {
+		return nil, err
+	}
+	last := [1]byte{p[0]}
+	t.rest = p[1:]
+	r, err := t.reply()
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.w.Write(last[:])
+	return r, err
+}
+
+// outOfRange refuses a range that begins behind the end of a file, and says where that is.
+func outOfRange(e *files.Entry) error {
+	p := problemf(http.StatusRequestedRangeNotSatisfiable, string(files.CodeInvalid),
+		"the file has %d bytes: the range begins behind them", e.Size)
+	p.contentRange = fmt.Sprintf("bytes */%d", e.Size)
+	return p
 }
 
 // send copies length bytes of the program's output to the client; -1: all.
 func (c *call) send(t *transfer, length int64) error {
-	for since := 0; length != 0; {
+	for length != 0 {
 		p, err := t.piece()
 		if errors.Is(err, io.EOF) && length < 0 {
 			return nil
@@ -268,10 +307,7 @@ func (c *call) send(t *transfer, length int64) error {
 		if length > 0 && int64(len(p)) > length {
 			p, t.rest = p[:length], p[length:]
 		}
-		if since += len(p); since >= 256<<10 {
-			c.extend()
-			since = 0
-		}
+		c.extend()
 		if _, err := c.w.Write(p); err != nil {
 			return err
 		}
@@ -300,6 +336,11 @@ func (c *call) pack() error {
 	return t.end()
 }
 
+// IsWatch reports whether a request is answered for as long as its client listens.
+func IsWatch(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Query().Has("watch")
+}
+
 // watch sends the changes of a directory, a line of JSON for each.
 func (c *call) watch() error {
 	req := &files.Request{Op: files.OpWatch, Path: c.path, Recursive: c.r.URL.Query().Has("recursive")}
@@ -309,16 +350,21 @@ func (c *call) watch() error {
 	}
 	defer t.close()
 	for {
-		r, err := t.reply()
+		r, err := t.line()
 		if err != nil {
 			return err
 		}
+		c.extend()
 		if !c.sent {
 			c.w.Header().Set("Content-Type", "application/x-ndjson")
 			c.begin(http.StatusOK)
 		}
-		c.extend()
-		if err := writeLine(c.w, r.Change); err != nil {
+		if r.Alive { // a write shows whether the client is, too
+			err = writeLine(c.w, struct{}{})
+		} else {
+			err = writeLine(c.w, r.Change)
+		}
+		if err != nil {
 			return err
 		}
 		if err := c.ctrl.Flush(); err != nil {

@@ -1,13 +1,17 @@
 package fileserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/files"
@@ -27,33 +31,45 @@ type Config struct {
 	Logger *slog.Logger                                                                            // nil: discard
 }
 
-// The time that a client may take for the next piece of a transfer, which is 64 KiB or less.
+// stallTimeout is the time that a client may take for the next piece of a transfer, which is 64 KiB or
+// less.
 const stallTimeout = 60 * time.Second
 
 // Handler serves the files of sessions. It authenticates nobody: Attach does.
 type Handler struct {
-	cfg Config
-	log *slog.Logger
-	mux *http.ServeMux
+	cfg   Config
+	log   *slog.Logger
+	mux   *http.ServeMux
+	stall time.Duration // tests lower it from stallTimeout
+}
+
+// methods of the paths below a session, by what follows its id.
+var methods = map[string]map[string]func(*call) error{
+	"/files/{path...}": {
+		http.MethodGet: (*call).get, http.MethodHead: (*call).get, http.MethodPut: (*call).put,
+		http.MethodPost: (*call).post, http.MethodDelete: (*call).remove,
+	},
+	"/uploads/{upload}": {
+		http.MethodHead: (*call).uploadState, http.MethodPatch: (*call).uploadMore, http.MethodDelete: (*call).uploadCancel,
+	},
 }
 
 // NewHandler returns a Handler.
 func NewHandler(cfg Config) *Handler {
-	h := &Handler{cfg: cfg, log: cfg.Logger, mux: http.NewServeMux()}
+	h := &Handler{cfg: cfg, log: cfg.Logger, mux: http.NewServeMux(), stall: stallTimeout}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	for pattern, serve := range map[string]func(*call) error{
-		"GET " + Prefix + "{session}/files/{path...}":    (*call).get, // and HEAD
-		"PUT " + Prefix + "{session}/files/{path...}":    (*call).put,
-		"POST " + Prefix + "{session}/files/{path...}":   (*call).post,
-		"DELETE " + Prefix + "{session}/files/{path...}": (*call).remove,
-
-		"HEAD " + Prefix + "{session}/uploads/{upload}":   (*call).uploadState,
-		"PATCH " + Prefix + "{session}/uploads/{upload}":  (*call).uploadMore,
-		"DELETE " + Prefix + "{session}/uploads/{upload}": (*call).uploadCancel,
-	} {
-		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, serve) })
+	for path, serve := range methods {
+		allow := strings.Join(slices.Sorted(maps.Keys(serve)), ", ")
+		h.mux.HandleFunc(Prefix+"{session}"+path, func(w http.ResponseWriter, r *http.Request) {
+			method, ok := serve[r.Method]
+			if !ok {
+				w.Header().Set("Allow", allow)
+				method = func(*call) error { return problemf(http.StatusMethodNotAllowed, "", "use %s", allow) }
+			}
+			h.serve(w, r, method)
+		})
 	}
 	return h
 }
@@ -69,13 +85,16 @@ type call struct {
 	ctx  context.Context
 	ctrl *http.ResponseController
 	path files.Name
+	body bool // the request has one that was not read to its end
 	sent bool // the header of the answer
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, serve func(*call) error) {
 	c := &call{
 		h: h, w: w, r: r, ctx: r.Context(), ctrl: http.NewResponseController(w), path: files.Name(r.PathValue("path")),
+		body: r.Body != http.NoBody,
 	}
+	r.Body = &body{r.Body, c}
 	c.extend()
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -89,34 +108,56 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, serve func(*call
 		h.log.Debug("a transfer failed", "session", r.PathValue("session"), "err", err)
 		panic(http.ErrAbortHandler)
 	}
+	c.extend()
 	p.write(w)
 }
 
-// extend lets the client have stallTimeout for its next piece, in either direction.
+// extend lets the client have stallTimeout for its next piece, in either direction. Without a body there
+// is no deadline for reading: net/http reads on, to notice that the client has gone, and would take a
+// deadline for that.
 func (c *call) extend() {
-	end := time.Now().Add(stallTimeout)
-	_ = c.ctrl.SetReadDeadline(end)  // not supported: the server's own timeouts hold
-	_ = c.ctrl.SetWriteDeadline(end) // the same
+	end := time.Now().Add(c.h.stall)
+	_ = c.ctrl.SetWriteDeadline(end) // not supported: the server's own timeouts hold
+	if !c.body {
+		end = time.Time{}
+	}
+	_ = c.ctrl.SetReadDeadline(end) // the same
+}
+
+// body is that of a request.
+type body struct {
+	io.ReadCloser
+	c *call
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && b.c.body {
+		b.c.body = false
+		b.c.extend()
+	}
+	return n, err
 }
 
 // begin sends the header of the answer.
 func (c *call) begin(status int) {
 	c.sent = true
+	c.extend()
 	c.w.WriteHeader(status)
 }
 
 func (c *call) answerJSON(status int, v any) error {
-	body, err := json.Marshal(v)
+	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	c.w.Header().Set("Content-Type", "application/json")
-	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	c.begin(status)
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
-	_, err = c.w.Write(append(body, '\n'))
+	_, err = c.w.Write(append(text, '\n'))
 	return err
 }
 
@@ -137,10 +178,12 @@ type transfer struct {
 	c      *call
 	exec   *troupe.Execution
 	detach func()
-	rest   []byte         // of the last piece
-	last   *troupe.Output // owns rest
-	errs   []byte         // what it wrote to its standard error
-	ended  bool           // the execution was read to its end
+
+	longest int            // of its lines, in bytes
+	rest    []byte         // of the last piece
+	last    *troupe.Output // owns rest
+	errs    []byte         // what it wrote to its standard error
+	ended   bool           // the execution was read to its end
 }
 
 const maxErrorText = 1024
@@ -167,7 +210,11 @@ func (c *call) run(req *files.Request, set func(*wire.ExecuteParams)) (*transfer
 		done()
 		return nil, err
 	}
-	return &transfer{c: c, exec: e, detach: done}, nil
+	t := &transfer{c: c, exec: e, detach: done, longest: files.MaxReply}
+	if req.Op == files.OpWatch {
+		t.longest = files.MaxChange
+	}
+	return t, nil
 }
 
 // close ends a transfer that was not read to its end, and gives the connection up.
@@ -182,7 +229,7 @@ func (t *transfer) close() {
 	t.detach()
 }
 
-// piece returns the next bytes of the output, which are valid until the next call, or io.EOF.
+// piece returns the next bytes of the output, at least one, which are valid until the next call, or io.EOF.
 func (t *transfer) piece() ([]byte, error) {
 	if p := t.rest; len(p) > 0 {
 		t.rest = nil
@@ -200,12 +247,14 @@ func (t *transfer) piece() ([]byte, error) {
 		}
 		switch ev := ev.(type) {
 		case *troupe.Output:
-			if ev.Stream == wire.Stderr {
+			switch {
+			case ev.Stream == wire.Stderr:
 				t.errs = append(t.errs, ev.Data[:min(len(ev.Data), maxErrorText-len(t.errs))]...)
-				continue
+				ev.Release()
+			case len(ev.Data) > 0:
+				t.last = ev
+				return ev.Data, nil
 			}
-			t.last = ev
-			return ev.Data, nil
 		case *troupe.Gap:
 			return nil, errors.New("output of the transfer is missing")
 		}
@@ -215,6 +264,15 @@ func (t *transfer) piece() ([]byte, error) {
 // reply returns the next line of the output. Lines that only say that the program is alive are
 // skipped.
 func (t *transfer) reply() (*files.Reply, error) {
+	for {
+		if r, err := t.line(); err != nil || !r.Alive {
+			return r, err
+		}
+	}
+}
+
+// line is reply for whoever wants every line.
+func (t *transfer) line() (*files.Reply, error) {
 	var line []byte
 	for {
 		p, err := t.piece()
@@ -224,15 +282,9 @@ func (t *transfer) reply() (*files.Reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		end := -1
-		for i, b := range p {
-			if b == '\n' {
-				end = i
-				break
-			}
-		}
+		end := bytes.IndexByte(p, '\n')
 		if end < 0 {
-			if line = append(line, p...); len(line) > files.MaxReply {
+			if line = append(line, p...); len(line) > t.longest {
 				return nil, errors.New("the program's reply is too long")
 			}
 			continue
@@ -242,10 +294,6 @@ func (t *transfer) reply() (*files.Reply, error) {
 		r := new(files.Reply)
 		if err := json.Unmarshal(line, r); err != nil {
 			return nil, err
-		}
-		if r.Alive {
-			line = line[:0]
-			continue
 		}
 		if r.Error != nil {
 			return nil, r.Error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
@@ -14,43 +15,39 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// problem is an error as RFC 9457 writes it.
+// problem is what a client is told of an error. Its code is that of files.Error, or the reason of an end.
 type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail,omitempty"`
-	Code   string `json:"code,omitempty"` // of files.Error, or the reason of an end
+	wire.Problem
 
-	retryAfter int
+	retryAfter   int    // seconds; 0: one, where trying again may help
+	contentRange string // of 416
 }
 
 func (p *problem) Error() string { return p.Detail }
 
 func problemf(status int, code, format string, args ...any) *problem {
-	return &problem{
-		Type:   "about:blank",
-		Title:  http.StatusText(status),
-		Status: status,
-		Code:   code,
-		Detail: fmt.Sprintf(format, args...),
-	}
+	return &problem{Problem: wire.Problem{
+		Title: http.StatusText(status), Status: status, Code: code, Detail: fmt.Sprintf(format, args...),
+	}}
 }
 
 // Refuse returns an error of Config.Attach that is answered with this status and text.
 func Refuse(status int, detail string) error { return problemf(status, "", "%s", detail) }
 
 func (p *problem) write(w http.ResponseWriter) {
-	body, _ := json.Marshal(p) // it has strings and a number
+	text, _ := json.Marshal(p.Problem) // it has strings and a number
 	for _, name := range []string{"ETag", "Content-Length", "Content-Range", "Content-Disposition", "Last-Modified"} {
 		w.Header().Del(name)
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
-	if p.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
+	if p.contentRange != "" {
+		w.Header().Set("Content-Range", p.contentRange)
+	}
+	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(max(p.retryAfter, 1)))
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(text, '\n'))
 }
 
 // statuses of what the program refuses.
@@ -99,9 +96,14 @@ func problemOf(err error) *problem {
 	var we *wire.Error
 	var ee *endedError
 	var he *troupe.HandshakeError
+	var be *bodyError
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.As(err, &be) && errors.Is(be.err, os.ErrDeadlineExceeded):
+		return problemf(http.StatusRequestTimeout, string(files.CodeIncomplete), "%s", be)
+	case errors.As(err, &be):
+		return problemf(http.StatusBadRequest, string(files.CodeIncomplete), "%s", be)
 	case errors.As(err, &fe):
 		return problemf(statuses[fe.Code], string(fe.Code), "%s", fe.Message)
 	case errors.As(err, &ee):
@@ -109,6 +111,8 @@ func problemOf(err error) *problem {
 		switch ee.completed.Reason {
 		case wire.ReasonDiskLimit:
 			status = http.StatusInsufficientStorage
+		case wire.ReasonCanceled:
+			status = http.StatusGone
 		case wire.ReasonDrain, wire.ReasonRunnerLost, wire.ReasonSessionClosed:
 			status = http.StatusServiceUnavailable
 		}

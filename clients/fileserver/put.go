@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,12 @@ func writeLine(w io.Writer, v any) error {
 func (c *call) writeRequest() (*files.Request, error) {
 	q := c.r.URL.Query()
 	req := &files.Request{Op: files.OpWrite, Path: c.path, Parents: q.Has("parents")}
+	// What asks for something else than a file with this content.
+	for _, name := range []string{"Content-Range", "Content-Encoding"} {
+		if c.r.Header.Get(name) != "" {
+			return nil, problemf(http.StatusBadRequest, "invalid", "a PUT takes the whole file as it is: no %s", name)
+		}
+	}
 	if kind, _, _ := mime.ParseMediaType(c.r.Header.Get("Content-Type")); kind == "application/x-tar" {
 		req.Op = files.OpUnpack
 		return req, nil
@@ -45,18 +52,18 @@ func (c *call) writeRequest() (*files.Request, error) {
 	if s := q.Get("modified"); s != "" {
 		at, err := time.Parse(time.RFC3339Nano, s)
 		if err != nil {
-			return nil, problemf(http.StatusBadRequest, "invalid", "modified must be a time such as 2026-01-02T15:04:05Z, got %.40q", s)
+			return nil, problemf(http.StatusBadRequest, "invalid",
+				"modified must be a time such as 2026-01-02T15:04:05Z, got %.40q", s)
 		}
 		req.Modified = &at
 	}
-	switch none := c.r.Header.Get("If-None-Match"); none {
-	case "":
-	case "*":
-		req.New = true
-	default:
-		return nil, problemf(http.StatusBadRequest, "invalid", "If-None-Match of a PUT must be *")
+	var err error
+	if req.New, err = isNew(c.r); err != nil {
+		return nil, err
 	}
-	req.Match = strings.Trim(c.r.Header.Get("If-Match"), `"`)
+	if req.Match, err = ifMatch(c.r); err != nil {
+		return nil, err
+	}
 	if header := c.r.Header.Get("Repr-Digest"); header != "" {
 		sum, err := parseDigest(header)
 		if err != nil {
@@ -65,6 +72,41 @@ func (c *call) writeRequest() (*files.Request, error) {
 		req.SHA256 = sum
 	}
 	return req, c.sizeOf(req)
+}
+
+// isNew reports whether nothing may be replaced.
+func isNew(r *http.Request) (bool, error) {
+	switch r.Header.Get("If-None-Match") {
+	case "":
+		return false, nil
+	case "*":
+		return true, nil
+	}
+	return false, problemf(http.StatusBadRequest, "invalid", "If-None-Match must be * where something is written")
+}
+
+// replaces is an error of a request that isNew.
+func replaces(err error) error {
+	var e *files.Error
+	if errors.As(err, &e) && e.Code == files.CodeExists {
+		return problemf(http.StatusPreconditionFailed, string(e.Code), "%s", e.Message)
+	}
+	return err
+}
+
+// complete reports whether the content of an upload ends with that of this request, and whether the
+// client speaks of it at all.
+func complete(r *http.Request) (ends, resumable bool, err error) {
+	switch header := r.Header.Get("Upload-Complete"); header {
+	case "":
+		return true, false, nil
+	case "?0":
+		return false, true, nil
+	case "?1":
+		return true, true, nil
+	default:
+		return false, false, problemf(http.StatusBadRequest, "invalid", "Upload-Complete must be ?0 or ?1, got %.20q", header)
+	}
 }
 
 // sizeOf sets the size of the content, if the client says what it is.
@@ -103,8 +145,11 @@ func (c *call) put() error {
 	if err != nil {
 		return err
 	}
+	ends, resumable, err := complete(c.r)
+	if err != nil {
+		return err
+	}
 	id := "upload-" + strings.ToLower(rand.Text())
-	resumable := c.r.Header.Get("Upload-Complete") != ""
 	// The digest of an upload that began without one may come with its end.
 	req.Trailer = req.Op == files.OpWrite && resumable && req.Size != nil && len(req.SHA256) == 0
 	t, err := c.run(req, func(p *wire.ExecuteParams) {
@@ -120,7 +165,11 @@ func (c *call) put() error {
 			c.w.WriteHeader(statusUploadResumption)
 		}
 	}
-	return c.upload(t, 0, resumable)
+	err = c.upload(&upload{t, 0, ends, resumable, nil})
+	if req.New {
+		err = replaces(err)
+	}
+	return err
 }
 
 const (
@@ -130,24 +179,28 @@ const (
 	interopVersion         = "8"
 )
 
-// upload passes the request's body to the program from offset on.
-func (c *call) upload(t *transfer, offset int64, resumable bool) error {
-	n, err := c.feed(t)
-	offset += n
-	if c.ctx.Err() != nil { // the client's connection was lost
+// upload is the part of one that a request brings.
+type upload struct {
+	*transfer
+	offset          int64
+	ends, resumable bool   // as complete has it
+	sum             []byte // that follows the content
+}
+
+// upload passes the request's body to the program from its offset on.
+func (c *call) upload(u *upload) error {
+	n, err := c.feed(u.transfer)
+	var in *bodyError
+	if !errors.As(err, &in) && c.ctx.Err() != nil { // the client's connection was lost
 		err = &bodyError{c.ctx.Err()}
 	}
-	var in *bodyError
 	switch {
-	case errors.As(err, &in) && resumable:
-		t.detach() // the client comes back, or the program ends for want of content
+	case errors.As(err, &in) && u.resumable:
+		u.detach() // the client comes back, or the program ends for want of content
 		return in
-	case errors.As(err, &in):
-		t.close()
-		return in
-	case err == nil && c.r.Header.Get("Upload-Complete") == "?0":
-		t.detach()
-		c.w.Header().Set("Upload-Offset", strconv.FormatInt(offset, 10))
+	case err == nil && !u.ends:
+		u.detach()
+		c.w.Header().Set("Upload-Offset", strconv.FormatInt(u.offset+n, 10))
 		c.w.Header().Set("Upload-Complete", "?0")
 		status := http.StatusNoContent
 		if c.r.Method == http.MethodPut {
@@ -155,23 +208,21 @@ func (c *call) upload(t *transfer, offset int64, resumable bool) error {
 		}
 		c.begin(status)
 		return nil
-	case err == nil && c.r.Method == http.MethodPatch && c.r.Header.Get("Repr-Digest") != "":
-		var sum []byte
-		if sum, err = parseDigest(c.r.Header.Get("Repr-Digest")); err != nil {
-			t.detach()
-			return err
-		}
-		if _, err = t.exec.Input(c.ctx, sum); err == nil {
-			err = t.exec.CloseInput(c.ctx)
-		}
 	case err == nil:
-		err = t.exec.CloseInput(c.ctx)
+		if _, err = u.exec.Input(c.ctx, u.sum); err == nil {
+			err = u.exec.CloseInput(c.ctx)
+		}
 	}
-	defer t.close()
+	defer u.close()
 	// The program says why it takes no more input.
 	if err != nil && !errors.Is(err, io.ErrClosedPipe) && wire.CodeOf(err) == 0 {
 		return err
 	}
+	return c.finish(u.transfer)
+}
+
+// finish waits for the program to say what it has made of the content.
+func (c *call) finish(t *transfer) error {
 	r, err := t.reply()
 	endErr := t.end()
 	if err != nil {
@@ -186,7 +237,7 @@ func (c *call) upload(t *transfer, offset int64, resumable bool) error {
 func (c *call) written(r *files.Reply) error {
 	c.w.Header().Set("Upload-Complete", "?1")
 	if r.Entry == nil { // an archive
-		return c.answerJSON(http.StatusOK, map[string]int{"files": r.Files})
+		return c.answerJSON(http.StatusOK, wire.FilesUnpacked{Files: r.Files})
 	}
 	c.w.Header().Set("ETag", `"`+r.Entry.Tag+`"`)
 	status := http.StatusOK
@@ -199,19 +250,22 @@ func (c *call) written(r *files.Reply) error {
 // bodyError is a request whose body did not arrive.
 type bodyError struct{ err error }
 
-func (e *bodyError) Error() string { return "the content of the request ended early: " + e.err.Error() }
+func (e *bodyError) Error() string {
+	if errors.Is(e.err, os.ErrDeadlineExceeded) {
+		return "the content of the request stopped arriving"
+	}
+	return "the content of the request ended early: " + e.err.Error()
+}
+
 func (e *bodyError) Unwrap() error { return e.err }
 
 // feed copies the body to the program's standard input.
 func (c *call) feed(t *transfer) (n int64, err error) {
 	buf := make([]byte, 64<<10)
-	for since := 0; ; {
+	for {
+		c.extend()
 		// Full pieces, whatever the size of the packets.
 		read, err := io.ReadFull(c.r.Body, buf)
-		if since += read; since >= 256<<10 {
-			c.extend()
-			since = 0
-		}
 		if read > 0 {
 			wrote, err := t.exec.Input(c.ctx, buf[:read])
 			n += int64(wrote)
@@ -258,7 +312,7 @@ func (c *call) resume() (*transfer, *wire.ExecutionStatus, error) {
 		done()
 		return nil, nil, none
 	}
-	return &transfer{c: c, exec: e, detach: done}, &st, nil
+	return &transfer{c: c, exec: e, detach: done, longest: files.MaxReply}, &st, nil
 }
 
 func (c *call) uploadState() error {
@@ -267,25 +321,41 @@ func (c *call) uploadState() error {
 		return err
 	}
 	defer t.detach()
-	c.w.Header().Set("Upload-Draft-Interop-Version", interopVersion)
-	c.w.Header().Set("Upload-Offset", strconv.FormatInt(st.InputOffset, 10))
 	complete := "?0"
 	switch {
 	case st.Completed == nil:
 	case st.Completed.ExitCode == 0:
 		complete = "?1"
+		if r, err := t.reply(); err == nil && r.Entry != nil {
+			st.InputOffset = r.Entry.Size // without the digest that followed
+		}
 	default:
-		return problemf(http.StatusGone, "", "the upload has failed: begin it again")
+		return errFailedUpload()
 	}
+	c.w.Header().Set("Upload-Draft-Interop-Version", interopVersion)
+	c.w.Header().Set("Upload-Offset", strconv.FormatInt(st.InputOffset, 10))
 	c.w.Header().Set("Upload-Complete", complete)
 	c.begin(http.StatusNoContent)
 	return nil
+}
+
+func errFailedUpload() error {
+	return problemf(http.StatusGone, "no_upload", "the upload has failed: begin it again")
 }
 
 func (c *call) uploadMore() error {
 	offset, err := strconv.ParseInt(c.r.Header.Get("Upload-Offset"), 10, 64)
 	if err != nil || offset < 0 {
 		return problemf(http.StatusBadRequest, "invalid", "Upload-Offset must be the number of bytes that have arrived")
+	}
+	u := &upload{offset: offset, resumable: true}
+	if u.ends, _, err = complete(c.r); err != nil {
+		return err
+	}
+	if header := c.r.Header.Get("Repr-Digest"); header != "" && u.ends {
+		if u.sum, err = parseDigest(header); err != nil {
+			return err
+		}
 	}
 	t, st, err := c.resume()
 	if err != nil {
@@ -297,15 +367,16 @@ func (c *call) uploadMore() error {
 		if _, err := t.reply(); err != nil {
 			return err
 		}
-		return problemf(http.StatusGone, "", "the upload has failed: begin it again")
-	case st.InputOffset == offset+sha256.Size && c.r.Header.Get("Repr-Digest") != "":
-		c.r.Header.Del("Repr-Digest") // it has arrived
+		return errFailedUpload()
+	case st.InputOffset == offset+sha256.Size && len(u.sum) > 0:
+		u.sum = nil // it has arrived
 	case st.InputOffset != offset:
 		t.detach()
 		c.w.Header().Set("Upload-Offset", strconv.FormatInt(st.InputOffset, 10))
 		return problemf(http.StatusConflict, "offset", "%d bytes have arrived, not %d: go on there", st.InputOffset, offset)
 	}
-	return c.upload(t, offset, true)
+	u.transfer = t
+	return c.upload(u)
 }
 
 func (c *call) uploadCancel() error {
@@ -320,7 +391,11 @@ func (c *call) uploadCancel() error {
 
 func (c *call) post() error {
 	q := c.r.URL.Query()
-	req := &files.Request{Path: c.path, Parents: q.Has("parents"), New: c.r.Header.Get("If-None-Match") == "*"}
+	req := &files.Request{Path: c.path, Parents: q.Has("parents")}
+	var err error
+	if req.New, err = isNew(c.r); err != nil {
+		return err
+	}
 	switch {
 	case q.Has("mkdir"):
 		req.Op = files.OpMkdir
@@ -330,6 +405,9 @@ func (c *call) post() error {
 		return problemf(http.StatusBadRequest, "invalid", "say what to do: ?mkdir, or ?move=TARGET; PUT writes a file")
 	}
 	r, err := c.once(req)
+	if req.New {
+		err = replaces(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -341,9 +419,12 @@ func (c *call) post() error {
 }
 
 func (c *call) remove() error {
+	tag, err := ifMatch(c.r)
+	if err != nil {
+		return err
+	}
 	req := &files.Request{
-		Op: files.OpRemove, Path: c.path, Recursive: c.r.URL.Query().Has("recursive"),
-		Match: strings.Trim(c.r.Header.Get("If-Match"), `"`),
+		Op: files.OpRemove, Path: c.path, Recursive: c.r.URL.Query().Has("recursive"), Match: tag,
 	}
 	if _, err := c.once(req); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/wire"
 	"github.com/troupe-dev/troupe/clients/fileserver"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/clients/mcp"
@@ -68,9 +69,17 @@ func (s *server) handler() http.Handler {
 	mux.Handle("/mcp", s.gateway.Guard(s.door.Handler(func(r *http.Request) string {
 		return gateway.Subject(r.Context())
 	})))
-	transfers := s.gateway.GuardTransfers(fileserver.NewHandler(fileserver.Config{Attach: s.attachFiles, Logger: s.log}))
+	sessionFiles := fileserver.NewHandler(fileserver.Config{Attach: s.attachFiles, Logger: s.log})
+	transfers := s.gateway.GuardStreams(gateway.MaxTransfers, sessionFiles)
+	watches := s.gateway.GuardStreams(gateway.MaxWatches, sessionFiles)
 	for _, path := range []string{"files/{path...}", "uploads/{upload}"} {
-		mux.Handle(fileserver.Prefix+"{session}/"+path, transfers)
+		mux.HandleFunc(fileserver.Prefix+"{session}/"+path, func(w http.ResponseWriter, r *http.Request) {
+			if fileserver.IsWatch(r) {
+				watches.ServeHTTP(w, r)
+			} else {
+				transfers.ServeHTTP(w, r)
+			}
+		})
 	}
 	if s.c.mcpResource != "" {
 		metadata := s.resourceMetadata()
@@ -111,19 +120,25 @@ func (c *config) metadataURL() string {
 
 // attachFiles connects to a session whose owner has made a request for its files.
 func (s *server) attachFiles(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) {
-	if s.gateway.OneSubject() {
-		return nil, fileserver.Refuse(http.StatusForbidden,
-			"sessions are separated, but all clients are one subject: start the server with tokens to reach files")
-	}
 	call := mcp.Call{
 		Subject: gateway.Subject(r.Context()), Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr,
 	}
-	token, err := s.attachAgent(r.Context(), call, session)
-	if err != nil {
-		return nil, err
+	token := r.Header.Get(wire.ResumeTokenHeader)
+	switch {
+	case token != "":
+	case s.gateway.OneSubject():
+		return nil, fileserver.Refuse(http.StatusForbidden, "without authentication every client is the same subject, and "+
+			"this server separates sessions: send the session's resume token as "+wire.ResumeTokenHeader)
+	default:
+		var err error
+		if token, err = s.attachAgent(r.Context(), call, session); err != nil {
+			return nil, err
+		}
 	}
 	opt := s.agentOptions(call)
-	opt.Window = transferWindow
+	if !fileserver.IsWatch(r) {
+		opt.Window = transferWindow
+	}
 	return troupe.Attach(r.Context(), "ws://trouped/ws", session, token, offsets, opt)
 }
 

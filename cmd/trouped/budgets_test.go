@@ -97,6 +97,7 @@ func budgets() []budget {
 		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
 		{"connections of agents", maxKeptAgents, costKept},
 		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10 + 3*files.MaxReply},
+		{"watches of files", gateway.MaxWatches, costCall + 2*agentWindow + 3*files.MaxChange},
 		{"log", 1, 2 * logBacklog},
 	}
 }

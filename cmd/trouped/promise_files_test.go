@@ -234,7 +234,7 @@ func TestFilesAreWholeOrRefused(t *testing.T) {
 		status int
 		header []string
 	}{
-		{http.StatusConflict, []string{"If-None-Match", "*"}},
+		{http.StatusPreconditionFailed, []string{"If-None-Match", "*"}},
 		{http.StatusPreconditionFailed, []string{"If-Match", `"1-2"`}},
 		{http.StatusUnprocessableEntity, []string{"Repr-Digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"}},
 		{http.StatusBadRequest, []string{"Repr-Digest", "md5=:AAAA:"}},

@@ -6,15 +6,10 @@ import (
 	"net/http"
 
 	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// problem is an error as RFC 9457 writes it. Its type is always about:blank, so its title is that of the status.
-type problem struct {
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	Pod    string `json:"pod,omitempty"` // that did not answer
-}
+type problem wire.Problem
 
 func (p *problem) Error() string { return p.Detail }
 
