@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +26,8 @@ type Files struct {
 }
 
 // NewFiles returns the files of a session of the server at url, as Dial takes it. opt says who the
-// client is and how it connects.
+// client is and how it connects. A server without authentication that separates sessions wants the session's
+// resume token in opt.Header, as wire.ResumeTokenHeader.
 func NewFiles(url, sessionID string, opt Options) (*Files, error) {
 	root, prefix, err := apiOf(url)
 	if err != nil {
@@ -223,8 +223,8 @@ func (f *Files) List(ctx context.Context, path string) ([]FileInfo, error) {
 	query := url.Values{"list": {""}}
 	for {
 		var page struct {
-			Entries  []FileInfo `json:"entries"`
-			Continue string     `json:"continue"`
+			wire.FileList
+			Continue string `json:"continue"` // as it is, for the query
 		}
 		if err := f.json(ctx, http.MethodGet, f.target(path, query), &page); err != nil {
 			return nil, err
@@ -316,5 +316,3 @@ func (f *Files) retry(ctx context.Context, try func() (int64, error)) error {
 		}
 	}
 }
-
-func formatMode(mode uint32) string { return strconv.FormatUint(uint64(mode), 8) }

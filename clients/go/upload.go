@@ -100,28 +100,37 @@ func (u *upload) attempt(ctx context.Context) error {
 	return u.finish(ctx)
 }
 
-func (u *upload) begin(ctx context.Context) error {
+// put returns the request that writes a file as opt says.
+func (f *Files) put(ctx context.Context, path string, content io.Reader, opt UploadOptions) (*http.Request, error) {
 	query := url.Values{}
-	if u.opt.Mode != nil {
-		query.Set("mode", formatMode(*u.opt.Mode))
+	if opt.Mode != nil {
+		query.Set("mode", strconv.FormatUint(uint64(*opt.Mode), 8))
 	}
-	if !u.opt.Modified.IsZero() {
-		query.Set("modified", u.opt.Modified.UTC().Format(time.RFC3339Nano))
+	if !opt.Modified.IsZero() {
+		query.Set("modified", opt.Modified.UTC().Format(time.RFC3339Nano))
 	}
-	if u.opt.Parents {
+	if opt.Parents {
 		query.Set("parents", "")
 	}
-	req, err := u.f.request(ctx, http.MethodPut, u.f.target(u.path, query), http.NoBody)
+	req, err := f.request(ctx, http.MethodPut, f.target(path, query), content)
+	if err != nil {
+		return nil, err
+	}
+	if opt.archive {
+		req.Header.Set("Content-Type", "application/x-tar")
+	}
+	if opt.New {
+		req.Header.Set("If-None-Match", "*")
+	}
+	return req, nil
+}
+
+func (u *upload) begin(ctx context.Context) error {
+	req, err := u.f.put(ctx, u.path, http.NoBody, u.opt)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Upload-Complete", "?0")
-	if u.opt.archive {
-		req.Header.Set("Content-Type", "application/x-tar")
-	}
-	if u.opt.New {
-		req.Header.Set("If-None-Match", "*")
-	}
 	if u.size >= 0 {
 		req.Header.Set("Upload-Length", strconv.FormatInt(u.size, 10))
 	}
@@ -295,14 +304,7 @@ func (u *upload) cancel(ctx context.Context) {
 func (f *Files) UploadStream(ctx context.Context, path string, r io.Reader, opt UploadOptions) error {
 	u := &upload{opt: opt, sum: sha256.New()}
 	src := &source{u: u, r: r}
-	query := url.Values{}
-	if opt.Parents {
-		query.Set("parents", "")
-	}
-	if opt.Mode != nil {
-		query.Set("mode", formatMode(*opt.Mode))
-	}
-	req, err := f.request(ctx, http.MethodPut, f.target(path, query), io.NopCloser(src))
+	req, err := f.put(ctx, path, io.NopCloser(src), opt)
 	if err != nil {
 		return err
 	}

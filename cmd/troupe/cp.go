@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -104,19 +105,22 @@ func (a *app) filesOf(session string) (*troupe.Files, error) {
 		return nil, err
 	}
 	use := a.configured()
-	named := ""
+	named, resumeToken := "", ""
 	if a.settings.onLine("server") {
 		named = url
 	}
 	switch r, err := a.store().find(session, named); {
 	case err == nil && (named == "" || r.URL == named):
-		url, session, use = r.URL, r.ID, a.credentialsFor(r, true)
+		url, session, use, resumeToken = r.URL, r.ID, a.credentialsFor(r, true), r.ResumeToken
 	case err != nil && !errors.Is(err, errUnknownSession):
 		return nil, err
 	}
 	opt, err := a.options(use)
 	if err != nil {
 		return nil, err
+	}
+	if resumeToken != "" {
+		opt.Header = http.Header{wire.ResumeTokenHeader: {resumeToken}}
 	}
 	return troupe.NewFiles(url, session, opt)
 }

@@ -111,6 +111,7 @@ func TestHostileArchiveStaysInTheTarget(t *testing.T) {
 		"parent":         {{Name: "../x", Typeflag: tar.TypeReg}},
 		"absolute":       {{Name: "/tmp/troupe-cp-x", Typeflag: tar.TypeReg}},
 		"through a link": {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: ".."}, {Name: "l/x", Typeflag: tar.TypeReg}},
+		"hard link":      {{Name: "l", Typeflag: tar.TypeLink, Linkname: "../out"}},
 		"over a link":    {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../out"}, {Name: "l", Typeflag: tar.TypeReg, Size: 1}},
 	} {
 		var b bytes.Buffer

@@ -164,7 +164,7 @@ func unpackEntry(root *os.Root, r io.Reader, h *tar.Header) error {
 		return root.Symlink(h.Linkname, h.Name)
 	case tar.TypeReg:
 	default:
-		return nil
+		return fmt.Errorf("the archive has %q, which is neither a file, a directory nor a symbolic link", h.Name)
 	}
 	// What was there goes first: writing through a link, or to a file that others have open, would
 	// change that.
