@@ -33,6 +33,7 @@ var measurements = []measurement{
 	{"true", measureTrue},
 	{"throughput", measureThroughput},
 	{"pipe", measurePipe},
+	{"files", measureFiles},
 	{"open", measureOpen},
 	{"cancel", measureCancel},
 	{"yes", measureYes},

@@ -89,7 +89,12 @@ func (s *server) dial(ctx context.Context) (*troupe.Client, error) {
 
 // memory reads a field of the server's /proc/PID/status, in bytes.
 func (s *server) memory(field string) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	return statusField(s.cmd.Process.Pid, field)
+}
+
+// statusField is memory of any process.
+func statusField(pid int, field string) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
