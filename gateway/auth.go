@@ -33,7 +33,7 @@ const (
 	VerbList   Verb = "list"   // list the sessions of every subject
 	VerbGet    Verb = "get"    // describe a session of any subject
 	VerbDelete Verb = "delete" // end a session of any subject
-	VerbRead   Verb = "read"   // see what others run; with list or get
+	VerbRead   Verb = "read"   // read the output of others, and with list or get see what they run
 )
 
 // Authorizer is an Authenticator that knows more verbs than create, which is all that the clients of others have.
@@ -207,14 +207,8 @@ func checkOrigin(r *http.Request, allowed []string, open bool) error {
 	if err != nil || u.Host == "" {
 		return errors.New("the Origin header is malformed")
 	}
-	for _, pattern := range allowed {
-		target := u.Host
-		if strings.Contains(pattern, "://") {
-			target = u.Scheme + "://" + u.Host
-		}
-		if ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(target)); err == nil && ok {
-			return nil
-		}
+	if allowsOrigin(allowed, u) {
+		return nil
 	}
 	if !strings.EqualFold(u.Host, r.Host) {
 		return errors.New("the origin " + u.Host + " is not allowed: see --allowed-origins")

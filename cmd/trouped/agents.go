@@ -84,9 +84,9 @@ func (s *server) handler() http.Handler {
 	if s.c.mcpResource != "" {
 		metadata := s.resourceMetadata()
 		mux.Handle("GET "+metadataPath, metadata)
-		mux.Handle("GET "+metadataPath+"/mcp", metadata)
+		mux.Handle("GET "+metadataPath+"/", metadata) // the resource's own path, which a proxy may have changed
 	}
-	return mux
+	return s.gateway.CrossOrigin(mux)
 }
 
 // metadataPath is where a client that got 401 finds the metadata, with the path of the resource behind it

@@ -122,6 +122,29 @@ func (s *instance) signal(sig syscall.Signal) {
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		s.t.Fatal(err)
 	}
+	if sig == syscall.SIGSTOP {
+		eventually(s.t, s.isStopped)
+	}
+}
+
+// isStopped checks that no thread runs any more: each stops when it next comes by, and on a busy machine that takes
+// a while.
+func (s *instance) isStopped() error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		return fmt.Errorf("%d threads, %w", len(tasks), err)
+	}
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err != nil {
+			return err
+		}
+		// https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: pid (comm) state ...
+		if _, state, _ := bytes.Cut(stat, []byte(") ")); !bytes.HasPrefix(state, []byte("T")) {
+			return fmt.Errorf("%s: %.1s", task, state)
+		}
+	}
+	return nil
 }
 
 // exit waits for the end and returns the exit code, -1 for a signal.

@@ -164,7 +164,7 @@ func write(w http.ResponseWriter, r *http.Request, a answer) int {
 	}
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "private, no-cache") // a cache asks again, with the ETag
-	header.Set("Vary", "Authorization")
+	header.Add("Vary", "Authorization")
 	if a.status == http.StatusOK && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		sum := sha256.Sum256(body)
 		tag := `"` + hex.EncodeToString(sum[:12]) + `"`
