@@ -220,3 +220,33 @@ func TestAPIOperatorEndsASession(t *testing.T) {
 		}
 	}
 }
+
+// TestPagesOfAllowedOriginsUseTheDoors: a browser's preflight and the answer behind it, at every door for HTTP.
+func TestPagesOfAllowedOriginsUseTheDoors(t *testing.T) {
+	s := launch(t, "--allowed-origins", "https://*.example.org")
+	for _, path := range []string{
+		"/api/v1/sessions", "/api/v1/sessions/troupe.0/files/x", "/api/v1/sessions/troupe.0/uploads/x", "/mcp",
+	} {
+		for origin, want := range map[string]int{"https://a.example.org": http.StatusNoContent, "https://evil.example": 403} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, "http://"+s.addr()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Origin", origin)
+			r.Header.Set("Access-Control-Request-Method", "PUT")
+			for _, step := range []string{"preflight", "request"} {
+				resp, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				allowed := resp.Header.Get("Access-Control-Allow-Origin")
+				if (allowed == origin) != (want == http.StatusNoContent) || step == "preflight" && resp.StatusCode != want {
+					t.Errorf("%s of %s from %s: %d, allows %q", step, path, origin, resp.StatusCode, allowed)
+				}
+				r.Method = http.MethodGet
+				r.Header.Del("Access-Control-Request-Method")
+			}
+		}
+	}
+}
