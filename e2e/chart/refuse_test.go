@@ -127,6 +127,16 @@ func TestNonsenseIsRefused(t *testing.T) {
 			"auth: {mode: kubernetes, kubernetes: {auditors: [{kind: Group, name: a, namespace: b}]}}",
 			"auth.kubernetes.auditors: a Group such as a has no namespace",
 		},
+		{
+			"auth: {oauth: {resource: https://troupe.example.com/mcp}}",
+			"auth.oauth.resource and auth.oauth.authorizationServers belong together",
+		},
+		{"auth: {oauth: {resource: troupe.example.com/mcp}}", "at '/auth/oauth/resource'"},
+		{"auth: {oauth: {authorizationServers: [id.example.com]}}", "at '/auth/oauth/authorizationServers/0'"},
+		{
+			"auth: {mode: none, oauth: {resource: 'https://a.example/mcp', authorizationServers: ['https://b.example']}}",
+			"auth.oauth has no effect with auth.mode none",
+		},
 		// What would let everyone in.
 		{"auth: {mode: none}", "auth.mode none would let everyone who reaches the ingress run commands"},
 		{

@@ -87,20 +87,52 @@ func strict(text []byte, into any) error {
 	return errors.Join(append(problems, err)...)
 }
 
-// TestLongWebSocketsPassTheGateway: a request that lasts as long as its
-// connection needs a timeout of zero, which means none.
-func TestLongWebSocketsPassTheGateway(t *testing.T) {
+// TestLongRequestsPassTheGateway: a request that lasts as long as its connection, an upload or an agent's call
+// needs a timeout of zero, which means none.
+func TestLongRequestsPassTheGateway(t *testing.T) {
 	r := renderNamed(t, "gateway")
-	route := decode[gatewayv1.HTTPRoute](t, r, "HTTPRoute")
-	i := slices.IndexFunc(route.Spec.Rules,
-		func(rule gatewayv1.HTTPRouteRule) bool { return *rule.Matches[0].Path.Value == "/ws" })
-	if i < 0 || route.Spec.Rules[i].Timeouts == nil || *route.Spec.Rules[i].Timeouts.Request != "0s" ||
-		*route.Spec.Rules[i].Timeouts.BackendRequest != "0s" {
-		t.Errorf("the rules are %+v, want timeouts of 0s for /ws", route.Spec.Rules)
+	for _, rule := range decode[gatewayv1.HTTPRoute](t, r, "HTTPRoute").Spec.Rules {
+		if rule.Timeouts == nil || *rule.Timeouts.Request != "0s" || *rule.Timeouts.BackendRequest != "0s" {
+			t.Errorf("the rule is %+v, want timeouts of 0s", rule)
+		}
 	}
 	if port := decode[corev1.Service](t, r, "Service").Spec.Ports[0]; port.AppProtocol == nil ||
 		*port.AppProtocol != "kubernetes.io/ws" {
 		t.Errorf("the port does not say that it speaks WebSocket: %+v", port)
+	}
+}
+
+// TestEveryDoorIsReachable: an Ingress and an HTTPRoute pass on the same paths, which are those of the server;
+// what tells agents where to get a token only where there is something to tell.
+func TestEveryDoorIsReachable(t *testing.T) {
+	const oauth = "auth: {oauth: {resource: 'https://a.example/mcp', authorizationServers: ['https://b.example']}}\n"
+	const wellKnown = "/.well-known/oauth-protected-resource"
+	for values, more := range map[string][]string{"": nil, oauth: {wellKnown + " prefix"}} {
+		want := append([]string{"/api/v1 prefix", "/health exact", "/mcp exact", "/ws prefix"}, more...)
+		slices.Sort(want)
+		r, err := render(loadChart(t), parse(t, values+"httpRoute: {enabled: true, parentRefs: [{name: a}]}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		for _, p := range decode[networkingv1.Ingress](t, r, "Ingress").Spec.Rules[0].HTTP.Paths {
+			paths = append(paths, p.Path+" "+strings.ToLower(string(*p.PathType)))
+		}
+		slices.Sort(paths)
+		if !slices.Equal(paths, want) {
+			t.Errorf("the Ingress has %v, want %v", paths, want)
+		}
+		paths = nil
+		for _, rule := range decode[gatewayv1.HTTPRoute](t, r, "HTTPRoute").Spec.Rules {
+			for _, m := range rule.Matches {
+				kind := strings.ToLower(strings.TrimPrefix(string(*m.Path.Type), "Path"))
+				paths = append(paths, *m.Path.Value+" "+kind)
+			}
+		}
+		slices.Sort(paths)
+		if !slices.Equal(paths, want) {
+			t.Errorf("the HTTPRoute has %v, want %v", paths, want)
+		}
 	}
 }
 

@@ -14,6 +14,10 @@ token-file: /etc/troupe/tokens/tokens
 {{- else if eq $v.auth.mode "kubernetes" }}
 auth-audience: {{ $v.auth.kubernetes.audience | quote }}
 {{- end }}
+{{- with $v.auth.oauth.resource }}
+mcp-resource: {{ . | quote }}
+authorization-servers: {{ toJson $v.auth.oauth.authorizationServers }}
+{{- end }}
 audit-argv: {{ $v.commands.auditArgv }}
 {{- with $v.commands.allow }}
 allow-command: {{ toJson . }}

@@ -72,6 +72,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toYaml (mergeOverwrite $restricted .) -}}
 {{- end -}}
 
+{{/* The paths that an Ingress or an HTTPRoute passes on, and how they match. */}}
+{{- define "troupe.paths" -}}
+/api/v1: Prefix
+/health: Exact
+/mcp: Exact
+/ws: Prefix
+{{- if .Values.auth.oauth.resource }}
+/.well-known/oauth-protected-resource: Prefix
+{{- end }}
+{{- end -}}
+
 {{/* Numbers. */}}
 
 {{/* From the end of preStop to SIGKILL: the drain, the grace of commands that are cancelled then, and 30 s for survivors that hold
