@@ -170,6 +170,7 @@ func (t *fakeTree) Signal(s syscall.Signal) { t.called(s.String()) }
 func (t *fakeTree) Terminate()              { t.called("terminate") }
 func (t *fakeTree) Pause()                  { t.stop("pause", proc.Paused{}) }
 func (t *fakeTree) Resume()                 { t.stop("resume", proc.Resumed{}) }
+func (t *fakeTree) Memory() int64           { return 0 }
 func (t *fakeTree) Sweep()                  { t.called("sweep"); t.die(proc.Dead{}) }
 func (t *fakeTree) Dead() <-chan struct{}   { return t.dead }
 

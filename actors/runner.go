@@ -36,6 +36,8 @@ type Tree interface {
 	Sweep()
 	Kill()
 	Dead() <-chan struct{}
+	// Memory returns what the tree held when it was last measured, in bytes; 0: it is not measured.
+	Memory() int64
 }
 
 // Stdio holds troupe's ends of a command's pipes. Its holder closes them.

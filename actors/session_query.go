@@ -11,6 +11,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -24,6 +25,7 @@ type sessionQuery struct {
 	All      bool          `json:"all,omitempty"`     // see Viewer
 	Commands bool          `json:"commands,omitempty"`
 	Filter   SessionFilter `json:"filter,omitzero"` // of queryList
+	Output   OutputRange   `json:"output,omitzero"` // of queryOutput
 }
 
 const (
@@ -31,6 +33,7 @@ const (
 	queryGet    = "get"
 	queryEnd    = "end"
 	queryAttach = "attach"
+	queryOutput = "output"
 )
 
 // queryResult is the answer.
@@ -39,13 +42,18 @@ type queryResult struct {
 	More     bool           `json:"more,omitempty"` // there are further sessions behind these
 	Token    string         `json:"token,omitempty"`
 	Error    string         `json:"error,omitempty"` // one of the constants, or a later release's
+
+	Output     *wire.OutputPage       `json:"output,omitempty"`
+	transcript *transcript.Transcript // to read Output from: the session has more to do
 }
 
 const (
-	queryNoSession = "no_session"
-	queryBusy      = "busy"
-	queryUnknown   = "unknown"
-	queryFailed    = "failed"
+	queryNoSession   = "no_session"
+	queryNoExecution = "no_execution"
+	queryBadOffset   = "bad_offset"
+	queryBusy        = "busy"
+	queryUnknown     = "unknown"
+	queryFailed      = "failed"
 )
 
 // busyAnswer is the queryResult of a pod that answers too many queries.
@@ -81,11 +89,15 @@ func (e *Engine) query(ctx context.Context, q *sessionQuery) queryResult {
 	switch q.Do {
 	case queryList:
 		return e.queryList(ctx, q, refs)
-	case queryGet, queryEnd, queryAttach:
+	case queryGet, queryEnd, queryAttach, queryOutput:
 		if len(refs) == 0 {
 			return queryResult{Error: queryNoSession}
 		}
-		return e.askSessions(ctx, q, refs)[0]
+		result := e.askSessions(ctx, q, refs)[0]
+		if result.transcript != nil {
+			result.Error = readOutput(result.transcript, q.Output, result.Output)
+		}
+		return result
 	default:
 		return queryResult{Error: queryUnknown}
 	}
@@ -187,6 +199,9 @@ func (s *session) asked(ctx actor.Context, q *sessionQuery) {
 	case q.Do == queryAttach:
 		ctx.Respond(queryResult{Token: s.issueToken()})
 		return
+	case q.Do == queryOutput:
+		ctx.Respond(s.outputOf(q.Output.Execution))
+		return
 	}
 	ctx.Respond(queryResult{Sessions: []wire.Session{s.describe(q.Do == queryList, own || q.Commands)}})
 }
@@ -238,6 +253,9 @@ func (x *execution) describe(command bool) wire.SessionExecution {
 	}
 	if command {
 		d.Command = x.plan.shown
+	}
+	if !x.dead {
+		d.MemoryBytes = x.tree.Memory()
 	}
 	if x.completed != nil {
 		d.Reason, d.ExitCode = x.completed.Reason, &x.completed.ExitCode

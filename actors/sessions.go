@@ -202,6 +202,10 @@ func queryError(pod, code string) error {
 		return nil
 	case queryNoSession:
 		return ErrNoSession
+	case queryNoExecution:
+		return ErrNoExecution
+	case queryBadOffset:
+		return ErrBadOffset
 	case queryBusy:
 		return &PodSilentError{pod, "it answers too many queries at once: try again"}
 	case queryUnknown:
@@ -230,7 +234,7 @@ func (e *Engine) EndSession(ctx context.Context, v Viewer, id string) (*wire.Ses
 }
 
 func (e *Engine) sessionOf(ctx context.Context, do string, v Viewer, id string) (*wire.Session, error) {
-	a := e.queryOwner(ctx, do, v, id)
+	a := e.queryOwner(ctx, v, &sessionQuery{Do: do, Session: id})
 	if a.err == nil && len(a.Sessions) != 1 {
 		a.err = ErrNoSession
 	}
@@ -243,22 +247,32 @@ func (e *Engine) sessionOf(ctx context.Context, do string, v Viewer, id string) 
 // AttachSession makes a resume token of the viewer's own session.
 func (e *Engine) AttachSession(ctx context.Context, v Viewer, id string) (*wire.Attachment, error) {
 	v.All = false
-	a := e.queryOwner(ctx, queryAttach, v, id)
+	a := e.queryOwner(ctx, v, &sessionQuery{Do: queryAttach, Session: id})
 	if a.err != nil {
 		return nil, a.err
 	}
 	return &wire.Attachment{SessionID: id, ResumeToken: a.Token}, nil
 }
 
-// queryOwner asks the pod that owns a session.
-func (e *Engine) queryOwner(ctx context.Context, do string, v Viewer, id string) podAnswer {
+// ReadOutput reads a part of the output of an execution. The error is ErrNoSession, ErrNoExecution, ErrBadOffset or a
+// *PodSilentError.
+func (e *Engine) ReadOutput(ctx context.Context, v Viewer, session string, r OutputRange) (*wire.OutputPage, error) {
+	a := e.queryOwner(ctx, v, &sessionQuery{Do: queryOutput, Session: session, Output: r})
+	if a.err == nil && a.Output == nil {
+		a.err = ErrNoSession
+	}
+	return a.Output, a.err
+}
+
+// queryOwner asks the pod that owns the session of a query, for a viewer.
+func (e *Engine) queryOwner(ctx context.Context, v Viewer, q *sessionQuery) podAnswer {
 	ctx, cancel := context.WithTimeout(ctx, QueryTimeout)
 	defer cancel()
-	pod, _, ok := ownerOf(id)
+	pod, _, ok := ownerOf(q.Session)
 	if !ok || pod != e.pod && (e.cluster == nil || e.cluster.lookup(pod) == peers.Unknown) {
 		return podAnswer{err: ErrNoSession}
 	}
-	q := &sessionQuery{Do: do, Session: id, Subject: []byte(v.Subject), All: v.All, Commands: v.Commands}
+	q.Subject, q.All, q.Commands = []byte(v.Subject), v.All, v.Commands
 	return e.queryPod(ctx, pod, q)
 }
 

@@ -248,3 +248,31 @@ func TestShownCommand(t *testing.T) {
 		}
 	}
 }
+
+// TestListingOfTenPodsNamesTheSilentOne: within 2 s, and with the sessions of the nine others.
+func TestListingOfTenPodsNamesTheSilentOne(t *testing.T) {
+	s := newService(t, 10, nil)
+	var clients []*testClient
+	for _, h := range s.pods {
+		c := connect(h.Engine, ConnectRequest{Subject: "alice"})
+		if connected, err := c.settled(t); connected == nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	stuck := &s.pods[6].cluster.queries.mu // which every answer of the pod takes
+	stuck.Lock()
+	began := time.Now()
+	list, err := s.pods[0].ListSessions(t.Context(), Viewer{Subject: "olga", All: true}, SessionFilter{})
+	took := time.Since(began)
+	stuck.Unlock()
+	if err != nil || len(list.Sessions) != 9 || len(list.Missing) != 1 || list.Missing[0].Pod != "pod-6" ||
+		took > 2*time.Second {
+		t.Errorf("%d sessions after %v, missing %v, %v", len(list.Sessions), took, list.Missing, err)
+	}
+	list, err = s.pods[0].ListSessions(t.Context(), Viewer{Subject: "olga", All: true}, SessionFilter{})
+	if err != nil || len(list.Sessions) != 10 || len(list.Missing) != 0 {
+		t.Errorf("later: %d sessions, missing %v, %v", len(list.Sessions), list.Missing, err)
+	}
+	s.stop(clients...)
+}

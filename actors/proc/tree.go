@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -55,6 +56,8 @@ type Tree struct {
 	full      bool   // it was started without the right to write to files
 	apart     bool   // no clone could be had: it runs in a domain of its own; under Runner.mu
 
+	memory atomic.Int64 // that it held when it was last measured
+
 	mu      sync.Mutex
 	state   treeState
 	killed  bool
@@ -62,6 +65,10 @@ type Tree struct {
 	init    *initConn   // while attached
 	force   *time.Timer // the backstop, from Kill until the tree is dead, while attached
 }
+
+// Memory returns how many bytes the tree held when it was last measured. 0: it is not, because it has no bound of
+// memory that the runner keeps.
+func (t *Tree) Memory() int64 { return t.memory.Load() }
 
 // Start starts the command without blocking. It may be called once; a second call fails with
 // [ErrStarted] and changes nothing. Any other error means that nothing was started, that the tree
@@ -211,6 +218,7 @@ func (t *Tree) run(c *initConn) {
 			t.emit(e)
 		case frame.KindSample:
 			s := frame.DecodeSample(body)
+			t.memory.Store(s.Memory)
 			t.r.ledger.sample(t, s.Processes, s.Memory)
 		case frame.KindDead:
 			t.detach()

@@ -54,8 +54,8 @@ type SessionExecution struct {
 	Command   string `json:"command,omitempty"`
 	StartedAt string `json:"started_at"` // RFC 3339
 	Offset    int64  `json:"offset"`     // bytes of output so far
-	// MemoryBytes is what its processes held when they were last measured. Absent: the server does not measure them,
-	// or the execution is over.
+	// MemoryBytes is what its processes held when they were last measured. Absent: they are not measured, because
+	// no bound of memory is set or the kernel keeps it, or the execution is over.
 	MemoryBytes int64  `json:"memory_bytes,omitempty"`
 	Reason      Reason `json:"reason,omitempty"`    // why it ended
 	ExitCode    *int   `json:"exit_code,omitempty"` // once it has ended; negative for a signal
@@ -77,6 +77,25 @@ type SessionList struct {
 type MissingPod struct {
 	Pod    string `json:"pod"`
 	Reason string `json:"reason"`
+}
+
+// OutputPage is a part of the output of an execution, both streams in the order of arrival.
+type OutputPage struct {
+	SessionID   string        `json:"session_id"`
+	Subject     string        `json:"subject"` // whose session it is
+	ExecutionID string        `json:"execution_id"`
+	Pieces      []OutputPiece `json:"pieces"`
+	NextOffset  int64         `json:"next_offset"` // where the next page begins
+	End         bool          `json:"end"`         // the execution is over, and nothing follows
+}
+
+// OutputPiece is what one stream wrote, or a gap.
+type OutputPiece struct {
+	Stream    string   `json:"stream,omitempty"` // stdout or stderr; empty: a gap
+	Data      string   `json:"data,omitempty"`
+	Encoding  Encoding `json:"encoding,omitempty"`  // base64 where Data is not UTF-8
+	Truncated bool     `json:"truncated,omitempty"` // Data is (part of) a line that was cut
+	Gap       int64    `json:"gap,omitempty"`       // bytes that are not kept any more
 }
 
 // Attachment lets a client attach to a session, on any pod: connect to /ws?session=ID and send resume with the

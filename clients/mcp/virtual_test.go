@@ -72,6 +72,7 @@ func (t *scripted) Terminate()            {}
 func (t *scripted) Pause()                {}
 func (t *scripted) Resume()               {}
 func (t *scripted) Sweep()                {}
+func (t *scripted) Memory() int64         { return 0 }
 func (t *scripted) Kill()                 {}
 func (t *scripted) Dead() <-chan struct{} { return t.dead }
 

@@ -84,6 +84,9 @@ func (l *logs) accessAuditor() func(api.Access) {
 		if a.Session != "" {
 			attrs = append(attrs, "session", a.Session, "owner", a.Owner)
 		}
+		if a.Execution != "" {
+			attrs = append(attrs, "execution", a.Execution)
+		}
 		l.audit.Info("access", append(attrs, "read", a.Read, "status", a.Status, "remote", a.Remote)...)
 	}
 }

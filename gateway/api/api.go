@@ -25,18 +25,20 @@ type Engine interface {
 	GetSession(ctx context.Context, v actors.Viewer, id string) (*wire.Session, error)
 	EndSession(ctx context.Context, v actors.Viewer, id string) (*wire.Session, error)
 	AttachSession(ctx context.Context, v actors.Viewer, id string) (*wire.Attachment, error)
+	ReadOutput(ctx context.Context, v actors.Viewer, session string, r actors.OutputRange) (*wire.OutputPage, error)
 	Pods() *wire.PodList
 }
 
 // Access is what somebody did with a session of another subject, for the audit log.
 type Access struct {
-	Subject string // who
-	Verb    gateway.Verb
-	Session string // empty: a list
-	Owner   string // the session's subject; empty: a list, or no such session
-	Read    bool   // they were shown commands
-	Remote  string // the client's address
-	Status  int    // of the answer
+	Subject   string // who
+	Verb      gateway.Verb
+	Session   string // empty: a list
+	Execution string // whose output they asked for; empty: none
+	Owner     string // the session's subject; empty: a list, or no such session
+	Read      bool   // they were shown commands or output
+	Remote    string // the client's address
+	Status    int    // of the answer
 }
 
 // Config configures a Handler.
@@ -134,6 +136,9 @@ var routes = []route{
 	}},
 	{Prefix + "sessions/{id}/attach", map[string]method{
 		http.MethodPost: {attachSession, []gateway.Verb{gateway.VerbCreate}},
+	}},
+	{Prefix + "sessions/{id}/executions/{execution}/output", map[string]method{
+		http.MethodGet: {readOutput, []gateway.Verb{gateway.VerbCreate, gateway.VerbRead}},
 	}},
 	{Prefix + "pods", map[string]method{
 		http.MethodGet: {listPods, []gateway.Verb{gateway.VerbCreate, gateway.VerbList}},

@@ -108,6 +108,28 @@ func (e *sessions) AttachSession(_ context.Context, v actors.Viewer, id string) 
 	return &wire.Attachment{SessionID: id, ResumeToken: "t"}, nil
 }
 
+func (e *sessions) ReadOutput(
+	_ context.Context, v actors.Viewer, id string, r actors.OutputRange,
+) (*wire.OutputPage, error) {
+	s, err := e.find(v, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Execution != "x":
+		return nil, actors.ErrNoExecution
+	case r.Offset > 7:
+		return nil, actors.ErrBadOffset
+	}
+	return &wire.OutputPage{
+		SessionID: id, Subject: s.Subject, ExecutionID: "x", NextOffset: 7, End: true,
+		Pieces: []wire.OutputPiece{
+			{Gap: 3},
+			{Stream: "stdout", Data: "made"},
+			{Stream: "stderr", Data: "/w==", Encoding: wire.EncodingBase64, Truncated: true},
+		},
+	}, nil
+}
+
 func (e *sessions) Pods() *wire.PodList {
 	return &wire.PodList{Pods: []wire.Pod{
 		{Name: "gone", State: wire.PodDead}, {Name: "pod-0", State: wire.PodReady, Sessions: 2, MaxSessions: 100, Self: true},
@@ -201,6 +223,7 @@ func decode[T any](t *testing.T, resp *http.Response) (v T) {
 func TestWhoSeesAndEndsWhat(t *testing.T) {
 	const (
 		list, get, end, attach = "GET /sessions", "GET /sessions/", "DELETE /sessions/", "POST /sessions/+/attach"
+		output                 = "GET /sessions/+/executions/x/output"
 	)
 	for _, tc := range []struct {
 		who, what, id string
@@ -211,6 +234,13 @@ func TestWhoSeesAndEndsWhat(t *testing.T) {
 		{"alice", get, alices, 200, true, ""},
 		{"alice", end, alices, 202, true, ""},
 		{"alice", attach, alices, 200, false, ""},
+		{"alice", output, alices, 200, false, ""},
+		{"alice", output, bobs, 404, false, ""},
+		{"vera", output, bobs, 403, false, ""},
+		{"olga", output, bobs, 403, false, ""},
+		{"aldo", output, bobs, 200, false, "read bob 200"},
+		{"aldo", output, "pod-0.x", 404, false, "read  404"},
+		{"mallory", output, bobs, 401, false, ""},
 		{"alice", get, bobs, 404, false, ""},
 		{"alice", end, bobs, 404, false, ""},
 		{"alice", attach, bobs, 404, false, ""},
@@ -234,21 +264,23 @@ func TestWhoSeesAndEndsWhat(t *testing.T) {
 	} {
 		f := newFixture(t, nil)
 		method, path, _ := strings.Cut(tc.what, " ")
-		if path == "/sessions/+/attach" {
-			path = "/sessions/" + tc.id + "/attach"
+		if strings.Contains(path, "+") {
+			path = strings.Replace(path, "+", tc.id, 1)
 		} else {
 			path += tc.id
 		}
 		resp := f.do(method, "/api/v1"+path, tc.who)
 		b, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != tc.status || strings.Contains(string(b), "make <all>") != tc.command {
+		shown := strings.Contains(string(b), `"made"`) != (tc.what == output && tc.status == 200)
+		if resp.StatusCode != tc.status || strings.Contains(string(b), "make <all>") != tc.command || shown {
 			t.Errorf("%s: %s%s: %d %s", tc.who, tc.what, tc.id, resp.StatusCode, b)
 		}
 		got := ""
 		for _, a := range f.accesses {
 			got += strings.TrimSpace(string(a.Verb) + " " + a.Owner + " " + http.StatusText(a.Status))
-			if a.Subject != tc.who || a.Remote == "" || (a.Session == "") != (a.Verb == "list") {
+			if a.Subject != tc.who || a.Remote == "" || (a.Session == "") != (a.Verb == "list") ||
+				(a.Execution == "x") != (a.Verb == "read") {
 				t.Errorf("%+v", a)
 			}
 		}
@@ -431,6 +463,8 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"GET", "/api/v1/", "", 404},
 		{"GET", "/api/v2/sessions", "", 404},
 		{"GET", "/api/v1/sessions/x/y", "", 404},
+		{"GET", "/api/v1/sessions/" + alices + "/executions/y/output", "", 404},
+		{"DELETE", "/api/v1/sessions/x/executions/y/output", "GET, HEAD", 405},
 	} {
 		resp := f.do(tc.method, tc.path, "alice")
 		p := decode[problem](t, resp)
@@ -450,6 +484,16 @@ func TestBadParameters(t *testing.T) {
 		"limit=1&limit=2": "given once", "name=": "name is empty", "Scope=all": "unknown parameter",
 	} {
 		p := decode[problem](t, f.do("GET", "/api/v1/sessions?"+query, "alice"))
+		if p.Status != 400 || !strings.Contains(p.Detail, want) {
+			t.Errorf("%s: %+v, want %s", query, p, want)
+		}
+	}
+	for query, want := range map[string]string{
+		"offset=-1": "next_offset of a page", "offset=x": "next_offset of a page", "limit=0": "from 1 to 65536",
+		"limit=65537": "from 1 to 65536", "limit=1&limit=2": "given once", "tail=1": "use offset and limit",
+		"offset=8": "past the end",
+	} {
+		p := decode[problem](t, f.do("GET", "/api/v1/sessions/"+alices+"/executions/x/output?"+query, "alice"))
 		if p.Status != 400 || !strings.Contains(p.Detail, want) {
 			t.Errorf("%s: %+v, want %s", query, p, want)
 		}

@@ -69,6 +69,7 @@ var described = map[string]reflect.Type{
 	"Session": reflect.TypeFor[wire.Session](), "SessionExecution": reflect.TypeFor[wire.SessionExecution](),
 	"SessionList": reflect.TypeFor[sessionPage](), "MissingPod": reflect.TypeFor[wire.MissingPod](),
 	"Attachment": reflect.TypeFor[wire.Attachment](), "Pod": reflect.TypeFor[wire.Pod](),
+	"OutputPage": reflect.TypeFor[wire.OutputPage](), "OutputPiece": reflect.TypeFor[wire.OutputPiece](),
 	"PodList": reflect.TypeFor[wire.PodList](), "Problem": reflect.TypeFor[problem](),
 	"FileInfo": reflect.TypeFor[wire.FileInfo](), "FileList": reflect.TypeFor[wire.FileList](),
 	"FileChange": reflect.TypeFor[wire.FileChange](), "Unpacked": reflect.TypeFor[wire.FilesUnpacked](),
@@ -189,6 +190,12 @@ func TestDocumentHasTheRoutes(t *testing.T) {
 	if slices.Sort(have); !slices.Equal(have, slices.Sorted(slices.Values(want))) {
 		t.Errorf("%v, want %v", have, want)
 	}
+	for _, p := range d.Paths["/sessions/{id}/executions/{execution}/output"]["get"].Parameters {
+		if s := p.Schema; p.Name == "limit" &&
+			(*s.Minimum != 1 || *s.Maximum != actors.MaxOutput || *s.Default != actors.DefaultOutput) {
+			t.Errorf("%+v", s)
+		}
+	}
 	var parameters []string
 	for _, p := range d.Paths["/sessions"]["get"].Parameters {
 		if p.In != "query" {
@@ -225,10 +232,13 @@ func TestDocumentHasTheAnswers(t *testing.T) {
 	for operation, id := range map[string]string{
 		"get /openapi.json": "", "get /sessions": "", "get /pods": "",
 		"get /sessions/{id}": alices, "delete /sessions/{id}": alices, "post /sessions/{id}/attach": alices,
+		"get /sessions/{id}/executions/{execution}/output": alices,
 	} {
 		method, path, _ := strings.Cut(operation, " ")
 		method = strings.ToUpper(method)
-		at := func(id string) string { return Prefix + strings.TrimPrefix(strings.ReplaceAll(path, "{id}", id), "/") }
+		at := func(id string) string {
+			return Prefix + strings.TrimPrefix(strings.NewReplacer("{id}", id, "{execution}", "x").Replace(path), "/")
+		}
 		f := newFixture(t, nil)
 		send := func(path, who string, header ...string) {
 			t.Helper()

@@ -22,6 +22,13 @@ func problemOf(err error) *problem {
 		return p
 	case errors.Is(err, actors.ErrNoSession):
 		return &problem{Status: http.StatusNotFound, Detail: "no such session, or it is not yours"}
+	case errors.Is(err, actors.ErrNoExecution):
+		return &problem{
+			Status: http.StatusNotFound,
+			Detail: "the session has no such execution, or has forgotten it: see " + Prefix + "sessions/ID",
+		}
+	case errors.Is(err, actors.ErrBadOffset):
+		return &problem{Status: http.StatusBadRequest, Detail: err.Error() + ": begin at 0, or at next_offset of a page"}
 	case errors.Is(err, actors.ErrNoPod):
 		return &problem{Status: http.StatusNotFound, Detail: "the service has no such pod: see " + Prefix + "pods"}
 	case errors.Is(err, actors.ErrBadContinue):

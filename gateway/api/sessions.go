@@ -69,45 +69,95 @@ func listSessions(ctx context.Context, r *request) (answer, error) {
 }
 
 func getSession(ctx context.Context, r *request) (answer, error) {
-	return r.withSession(ctx, gateway.VerbGet, http.StatusOK, r.h.cfg.Engine.GetSession)
+	return r.describe(ctx, gateway.VerbGet, http.StatusOK, r.h.cfg.Engine.GetSession)
 }
 
 func endSession(ctx context.Context, r *request) (answer, error) {
-	return r.withSession(ctx, gateway.VerbDelete, http.StatusAccepted, r.h.cfg.Engine.EndSession)
+	return r.describe(ctx, gateway.VerbDelete, http.StatusAccepted, r.h.cfg.Engine.EndSession)
 }
 
-// withSession does something with a session: of the client's own first, and then of another subject if the client has
-// the verb.
-func (r *request) withSession(
+// describe does something with a session and answers with its description.
+func (r *request) describe(
 	ctx context.Context, verb gateway.Verb, status int,
 	do func(context.Context, actors.Viewer, string) (*wire.Session, error),
 ) (answer, error) {
 	if err := noQuery(r.URL.Query()); err != nil {
 		return answer{}, err
 	}
-	id, viewer := r.PathValue("id"), actors.Viewer{Subject: r.subject}
-	s, err := do(ctx, viewer, id)
-	if errors.Is(err, actors.ErrNoSession) {
-		var mayErr error
-		if viewer.All, mayErr = r.may(verb); mayErr != nil {
-			return answer{}, mayErr
+	a := answer{status: status}
+	err := r.withSession(verb, status, func(v actors.Viewer) (string, error) {
+		s, err := do(ctx, v, r.PathValue("id"))
+		if err != nil {
+			return "", err
 		}
-		if viewer.All {
-			if viewer.Commands, mayErr = r.may(gateway.VerbRead); mayErr != nil {
-				return answer{}, mayErr
-			}
-			s, err = do(ctx, viewer, id)
-			owner := ""
-			if err == nil {
-				owner = s.Subject
-			}
-			r.audit(verb, id, owner, viewer, err, status)
-		}
+		a.body = s
+		return s.Subject, nil
+	})
+	return a, err
+}
+
+// withSession does something with a session: of the client's own first, and then of another subject if the client has
+// the verb. do returns whose it is.
+func (r *request) withSession(verb gateway.Verb, status int, do func(actors.Viewer) (owner string, err error)) error {
+	viewer := actors.Viewer{Subject: r.subject}
+	_, err := do(viewer)
+	if !errors.Is(err, actors.ErrNoSession) {
+		return err
 	}
+	var mayErr error
+	if viewer.All, mayErr = r.may(verb); mayErr != nil {
+		return mayErr
+	}
+	if !viewer.All {
+		return err
+	}
+	if viewer.Commands, mayErr = r.may(gateway.VerbRead); mayErr != nil {
+		return mayErr
+	}
+	owner, err := do(viewer)
+	r.audit(verb, r.PathValue("id"), owner, viewer, err, status)
+	return err
+}
+
+// readOutput reads a page of the output of an execution. It is no reader in the sense of retain: it takes nothing away
+// and holds nobody up.
+func readOutput(ctx context.Context, r *request) (answer, error) {
+	what, err := parseOutput(r.URL.Query())
 	if err != nil {
-		return answer{}, err
+		return answer{}, &problem{Status: http.StatusBadRequest, Detail: err.Error()}
 	}
-	return answer{status, s}, nil
+	what.Execution = r.PathValue("execution")
+	a := answer{status: http.StatusOK}
+	err = r.withSession(gateway.VerbRead, http.StatusOK, func(v actors.Viewer) (string, error) {
+		page, err := r.h.cfg.Engine.ReadOutput(ctx, v, r.PathValue("id"), what)
+		if err != nil {
+			return "", err
+		}
+		a.body = page
+		return page.Subject, nil
+	})
+	return a, err
+}
+
+// parseOutput reads the parameters of a page of output.
+func parseOutput(query url.Values) (r actors.OutputRange, err error) {
+	for name, values := range query {
+		switch n, err := strconv.ParseInt(values[0], 10, 64); {
+		case name != "offset" && name != "limit":
+			return r, fmt.Errorf("unknown parameter %.40q: use offset and limit", name)
+		case len(values) > 1:
+			return r, fmt.Errorf("%s may be given once", name)
+		case name == "offset" && (err != nil || n < 0):
+			return r, fmt.Errorf("offset %.40q: use 0, or next_offset of a page", values[0])
+		case name == "limit" && (err != nil || n < 1 || n > actors.MaxOutput):
+			return r, fmt.Errorf("limit %.40q: use a number of bytes from 1 to %d", values[0], actors.MaxOutput)
+		case name == "offset":
+			r.Offset = n
+		default:
+			r.Limit = int(n)
+		}
+	}
+	return r, nil
 }
 
 func attachSession(ctx context.Context, r *request) (answer, error) {
@@ -138,13 +188,14 @@ func (r *request) audit(
 		status = problemOf(err).Status
 	}
 	r.h.cfg.Audit(Access{
-		Subject: r.subject,
-		Verb:    verb,
-		Session: session,
-		Owner:   owner,
-		Read:    v.Commands,
-		Remote:  r.RemoteAddr,
-		Status:  status,
+		Subject:   r.subject,
+		Verb:      verb,
+		Session:   session,
+		Execution: r.PathValue("execution"),
+		Owner:     owner,
+		Read:      v.Commands,
+		Remote:    r.RemoteAddr,
+		Status:    status,
 	})
 }
 

@@ -129,12 +129,10 @@ func (p *initProcess) weigh(x *execution, read pages) (over bool) {
 	return false
 }
 
-// tell tells trouped what the tree holds, if its session has bounds. mu is held.
+// tell tells trouped what the tree holds. mu is held.
 func (p *initProcess) tell(w *watch, now frame.Sample) {
 	w.sent = now
-	if w.session.Memory > 0 || w.session.Processes > 0 {
-		p.send(now.Encode())
-	}
+	p.send(now.Encode())
 }
 
 // due reports whether the page tables must be read. A page that several processes share must count
