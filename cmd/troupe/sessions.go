@@ -207,6 +207,7 @@ func sessionTable(out io.Writer, sessions []wire.Session, subjects bool, now tim
 		"NAME",
 		"SUBJECT",
 		"STATE",
+		"ISOLATION",
 		"AGE",
 		"EXECUTION",
 		"STATE",
@@ -224,17 +225,18 @@ func sessionTable(out io.Writer, sessions []wire.Session, subjects bool, now tim
 	line(head)
 	for _, s := range sessions {
 		about := []string{
-			visible(s.ID), cmp.Or(visible(s.Name), "-"), visible(s.Subject), visible(string(s.State)), since(s.CreatedAt, now),
+			visible(s.ID), cmp.Or(visible(s.Name), "-"), visible(s.Subject), visible(string(s.State)),
+			cmp.Or(visible(s.Isolation), "-"), since(s.CreatedAt, now),
 		}
 		if len(s.Executions) == 0 {
-			line(append(about[:5:5], "-", "-", "-", "-", "-", ""))
+			line(append(about[:6:6], "-", "-", "-", "-", "-", ""))
 		}
 		for _, x := range s.Executions {
-			line(append(about[:5:5], visible(x.ID), visible(string(x.State)), since(x.StartedAt, now),
+			line(append(about[:6:6], visible(x.ID), visible(string(x.State)), since(x.StartedAt, now),
 				fmt.Sprint(x.Offset), amount(x.MemoryBytes), visible(oneLine(x.Command))))
 		}
 		if n := s.ExecutionsOmitted; n > 0 {
-			line(append(about[:5:5], fmt.Sprintf("and %d more", n), "", "", "", "", ""))
+			line(append(about[:6:6], fmt.Sprintf("and %d more", n), "", "", "", "", ""))
 		}
 	}
 	return w.Flush()

@@ -109,6 +109,7 @@ func TestSessionsTable(t *testing.T) {
 		{ID: "pod-0.1", Subject: "alice", State: wire.SessionDetached, CreatedAt: at(26 * time.Hour)},
 		{
 			ID: "pod-0.2", Name: "nightly", Subject: "b\x1b[2Job", State: wire.SessionAttached, CreatedAt: at(61 * time.Second),
+			Isolation: wire.IsolationSession,
 			Executions: []wire.SessionExecution{
 				{
 					ID:          "x",
@@ -126,10 +127,10 @@ func TestSessionsTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := [][]string{
-		strings.Fields("SESSION NAME SUBJECT STATE AGE EXECUTION STATE FOR BYTES MEMORY COMMAND"),
-		strings.Fields("pod-0.1 - alice detached 26h00m - - - - -"),
-		strings.Fields(`pod-0.2 nightly b\x1b[2Job attached 1m01s x running 5s 7 3Mi make\x1b[31m`),
-		strings.Fields(`pod-0.2 nightly b\x1b[2Job attached 1m01s and 2 more`),
+		strings.Fields("SESSION NAME SUBJECT STATE ISOLATION AGE EXECUTION STATE FOR BYTES MEMORY COMMAND"),
+		strings.Fields("pod-0.1 - alice detached - 26h00m - - - - -"),
+		strings.Fields(`pod-0.2 nightly b\x1b[2Job attached session 1m01s x running 5s 7 3Mi make\x1b[31m`),
+		strings.Fields(`pod-0.2 nightly b\x1b[2Job attached session 1m01s and 2 more`),
 	}
 	for i, line := range strings.Split(strings.TrimSpace(b.String()), "\n") {
 		if got := strings.Fields(line); fmt.Sprint(got) != fmt.Sprint(want[i]) {
