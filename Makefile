@@ -89,5 +89,5 @@ e2e: e2e-prepare ## Install troupe on a real Kubernetes, and test it through the
 	cd e2e && E2E=1 go test -count=1 -p 1 -timeout 40m . ./cluster $(ARGS)
 
 clean: ## Remove what the other targets made (not Go's own caches)
-	rm -rf bin .cache clients/typescript/build clients/typescript/dist clients/typescript/node_modules
+	rm -rf bin .cache clients/typescript/build clients/typescript/dist clients/typescript/node_modules clients/python/build
 	rm -f docs/model/pan* docs/model/*.trail
