@@ -4,11 +4,15 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { connect, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { HttpsProxyAgent } from "https-proxy-agent";
+import { WebSocket } from "ws";
 import * as troupe from "@troupe/client";
 import { buildTrouped, call, impatient, root, startPods, startSuite, startTrouped } from "./support.js";
 
@@ -74,6 +78,35 @@ test("the token goes by subprotocol, and its provider is asked for every connect
     await closed.stop();
     await rm(dir, { recursive: true });
   }
+});
+
+test("connections go through a proxy as the README shows it", async () => {
+  const tunnels: string[] = [];
+  const proxy = createServer().on("connect", (request, client: Socket) => {
+    tunnels.push(request.url ?? "");
+    const target = connect(Number(new URL(`http://${request.url}`).port), "127.0.0.1", () => {
+      client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      target.pipe(client).pipe(target);
+    });
+    target.on("error", () => client.destroy());
+    client.on("error", () => target.destroy());
+  });
+  await once(proxy.listen(0, "127.0.0.1"), "listening");
+  const agent = new HttpsProxyAgent(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`);
+  class Proxied extends WebSocket {
+    constructor(url: string, protocols?: string[]) {
+      super(url, protocols, { agent });
+    }
+  }
+  const options = { ...impatient, WebSocket: Proxied as unknown as troupe.WebSocketConstructor };
+  await using session = await troupe.open(server.url, options);
+  assert.equal((await session.run("echo through")).stdout, "through\n");
+  const saved = await session.detach();
+  await using again = await troupe.attach(server.url, saved, options);
+  assert.equal((await again.run("echo again")).stdout, "again\n");
+  assert.deepEqual(tunnels, [server.address, server.address]);
+  await again.close();
+  proxy.close();
 });
 
 test("name, labels and resume window reach the server", async () => {
@@ -219,7 +252,10 @@ test("an execution that leaves its scope is cancelled", async () => {
     await using e = await session.exec("yes | head -c 3000000; sleep 600");
     id = e.id;
   }
-  assert.equal((await session.status()).executions[id]?.completed?.reason, "canceled");
+  // The end reaches a client by way of the output, and may be there before the session has noted it.
+  let seen: troupe.ExecutionStatus | undefined;
+  for (let i = 0; !seen?.completed && i < 100; i++) seen = (await session.status()).executions[id];
+  assert.equal(seen?.completed?.reason, "canceled");
 });
 
 test("a session that leaves its scope ends on the server", async () => {

@@ -12,8 +12,9 @@ import type { Options, WebSocketConstructor } from "@troupe/client";
 /** The repository. */
 export const root = fileURLToPath(new URL("../../../", import.meta.url));
 
-/** Node 20 has no WebSocket, so tests that need none in particular use that of `ws`. */
-export const socket = WebSocket as unknown as WebSocketConstructor;
+/** Node 20 has no WebSocket, so tests that need none in particular use that of `ws`; Deno has its own. */
+const native = (globalThis as { Deno?: unknown; WebSocket?: unknown }).Deno ? globalThis.WebSocket : undefined;
+export const socket = (native ?? WebSocket) as unknown as WebSocketConstructor;
 
 /** Reconnects at once, so that tests do not wait. */
 export const impatient: Options = { WebSocket: socket, backoff: { initialMs: 1, maxMs: 10 } };
