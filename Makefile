@@ -14,7 +14,7 @@ TOOL    := go tool -modfile=.ci/tools/go.mod
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-3 build test generate lint mutants tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e e2e-prepare
+.PHONY: help run run-3 build test generate console lint mutants tidy-check bench fuzz verify clean cluster cluster-up cluster-down chart e2e e2e-prepare
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: ## go vet, the model check where spin is installed, every test under the r
 
 generate: ## Make the code of the messages between pods again (needs protoc)
 	go generate ./actors/relay
+
+console: ## Check and bundle the page that trouped serves at / (Node 20.3, npm)
+	@.ci/console
 
 lint: ## golangci-lint: defects, style, and the import rules that are the architecture; the lists of mutants
 	go run ./.ci/mutants -check
@@ -90,4 +93,5 @@ e2e: e2e-prepare ## Install troupe on a real Kubernetes, and test it through the
 
 clean: ## Remove what the other targets made (not Go's own caches)
 	rm -rf bin .cache clients/typescript/build clients/typescript/dist clients/typescript/node_modules clients/python/build
+	rm -rf gateway/console/web/node_modules
 	rm -f docs/model/pan* docs/model/*.trail

@@ -19,6 +19,7 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
+	"github.com/troupe-dev/troupe/gateway/console"
 )
 
 const (
@@ -69,6 +70,11 @@ func (s *server) handler() http.Handler {
 	mux.Handle("/mcp", s.gateway.Guard(s.door.Handler(func(r *http.Request) string {
 		return gateway.Subject(r.Context())
 	})))
+	if s.c.servesConsole() {
+		page := console.Handler()
+		mux.Handle("GET /{$}", page)
+		mux.Handle("GET "+console.Prefix, page)
+	}
 	sessionFiles := fileserver.NewHandler(fileserver.Config{Attach: s.attachFiles, Logger: s.log})
 	transfers := s.gateway.GuardStreams(gateway.MaxTransfers, sessionFiles)
 	watches := s.gateway.GuardStreams(gateway.MaxWatches, sessionFiles)

@@ -18,7 +18,11 @@ func (s *server) announce() {
 	}
 	s.log.Info("ready", attrs...)
 	if s.c.logFormat == logText {
-		fmt.Printf("trouped is ready on ws://%s/ws. Try in another terminal:\n\n  %s\n\n", addr, s.tryLine(addr))
+		console := ""
+		if s.c.servesConsole() {
+			console = fmt.Sprintf("\n\nor open http://%s/ in a browser.", reachable(addr))
+		}
+		fmt.Printf("trouped is ready on ws://%s/ws. Try in another terminal:\n\n  %s%s\n\n", addr, s.tryLine(addr), console)
 	}
 }
 
@@ -30,14 +34,19 @@ func (s *server) tryLine(addr string) string {
 		words = append(words, "TROUPE_TOKEN=TOKEN")
 	}
 	words = append(words, clientBinary())
-	// A listener on every address can be reached on this one.
-	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
-		addr = net.JoinHostPort("127.0.0.1", port)
-	}
+	addr = reachable(addr)
 	if addr != defaults().listen {
 		words = append(words, "--server", "ws://"+addr+"/ws")
 	}
 	return strings.Join(append(words, "exec -- echo hello"), " ")
+}
+
+// reachable returns an address at which this machine reaches a listener: one on every address, for example, on this.
+func reachable(addr string) string {
+	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 // clientBinary returns the command that runs troupe: the path of the binary beside trouped,

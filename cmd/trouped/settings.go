@@ -20,6 +20,7 @@ type config struct {
 	listen         string
 	adminListen    string // empty: no admin listener
 	pprof          bool
+	console        string
 	allowedOrigins []string
 	pingInterval   time.Duration
 	subjectSockets int // of one subject; 0: all but the last tenth
@@ -71,6 +72,9 @@ const (
 	logJSON          = "json"
 	argvFull         = "full"
 	argvDigest       = "digest"
+	consoleAuto      = "auto" // where only this machine reaches it
+	consoleOn        = "on"
+	consoleOff       = "off"
 	runnerInside     = "embedded"
 )
 
@@ -104,6 +108,7 @@ func defaults() *config {
 	return &config{
 		listen:           "127.0.0.1:8003",
 		adminListen:      "127.0.0.1:9090",
+		console:          consoleAuto,
 		pingInterval:     20 * time.Second,
 		auth:             authNone,
 		auditArgv:        argvDigest,
@@ -175,6 +180,8 @@ func (c *config) networkFlags(fs *pflag.FlagSet) {
 		"address of /metrics, /healthz and /readyz; empty: none")
 	settings.Bool(fs, &c.pprof, "pprof", "",
 		"serve /debug/pprof/ on the admin address; commands can reach it if they share trouped's network")
+	fs.Var(settings.Choice(&c.console, consoleAuto, consoleOn, consoleOff), "console",
+		"serve the console, a page for browsers, at /; auto: where --listen is a loopback address")
 	fs.Var(settings.List(&c.allowedOrigins, "pattern,...", ","), "allowed-origins",
 		"browser origins that may connect besides the server's own host, such as https://*.example.com")
 	fs.Var(settings.Duration(&c.pingInterval), "ping-interval",

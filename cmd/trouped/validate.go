@@ -164,3 +164,8 @@ func loopback(addr string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
 }
+
+// servesConsole reports whether the console is at /.
+func (c *config) servesConsole() bool {
+	return c.console == consoleOn || c.console == consoleAuto && loopback(c.listen)
+}

@@ -1,0 +1,213 @@
+import { useState } from "preact/hooks";
+import type { SessionExecution, SessionInfo } from "./api.js";
+import { Output } from "./output.js";
+import { useActions } from "./palette.js";
+import { go, sessionLink } from "./route.js";
+import { useStore } from "./store.js";
+import { attempt, Button, copy, Note, Prompt, State, useNow } from "./ui.js";
+import { ago, bytes, endWords, lossWords, reasonWords, seconds } from "./words.js";
+import { isTransfer, type Run, type Workspace } from "./workspace.js";
+
+/** The commands of a session: the list of them, one with its output, and a line for the next. */
+export function Commands({ id, workspace, info, chosen }: {
+  id: string;
+  /** Undefined: it is another subject's session, whose output nobody else gets. */
+  workspace: Workspace | undefined;
+  info: SessionInfo | undefined;
+  /** The id of an execution; empty: the last one. */
+  chosen: string;
+}) {
+  const runs = workspace ? workspace.runs : undefined;
+  return runs && workspace ? (
+    <OwnCommands id={id} workspace={workspace} info={info} chosen={chosen} />
+  ) : (
+    <div class="commands">
+      <CommandList id={id} runs={[]} others={info?.executions ?? []} chosen={chosen} />
+      <div class="pane">
+        <Note kind="info">This is a session of another subject. Nobody but its own subject gets its output.</Note>
+      </div>
+    </div>
+  );
+}
+
+function OwnCommands({ id, workspace, info, chosen }: {
+  id: string;
+  workspace: Workspace;
+  info: SessionInfo | undefined;
+  chosen: string;
+}) {
+  const runs = useStore(workspace.runs);
+  const others = (info?.executions ?? []).filter((e) => !isTransfer(e) && !runs.some((r) => r.id === e.id));
+  const current = chosen ? runs.find((r) => r.id === chosen) : runs.at(-1);
+  const other = chosen ? others.find((e) => e.id === chosen) : undefined;
+  const ended = useStore(workspace.link).state === "ended";
+  const run = (command: string) => go(sessionLink(id, "commands", workspace.run(command).id));
+  useActions(() => runs.toReversed().map((r) => ({
+    title: r.command,
+    hint: "command of this session",
+    run: () => go(sessionLink(id, "commands", r.id)),
+  })));
+  return (
+    <div class="commands">
+      <CommandList id={id} runs={runs} others={others} chosen={current?.id ?? other?.id ?? ""} />
+      <div class="pane">
+        {current && <CommandOutput key={current.id} run={current} />}
+        {other && !current && <OtherCommand key={other.id} execution={other} workspace={workspace} />}
+        {!current && !other && (
+          <p class="empty">{chosen ? "This command is not known any more." : "Nothing has run here. Type a command below."}</p>
+        )}
+        {!ended && (
+          <Prompt
+            label="Command"
+            placeholder="Run a command in this session"
+            focus
+            action="Run"
+            history={runs.map((r) => r.command)}
+            onRun={run}
+          />
+        )}
+      </div>
+    </div>
+  );
+}
+
+function CommandList({ id, runs, others, chosen }: {
+  id: string;
+  runs: Run[];
+  others: SessionExecution[];
+  chosen: string;
+}) {
+  const entries = [
+    ...runs.map((r) => ({ id: r.id, startedAt: r.startedAt, item: <RunEntry run={r} /> })),
+    ...others.map((e) => ({ id: e.id, startedAt: Date.parse(e.started_at), item: <OtherEntry execution={e} /> })),
+  ].toSorted((a, b) => b.startedAt - a.startedAt);
+  return (
+    <nav class="rail" aria-label="Commands of this session">
+      <ol>
+        {entries.map((e) => (
+          <li key={e.id}>
+            <a href={sessionLink(id, "commands", e.id)} aria-current={e.id === chosen ? "true" : undefined}>{e.item}</a>
+          </li>
+        ))}
+      </ol>
+      {entries.length === 0 && <p class="quiet">No commands yet</p>}
+    </nav>
+  );
+}
+
+function Entry({ command, state, words }: { command: string; state: string; words: string }) {
+  return (
+    <>
+      <code class="command">{command}</code>
+      <State state={state}>{words}</State>
+    </>
+  );
+}
+
+function RunEntry({ run }: { run: Run }) {
+  useStore(run.changed);
+  const now = useNow();
+  const words = run.completed
+    ? reasonWords(run.completed.reason, run.completed.exit_code)
+    : run.ended ? "no output" : `${run.state} · ${seconds((now - run.startedAt) / 1000)}`;
+  return <Entry command={run.command} state={runState(run)} words={words} />;
+}
+
+function OtherEntry({ execution: e }: { execution: SessionExecution }) {
+  const over = e.state === "exited";
+  const words = over ? reasonWords(e.reason, e.exit_code) : `${e.state} · ${ago(e.started_at)}`;
+  const state = over ? (e.exit_code === 0 ? "succeeded" : "failed") : e.state;
+  return <Entry command={e.command ?? "a command"} state={state} words={words} />;
+}
+
+/** The class of a run's colour. */
+function runState(run: Run): string {
+  if (!run.completed) return run.state;
+  if (run.completed.status === "canceled") return "canceled";
+  return run.completed.exit_code === 0 ? "succeeded" : "failed";
+}
+
+function CommandOutput({ run }: { run: Run }) {
+  useStore(run.changed);
+  const active = !run.ended;
+  const paused = run.state === "paused";
+  const save = () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([run.log.toString()], { type: "text/plain" }));
+    link.download = "output.txt";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  };
+  useActions(() => active
+    ? [
+      { title: paused ? "Resume this command" : "Pause this command", run: () => attempt(() => run.control(paused ? "RESUME" : "PAUSE")) },
+      { title: "Cancel this command", run: () => attempt(() => run.control("CANCEL")) },
+    ]
+    : [{ title: "Save the output of this command", run: save }]);
+  return (
+    <section class="run" aria-label={`Command ${run.command}`}>
+      <header class="bar">
+        <code class="command" title={run.command}>{run.command}</code>
+        <span class="spring" />
+        {active && (
+          <>
+            <Button onClick={() => attempt(() => run.control(paused ? "RESUME" : "PAUSE"))}>{paused ? "Resume" : "Pause"}</Button>
+            <Button kind="danger" onClick={() => attempt(() => run.control("CANCEL"))}>Cancel</Button>
+          </>
+        )}
+        <Button kind="quiet" onClick={() => attempt(() => copy(run.log.toString(), "Output"))}>Copy</Button>
+        <Button kind="quiet" onClick={save}>Save</Button>
+      </header>
+      <Output log={run.log} label={`Output of ${run.command}`} />
+      <EndOfRun run={run} />
+    </section>
+  );
+}
+
+/** The state of a command, and its end in words. */
+function EndOfRun({ run }: { run: Run }) {
+  const now = useNow();
+  if (run.error) return <Note kind="error">{run.error}</Note>;
+  if (!run.completed) {
+    return (
+      <div class="end">
+        <State state={run.state}>{run.state} for {seconds(Math.max(0, now - run.startedAt) / 1000)}</State>
+      </div>
+    );
+  }
+  const { headline, details } = endWords(run.completed);
+  return (
+    <div class="end" role="status">
+      <State state={runState(run)}>{headline}</State>
+      <span class="quiet">{details.join(" · ")}</span>
+      {lossWords(run.completed).map((text) => <Note key={text} kind="warning">{text}</Note>)}
+    </div>
+  );
+}
+
+/** A command that another client has started: its output is shown once somebody asks. */
+function OtherCommand({ execution: e, workspace }: { execution: SessionExecution; workspace: Workspace }) {
+  const [asked, ask] = useState(false);
+  return (
+    <section class="run" aria-label={`Command ${e.command ?? e.id}`}>
+      <header class="bar">
+        <code class="command">{e.command ?? e.id}</code>
+      </header>
+      <div class="empty">
+        <p>
+          Another client has started this. {bytes(e.offset)} of output so far
+          {e.memory_bytes ? `, ${bytes(e.memory_bytes)} of memory` : ""}.
+        </p>
+        <Button
+          disabled={asked}
+          onClick={() => {
+            ask(true);
+            attempt(() => workspace.follow(e));
+          }}
+        >
+          Show its output
+        </Button>
+      </div>
+    </section>
+  );
+}

@@ -1,0 +1,268 @@
+import * as troupe from "@troupe/client";
+import { attachSession, getSession, type SessionExecution, type SessionInfo } from "./api.js";
+import { auth } from "./auth.js";
+import { OutputLog } from "./log.js";
+import { Store } from "./store.js";
+import { bytes, seconds } from "./words.js";
+
+/** How the page is connected to a session. */
+export type Link =
+  | { state: "connected"; note?: string }
+  | { state: "lost"; note: string }
+  | { state: "ended"; note: string };
+
+/** Begins the ids of executions that a console has started: another one follows them by itself. */
+const idPrefix = "console-";
+
+/** Output of a command that is read beyond what is drawn, so that the page stays quick. */
+const pageTurnBytes = 256 << 10;
+
+/** A command that this page follows. */
+export class Run {
+  readonly log = new OutputLog();
+  /** Set anew at each change of the command's state. */
+  readonly changed = new Store(0);
+  state: SessionExecution["state"] | "failed" = "starting";
+  completed: troupe.Completed | undefined;
+  /** Why there is no output, or no more. */
+  error: string | undefined;
+  #execution: troupe.Execution | undefined;
+
+  constructor(
+    readonly id: string,
+    readonly command: string,
+    readonly startedAt: number,
+  ) {}
+
+  get ended(): boolean {
+    return this.completed !== undefined || this.state === "failed";
+  }
+
+  update(change: Partial<Pick<Run, "state" | "completed" | "error">>): void {
+    Object.assign(this, change);
+    this.changed.set(this.changed.value + 1);
+  }
+
+  /** Reads an execution to its end. */
+  async follow(execution: troupe.Execution): Promise<void> {
+    this.#execution = execution;
+    if (this.state === "starting") this.update({ state: "running" });
+    let read = 0;
+    try {
+      for await (const event of execution.events) {
+        this.#handle(event);
+        if (event.type !== "output") continue;
+        read += event.data.length;
+        if (read > pageTurnBytes) {
+          read = 0;
+          await nextFrame();
+        }
+      }
+    } catch (e) {
+      if (!this.completed) this.fail(e);
+    }
+  }
+
+  fail(e: unknown): void {
+    this.log.end();
+    this.update({ state: "failed", error: message(e) });
+  }
+
+  #handle(event: troupe.Event): void {
+    switch (event.type) {
+      case "output":
+        this.log.append(event.stream, event.data);
+        return;
+      case "gap":
+        this.log.note(`${bytes(event.bytes)} of the output are no longer on the server`);
+        return;
+      case "warning":
+        this.log.note(event.message);
+        return;
+      case "error":
+        this.log.note(event.error.message);
+        return;
+      case "paused":
+        return this.update({ state: "paused" });
+      case "started":
+      case "resumed":
+        return this.update({ state: "running" });
+      case "canceled":
+        return this.update({ state: "canceling" });
+      case "completed":
+        this.log.end();
+        return this.update({ state: event.completed.survivors?.kept ? "kept" : "exited", completed: event.completed });
+    }
+  }
+
+  async control(type: "PAUSE" | "RESUME" | "CANCEL"): Promise<void> {
+    const e = this.#execution;
+    if (!e) return;
+    await (type === "PAUSE" ? e.pause() : type === "RESUME" ? e.resume() : e.cancel());
+    if (!this.ended) this.update({ state: type === "PAUSE" ? "paused" : type === "RESUME" ? "running" : "canceling" });
+  }
+}
+
+/** A session that this page is connected to. It outlives the views that show it. */
+export class Workspace {
+  readonly link = new Store<Link>({ state: "connected" });
+  /** By their start. */
+  readonly runs = new Store<Run[]>([]);
+  readonly session: troupe.Session;
+  readonly #others: troupe.Session[] = []; // further connections, for executions that were not followed at first
+
+  private constructor(
+    readonly saved: troupe.SavedSession,
+    session: troupe.Session,
+    notices: (listener: (n: troupe.Notice) => void) => void,
+  ) {
+    this.session = session;
+    notices((n) => this.#notice(n));
+    void session.ended.then((e) => this.#ended(e));
+  }
+
+  get id(): string {
+    return this.saved.session_id;
+  }
+
+  static async open(name?: string): Promise<Workspace> {
+    const { options, notices } = connectionOptions();
+    const session = await troupe.open(endpoint(), name ? { ...options, name } : options);
+    auth.accepted();
+    const { session_id, resume_token } = session.connected;
+    return new Workspace({ session_id, resume_token }, session, notices);
+  }
+
+  /** Attaches to an own session, and follows what consoles have started in it. */
+  static async attach(id: string): Promise<Workspace> {
+    const info = await getSession(id);
+    const ours = info.executions.filter((e) => e.id.startsWith(idPrefix));
+    const saved = { ...(await attachSession(id)), offsets: Object.fromEntries(ours.map((e) => [e.id, 0])) };
+    const { options, notices } = connectionOptions();
+    const session = await troupe.attach(endpoint(), saved, options);
+    const workspace = new Workspace(saved, session, notices);
+    for (const e of ours) workspace.#follow(session, e);
+    return workspace;
+  }
+
+  /** Runs a shell command. */
+  run(command: string): Run {
+    const run = new Run(idPrefix + crypto.randomUUID(), command, Date.now());
+    this.runs.set([...this.runs.value, run]);
+    this.session.exec({ command, execution_id: run.id }).then(
+      (execution) => run.follow(execution),
+      (e: unknown) => {
+        run.log.note(message(e));
+        run.fail(e);
+      },
+    );
+    return run;
+  }
+
+  /**
+   * Follows a command that another client has started, on a connection of its own. Not before somebody asks: of
+   * one that keeps only `unread` output the console could become the reader.
+   */
+  async follow(e: SessionExecution): Promise<void> {
+    if (this.runs.value.some((r) => r.id === e.id)) return;
+    const { options } = connectionOptions();
+    const session = await troupe.attach(endpoint(), { ...this.saved, offsets: { [e.id]: 0 } }, options);
+    this.#others.push(session);
+    this.#follow(session, e);
+  }
+
+  #follow(session: troupe.Session, e: SessionExecution): void {
+    const run = new Run(e.id, e.command ?? e.id, Date.parse(e.started_at));
+    const execution = session.executions.get(e.id);
+    run.state = e.state;
+    this.runs.set([...this.runs.value, run].toSorted((a, b) => a.startedAt - b.startedAt));
+    if (execution) void run.follow(execution);
+    else run.fail(new Error("its output is no longer on the server"));
+  }
+
+  /** Leaves the session as it is. */
+  async detach(): Promise<void> {
+    for (const session of [...this.#others, this.session]) await session.detach();
+  }
+
+  #notice(n: troupe.Notice): void {
+    switch (n.kind) {
+      case "lost":
+        return this.link.set({ state: "lost", note: "Connection lost, reconnecting…" });
+      case "retry":
+        return this.link.set({ state: "lost", note: `Reconnecting… (attempt ${n.attempt}: ${n.error.message})` });
+      case "resumed":
+        return this.link.set({ state: "connected", note: `Reconnected after ${seconds(n.goneMs / 1000)}: nothing was lost` });
+      case "draining":
+        this.link.set({
+          state: "connected",
+          note: `The server is stopping: what runs here may go on for ${seconds(n.deadlineSeconds)}`,
+        });
+    }
+  }
+
+  #ended(e: Error): void {
+    if (e instanceof troupe.HandshakeError && e.status === 401) auth.refused(auth.token);
+    workspaces.delete(this.id);
+    this.link.set({ state: "ended", note: message(e) });
+  }
+}
+
+const workspaces = new Map<string, Promise<Workspace>>();
+
+/** The connection to a session; a new one if there is none. */
+export function workspace(id: string): Promise<Workspace> {
+  const known = workspaces.get(id);
+  if (known) return known;
+  const attaching = Workspace.attach(id);
+  workspaces.set(id, attaching);
+  attaching.catch(() => workspaces.delete(id));
+  return attaching;
+}
+
+/** Opens a session, which `workspace` then knows. */
+export async function openWorkspace(name?: string): Promise<Workspace> {
+  const opened = await Workspace.open(name);
+  workspaces.set(opened.id, Promise.resolve(opened));
+  return opened;
+}
+
+/** Drops all connections, for whoever signs out. */
+export function leaveAll(): void {
+  for (const w of workspaces.values()) w.then((it) => it.detach()).catch(() => {});
+  workspaces.clear();
+}
+
+function endpoint(): string {
+  return new URL("/ws", location.href).href;
+}
+
+function connectionOptions() {
+  let listener: (n: troupe.Notice) => void = () => {};
+  const options: troupe.Options = { token: () => auth.token, onNotice: (n) => listener(n) };
+  return { options, notices: (l: (n: troupe.Notice) => void) => void (listener = l) };
+}
+
+/** A file transfer, which is a command of its session too. */
+export function isTransfer(e: SessionExecution): boolean {
+  return /^\S*troupe-files(\s|$)/.test(e.command ?? "");
+}
+
+export function runningIn(s: SessionInfo): SessionExecution[] {
+  return s.executions.filter((e) => e.state !== "exited" && !isTransfer(e));
+}
+
+function nextFrame(): Promise<void> {
+  // A hidden page draws no frames, and reads on all the same.
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, 100);
+    requestAnimationFrame(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+export function message(e: unknown): string {
+  return e instanceof Error ? e.message : String(e);
+}
