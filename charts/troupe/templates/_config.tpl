@@ -8,6 +8,7 @@ ping-interval: {{ $l.pingIntervalSeconds | int64 }}s
 {{- with $v.auth.allowedOrigins }}
 allowed-origins: {{ toJson . }}
 {{- end }}
+console: {{ ternary "on" "off" $v.console.enabled | quote }}
 auth: {{ ternary "none-insecure" $v.auth.mode (eq $v.auth.mode "none") }}
 {{- if eq $v.auth.mode "token" }}
 token-file: /etc/troupe/tokens/tokens

@@ -78,6 +78,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 /health: Exact
 /mcp: Exact
 /ws: Prefix
+{{- if .Values.console.enabled }}
+/: Exact
+/console: Prefix
+{{- end }}
 {{- if .Values.auth.oauth.resource }}
 /.well-known/oauth-protected-resource: Prefix
 {{- end }}
