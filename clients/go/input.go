@@ -95,7 +95,8 @@ func (e *Execution) input(ctx context.Context, in *input) (inDoubt int, err erro
 	if err = ctx.Err(); err == nil {
 		sent, err = e.c.sendInput(ctx, in)
 	}
-	if sent {
+	refused := wire.CodeOf(err) == wire.CodeSessionLimit // the server had no room, and took nothing of it
+	if sent && !refused {
 		e.inputOffset += int64(len(in.data)) // also in doubt: it stays queued, or is repeated
 	}
 	if err != nil && sent && wire.CodeOf(err) == 0 {

@@ -6,6 +6,7 @@ import {
   InputConflictError,
   InputError,
   InputUnavailableError,
+  LimitError,
   NoProcessError,
   ServerError,
 } from "./errors.js";
@@ -243,7 +244,8 @@ export class Execution implements AsyncDisposable {
       signal?.throwIfAborted();
       const offset = this.#inputOffset;
       const { error, sent } = await this.session.sendInput({ execution: this.id, offset, data, eof }, signal);
-      if (sent) this.#inputOffset += data.length;
+      // A server that has no room for an input takes nothing of it.
+      if (sent && !(error instanceof LimitError)) this.#inputOffset += data.length;
       const answered = error instanceof ServerError || error instanceof InputConflictError;
       return error ? { error, inDoubt: sent && !answered } : {};
     } catch (e) {
