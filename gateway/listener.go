@@ -28,6 +28,9 @@ const (
 	// maxHeaderLines bounds what a header costs once it is parsed, since lines of a few bytes cost a
 	// hundred each. Browsers behind two proxies send about 40.
 	maxHeaderLines = 100
+	// servedFor is how long a request is served before its connection may give way to new ones, since
+	// its client may take no answer, or send no body.
+	servedFor = 2 * time.Second
 	// unsentBytes is how much the kernel takes of a connection beyond what it may send now. Without
 	// it, it takes up to 4 MiB (tcp_wmem), which count as memory of the server's cgroup, and an answer
 	// waits behind them: tcp(7), TCP_NOTSENT_LOWAT.
@@ -46,8 +49,10 @@ type ListenerConfig struct {
 
 // listener bounds the plain HTTP connections of a server. At the bound a new connection takes the
 // place of another: of the remote address that has most, one whose request is not being served, and
-// of these the one that has been waiting longest. So a client that connects and sends its request is
-// served while somebody else holds all connections, also where everybody comes from one proxy.
+// of these the one that has been waiting longest. One that has sent something which nobody has looked
+// at keeps its place, and one whose request is being served does for servedFor. While all do, new ones
+// wait in the kernel's queue. So a client that connects and sends its request is served while somebody
+// else holds all connections, also where everybody comes from one proxy.
 type listener struct {
 	net.Listener
 	max        int
@@ -57,7 +62,7 @@ type listener struct {
 	badHeaders prometheus.Counter
 
 	mu      sync.Mutex
-	room    sync.Cond   // a connection is no longer counted, or the listener was closed
+	room    sync.Cond   // a connection is no longer counted or may give way, or the listener was closed
 	conns   []*httpConn // counted, in the order in which they began to wait
 	from    map[netip.Addr]int
 	leaving int // of these, closed to make room
@@ -115,12 +120,17 @@ func (l *listener) Close() error {
 func (l *listener) admit(c *httpConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Connections are evicted ahead, so that Accept need not wait for one to end.
-	for len(l.conns)-l.leaving >= l.max-l.max/8 {
-		l.evict()
-	}
-	for !l.closed && len(l.conns) >= l.max {
+	for !l.closed {
+		// Connections are evicted ahead, so that Accept need not wait for one to end.
+		if len(l.conns)-l.leaving >= l.max-l.max/8 && l.evict() {
+			continue
+		}
+		if len(l.conns) < l.max {
+			break
+		}
+		soon := time.AfterFunc(servedFor/10, l.room.Signal) // one may have been served for long enough
 		l.room.Wait()
+		soon.Stop()
 	}
 	if l.closed {
 		return false
@@ -131,32 +141,32 @@ func (l *listener) admit(c *httpConn) bool {
 	return true
 }
 
-// evict closes a connection. It counts until its goroutine has ended. Called with mu held.
-func (l *listener) evict() {
+// evict closes a connection, if one may give way. It counts until its goroutine has ended. Called with
+// mu held.
+func (l *listener) evict() bool {
 	victim := l.victim()
 	// A request that came at once may wait in its socket for a goroutine to read it, which takes longest
 	// when there are most connections.
-	for range maxLooks {
-		if victim.owed() || !victim.hasUnread() {
-			break
-		}
+	for victim != nil && !victim.serving && victim.hasUnread() {
 		victim.ready = true
 		victim = l.victim()
+	}
+	if victim == nil {
+		return false
 	}
 	victim.evicted = true
 	l.leaving++
 	l.overLimit.Inc()
 	_ = victim.Close() // its reader learns of it
+	return true
 }
 
-// maxLooks bounds how many sockets are asked for what they have, for one connection that is evicted.
-const maxLooks = 16
-
-// victim returns the connection that is to give way. Called with mu held.
+// victim returns the connection that is to give way, or nil if all wait for the server. Called with mu
+// held.
 func (l *listener) victim() *httpConn {
 	var victim *httpConn
 	for _, c := range l.conns {
-		if c.evicted {
+		if c.evicted || c.ready || c.serving && time.Since(c.since) < servedFor {
 			continue
 		}
 		if victim == nil {
@@ -164,7 +174,7 @@ func (l *listener) victim() *httpConn {
 			continue
 		}
 		more := l.from[c.addr] - l.from[victim.addr]
-		if more > 0 || more == 0 && victim.owed() && !c.owed() {
+		if more > 0 || more == 0 && victim.serving && !c.serving {
 			victim = c
 		}
 	}
@@ -196,10 +206,13 @@ type httpConn struct {
 	listener *listener
 	addr     netip.Addr
 
-	turn    turn.Turn
-	ready   bool // what has arrived is to be handled, once it is this connection's turn; guarded by listener.mu
-	serving bool // a handler runs; likewise
-	evicted bool // likewise
+	turn turn.Turn
+
+	// Guarded by listener.mu.
+	ready   bool      // something has arrived that is handled when it is this connection's turn
+	serving bool      // from the beginning of the handler until its answer is written
+	since   time.Time // when serving began
+	evicted bool
 
 	// For the goroutine that reads.
 	inHeader bool
@@ -212,10 +225,10 @@ func (c *httpConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	c.turn.GiveBack()
-	c.set(&c.ready, false)
+	c.set(false, false)
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.set(&c.ready, true)
+		c.set(true, false)
 		c.turn.Take(c.listener.kind)
 	}
 	if c.lines += bytes.Count(p[:n], []byte{'\n'}); c.lines > maxHeaderLines+2 { // the request and the empty line
@@ -231,7 +244,9 @@ func (c *httpConn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *httpConn) Write(p []byte) (int, error) {
-	c.turn.GiveBack() // it may wait for the client
+	if c.turn.Held() { // net/http answers by itself, which may wait for the client
+		c.serves()
+	}
 	return c.Conn.Write(p)
 }
 
@@ -242,6 +257,7 @@ func (c *httpConn) changed(state http.ConnState) {
 		c.inHeader = false
 	case http.StateIdle:
 		c.inHeader, c.lines = true, 0
+		c.set(false, false)
 		c.listener.waits(c)
 	case http.StateHijacked, http.StateClosed:
 		c.turn.GiveBack()
@@ -259,9 +275,6 @@ func (l *listener) waits(c *httpConn) {
 	}
 }
 
-// owed reports whether the client waits for the server. Called with listener.mu held.
-func (c *httpConn) owed() bool { return c.ready || c.serving }
-
 // hasUnread reports whether bytes of the client have arrived that nobody has read.
 func (c *httpConn) hasUnread() bool {
 	sc, ok := c.Conn.(syscall.Conn)
@@ -277,11 +290,17 @@ func (c *httpConn) hasUnread() bool {
 	return n > 0
 }
 
-// set sets ready or serving.
-func (c *httpConn) set(field *bool, now bool) {
+// serves notes that the turn has come, and what is done now may wait for something else.
+func (c *httpConn) serves() {
+	c.turn.GiveBack()
+	c.set(false, true)
+}
+
+func (c *httpConn) set(ready, serving bool) {
 	c.listener.mu.Lock()
-	*field = now
-	c.listener.mu.Unlock()
+	defer c.listener.mu.Unlock()
+	c.ready, c.serving, c.since = ready, serving, time.Now()
+	c.listener.room.Signal()
 }
 
 // connKey is the context key of a request's httpConn.
@@ -291,9 +310,7 @@ type connKey struct{}
 func markServing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*httpConn); ok {
-			c.turn.GiveBack() // handlers wait for one thing or the other
-			c.set(&c.serving, true)
-			defer c.set(&c.serving, false)
+			c.serves()
 		}
 		h.ServeHTTP(w, r)
 	})

@@ -238,4 +238,14 @@ func TestARequestThatNobodyHasReadKeepsItsConnection(t *testing.T) {
 		t.Errorf("evicted: the client that asks %v, the silent ones %v, %v",
 			asks.evicted, silent[0].evicted, silent[1].evicted)
 	}
+	if limit.evict(); !silent[1].evicted || limit.evict() || asks.evicted {
+		t.Errorf("evicted: the client that asks %v, the last silent one %v", asks.evicted, silent[1].evicted)
+	}
+	asks.ready, asks.serving, asks.since = false, true, time.Now()
+	if limit.evict() {
+		t.Error("a client gave way whose request is being served")
+	}
+	if asks.since = time.Now().Add(-servedFor); !limit.evict() {
+		t.Error("a client that does not read its answer keeps its connection")
+	}
 }
