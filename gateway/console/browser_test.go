@@ -44,8 +44,8 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// browser starts Chromium, once.
-var browser = sync.OnceValues(func() (context.Context, func()) {
+// chromium starts Chromium, once.
+var chromium = sync.OnceValues(func() (context.Context, func()) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
@@ -55,7 +55,7 @@ var browser = sync.OnceValues(func() (context.Context, func()) {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if started {
-		_, stop := browser()
+		_, stop := chromium()
 		stop()
 	}
 	if dir, _ := binaries(); built && dir != "" {
@@ -158,7 +158,7 @@ type tab struct {
 func open(t *testing.T, address string) *tab {
 	t.Helper()
 	started = true
-	parent, _ := browser()
+	parent, _ := chromium()
 	if err := chromedp.Do(parent); err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,8 @@ func TestTokenIsAskedForAndForgotten(t *testing.T) {
 	p.sees("signed in") // the page that the URL names
 	p.reload()
 	p.sees("signed in")
-	if text := eval[string](p, "JSON.stringify([{...localStorage}, document.cookie, location.href])"); strings.Contains(text, "staple") {
+	elsewhere := "JSON.stringify([{...localStorage}, document.cookie, location.href])"
+	if text := eval[string](p, elsewhere); strings.Contains(text, "staple") {
 		t.Errorf("the token is kept elsewhere: %s", text)
 	}
 	p.click("button", "Sign out")
@@ -187,7 +188,8 @@ func TestExpiredTokenIsAskedForAgain(t *testing.T) {
 func TestHostileOutputIsText(t *testing.T) {
 	p := open(t, serve(t).url("/"))
 	const hostile = `<img src=x onerror="window.owned=1"><script>window.owned=1</script>`
-	p.typeInto("textbox", newPrompt, "printf '%s\\033]0;title\\007 \\033[31mred\\033[0m \\033[8mhidden\\033[0m\\n' '"+hostile+"'; exit 1\r")
+	const format = `'%s\033]0;title\007 \033[31mred\033[0m \033[8mhidden\033[0m\n'`
+	p.typeInto("textbox", newPrompt, "printf "+format+" '"+hostile+"'; exit 1\r")
 	p.sees(hostile + " red hidden")
 	p.sees("exit code 1")
 	p.click("link", "About")

@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { endSession, getSession, Problem, type SessionInfo } from "./api.js";
 import { Commands } from "./commands.js";
+import { Files } from "./files.js";
 import { useActions } from "./palette.js";
 import { go, sessionLink, sessionsLink, type View } from "./route.js";
 import { Labels, sessionTitle } from "./sessions.js";
@@ -51,6 +52,7 @@ export function SessionPage({ id, view, item }: { id: string; view: View; item: 
       {view === "commands" && (workspace || foreign) && (
         <Commands id={id} workspace={workspace} info={info.value} chosen={item} />
       )}
+      {view === "files" && workspace && <Files id={id} path={item} />}
       {view === "about" && <About id={id} info={info.value} workspace={workspace} />}
     </main>
   );
@@ -70,7 +72,11 @@ function SessionHeader({ id, info, workspace, view, gone }: {
       go(sessionsLink);
     });
   const running = info ? runningIn(info).length : 0;
-  const tabs: [View, string][] = [["commands", running > 0 ? `Commands (${running})` : "Commands"], ["about", "About"]];
+  const tabs: [View, string][] = [
+    ["commands", running > 0 ? `Commands (${running})` : "Commands"],
+    ["files", "Files"],
+    ["about", "About"],
+  ];
   useActions(() => [
     ...tabs.map(([to, title]) => ({ title, hint: "of this session", run: () => go(sessionLink(id, to)) })),
     { title: "Copy the id of this session", run: () => attempt(() => copy(id, "Id")) },
