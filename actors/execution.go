@@ -43,6 +43,8 @@ type execution struct {
 	readerLost  time.Time
 	readerTimer *time.Timer
 
+	size *wire.Terminal // of its terminal, now; nil: it has none. See session_terminal.go
+
 	waiting []waiter // requests to be answered when it has started, or not
 }
 
@@ -65,7 +67,8 @@ type waiter struct {
 
 func (x *execution) status() wire.ExecutionStatus {
 	return wire.ExecutionStatus{
-		State: x.state, PID: x.command, PGID: x.command, Offset: x.transcript.End(),
+		Terminal: x.size,
+		State:    x.state, PID: x.command, PGID: x.command, Offset: x.transcript.End(),
 		InputOffset: x.inputTaken.Load(), StartedAt: x.requested.UTC().Format(time.RFC3339Nano), Completed: x.completed,
 	}
 }

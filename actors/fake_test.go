@@ -101,6 +101,7 @@ type fakePipe struct{ net.Conn }
 func (fakePipe) Pending() (int, error)       { return 0, nil }
 func (fakePipe) ReadNow([]byte) (int, error) { return 0, proc.ErrPipeEmpty }
 func (fakePipe) Grow(int)                    {}
+func (fakePipe) Resize(proc.Size) error      { return nil }
 
 // fakeTree records the calls and lets a test play the processes.
 type fakeTree struct {
@@ -139,7 +140,10 @@ func (t *fakeTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error
 	if t.runner.stdout != nil {
 		stdio.Stdout = t.runner.stdout(out)
 	}
-	if spec.Stdin {
+	if spec.Terminal != nil {
+		stdio.Stderr = nil
+	}
+	if spec.Stdin || spec.Terminal != nil {
 		r, w := net.Pipe()
 		t.typed, stdio.Stdin = r, w
 		if t.runner.stdin != nil {

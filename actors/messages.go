@@ -192,8 +192,11 @@ type (
 		id     wire.ID
 		data   []byte
 		eof    bool
-		offset *int64 // of data, in stdin; nil: behind what came before
+		offset *int64 // of data, in stdin or, with a writer, in what it typed; nil: behind what came before
+		writer string // see wire.InputParams
 	}
+	// resizeTerminal: session → process. Give its terminal this size.
+	resizeTerminal struct{ size proc.Size }
 	// signalExecution: session → process. Answered on conn.
 	signalExecution struct {
 		conn   *actor.PID

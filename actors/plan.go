@@ -35,6 +35,7 @@ type plan struct {
 	scrollback    int64 // with transcript.Last
 	cancelOnLimit bool
 	keep          bool
+	terminal      *wire.Terminal    // with Term filled in; nil: none
 	parent        trace.SpanContext // the client's span; invalid: none
 }
 
@@ -79,7 +80,28 @@ func (e *Engine) plan(p *wire.ExecuteParams) (*plan, *wire.Error) {
 	out.shown = shownCommand(p)
 	out.spec = proc.Spec{Argv: argv, Env: mergeEnv(e.env, p.Env), Dir: dir, Stdin: p.Stdin, MaxMemory: l.MaxMemory}
 	out.spec.Script = len(p.Argv) == 0
+	out.planTerminal(p, l)
 	return out, nil
+}
+
+// planTerminal adds what is different with a terminal. Silence is normal there; what ends one that is
+// forgotten is the idle timeout, without output and without input.
+func (out *plan) planTerminal(p *wire.ExecuteParams, l Limits) {
+	if p.Terminal == nil {
+		return
+	}
+	t := *p.Terminal
+	if t.Term == "" {
+		t.Term = wire.DefaultTerm
+	}
+	out.terminal = &t
+	out.spec.Terminal = &proc.Size{Cols: t.Cols, Rows: t.Rows}
+	if _, given := p.Env["TERM"]; !given {
+		out.spec.Env = mergeEnv(out.spec.Env, map[string]string{"TERM": t.Term})
+	}
+	if p.Timeout == 0 {
+		out.streamTimeout = l.IdleTimeout
+	}
 }
 
 func (e *Engine) argv(p *wire.ExecuteParams) ([]string, *wire.Error) {

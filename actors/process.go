@@ -85,6 +85,8 @@ func (p *process) receive(ctx actor.Context) {
 		p.signal(ctx, msg)
 	case writeInput:
 		p.input(ctx, msg)
+	case resizeTerminal:
+		p.resize(msg.size)
 	case inputWritten:
 		p.inputWritten(ctx, msg)
 	case cancelExecution:
@@ -122,7 +124,14 @@ func (p *process) start(ctx actor.Context) {
 		return
 	}
 	p.stdin.pipe = std.Stdin
+	if t := p.plan.terminal; t != nil {
+		p.streams[stderr] = streamAtEnd
+		p.x.transcript.Mark(p.resized(proc.Size{Cols: t.Cols, Rows: t.Rows}))
+	}
 	for i, pipe := range []Pipe{std.Stdout, std.Stderr} {
+		if pipe == nil {
+			continue
+		}
 		p.lines[i] = &output{
 			stream: i, pipe: pipe, root: root, process: self, lastByte: &p.lastByte, clock: p.now,
 			streams: &p.engine.streams, droppers: &p.engine.droppers,

@@ -3,7 +3,9 @@ package actors
 import (
 	"bytes"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +89,28 @@ type input struct {
 	writing bool
 	closed  bool // by the client's eof, or because the command is gone
 	eof     bool // by the client's eof
+
+	typed   map[string]int64 // into a terminal, by writer
+	writers []string         // of typed, the one that typed last at the end
+}
+
+// maxWriters bounds the writers whose offsets a terminal remembers. Those that have not typed for
+// longest are forgotten; if one comes back, its input is refused.
+const maxWriters = 32
+
+// note counts n bytes that a writer has typed.
+func (in *input) note(writer string, n int) {
+	if in.typed == nil {
+		in.typed = make(map[string]int64, 1)
+	}
+	if i := slices.Index(in.writers, writer); i >= 0 {
+		in.writers = slices.Delete(in.writers, i, i+1)
+	} else if len(in.writers) == maxWriters {
+		delete(in.typed, in.writers[0])
+		in.writers = slices.Delete(in.writers, 0, 1)
+	}
+	in.writers = append(in.writers, writer)
+	in.typed[writer] += int64(n)
 }
 
 // place finds what of an input is new, by its offset. It reports whether nothing is, because an earlier
@@ -96,6 +120,9 @@ func (p *process) place(msg *writeInput) (known bool, err *wire.Error) {
 		return false, nil
 	}
 	taken := p.x.inputTaken.Load()
+	if msg.writer != "" {
+		taken = p.stdin.typed[msg.writer]
+	}
 	if *msg.offset > taken {
 		return false, wire.Errorf(wire.CodeInvalidParams,
 			"offset %d leaves a gap: the next input of execution %s begins at %d", *msg.offset, p.x.id, taken)
@@ -110,6 +137,8 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 	in := &p.stdin
 	known, err := p.place(&msg)
 	switch {
+	case msg.writer != "" && p.plan.terminal == nil:
+		err = wire.Errorf(wire.CodeInvalidParams, "writer needs a terminal, and execution %s has none", p.x.id)
 	case in.pipe == nil && !in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "execution %s has no stdin: start it with stdin set to true", p.x.id)
 	case known && len(in.queue) == 0:
@@ -117,6 +146,9 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 		return
 	case known:
 		msg.eof = false // behind what it repeats, so that its answer comes when that is in the pipe
+	case msg.eof && p.plan.terminal != nil:
+		err = wire.Errorf(wire.CodeInvalidParams,
+			"execution %s has a terminal, whose input has no end: send the end-of-file character, Ctrl-D", p.x.id)
 	case in.closed:
 		err = wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id)
 	}
@@ -127,9 +159,15 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 		ctx.Send(msg.conn, reply{id: msg.id, err: err})
 		return
 	}
+	if p.plan.terminal != nil {
+		p.silentSince = time.Now() // somebody is there
+	}
 	in.closed, in.eof = in.closed || msg.eof, in.eof || msg.eof
 	in.bytes += int64(len(msg.data))
 	p.x.inputTaken.Add(int64(len(msg.data)))
+	if msg.writer != "" {
+		in.note(msg.writer, len(msg.data))
+	}
 	in.queue = append(in.queue, msg)
 	p.writeNext(ctx)
 }

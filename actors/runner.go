@@ -42,8 +42,8 @@ type Tree interface {
 
 // Stdio holds troupe's ends of a command's pipes. Its holder closes them.
 type Stdio struct {
-	Stdin          io.WriteCloser // nil unless the Spec asked for it
-	Stdout, Stderr Pipe
+	Stdin          io.WriteCloser // nil unless the Spec asked for it, or for a terminal
+	Stdout, Stderr Pipe           // of a terminal, Stdout has all output and Stderr is nil
 }
 
 // Pipe is the reading end of a command's output.
@@ -56,6 +56,8 @@ type Pipe interface {
 	SetReadDeadline(time.Time) error
 	// Pending returns the number of bytes that a Read would return without waiting.
 	Pending() (int, error)
+	// Resize gives a terminal another size.
+	Resize(proc.Size) error
 }
 
 // ProcRunner adapts a *proc.Runner. The caller keeps r and closes it after the Engine.
@@ -81,7 +83,10 @@ func (t procTree) Start(spec proc.Spec, events func(proc.Event)) (*Stdio, error)
 	if err != nil {
 		return nil, err
 	}
-	out := &Stdio{Stdout: std.Stdout, Stderr: std.Stderr}
+	out := &Stdio{Stdout: std.Stdout}
+	if std.Stderr != nil {
+		out.Stderr = std.Stderr
+	}
 	if std.Stdin != nil {
 		out.Stdin = std.Stdin
 	}

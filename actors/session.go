@@ -242,7 +242,7 @@ func (s *session) connected(token string) *wire.Connected {
 		Capabilities: []string{
 			wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
 			wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
-			wire.CapabilityBinary, wire.CapabilityInputOffset,
+			wire.CapabilityBinary, wire.CapabilityInputOffset, wire.CapabilityTerminal,
 		},
 		ResumeToken: token, Limits: s.limits(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		Isolation: s.engine.isolation(), IsolationABI: abi, Name: s.options.Name, Labels: s.options.Labels,

@@ -5,6 +5,8 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
@@ -16,13 +18,15 @@ import (
 type attachedConn struct {
 	pid     *actor.PID
 	follows map[string]*progress
-	since   time.Time // of the last that it began to follow
+	since   time.Time            // of the last that it began to follow
+	sizes   map[string]proc.Size // of its views of terminals, as far as it has said; nil: none
 }
 
 // progress is how far an execution was acknowledged.
 type progress struct {
 	offset    int64
-	completed bool // process.completed too
+	completed bool  // process.completed too
+	window    int64 // of the follower; 0: none
 }
 
 // hasAll reports whether p covers an execution to its end. The end of one with kept survivors is
@@ -34,11 +38,12 @@ func (p *progress) hasAll(x *execution) bool {
 // follow streams an execution's output to the connection from an offset on, in place of what it
 // followed of it before.
 func (c *attachedConn) follow(ctx actor.Context, x *execution, after, window int64) {
-	c.follows[x.id], c.since = &progress{offset: after}, time.Now()
+	c.follows[x.id], c.since = &progress{offset: after, window: window}, time.Now()
 	x.read = progress{} // if it was this client's, it has lost what it had
 	x.readBy(c)
 	if x.reader == c.pid.Id {
 		x.transcript.Ack(after)
+		x.pace(c)
 	}
 	ctx.Send(c.pid, follow{feed: x.feed(after, window)})
 }
@@ -54,7 +59,7 @@ func (s *session) ack(ctx actor.Context, c *attachedConn, id wire.ID, p *wire.Ac
 		answer.result, answer.err = nil, wire.Errorf(wire.CodeInvalidParams,
 			"offset %d is beyond %d, the end of the output of execution %s", p.Offset, x.transcript.End(), x.id)
 	default:
-		s.acknowledged(c, x, progress{p.Offset, p.Completed})
+		s.acknowledged(c, x, progress{offset: p.Offset, completed: p.Completed})
 	}
 	if len(id) > 0 {
 		ctx.Send(c.pid, answer)
@@ -67,7 +72,7 @@ func (s *session) acknowledged(c *attachedConn, x *execution, p progress) {
 		f = &x.read
 	}
 	f.add(p)
-	if c.follows[x.id] != nil {
+	if c.follows[x.id] != nil && x.plan.retain == transcript.Unread {
 		x.readBy(c)
 	}
 	if x.reader == c.pid.Id {

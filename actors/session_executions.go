@@ -89,7 +89,7 @@ func (s *session) refuseWaiting(ctx actor.Context, x *execution) {
 		case w.resumed:
 			c.follow(ctx, x, 0, w.window)
 		default:
-			x.read = progress{x.transcript.End(), true} // the answer says all there is
+			x.read = progress{offset: x.transcript.End(), completed: true} // the answer says all there is
 			ctx.Send(w.conn, reply{id: w.id, err: err})
 		}
 	}
@@ -127,6 +127,7 @@ func (s *session) forget(id string) {
 	stopTimer(x.readerTimer)
 	for _, c := range s.conns {
 		delete(c.follows, id)
+		delete(c.sizes, id)
 	}
 	s.engine.remove(x)
 }

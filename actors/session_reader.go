@@ -27,6 +27,10 @@ func (x *execution) readBy(c *attachedConn) {
 func (s *session) readerLeft(x *execution) {
 	left := x.reader
 	x.reader = ""
+	x.transcript.Pace(0, 0)
+	if x.plan.retain == transcript.Last {
+		return // whoever types next, or comes next, takes its place
+	}
 	var next *attachedConn
 	for id, c := range s.conns {
 		f := c.follows[x.id]

@@ -23,7 +23,9 @@ func (s *session) request(ctx actor.Context, msg request) {
 	case *wire.ControlParams:
 		s.control(ctx, msg, p)
 	case *wire.InputParams:
-		s.input(ctx, msg, p)
+		s.input(ctx, c, msg, p)
+	case *wire.ResizeParams:
+		s.resize(ctx, c, msg, p)
 	case *wire.SignalParams:
 		if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeNoProcess); x != nil {
 			ctx.Send(x.pid, signalExecution{conn: msg.conn, id: msg.id, signal: p.Signal})
@@ -121,7 +123,7 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		transcript: s.engine.store.Create(s.id+"/"+plan.id, transcript.Options{
 			Owner: s.subject, Retain: plan.retain, Limit: plan.outputLimit, Scrollback: plan.scrollback,
 		}),
-		waiting: []waiter{w}, reader: w.conn.Id,
+		waiting: []waiter{w}, reader: w.conn.Id, size: plan.terminal,
 	}
 	x.trace = s.engine.traceExecution(x, plan.parent)
 	s.executions[x.id] = x
@@ -194,14 +196,15 @@ func (s *session) onlyLiveExecution() (string, *wire.Error) {
 	return found, nil
 }
 
-func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
+func (s *session) input(ctx actor.Context, c *attachedConn, msg request, p *wire.InputParams) {
 	data, err := p.Bytes()
 	if err != nil {
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInvalidParams, "data: %v", err)})
 		return
 	}
 	if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
-		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF, offset: p.Offset})
+		s.typed(ctx, c, x)
+		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF, offset: p.Offset, writer: p.Writer})
 	}
 }
 

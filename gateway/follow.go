@@ -258,6 +258,10 @@ func (s *socket) sendMark(f *follower, mark any) error {
 	switch m := mark.(type) {
 	case *wire.Warning:
 		return s.notify(wire.MethodWarning, m)
+	case *wire.Resized:
+		r := *m // the mark belongs to all who read it
+		r.Offset = f.offset
+		return s.notify(wire.MethodResized, &r)
 	case *wire.Completed:
 		f.nextCompleted = true
 		f.credit.complete()

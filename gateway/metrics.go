@@ -64,6 +64,7 @@ var outcomes = map[string][]wire.Code{
 		wire.CodeInputUnavailable,
 	},
 	wire.MethodSignal: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
+	wire.MethodResize: {wire.CodeInternal, wire.CodeNoProcess, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodStatus: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodResume: {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},
 	wire.MethodClose:  {wire.CodeInternal, wire.CodeNoSession, wire.CodeSessionLost},

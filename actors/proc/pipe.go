@@ -15,7 +15,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/turn"
 )
 
-// Pipe is trouped's end of a command's stdout or stderr.
+// Pipe is trouped's end of a command's stdout or stderr, or of its terminal.
 //
 // It is not os/exec's: with StdoutPipe, Wait closes the read end as soon as the command exits, and
 // unread output is lost (https://pkg.go.dev/os/exec#Cmd.StdoutPipe).
@@ -70,6 +70,8 @@ func (p *Pipe) readWith(try func(fd uintptr) bool, b []byte) (int, error) {
 		return 0, err
 	case p.err == unix.EAGAIN:
 		return 0, ErrPipeEmpty
+	case p.err == unix.EIO: // a terminal that no process has open any more
+		return 0, io.EOF
 	case p.err != nil:
 		return 0, os.NewSyscallError("read", p.err)
 	case p.n == 0 && len(b) > 0:
@@ -121,8 +123,8 @@ func (p *Pipe) Pending() (int, error) {
 // Stdio is trouped's end of a command's standard streams. The caller owns it once Start has
 // returned, and must close every member whether or not the command starts.
 type Stdio struct {
-	Stdin          *os.File // nil unless Spec.Stdin
-	Stdout, Stderr *Pipe
+	Stdin          *os.File // nil unless Spec.Stdin or Spec.Terminal
+	Stdout, Stderr *Pipe    // of a terminal, Stdout has all output and Stderr is nil
 }
 
 // stdioPipes makes the pipes of one command. remote are the command's ends, in the order stdin (if

@@ -23,6 +23,7 @@ type Spec struct {
 	Env       []string // the command's whole environment
 	Dir       string   // working directory; "": the workspace's home, or the runner's directory without one
 	Stdin     bool     // give it a pipe; otherwise /dev/null
+	Terminal  *Size    // give it a terminal of this size instead of pipes; nil: none
 	MaxMemory int64    // of the whole tree, in bytes; 0: no limit
 	Workspace string   // name of the session's workspace, see frame.WorkspaceName; "": none
 }
@@ -121,14 +122,19 @@ func (t *Tree) prepare(spec *Spec) (*Stdio, error) {
 	t.full = t.r.ledger.full(t.workspace)
 	start := frame.Start{
 		Argv: spec.Argv, Script: spec.Script, Env: spec.Env, Dir: spec.Dir, Workspace: spec.Workspace, Full: t.full,
-		Stdin: spec.Stdin, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
+		Stdin: spec.Stdin, Terminal: spec.Terminal != nil, MaxMemory: spec.MaxMemory, Session: t.r.cfg.Session.frame(),
 	}
 	if t.request = start.Encode(); len(t.request) > frame.MaxSize {
 		t.request = nil
 		return nil, &StartError{Message: spec.Argv[0] + ": Argument list too long", Errno: syscall.E2BIG}
 	}
-	stdio, remote, err := stdioPipes(spec.Stdin)
-	t.remote = remote
+	var stdio *Stdio
+	var err error
+	if spec.Terminal != nil {
+		stdio, t.remote, err = openTerminal(*spec.Terminal)
+	} else {
+		stdio, t.remote, err = stdioPipes(spec.Stdin)
+	}
 	return stdio, err
 }
 
@@ -300,7 +306,7 @@ func (t *Tree) Signal(sig syscall.Signal) {
 }
 
 // Terminate sends SIGTERM once to every process of the tree and then continues those that are
-// stopped, so that they act on it.
+// stopped, so that they act on it. A tree with a terminal gets SIGHUP first.
 func (t *Tree) Terminate() { t.control(frame.New(frame.KindTerminate).Done()) }
 
 // Pause stops every process of the tree. Paused follows.

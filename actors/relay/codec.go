@@ -21,6 +21,8 @@ func encodeRequest(id wire.ID, params any) *Request {
 		r.Method = wire.MethodInput
 	case *wire.SignalParams:
 		r.Method = wire.MethodSignal
+	case *wire.ResizeParams:
+		r.Method = wire.MethodResize
 	case *wire.StatusParams:
 		r.Method = wire.MethodStatus
 	case *wire.CloseParams:
@@ -93,15 +95,19 @@ func asJSON(b []byte) any {
 	return json.RawMessage(b)
 }
 
-// encodeMark returns the two members of a piece for a mark; at most one of them is set.
-func encodeMark(mark any) (warning, completed []byte) {
+// encodeMark fills in the member of a piece for a mark, and reports whether it has one.
+func encodeMark(p *Piece, mark any) bool {
 	switch m := mark.(type) {
 	case *wire.Warning:
-		warning, _ = json.Marshal(m) // strings and numbers
+		p.Warning, _ = json.Marshal(m) // strings and numbers
 	case *wire.Completed:
-		completed, _ = json.Marshal(m)
+		p.Completed, _ = json.Marshal(m)
+	case *wire.Resized:
+		p.Resized, _ = json.Marshal(m)
+	default:
+		return false
 	}
-	return warning, completed
+	return true
 }
 
 // decodeMark is the reverse. It returns nil for a piece without a mark, and false for a damaged
@@ -114,6 +120,9 @@ func decodeMark(p *Piece) (mark any, ok bool) {
 	case len(p.GetCompleted()) > 0:
 		m := new(wire.Completed)
 		return m, json.Unmarshal(p.GetCompleted(), m) == nil
+	case len(p.GetResized()) > 0:
+		m := new(wire.Resized)
+		return m, json.Unmarshal(p.GetResized(), m) == nil
 	}
 	return nil, true
 }

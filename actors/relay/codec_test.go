@@ -28,6 +28,7 @@ func TestEveryMethodTravels(t *testing.T) {
 		wire.MethodControl: &wire.ControlParams{Type: wire.ControlCancel},
 		wire.MethodInput:   &wire.InputParams{ExecutionID: "x", Data: "d"},
 		wire.MethodSignal:  &wire.SignalParams{ExecutionID: "x", Signal: "SIGTERM"},
+		wire.MethodResize:  &wire.ResizeParams{ExecutionID: "x", Cols: 80, Rows: 24},
 		wire.MethodStatus:  &wire.StatusParams{}, wire.MethodResume: &wire.ResumeParams{ResumeToken: "t"},
 		wire.MethodClose: &wire.CloseParams{}, wire.MethodAck: &wire.AckParams{ExecutionID: "x", Offset: 7},
 		wire.MethodPong: &wire.PongParams{},
@@ -69,6 +70,7 @@ func TestAnswersTravel(t *testing.T) {
 
 func TestMarksTravel(t *testing.T) {
 	for _, want := range []any{
+		&wire.Resized{ExecutionID: "x", Cols: 80, Rows: 24},
 		&wire.Warning{ExecutionID: "x", Code: wire.WarnOutputLimit, Offset: 7},
 		&wire.Completed{
 			ExecutionID: "x", Reason: wire.ReasonSignaled, ExitCode: -15,
@@ -76,7 +78,12 @@ func TestMarksTravel(t *testing.T) {
 		},
 	} {
 		p := new(Piece)
-		p.Warning, p.Completed = encodeMark(want)
+		if got, ok := decodeMark(p); got != nil || !ok {
+			t.Errorf("got %+v from a piece without a mark", got)
+		}
+		if !encodeMark(p, want) {
+			t.Errorf("%+v is not encoded", want)
+		}
 		if got, ok := decodeMark(p); !ok || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

@@ -117,6 +117,8 @@ func decodePiece(b []byte, p *Piece) bool {
 			p.Warning = bytes.Clone(v)
 		case 7<<3 | chunk:
 			p.Completed = bytes.Clone(v)
+		case 8<<3 | chunk:
+			p.Resized = bytes.Clone(v)
 		default:
 			return false
 		}

@@ -121,7 +121,7 @@ func (h *Origin) encode(piece transcript.Piece) *Piece {
 	}
 	switch {
 	case piece.Mark != nil:
-		if p.Warning, p.Completed = encodeMark(piece.Mark); p.Warning == nil && p.Completed == nil {
+		if !encodeMark(p, piece.Mark) {
 			h.cfg.Counters.Violations.Add(1)
 			return nil
 		}

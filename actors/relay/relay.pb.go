@@ -1551,6 +1551,7 @@ type Piece struct {
 	Gap           int64                  `protobuf:"varint,5,opt,name=gap,proto3" json:"gap,omitempty"`            // bytes missing here
 	Warning       []byte                 `protobuf:"bytes,6,opt,name=warning,proto3" json:"warning,omitempty"`     // JSON of a Warning
 	Completed     []byte                 `protobuf:"bytes,7,opt,name=completed,proto3" json:"completed,omitempty"` // JSON of a Completed
+	Resized       []byte                 `protobuf:"bytes,8,opt,name=resized,proto3" json:"resized,omitempty"`     // JSON of a Resized
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1630,6 +1631,13 @@ func (x *Piece) GetWarning() []byte {
 func (x *Piece) GetCompleted() []byte {
 	if x != nil {
 		return x.Completed
+	}
+	return nil
+}
+
+func (x *Piece) GetResized() []byte {
+	if x != nil {
+		return x.Resized
 	}
 	return nil
 }
@@ -1792,7 +1800,7 @@ const file_relay_proto_rawDesc = "" +
 	"\x06Output\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\rR\x04feed\x12.\n" +
 	"\x06pieces\x18\x02 \x03(\v2\x16.troupe.relay.v1.PieceR\x06pieces\x12\x10\n" +
-	"\x03eof\x18\x03 \x01(\bR\x03eof\"\xb3\x01\n" +
+	"\x03eof\x18\x03 \x01(\bR\x03eof\"\xcd\x01\n" +
 	"\x05Piece\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
@@ -1800,7 +1808,8 @@ const file_relay_proto_rawDesc = "" +
 	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12\x10\n" +
 	"\x03gap\x18\x05 \x01(\x03R\x03gap\x12\x18\n" +
 	"\awarning\x18\x06 \x01(\fR\awarning\x12\x1c\n" +
-	"\tcompleted\x18\a \x01(\fR\tcompleted\"\"\n" +
+	"\tcompleted\x18\a \x01(\fR\tcompleted\x12\x18\n" +
+	"\aresized\x18\b \x01(\fR\aresized\"\"\n" +
 	"\n" +
 	"Disconnect\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause2G\n" +

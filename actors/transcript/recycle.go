@@ -37,8 +37,10 @@ type recycler struct {
 	free  queue[int32] // In the order they became free, so that neighbours stay neighbours.
 	next  int32        // The first slot that was never used.
 
-	// Flow control of an Unread transcript. Guarded by mu.
+	// Flow control. Guarded by mu.
 	room      sync.Cond
+	paced     int64     // Of a Last transcript: how far its reader is,
+	window    int64     // and how far the writers may be ahead of it; 0: any distance.
 	waiting   int       // Writers.
 	since     time.Time // When the first of them began to.
 	unblocked bool

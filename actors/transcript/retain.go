@@ -12,7 +12,7 @@ const (
 	// Unread keeps what its reader has not acknowledged. Its writers wait while that is UnreadWindow
 	// bytes or more.
 	Unread
-	// Last keeps the newest Options.Scrollback bytes. Its writers never wait.
+	// Last keeps the newest Options.Scrollback bytes. Its writers never wait, unless Pace says so.
 	Last
 )
 
@@ -46,9 +46,14 @@ type Options struct {
 
 // Ack says that the reader of an Unread transcript has processed every byte below offset. These
 // bytes may go, and writers that waited for room continue. An offset below an earlier one is
-// ignored; one past the end acknowledges the end. The other kinds ignore Ack.
+// ignored; one past the end acknowledges the end. For a Last transcript it does what Pace says. A
+// First one ignores Ack.
 func (t *Transcript) Ack(offset int64) {
-	if t.retain != Unread {
+	switch t.retain {
+	case First:
+		return
+	case Last:
+		t.pace(func(r *recycler) { r.paced = max(r.paced, min(offset, t.end)) })
 		return
 	}
 	t.mu.Lock()
@@ -63,6 +68,21 @@ func (t *Transcript) Ack(offset int64) {
 	if over {
 		t.store.discard(t)
 	}
+}
+
+// Pace makes the writers of a Last transcript wait while they are window bytes or more ahead of what
+// was acknowledged, which is offset now. With window 0 they never wait. The other kinds ignore Pace.
+func (t *Transcript) Pace(offset, window int64) {
+	if t.retain == Last {
+		t.pace(func(r *recycler) { r.paced, r.window = min(offset, t.end), window })
+	}
+}
+
+func (t *Transcript) pace(change func(*recycler)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change(t.recycled)
+	t.recycled.room.Broadcast()
 }
 
 // Unblock ends every wait of the writers, now and later: call it when the tree is dead, so that what
@@ -83,7 +103,7 @@ func (t *Transcript) unblock() {
 }
 
 // Blocked reports whether a writer waits for an Ack, and since when: the command is not silent
-// then, because its output is not read. It is always false for a First or Last transcript.
+// then, because its output is not read. It is always false for a First transcript.
 func (t *Transcript) Blocked() (since time.Time, blocked bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,12 +113,9 @@ func (t *Transcript) Blocked() (since time.Time, blocked bool) {
 	return t.recycled.since, true
 }
 
-// awaitRoom returns when a writer may write: two writers that do so at once exceed UnreadWindow by a
+// awaitRoom returns when a writer may write: two writers that do so at once exceed the window by a
 // record each.
 func (t *Transcript) awaitRoom() {
-	if t.retain != Unread {
-		return
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.full() {
@@ -117,7 +134,12 @@ func (t *Transcript) awaitRoom() {
 
 // full is called with mu held.
 func (t *Transcript) full() bool {
-	return t.end-t.start >= UnreadWindow && !t.recycled.unblocked && t.dropping.Load() == 0
+	r := t.recycled
+	ahead := t.end-t.start >= UnreadWindow
+	if t.retain == Last {
+		ahead = r.window > 0 && t.end-r.paced >= r.window
+	}
+	return ahead && !r.unblocked && t.dropping.Load() == 0
 }
 
 // keepFrom lets go of the payload before offset. Of the file, that frees the blocks that hold

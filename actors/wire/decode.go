@@ -35,6 +35,7 @@ var methods = map[string]func() params{
 	MethodControl: func() params { return &controlParams{} },
 	MethodInput:   func() params { return &inputParams{} },
 	MethodSignal:  func() params { return &signalParams{} },
+	MethodResize:  func() params { return &resizeParams{} },
 	MethodStatus:  func() params { return &emptyParams[StatusParams]{} },
 	MethodResume:  func() params { return &resumeParams{} },
 	MethodClose:   func() params { return &emptyParams[CloseParams]{} },
@@ -45,7 +46,7 @@ var methods = map[string]func() params{
 // Methods lists the methods of requests in the order of the documentation.
 func Methods() []string {
 	return []string{
-		MethodExecute, MethodControl, MethodInput, MethodSignal,
+		MethodExecute, MethodControl, MethodInput, MethodSignal, MethodResize,
 		MethodStatus, MethodResume, MethodClose, MethodAck, MethodPong,
 	}
 }
@@ -218,7 +219,7 @@ func typeError(err error) *Error {
 	field := mismatch.Field
 	for _, embedded := range []string{
 		"ExecuteParams.", "ControlParams.", "InputParams.", "SignalParams.",
-		"ResumeParams.", "AckParams.",
+		"ResizeParams.", "ResumeParams.", "AckParams.",
 	} {
 		field = strings.TrimPrefix(field, embedded)
 	}

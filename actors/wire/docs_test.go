@@ -116,6 +116,7 @@ var openRPCTypes = map[string]struct{ params, result any }{
 	MethodControl: {ControlParams{}, ControlResult{}},
 	MethodInput:   {InputParams{}, struct{}{}},
 	MethodSignal:  {SignalParams{}, struct{}{}},
+	MethodResize:  {ResizeParams{}, struct{}{}},
 	MethodStatus:  {StatusParams{}, StatusResult{}},
 	MethodResume:  {ResumeParams{}, ResumeResult{}},
 	MethodClose:   {CloseParams{}, struct{}{}},

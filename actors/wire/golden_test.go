@@ -48,6 +48,13 @@ var goldenRequests = map[string]Request{
 	"client.execute.last": {ID: ID("12"), Method: MethodExecute, Params: &ExecuteParams{
 		Argv: []string{"top", "-b"}, Retain: RetainLast, Scrollback: 1048576,
 	}},
+	"client.execute.terminal": {ID: ID("16"), Method: MethodExecute, Params: &ExecuteParams{
+		Argv: []string{"bash", "-l"}, ExecutionID: "shell-1", Stdin: true, Retain: RetainLast, Framing: FramingRaw,
+		Terminal: &Terminal{Cols: 80, Rows: 24, Term: "xterm-256color"}, Window: 65536,
+	}},
+	"client.resize": {ID: ID("17"), Method: MethodResize, Params: &ResizeParams{
+		ExecutionID: "shell-1", Cols: 120, Rows: 40,
+	}},
 	"client.control": {ID: ID("2"), Method: MethodControl, Params: &ControlParams{
 		Type:        ControlPause,
 		ExecutionID: "build-1",
@@ -58,6 +65,9 @@ var goldenRequests = map[string]Request{
 	}},
 	"client.input.offset": {ID: ID("13"), Method: MethodInput, Params: &InputParams{
 		ExecutionID: "build-1", Data: "y\n", Offset: ptr(int64(2)),
+	}},
+	"client.input.writer": {ID: ID("18"), Method: MethodInput, Params: &InputParams{
+		ExecutionID: "shell-1", Data: "ls\r", Offset: ptr(int64(0)), Writer: "k3v7",
 	}},
 	"client.signal": {ID: ID("4"), Method: MethodSignal, Params: &SignalParams{ExecutionID: "build-1", Signal: "SIGINT"}},
 	"client.status": {ID: ID("5"), Method: MethodStatus, Params: &StatusParams{}},
@@ -102,6 +112,9 @@ var goldenAnswers = map[string]answer{
 		Executions: map[string]ExecutionStatus{"build-3": {
 			State: StateRunning, PID: 4260, PGID: 4260, Offset: 512,
 			StartedAt: "2026-01-02T15:04:06Z",
+		}, "shell-1": {
+			State: StateRunning, PID: 4270, PGID: 4270, Offset: 2048, InputOffset: 17,
+			StartedAt: "2026-01-02T15:04:07Z", Terminal: &Terminal{Cols: 120, Rows: 40, Term: "xterm-256color"},
 		}},
 	}},
 	"server.result.resume": {id: ID("6"), result: &ResumeResult{
@@ -113,7 +126,7 @@ var goldenAnswers = map[string]answer{
 	}},
 	"server.error.parse": {err: Errorf(CodeParse, "the frame is not JSON: unexpected end of JSON input at byte 12")},
 	"server.error.method": {id: ID("8"), err: Errorf(CodeMethodNotFound,
-		`unknown method "hook_status": use one of execute, control, input, signal, status, resume, close, ack, pong`)},
+		`unknown method "hook_status": use one of execute, control, input, signal, resize, status, resume, close, ack, pong`)},
 	"server.error.params": {id: ID("9"), err: Errorf(CodeInvalidParams,
 		`unknown control type "STOP": use PAUSE, RESUME or CANCEL`)},
 	"server.error.start": {id: ID("10"), err: &Error{
@@ -134,7 +147,7 @@ var goldenNotifications = map[string]struct {
 	"server.connected": {MethodConnected, &Connected{
 		SessionID: "troupe-0.5f2c", Version: Version, Capabilities: []string{
 			"execute", "control", "stream", "input",
-			"signal", "resume", "ack", "retain", "binary", "input_offset", "isolation",
+			"signal", "resume", "ack", "retain", "binary", "input_offset", "terminal", "isolation",
 		},
 		ResumeToken: "Zm9ydHktdHdvLXJhbmRvbS1ieXRlcw", Limits: goldenLimits, Pod: "troupe-0", Containment: "tree",
 		Isolation: "session", IsolationABI: 7,
@@ -166,6 +179,7 @@ var goldenNotifications = map[string]struct {
 		ExecutionID: "build-2", Code: WarnOutputLimit,
 		Message: "output limit of 10485760 bytes reached: further lines are dropped", Offset: 10485760,
 	}},
+	"server.process.resized.terminal": {MethodResized, &Resized{ExecutionID: "shell-1", Cols: 120, Rows: 40, Offset: 2048}},
 	"server.process.paused": {MethodPaused, &ControlEvent{
 		ExecutionID: "build-1", Status: "paused", PID: 4242,
 		PGID: 4242,

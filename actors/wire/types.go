@@ -11,6 +11,7 @@ const (
 	MethodControl = "control"
 	MethodInput   = "input"
 	MethodSignal  = "signal"
+	MethodResize  = "resize"
 	MethodStatus  = "status"
 	MethodResume  = "resume"
 	MethodClose   = "close"
@@ -26,6 +27,7 @@ const (
 	MethodOutput     = "process.output"
 	MethodInputTaken = "process.input" // on connections with binary frames
 	MethodWarning    = "process.warning"
+	MethodResized    = "process.resized"
 	MethodPaused     = "process.paused"
 	MethodResumed    = "process.resumed"
 	MethodCanceled   = "process.canceled"
@@ -156,6 +158,23 @@ type ExecuteParams struct {
 	Framing       Framing           `json:"framing,omitempty"`         // default lines
 	Encoding      Encoding          `json:"encoding,omitempty"`        // default utf-8
 	Traceparent   string            `json:"traceparent,omitempty"`     // W3C Trace Context; malformed: ignored
+	Terminal      *Terminal         `json:"terminal,omitempty"`        // implies stdin, framing raw, retain last
+}
+
+// Bounds of a terminal.
+const (
+	MaxCols     = 1000
+	MaxRows     = 500
+	MaxTerm     = 64 // bytes of Terminal.Term
+	DefaultTerm = "xterm-256color"
+)
+
+// Terminal is a pseudo-terminal: the command leads its session, and reads and writes it as stdin,
+// stdout and stderr.
+type Terminal struct {
+	Cols int    `json:"cols"`           // 1 to MaxCols
+	Rows int    `json:"rows"`           // 1 to MaxRows
+	Term string `json:"term,omitempty"` // the variable TERM of the command; default DefaultTerm
 }
 
 // ExecuteResult answers execute. A repeated execution_id is answered with the
@@ -190,6 +209,9 @@ type InputParams struct {
 	// Offset is the position in stdin of the first byte of Data. Bytes that the server has taken
 	// already are skipped, so that a client may repeat an input. Nil: after all that was sent before.
 	Offset *int64 `json:"offset,omitempty"`
+	// Writer names who types into a terminal, for clients that share it: 1 to 128 of [A-Za-z0-9._-].
+	// Offset then counts the bytes of this writer alone.
+	Writer string `json:"writer,omitempty"`
 
 	decoded []byte // Data, once validation has decoded the base64
 }
@@ -199,6 +221,14 @@ type InputParams struct {
 type SignalParams struct {
 	ExecutionID string `json:"execution_id"`
 	Signal      string `json:"signal"`
+}
+
+// ResizeParams says how large the connection's view of an execution's terminal is. The terminal has
+// the size of the connection that typed last.
+type ResizeParams struct {
+	ExecutionID string `json:"execution_id"`
+	Cols        int    `json:"cols"` // 1 to MaxCols
+	Rows        int    `json:"rows"` // 1 to MaxRows
 }
 
 // ResumeParams re-attaches to a session. Executions maps each execution the
@@ -249,7 +279,8 @@ type ExecutionStatus struct {
 	StartedAt string     `json:"started_at"`          // RFC 3339
 	Completed *Completed `json:"completed,omitempty"` // once it has ended
 	// InputOffset is how many bytes of stdin the server has taken.
-	InputOffset int64 `json:"input_offset,omitempty"`
+	InputOffset int64     `json:"input_offset,omitempty"`
+	Terminal    *Terminal `json:"terminal,omitempty"` // its size now; nil: it has none
 }
 
 // StatusResult answers status.
@@ -291,6 +322,7 @@ const (
 	CapabilityBinary      = "binary"       // ?frames=binary
 	CapabilityInputOffset = "input_offset" // offset of input
 	CapabilityIsolation   = "isolation"    // this session is separated from others by the kernel
+	CapabilityTerminal    = "terminal"     // terminal of execute, and the method resize
 )
 
 // The values of Connected.Isolation: what separates one session from the others of its pod.
@@ -374,6 +406,15 @@ type Warning struct {
 	Code        string `json:"code"`
 	Message     string `json:"message"`
 	Offset      int64  `json:"offset"` // transcript position at which dropping began, or at which the warning stands
+}
+
+// Resized says that an execution's terminal has this size from here on. The first one stands before
+// the output.
+type Resized struct {
+	ExecutionID string `json:"execution_id"`
+	Cols        int    `json:"cols"`
+	Rows        int    `json:"rows"`
+	Offset      int64  `json:"offset"` // transcript position at which it stands
 }
 
 // ControlEvent is the params of process.paused, process.resumed and process.canceled.

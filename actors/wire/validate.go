@@ -26,7 +26,7 @@ type executeParams struct {
 func (p *executeParams) check() (any, *Error) {
 	out := p.ExecuteParams
 	checks := []func(*ExecuteParams) *Error{
-		p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices, p.checkRetain,
+		p.checkCommand, p.checkID, p.checkEnv, p.checkLimits, p.checkChoices, p.checkTerminal, p.checkRetain,
 	}
 	for _, check := range checks {
 		if err := check(&out); err != nil {
@@ -78,8 +78,10 @@ func (p *executeParams) checkID(out *ExecuteParams) *Error {
 	return checkExecutionID(*p.ExecutionID)
 }
 
-// checkExecutionID accepts ids that are safe as a file name, a log field and a URL segment.
-func checkExecutionID(id string) *Error {
+func checkExecutionID(id string) *Error { return checkName("execution_id", id) }
+
+// checkName accepts ids that are safe as a file name, a log field and a URL segment.
+func checkName(member, id string) *Error {
 	ok := id != "" && len(id) <= MaxExecutionID && id != "." && id != ".."
 	for i := 0; ok && i < len(id); i++ {
 		c := id[i]
@@ -87,7 +89,7 @@ func checkExecutionID(id string) *Error {
 	}
 	if !ok {
 		return Errorf(CodeInvalidParams,
-			"execution_id %s must have 1 to %d characters of A-Z a-z 0-9 . _ - and not be . or ..", quote(id), MaxExecutionID)
+			"%s %s must have 1 to %d characters of A-Z a-z 0-9 . _ - and not be . or ..", member, quote(id), MaxExecutionID)
 	}
 	return nil
 }
@@ -231,6 +233,11 @@ func (p *inputParams) check() (any, *Error) {
 	}
 	if p.Offset != nil && *p.Offset < 0 {
 		return nil, Errorf(CodeInvalidParams, "offset must be the position in stdin of the first byte of data, 0 or more")
+	}
+	if p.Writer != "" {
+		if err := checkName("writer", p.Writer); err != nil {
+			return nil, err
+		}
 	}
 	if p.Data == "" && !p.EOF {
 		return nil, Errorf(CodeInvalidParams, "data is missing: give data, or eof to close stdin")

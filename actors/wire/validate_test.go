@@ -34,6 +34,7 @@ func TestExecutionIDs(t *testing.T) {
 			MethodControl: {"type": ControlCancel, "execution_id": id},
 			MethodInput:   {"data": "x", "execution_id": id},
 			MethodSignal:  {"signal": "INT", "execution_id": id},
+			MethodResize:  {"cols": 80, "rows": 24, "execution_id": id},
 			MethodResume:  {"resume_token": "t", "executions": map[string]int{id: 0}},
 		} {
 			if method == MethodControl && id == "" {

@@ -183,9 +183,15 @@ func (c *Client) newExecute(params wire.ExecuteParams) (*Execution, *call, error
 		return nil, nil, err
 	}
 	e := newExecution(c, params.ExecutionID, 0)
+	if params.Terminal != nil {
+		e.writer = newWriter()
+	}
 	k.then = e.answered
 	return e, k, c.follow(e)
 }
+
+// newWriter names a Client among those that type into a terminal.
+func newWriter() string { return strings.ToLower(rand.Text()) }
 
 // awaitExecute waits for the answer to a submitted execute.
 func (c *Client) awaitExecute(ctx context.Context, e *Execution, k *call) (*Execution, error) {

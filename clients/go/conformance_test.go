@@ -28,7 +28,9 @@ func TestConformance(t *testing.T) {
 	for _, s := range scripts {
 		t.Run(s.Name, func(t *testing.T) {
 			for _, need := range s.Needs {
-				t.Skipf("clients/go does not have %s", need)
+				if need != "terminal" {
+					t.Skipf("clients/go does not have %s", need)
+				}
 			}
 			t.Parallel()
 			playScript(t, s)
@@ -46,6 +48,8 @@ type scriptAction struct {
 	Events      []scriptEvent    `json:"events"`
 	Error       *scriptError     `json:"error"`
 	Signal      string           `json:"signal"`
+	Cols        int              `json:"cols"`
+	Rows        int              `json:"rows"`
 	Data        string           `json:"data"`
 	Fill        *[2]int64        `json:"fill"`
 	Mark        string           `json:"mark"`
@@ -64,6 +68,8 @@ type scriptEvent struct {
 	Fill      *[2]int64       `json:"fill"`
 	Bytes     int64           `json:"bytes"`
 	Code      string          `json:"code"`
+	Cols      int             `json:"cols"`
+	Rows      int             `json:"rows"`
 	Completed json.RawMessage `json:"completed"`
 	Error     *scriptError    `json:"error"`
 }
@@ -280,6 +286,8 @@ func (c *scriptClient) onExecution(ctx context.Context, a scriptAction) error {
 		return e.CloseInput(ctx)
 	case "signal":
 		return e.Signal(ctx, a.Signal)
+	case "resize":
+		return e.Resize(ctx, a.Cols, a.Rows)
 	case "pause":
 		return e.Pause(ctx)
 	case "resume":
@@ -358,6 +366,10 @@ func (w scriptEvent) match(ev troupe.Event, err error) error {
 		}
 	case *troupe.Warning:
 		if w.Type == "warning" && w.Code == ev.Code {
+			return nil
+		}
+	case *troupe.Resized:
+		if w.Type == "resized" && w.Cols == ev.Cols && w.Rows == ev.Rows {
 			return nil
 		}
 	case *troupe.Control:

@@ -269,7 +269,11 @@ func (c *Client) resumed(r *resumeRequest, result *wire.ResumeResult) {
 func newAttachedExecution(c *Client, id string, offset int64, status wire.ExecutionStatus) *Execution {
 	e := newExecution(c, id, offset)
 	e.phase = phaseReceiving
-	e.inputOffset = status.InputOffset
+	if status.Terminal != nil {
+		e.writer = newWriter()
+	} else {
+		e.inputOffset = status.InputOffset
+	}
 	// The end lies before what survivors wrote, and the server does not go back for it.
 	if done := status.Completed; done != nil && done.OutputBytes < offset && survived(done) {
 		e.completed = done

@@ -2,7 +2,7 @@ package troupe
 
 import "github.com/troupe-dev/troupe/actors/wire"
 
-// Event is one of *Output, *Gap, *Warning, *Control, *ProcessError and *Completed.
+// Event is one of *Output, *Gap, *Warning, *Resized, *Control, *ProcessError and *Completed.
 type Event interface{ event() }
 
 // Output is a piece of what the command wrote, in the order in which it was written.
@@ -31,6 +31,9 @@ type Gap struct {
 // Warning is process.warning: from here on output is dropped.
 type Warning struct{ wire.Warning }
 
+// Resized says that the terminal has this size from here on. One may come again after a reconnection.
+type Resized struct{ wire.Resized }
+
 // Control is process.started, process.paused, process.resumed or process.canceled.
 // The server does not repeat those that were sent while there was no connection.
 type Control struct {
@@ -47,6 +50,7 @@ type Completed struct{ wire.Completed }
 func (*Output) event()       {}
 func (*Gap) event()          {}
 func (*Warning) event()      {}
+func (*Resized) event()      {}
 func (*Control) event()      {}
 func (*ProcessError) event() {}
 func (*Completed) event()    {}

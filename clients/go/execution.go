@@ -22,6 +22,7 @@ type Execution struct {
 
 	inputTurn   chan struct{} // capacity 1: held by the input that is under way
 	inputOffset int64         // bytes sent to stdin; belongs to the holder of inputTurn
+	writer      string        // names this Client among those that type into the terminal; "": there is none
 
 	mu     sync.Mutex
 	result wire.ExecuteResult
@@ -190,6 +191,14 @@ func (e *Execution) control(ctx context.Context, kind string) error {
 // KILL kills the whole tree.
 func (e *Execution) Signal(ctx context.Context, name string) error {
 	return e.c.Signal(ctx, wire.SignalParams{ExecutionID: e.id, Signal: name})
+}
+
+// Resize says how large this Client's view of the execution's terminal is. The terminal takes the size
+// of whoever typed last; a *Resized event says when it has changed. The server forgets the size with
+// the connection: say it again after NoticeResumed.
+func (e *Execution) Resize(ctx context.Context, cols, rows int) error {
+	params := wire.ResizeParams{ExecutionID: e.id, Cols: cols, Rows: rows}
+	return e.c.request(ctx, wire.MethodResize, params, nil, retrySafe)
 }
 
 // fail ends the execution with its session. Queued events stay readable.

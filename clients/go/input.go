@@ -20,7 +20,8 @@ const inputChunk = 64 << 10
 // that has a stream for the execution, and as JSON on any other.
 type input struct {
 	execution string
-	offset    int64 // position in stdin of the first byte of data
+	writer    string // of a terminal; "": none
+	offset    int64  // position in stdin of the first byte of data
 	data      []byte
 	eof       bool
 }
@@ -30,7 +31,7 @@ func (in *input) end() int64 { return in.offset + int64(len(in.data)) }
 
 // message returns the input as a message, a copy of data. Stream 0 is none.
 func (in *input) message(id wire.ID, stream uint16) (websocket.MessageType, []byte) {
-	if stream != 0 {
+	if stream != 0 && in.writer == "" {
 		f := &wire.InputFrame{Stream: stream, EOF: in.eof, Offset: in.offset, Payload: in.data}
 		frame := make([]byte, 0, wire.InputHeader+len(in.data))
 		return websocket.MessageBinary, wire.AppendInputFrame(frame, f)
@@ -38,7 +39,7 @@ func (in *input) message(id wire.ID, stream uint16) (websocket.MessageType, []by
 	// It cannot fail: execute has checked the id, and the rest is ASCII.
 	frame, _ := wire.AppendRequest(nil, id, wire.MethodInput, wire.InputParams{
 		ExecutionID: in.execution, Data: base64.StdEncoding.EncodeToString(in.data), Encoding: wire.EncodingBase64,
-		EOF: in.eof, Offset: &in.offset,
+		EOF: in.eof, Offset: &in.offset, Writer: in.writer,
 	})
 	return websocket.MessageText, frame
 }
@@ -54,6 +55,8 @@ func (in *input) message(id wire.ID, stream uint16) (websocket.MessageType, []by
 // A server without the capability input_offset cannot recognize repeated input. With one, a
 // connection that ends before the answer leaves bytes in doubt, and the *InputError wraps
 // ErrUnknownOutcome.
+//
+// Several clients may type into a terminal: there is no ErrInputConflict.
 //
 // Concurrent calls interleave their chunks of 64 KiB.
 func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {
@@ -72,7 +75,8 @@ func (e *Execution) Input(ctx context.Context, p []byte) (int, error) {
 	return len(p), nil
 }
 
-// CloseInput closes the command's stdin. Closing it twice is not an error.
+// CloseInput closes the command's stdin. Closing it twice is not an error. A terminal cannot be closed
+// so: write Ctrl-D, "\x04".
 func (e *Execution) CloseInput(ctx context.Context) error {
 	_, err := e.input(ctx, &input{eof: true})
 	if wire.CodeOf(err) == wire.CodeInputUnavailable {
@@ -90,7 +94,7 @@ func (e *Execution) input(ctx context.Context, in *input) (inDoubt int, err erro
 		return 0, ctx.Err()
 	}
 	defer func() { <-e.inputTurn }()
-	in.execution, in.offset = e.id, e.inputOffset
+	in.execution, in.offset, in.writer = e.id, e.inputOffset, e.writer
 	sent := false
 	if err = ctx.Err(); err == nil {
 		sent, err = e.c.sendInput(ctx, in)

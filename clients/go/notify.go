@@ -47,6 +47,8 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 			e.receiveWarning(s, w)
 		}
 		return err
+	case wire.MethodResized:
+		return c.receiveResized(s, m.Params)
 	case wire.MethodStarted, wire.MethodPaused, wire.MethodResumed, wire.MethodCanceled:
 		ev := &Control{Method: m.Method}
 		e, err := c.target(m.Params, &ev.ControlEvent, &ev.ExecutionID)
@@ -63,6 +65,15 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		return err
 	}
 	return nil
+}
+
+func (c *Client) receiveResized(s *socket, params json.RawMessage) error {
+	ev := new(Resized)
+	e, err := c.target(params, &ev.Resized, &ev.ExecutionID)
+	if e != nil {
+		e.push(s, ev)
+	}
+	return err
 }
 
 // receiveDraining records that the server opens nothing new, and tells the caller.

@@ -51,6 +51,7 @@ type pipeEnd struct{ net.Conn }
 
 func (pipeEnd) Pending() (int, error)       { return 0, nil }
 func (pipeEnd) Grow(int)                    {}
+func (pipeEnd) Resize(proc.Size) error      { return nil }
 func (pipeEnd) ReadNow([]byte) (int, error) { return 0, proc.ErrPipeEmpty }
 
 func (t *scripted) Start(_ proc.Spec, events func(proc.Event)) (*actors.Stdio, error) {

@@ -195,6 +195,7 @@ func TestFilterDeniesCallsOnOthers(t *testing.T) {
 		"setpriority of the user": func() error { return unix.Setpriority(unix.PRIO_USER, 0, 1) },
 		"setpriority of a group":  func() error { return unix.Setpriority(unix.PRIO_PGRP, 0, 1) },
 		"ioprio_set of the user":  func() error { return errno(unix.SYS_IOPRIO_SET, 3, 0, 2<<13|7) },
+		"typing into a terminal":  func() error { return errno(unix.SYS_IOCTL, ^uintptr(0), unix.TIOCSTI, 0) },
 		"keyctl":                  func() error { return errno(unix.SYS_KEYCTL, 0, ^uintptr(2), 0) },
 		"shmget":                  func() error { _, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, 0o600); return err },
 	}
@@ -217,6 +218,11 @@ func TestFilterDeniesCallsOnOthers(t *testing.T) {
 			if err := f(); err != unix.EPERM {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	})
+	on(t, func() error { return enter(false) }, func() {
+		if err := errno(unix.SYS_IOCTL, ^uintptr(0), unix.TIOCGWINSZ, 0); err != unix.EBADF {
+			t.Errorf("another ioctl: %v", err)
 		}
 	})
 	on(t, func() error { return enter(true) }, func() {

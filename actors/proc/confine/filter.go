@@ -17,6 +17,10 @@ import (
 // 0, they stay allowed. With prlimit alone, any command could close the runner's descriptors or have
 // the kernel kill it. Keyrings belong to the user, and System V IPC to all sessions of a container.
 //
+// It also denies TIOCSTI, with which a process types into its terminal: what it types is run by
+// whoever reads there next, such as the shell behind sudo
+// (https://man7.org/linux/man-pages/man2/TIOCSTI.2const.html).
+//
 // The filter cannot tell a thread of one's own process from another process, so that it also denies
 // pthread_setaffinity_np and pthread_setschedparam, which name the thread.
 
@@ -28,10 +32,11 @@ type want struct {
 }
 
 // call is a system call that is denied unless its arguments are as wanted. Without any it is always
-// denied.
+// denied. With never, it is denied if that argument has that value, and wants is nil.
 type call struct {
 	nr    uint32
 	wants []want
+	never *want
 }
 
 // table holds the calls of one architecture.
@@ -47,6 +52,9 @@ var (
 	itselfNow = []want{{0, 0}, {1, 0}} // setpriority(PRIO_PROCESS, 0, ...)
 	itselfIO  = []want{{0, 1}, {1, 0}} // ioprio_set(IOPRIO_WHO_PROCESS, 0, ...)
 )
+
+// typing is ioctl with TIOCSTI.
+func typing(nr uint32) call { return call{nr: nr, never: &want{1, unix.TIOCSTI}} }
 
 func always(numbers ...uint32) (calls []call) {
 	for _, nr := range numbers {
@@ -138,6 +146,15 @@ func (t *table) section(sysVIPC bool) []unix.SockFilter {
 // check decides about one system call. The register holds the number of the call when the next
 // check begins, since only a check that decides loads something else.
 func (c *call) check() []unix.SockFilter {
+	if c.never != nil {
+		return []unix.SockFilter{
+			{Code: ifEqual, K: c.nr, Jf: 4},
+			{Code: load, K: offsetArgs + 8*uint32(c.never.arg)},
+			{Code: ifEqual, K: c.never.value, Jf: 1},
+			{Code: ret, K: deny},
+			{Code: ret, K: allow},
+		}
+	}
 	if len(c.wants) == 0 {
 		return []unix.SockFilter{{Code: ifEqual, K: c.nr, Jf: 1}, {Code: ret, K: deny}}
 	}

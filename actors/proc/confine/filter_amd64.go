@@ -12,13 +12,14 @@ var tables = []table{
 	{
 		arch: unix.AUDIT_ARCH_I386,
 		calls: append([]call{
-			{340, itself},   // prlimit64
-			{156, itself},   // sched_setscheduler
-			{154, itself},   // sched_setparam
-			{351, itself},   // sched_setattr
-			{241, itself},   // sched_setaffinity
-			{97, itselfNow}, // setpriority
-			{289, itselfIO}, // ioprio_set
+			{nr: 340, wants: itself},   // prlimit64
+			{nr: 156, wants: itself},   // sched_setscheduler
+			{nr: 154, wants: itself},   // sched_setparam
+			{nr: 351, wants: itself},   // sched_setattr
+			{nr: 241, wants: itself},   // sched_setaffinity
+			{nr: 97, wants: itselfNow}, // setpriority
+			{nr: 289, wants: itselfIO}, // ioprio_set
+			typing(54),
 		}, always(288, 286, 287)...), // keyctl, add_key, request_key
 		sysVIPC: always(117, // ipc, which all of the following were once called through
 			395, 397, 396, // shmget, shmat, shmctl

@@ -11,13 +11,14 @@ var tables = []table{
 	{
 		arch: unix.AUDIT_ARCH_ARM,
 		calls: append([]call{
-			{369, itself},   // prlimit64
-			{156, itself},   // sched_setscheduler
-			{154, itself},   // sched_setparam
-			{380, itself},   // sched_setattr
-			{241, itself},   // sched_setaffinity
-			{97, itselfNow}, // setpriority
-			{314, itselfIO}, // ioprio_set
+			{nr: 369, wants: itself},   // prlimit64
+			{nr: 156, wants: itself},   // sched_setscheduler
+			{nr: 154, wants: itself},   // sched_setparam
+			{nr: 380, wants: itself},   // sched_setattr
+			{nr: 241, wants: itself},   // sched_setaffinity
+			{nr: 97, wants: itselfNow}, // setpriority
+			{nr: 314, wants: itselfIO}, // ioprio_set
+			typing(54),
 		}, always(311, 309, 310)...), // keyctl, add_key, request_key
 		sysVIPC: always(307, 305, 308, // shmget, shmat, shmctl
 			299, 298, 300, 312, 420, // semget, semop, semctl, semtimedop, semtimedop_time64

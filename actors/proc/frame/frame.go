@@ -21,7 +21,7 @@ type Kind byte
 const (
 	KindStart     Kind = iota + 1 // trouped → init: run this; carries the stdio descriptors
 	KindSignal                    // trouped → init: signal the command's process group
-	KindTerminate                 // trouped → init: SIGTERM to the tree
+	KindTerminate                 // trouped → init: SIGTERM to the tree; with a terminal, SIGHUP before it
 	KindPause                     // trouped → init
 	KindResume                    // trouped → init
 	KindSweep                     // trouped → init: kill what outlived the command

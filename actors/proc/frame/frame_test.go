@@ -21,6 +21,7 @@ func TestWireRoundTrip(t *testing.T) {
 		Dir:       "/x",
 		Workspace: "w",
 		Script:    true,
+		Terminal:  false,
 		Stdin:     true,
 		MaxMemory: -1,
 	}

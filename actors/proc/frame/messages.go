@@ -109,6 +109,7 @@ type Start struct {
 	MaxMemory int64
 	Session   Bounds // of all executions of the session
 	Workspace string // name of the session's directory in the runner's workspace; "": none
+	Terminal  bool   // one descriptor travels with the frame: a terminal, for all three streams
 	Full      bool   // the workspace holds too much: the command may remove files, but write to none
 }
 
@@ -129,6 +130,8 @@ func (s *Start) Encode() []byte {
 	).Str(
 		s.Workspace,
 	).Bool(
+		s.Terminal,
+	).Bool(
 		s.Full,
 	).
 		Strs(
@@ -148,6 +151,7 @@ func DecodeStart(body []byte) (*Start, error) {
 		Session:   d.bounds(),
 		Dir:       d.Str(),
 		Workspace: d.Str(),
+		Terminal:  d.Bool(),
 		Full:      d.Bool(),
 		Argv:      d.Strs(),
 		Env:       d.Strs(),
@@ -158,8 +162,11 @@ func DecodeStart(body []byte) (*Start, error) {
 	return s, nil
 }
 
-// Descriptors returns how many travel with the frame: stdin if asked for, stdout, stderr.
+// Descriptors returns how many travel with the frame: a terminal, or stdin if asked for, stdout and stderr.
 func (s *Start) Descriptors() int {
+	if s.Terminal {
+		return 1
+	}
 	if s.Stdin {
 		return 3
 	}

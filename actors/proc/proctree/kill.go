@@ -253,17 +253,17 @@ func (w *Walker) ContinuePass() {
 	}
 }
 
-// TermPass sends SIGTERM to every descendant that is not in done and was started at or before the
-// given tick, and returns how many it signalled. Processes that a command starts to clean up after
-// SIGTERM are younger, and are left alone.
-func (w *Walker) TermPass(done map[ProcID]bool, until uint64) (sent int) {
+// SignalPass sends sig to every descendant that is not in done and was started at or before the given
+// tick, and returns how many it signalled. Processes that a command starts to clean up after SIGTERM
+// are younger, and are left alone.
+func (w *Walker) SignalPass(sig unix.Signal, done map[ProcID]bool, until uint64) (sent int) {
 	w.Snapshot(nil)
 	for i := range w.found {
 		s := &w.found[i]
 		if s.Zombie() || done[s.ID()] || s.Start > until {
 			continue
 		}
-		if w.Signal(s, unix.SIGTERM) {
+		if w.Signal(s, sig) {
 			done[s.ID()] = true
 			sent++
 		}

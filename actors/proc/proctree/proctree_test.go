@@ -181,7 +181,7 @@ func TestZombie(t *testing.T) {
 }
 
 // SIGTERM goes to processes that were started in time, and once to each.
-func TestTermPass(t *testing.T) {
+func TestSignalPass(t *testing.T) {
 	child := exec.Command("/bin/sh", "-c", `trap "" TERM; echo ready; sleep 1000`)
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	out, err := child.StdoutPipe()
@@ -198,10 +198,10 @@ func TestTermPass(t *testing.T) {
 	shell, _ := NewProcfs().Stat(child.Process.Pid)
 	w := NewWalker(os.Getpid(), func(s *Stat) bool { return s.PID != shell.PID })
 	done := make(map[ProcID]bool)
-	if n := w.TermPass(done, shell.Start-1); n != 0 {
+	if n := w.SignalPass(unix.SIGTERM, done, shell.Start-1); n != 0 {
 		t.Errorf("%d signals to processes that were started later", n)
 	}
-	if n := w.TermPass(done, BootTicks()); n == 0 || !done[shell.ID()] {
+	if n := w.SignalPass(unix.SIGTERM, done, BootTicks()); n == 0 || !done[shell.ID()] {
 		t.Errorf("%d signals, %v", n, done)
 	}
 	again := map[ProcID]bool{}
@@ -209,7 +209,7 @@ func TestTermPass(t *testing.T) {
 	for i := range w.found {
 		again[w.found[i].ID()] = true
 	}
-	if n := w.TermPass(again, BootTicks()); n != 0 {
+	if n := w.SignalPass(unix.SIGTERM, again, BootTicks()); n != 0 {
 		t.Errorf("%d signals to processes that had one", n)
 	}
 }

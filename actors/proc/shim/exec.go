@@ -16,11 +16,11 @@ import (
 type command struct {
 	*frame.Start
 	files string // path of the program troupe-files; "": there is none
-	fds   []int  // stdin if asked for, stdout, stderr
+	fds   []int  // a terminal, or stdin if asked for, stdout and stderr
 }
 
 // exec starts the command as the leader of a new session with nothing open but its standard
-// streams. pidfd is -1 if the kernel cannot make one.
+// streams. A terminal becomes its controlling one. pidfd is -1 if the kernel cannot make one.
 func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 	path, failed := r.lookPath()
 	if failed != nil {
@@ -37,17 +37,10 @@ func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 			PidFD:     &pidfd,
 		},
 	}
-	stdin := uintptr(0) // the init's own /dev/null, if opening another fails
-	out := r.fds
-	if r.Stdin {
-		stdin, out = uintptr(r.fds[0]), r.fds[1:]
-	} else if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		// Not shared: flags and locks belong to the open file description, and those of another
-		// command must not show here.
-		stdin = uintptr(null)
-		defer unix.Close(null)
-	}
-	attr.Files = []uintptr{stdin, uintptr(out[0]), uintptr(out[1])}
+	files, done := r.streams()
+	defer done()
+	attr.Files = files
+	attr.Sys.Setctty = r.Terminal // of descriptor 0
 	if g != nil && g.leaf != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.leaf.dir
 	}
@@ -60,6 +53,26 @@ func (r *command) exec(g *cgroup) (pid, pidfd int, failed *frame.StartFailed) {
 		return 0, -1, r.explain(path, errno)
 	}
 	return pid, pidfd, nil
+}
+
+// streams returns the command's standard streams, and a function to call once it has them.
+func (r *command) streams() (files []uintptr, done func()) {
+	done = func() {}
+	if r.Terminal {
+		t := uintptr(r.fds[0])
+		return []uintptr{t, t, t}, done
+	}
+	stdin := uintptr(0) // the init's own /dev/null, if opening another fails
+	out := r.fds
+	if r.Stdin {
+		stdin, out = uintptr(r.fds[0]), r.fds[1:]
+	} else if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		// Not shared: flags and locks belong to the open file description, and those of another
+		// command must not show here.
+		stdin = uintptr(null)
+		done = func() { unix.Close(null) }
+	}
+	return []uintptr{stdin, uintptr(out[0]), uintptr(out[1])}, done
 }
 
 // exec starts the command, without the right to write to files if its workspace is full.

@@ -81,6 +81,7 @@ type execution struct {
 	usage           unix.Rusage
 	survivorsKilled map[proctree.ProcID]string // killed after the command had exited
 	killedByUs      bool                       // this init sent the command a SIGKILL
+	terminal        bool                       // it has one
 	oom             bool
 	filesBounded    bool          // the kernel keeps its files below a size
 	watch           *watch        // nil: nothing to watch
@@ -413,7 +414,7 @@ func (p *initProcess) start(req *command) {
 	}
 	x := &execution{
 		pid: pid, dead: make(chan struct{}), watch: newWatch(req.Start, p.cgroup.limitsMemory()),
-		filesBounded: req.Session.Disk > 0,
+		filesBounded: req.Session.Disk > 0, terminal: req.Terminal,
 	}
 	p.current = x
 	p.send(frame.New(frame.KindStarted).Uint(uint64(pid)).Done())

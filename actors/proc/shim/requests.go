@@ -40,14 +40,26 @@ const maxTermPasses = 10
 // terminate sends SIGTERM to the whole tree, once to each process: a second one makes some programs
 // abandon their clean shutdown. Then it continues the tree, because a stopped process acts on SIGTERM
 // only once it runs again (signal(7)), whether a PAUSE stopped it or it stopped itself.
+//
+// A tree with a terminal is first told that the terminal is gone: interactive shells ignore SIGTERM,
+// and end at SIGHUP.
 func (p *initProcess) terminate(x *execution) {
 	until := proctree.BootTicks()
+	if x.terminal {
+		p.signalAll(x, unix.SIGHUP, until)
+	}
+	p.signalAll(x, unix.SIGTERM, until)
+}
+
+// signalAll signals each process of the tree that was started by the given tick once, and continues
+// all of them.
+func (p *initProcess) signalAll(x *execution, sig unix.Signal, until uint64) {
 	done := make(map[proctree.ProcID]bool)
 	for range maxTermPasses {
 		p.mu.Lock()
 		sent := 0
 		if !x.isDead() {
-			sent = p.walk.TermPass(done, until)
+			sent = p.walk.SignalPass(sig, done, until)
 		}
 		p.mu.Unlock()
 		if sent == 0 {

@@ -16,6 +16,8 @@ export interface Input {
   offset: number;
   data: Uint8Array;
   eof: boolean;
+  /** Of a terminal: who of those that share it types. */
+  writer: string | undefined;
 }
 
 /** One request. */
@@ -72,12 +74,12 @@ export class Calls {
         connection.send(call.frame);
         continue;
       }
-      const { execution, offset, data, eof } = call.input;
-      const stream = connection.numbers.get(execution);
+      const { execution, offset, data, eof, writer } = call.input;
+      const stream = writer === undefined ? connection.numbers.get(execution) : undefined;
       call.binary = stream !== undefined;
       if (stream !== undefined) connection.send(inputFrame(stream, offset, data, eof));
       else {
-        const params = { execution_id: execution, data: toBase64(data), encoding: "base64", eof, offset };
+        const params = { execution_id: execution, data: toBase64(data), encoding: "base64", eof, offset, writer };
         connection.send(JSON.stringify({ jsonrpc: "2.0", id: call.id, method: "input", params }));
       }
     }

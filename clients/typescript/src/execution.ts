@@ -76,6 +76,7 @@ export class Execution implements AsyncDisposable {
   // Input.
   #inputTurn: Promise<unknown> = Promise.resolve();
   #inputOffset = 0;
+  #writer: string | undefined; // of a terminal: names this client among those that type
 
   /** @internal */
   constructor(
@@ -179,6 +180,15 @@ export class Execution implements AsyncDisposable {
     await this.session.control({ type, execution_id: this.id }, options);
   }
 
+  /**
+   * Says how large this client's view of the execution's terminal is. The terminal takes the size of whoever typed
+   * last; a `resized` event says when it has changed. The server forgets the size with the connection: say it again
+   * when the session was resumed.
+   */
+  resize(cols: number, rows: number, options?: { signal?: AbortSignal }): Promise<void> {
+    return this.session.resize({ execution_id: this.id, cols, rows }, options);
+  }
+
   /** Sends a signal, such as "INT", to the command's process group; KILL to the whole tree. */
   signal(name: string, options?: { signal?: AbortSignal }): Promise<void> {
     return this.session.signal({ execution_id: this.id, signal: name }, options);
@@ -199,7 +209,7 @@ export class Execution implements AsyncDisposable {
     }
   }
 
-  /** Closes stdin. Closing it twice is no error. */
+  /** Closes stdin. Closing it twice is no error. A terminal cannot be closed so: write Ctrl-D, `"\x04"`. */
   async closeInput(options?: { signal?: AbortSignal }): Promise<void> {
     const { error } = await this.#input(new Uint8Array(0), true, options?.signal);
     if (error && !(error instanceof InputUnavailableError)) throw error;
@@ -243,7 +253,8 @@ export class Execution implements AsyncDisposable {
     try {
       signal?.throwIfAborted();
       const offset = this.#inputOffset;
-      const { error, sent } = await this.session.sendInput({ execution: this.id, offset, data, eof }, signal);
+      const input = { execution: this.id, offset, data, eof, writer: this.#writer };
+      const { error, sent } = await this.session.sendInput(input, signal);
       // A server that has no room for an input takes nothing of it.
       if (sent && !(error instanceof LimitError)) this.#inputOffset += data.length;
       const answered = error instanceof ServerError || error instanceof InputConflictError;
@@ -263,11 +274,17 @@ export class Execution implements AsyncDisposable {
     this.result = result;
   }
 
+  /** @internal Several clients may type. */
+  hasTerminal(): void {
+    this.#writer = globalThis.crypto.randomUUID();
+  }
+
   /** @internal Takes over what a resume says of an execution that another client has started. */
   attachedTo(status: ExecutionStatus): void {
     this.phase = "receiving";
     this.result = { ...this.result, pid: status.pid, pgid: status.pgid, attached: true };
-    this.#inputOffset = status.input_offset ?? 0;
+    if (status.terminal) this.hasTerminal();
+    else this.#inputOffset = status.input_offset ?? 0;
     const done = status.completed;
     // The end lies before what survivors wrote, and the server does not go back for it.
     if (done && done.output_bytes < this.#offset && done.survivors?.kept) {

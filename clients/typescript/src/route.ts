@@ -2,7 +2,7 @@ import type { Connection } from "./connection.js";
 import { fromBase64, parseOutput } from "./frames.js";
 import type { Piece } from "./execution.js";
 import type { Session } from "./session.js";
-import type { Completed, Control, Warning, WireError } from "./wire.js";
+import type { Completed, Control, Resized, Warning, WireError } from "./wire.js";
 
 interface OutputParams {
   execution_id: string;
@@ -46,6 +46,11 @@ export function routeNotification(session: Session, connection: Connection, meth
     case "process.warning": {
       const { execution_id, code, message, offset } = params as Warning & { execution_id: string };
       session.followed.get(execution_id)?.receiveWarning({ type: "warning", code, message, offset });
+      return;
+    }
+    case "process.resized": {
+      const { execution_id, cols, rows, offset } = params as Resized & { execution_id: string };
+      session.followed.get(execution_id)?.receive({ type: "resized", cols, rows, offset });
       return;
     }
     case "process.started":

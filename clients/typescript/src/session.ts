@@ -81,6 +81,7 @@ export class Session implements AsyncDisposable {
       typeof what === "string" ? { command: what } : Array.isArray(what) ? { argv: what } : { ...what };
     params.execution_id ??= globalThis.crypto.randomUUID();
     const execution = new Execution(this, params.execution_id);
+    if (params.terminal) execution.hasTerminal();
     const call = this.#call("execute", { ...params, window: this.window }, "safe");
     call.answered = (result: wire.ExecuteResult) => execution.answered(result);
     if (this.followed.has(execution.id)) throw new errors.FollowedError(`${execution.id} is followed already`);
@@ -172,6 +173,11 @@ export class Session implements AsyncDisposable {
   async signal(params: { execution_id?: string; signal: string }, options?: Aborting): Promise<void> {
     const kill = /^(SIG)?KILL$/i.test(params.signal);
     await this.#request("signal", params, kill ? "safe" : "never", options);
+  }
+
+  /** Says how large this client's view of the terminal of an execution is. */
+  async resize(params: { execution_id: string; cols: number; rows: number }, options?: Aborting): Promise<void> {
+    await this.#request("resize", params, "safe", options);
   }
 
   /** Asks for the session's executions and limits. */

@@ -58,6 +58,17 @@ export interface ExecuteParams {
   framing?: "lines" | "raw";
   encoding?: "utf-8" | "base64";
   traceparent?: string;
+  /** Run it in a terminal: implies `stdin`, `retain` `last` and `framing` `raw`. */
+  terminal?: Terminal;
+}
+
+export interface Terminal {
+  /** 1 to 1,000. */
+  cols: number;
+  /** 1 to 500. */
+  rows: number;
+  /** The variable TERM; `xterm-256color` when absent. */
+  term?: string;
 }
 
 export interface ExecuteResult {
@@ -120,6 +131,8 @@ export interface ExecutionStatus {
   input_offset?: number;
   started_at: string;
   completed?: Completed;
+  /** Its size now; absent: it has none. */
+  terminal?: Terminal;
 }
 
 export interface Status {
@@ -174,6 +187,14 @@ export interface Warning {
   offset: number;
 }
 
+/** The terminal has this size from here on. One may come again after a reconnection. */
+export interface Resized {
+  type: "resized";
+  cols: number;
+  rows: number;
+  offset: number;
+}
+
 /** The server does not repeat those that were sent while there was no connection. */
 export interface Control {
   type: "started" | "paused" | "resumed" | "canceled";
@@ -190,4 +211,4 @@ export interface End {
 }
 
 /** What an execution reports, in order. */
-export type Event = Output | Gap | Warning | Control | ProcessError | End;
+export type Event = Output | Gap | Warning | Resized | Control | ProcessError | End;

@@ -19,6 +19,8 @@ interface Expected {
   fill?: [number, number];
   bytes?: number;
   code?: string;
+  cols?: number;
+  rows?: number;
   completed?: unknown;
   error?: Failure;
 }
@@ -32,6 +34,8 @@ interface Action {
   events?: Expected[];
   error?: Failure;
   signal: string;
+  cols: number;
+  rows: number;
   data?: string;
   fill?: [number, number];
   mark: string;
@@ -219,6 +223,8 @@ class Player {
         return e.closeInput(options);
       case "signal":
         return e.signal(a.signal, options);
+      case "resize":
+        return e.resize(a.cols, a.rows, options);
       case "pause":
         return e.pause(options);
       case "resume":
@@ -250,6 +256,7 @@ class Player {
       if (event && controls.has(event.type) && event.type !== want.type) continue;
       assert.equal(event?.type ?? "end", want.type, JSON.stringify(event));
       if (event?.type === "gap") assert.equal(event.bytes, want.bytes);
+      if (event?.type === "resized") assert.deepEqual([event.cols, event.rows], [want.cols, want.rows]);
       if (event?.type === "warning") assert.equal(event.code, want.code);
       if (event?.type === "completed") matches(want.completed, event.completed);
       if (event?.type !== "output") return;
@@ -270,7 +277,8 @@ after(suite.stop);
 for (const name of await call<string[]>("GET", `${suite.url}/scripts`)) {
   test(name, { timeout: 30_000 }, async (t) => {
     const run = await call<Run>("POST", `${suite.url}/runs/${name}`);
-    if (run.needs?.length) return t.skip(`this client does not have ${run.needs.join(", ")}`);
+    const missing = run.needs?.filter((need) => need !== "terminal");
+    if (missing?.length) return t.skip(`this client does not have ${missing.join(", ")}`);
     const player = new Player(run);
     const failures: string[] = [];
     for (const [i, action] of run.client.entries()) {
