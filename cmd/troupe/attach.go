@@ -23,6 +23,9 @@ session, unless other clients are attached to it.
 Ctrl-C leaves: the command runs on, and attach goes on at the same byte later.
 To end the command, use troupe cancel.
 
+A terminal is connected with yours, as by exec -it: Ctrl-C goes to the command, and
+~. at the beginning of a line leaves.
+
 The session may be named by the beginning of its id. One that another machine has
 started is taken up with your token alone: the server gives its owner a resume token.
 --resume-token (better: TROUPE_RESUME_TOKEN, which the process list does not show) is
@@ -83,6 +86,9 @@ func (a *app) attach(ctx context.Context, f *attachFlags, args []string) error {
 	if len(execs) == 0 {
 		c.Detach()
 		return fmt.Errorf("session %s has no such execution", r.ID)
+	}
+	if e := a.onlyTerminal(ctx, c, execs, f.json); e != nil {
+		return a.attachTerminal(ctx, c, e, st, r, cancel)
 	}
 	p := &printer{a: a, json: f.json, encoding: wire.EncodingBase64, dropOK: r.DropOK}
 	result, err := p.followAll(ctx, c, execs)
@@ -147,7 +153,7 @@ func followed(f *attachFlags, r *record, args []string) map[string]int64 {
 	if len(offsets) == 0 {
 		return nil // everything
 	}
-	if f.fromStart {
+	if f.fromStart || r.Terminal {
 		for id := range offsets {
 			offsets[id] = 0
 		}

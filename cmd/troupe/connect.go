@@ -5,13 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
+// terminalWindow is how much of a terminal's output may be on its way here: what is printed before a
+// key is answered is at most that.
+const terminalWindow = 128 << 10
+
 // start opens a session and starts a command in it.
-func (a *app) start(ctx context.Context, params wire.ExecuteParams) (*troupe.Client, *troupe.Execution, error) {
+func (a *app) start(
+	ctx context.Context, params wire.ExecuteParams, session wire.SessionOptions,
+) (*troupe.Client, *troupe.Execution, error) {
 	url, err := serverURL(a.settings.server)
 	if err != nil {
 		return nil, nil, err
@@ -20,8 +27,15 @@ func (a *app) start(ctx context.Context, params wire.ExecuteParams) (*troupe.Cli
 	if err != nil {
 		return nil, nil, err
 	}
+	opt.Session = session
+	if params.Terminal != nil {
+		opt.Window = terminalWindow
+	}
 	c, e, err := troupe.Start(ctx, url, params, opt)
 	switch {
+	case err == nil && params.Terminal != nil && !slices.Contains(c.Connected().Capabilities, wire.CapabilityTerminal):
+		_ = c.Close()
+		return nil, nil, fmt.Errorf("%s has no terminals: its release is too old for --tty", url)
 	case err == nil:
 		a.outage.end()
 		return c, e, nil
@@ -43,6 +57,9 @@ func (a *app) attachTo(ctx context.Context, r *record, offsets map[string]int64,
 	opt, err := a.options(use)
 	if err != nil {
 		return nil, err
+	}
+	if r.Terminal {
+		opt.Window = terminalWindow
 	}
 	c, err := troupe.Attach(ctx, r.URL, r.ID, r.ResumeToken, offsets, opt)
 	if err != nil {

@@ -27,6 +27,11 @@ not, so that 'troupe exec -- cat' ends at once: ask for it with -i, end it with
 Ctrl-D. In a loop that reads its own stdin, use --no-stdin. With --detach, troupe
 leaves once all of stdin is passed.
 
+With -t the command runs in a terminal of its own, and -it connects yours with it:
+full-screen programs work, keys go to the command, Ctrl-C included, and a new size
+is passed on. At the beginning of a line, ~. leaves the command running (troupe
+attach comes back to it) and ~? helps. See also troupe shell.
+
 Where stdout is a pipe or a file, it gets all of the output: the command waits
 when its reader is slow, as behind any pipe. On a terminal, with --detach and
 with --output-limit or --on-output-limit, the server keeps the first output up to
@@ -47,7 +52,8 @@ part of that trace.
 const execExample = `  troupe exec -- make test
   troupe exec -c 'for i in 1 2 3; do date; sleep 1; done'
   tar c . | troupe exec -- tar xv -C /tmp
-  troupe exec --detach -- ./long-job`
+  troupe exec --detach -- ./long-job
+  troupe exec -it -- vim notes.txt`
 
 // execFlags are the flags of exec.
 type execFlags struct {
@@ -66,6 +72,9 @@ type execFlags struct {
 	stdin         bool
 	noStdin       bool
 	detach        bool
+	tty           bool
+
+	session wire.SessionOptions // of the session that is opened
 }
 
 func (f *execFlags) define(fs *pflag.FlagSet) {
@@ -90,10 +99,11 @@ func (f *execFlags) define(fs *pflag.FlagSet) {
 	settings.Bool(fs, &f.lines, "lines", "", "print whole lines; the server's line limit applies")
 	settings.Bool(fs, &f.json, "json", "", "print the server's notifications, one JSON object per line")
 	settings.Bool(fs, &f.stdin, "stdin", "i", "pass stdin, even from a terminal")
+	settings.Bool(fs, &f.tty, "tty", "t", "run the command in a terminal; with -i, pass keys and stdin to it")
 	settings.Bool(fs, &f.noStdin, "no-stdin", "n", "do not pass stdin")
 	settings.Bool(fs, &f.detach, "detach", "d",
 		"print the session and execution, and leave the command running for the resume window")
-	settings.FlagOnly(fs, "command", "execution-id", "env", "stdin", "no-stdin", "detach")
+	settings.FlagOnly(fs, "command", "execution-id", "env", "stdin", "tty", "no-stdin", "detach")
 }
 
 func (a *app) execCommand() *cobra.Command {
@@ -112,6 +122,11 @@ func (a *app) execCommand() *cobra.Command {
 				return err
 			}
 			params.Retain = f.retain(a.terminal)
+			if f.tty {
+				if err := a.inTerminal(f, &params); err != nil {
+					return err
+				}
+			}
 			return a.exec(cmd.Context(), f, params)
 		},
 	}
@@ -170,7 +185,7 @@ func (f *execFlags) params(args []string, piped bool) (wire.ExecuteParams, error
 // waits for its reader. A terminal can show the output again (attach --from-start), and a command
 // that is left behind runs on, so its first output is kept; so is that which a limit is asked for.
 func (f *execFlags) retain(terminal bool) wire.Retain {
-	if terminal || f.detach || f.outputLimit != 0 || f.onOutputLimit != "" {
+	if terminal || f.tty || f.detach || f.outputLimit != 0 || f.onOutputLimit != "" {
 		return ""
 	}
 	return wire.RetainUnread
@@ -183,7 +198,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	r := &record{
 		Execution: params.ExecutionID, Command: title(params), Started: time.Now().UTC(),
 		Access: a.configured().access(), keep: params.OnExit == wire.ExitKeep,
-		Held: !f.detach, DropOK: params.OnOutputLimit == wire.LimitDrop,
+		Held: !f.detach, DropOK: params.OnOutputLimit == wire.LimitDrop, Terminal: params.Terminal != nil,
 	}
 	// Without a record no client could attach to the session or end it.
 	if f.detach || r.keep {
@@ -196,7 +211,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 	sig := a.watchSignals(cancel)
 	defer sig.stop()
 
-	c, e, err := a.start(ctx, params)
+	c, e, err := a.start(ctx, params, f.session)
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
@@ -214,6 +229,11 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 		return a.detach(ctx, c, e, st, r, params.Stdin)
 	}
 	sig.forward(e)
+	p := &printer{a: a, json: f.json, encoding: params.Encoding, dropOK: r.DropOK, screen: params.Terminal != nil}
+	if params.Terminal != nil {
+		done, err := a.followTerminal(ctx, p, e, params.Stdin, cancel)
+		return a.finish(ctx, c, st, r, p, done, err)
+	}
 	if params.Stdin {
 		go func() {
 			if err := a.passStdin(ctx, e); err != nil {
@@ -221,7 +241,6 @@ func (a *app) exec(ctx context.Context, f *execFlags, params wire.ExecuteParams)
 			}
 		}()
 	}
-	p := &printer{a: a, json: f.json, encoding: params.Encoding, dropOK: r.DropOK}
 	done, err := p.follow(ctx, e)
 	a.over.Store(err == nil)
 	return a.finish(ctx, c, st, r, p, done, err)
@@ -276,6 +295,13 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 		a.notef("processes of the command keep running in session %s for %s; to end them: troupe cancel --end %s",
 			r.ID, window, r.ID)
 		return p.report(done)
+	case err != nil && errors.Is(cause, errLeave):
+		r.Session = c.Detach()
+		if err := st.save(r); err != nil {
+			return fmt.Errorf("session %s cannot be remembered and ends after its resume window: %w", r.ID, err)
+		}
+		a.noteLeft(c, r)
+		return nil
 	case err != nil && errors.Is(cause, errHangup):
 		r.Session = c.Detach()
 		p.rewind(r)

@@ -29,6 +29,7 @@ type app struct {
 	settings clientSettings
 	over     atomic.Bool // everything followed has ended, so changes of the connection are not reported
 	outage   outage
+	tty      atomic.Pointer[tty] // what shows a terminal of the server now; nil: nothing does
 }
 
 // run executes a command line and returns the exit code.
@@ -56,7 +57,11 @@ const maxNote = 4096
 
 // notef writes one line to stderr, marked as troupe's own.
 func (a *app) notef(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "troupe: %s\n", visible(shorten(fmt.Sprintf(format, args...), maxNote)))
+	line := "troupe: %s\n"
+	if t := a.tty.Load(); t != nil {
+		line = t.line(line)
+	}
+	fmt.Fprintf(a.stderr, line, visible(shorten(fmt.Sprintf(format, args...), maxNote)))
 }
 
 // piped reports whether f provides input: a pipe, a file or a socket does; a terminal and /dev/null

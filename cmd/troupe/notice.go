@@ -94,6 +94,9 @@ func (a *app) notice(n troupe.Notice) {
 			a.notef("no connection for %s: %s; still trying", roughly(time.Since(began)), whyNot(n.Err))
 		}
 	case troupe.NoticeResumed:
+		if t := a.tty.Load(); t != nil {
+			t.reconnected()
+		}
 		if a.outage.end() && !a.over.Load() {
 			a.notef("resumed after %s", n.Delay.Round(time.Millisecond))
 		}

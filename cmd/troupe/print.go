@@ -21,6 +21,7 @@ type printer struct {
 	json     bool
 	encoding wire.Encoding // of Data in JSON
 	dropOK   bool          // the user said --on-output-limit=drop
+	screen   bool          // it is a terminal's, where a gap is nothing lost: what is drawn next covers it
 
 	// Of the execution that is printed.
 	execution string
@@ -72,7 +73,9 @@ func (p *printer) next(ctx context.Context, e *troupe.Execution) (troupe.Event, 
 	case *troupe.Output:
 		ev.Release()
 	case *troupe.Gap:
-		p.gap += ev.Bytes
+		if !p.screen {
+			p.gap += ev.Bytes
+		}
 	case *troupe.Warning:
 		if reason, _, _ := strings.Cut(ev.Message, ": "); !slices.Contains(p.reasons, reason) {
 			p.reasons = append(p.reasons, reason)
@@ -152,6 +155,8 @@ func (p *printer) line(id string, ev troupe.Event) error {
 		method, params = wire.MethodOutput, &wire.Output{ExecutionID: id, Type: wire.Stdout, Offset: ev.Offset, Gap: ev.Bytes}
 	case *troupe.Warning:
 		method, params = wire.MethodWarning, ev.Warning
+	case *troupe.Resized:
+		method, params = wire.MethodResized, ev.Resized
 	case *troupe.Control:
 		method, params = ev.Method, ev.ControlEvent
 	case *troupe.ProcessError:

@@ -32,6 +32,7 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	root.AddCommand(
 		a.execCommand(),
 		a.attachCommand(),
+		a.shellCommand(),
 		a.sessionsCommand(),
 		a.cancelCommand(),
 		a.cpCommand(),

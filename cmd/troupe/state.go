@@ -31,6 +31,8 @@ type record struct {
 	Held bool `json:"held,omitempty"`
 	// DropOK means that the user allowed output to be dropped at the output limit.
 	DropOK bool `json:"drop_ok,omitempty"`
+	// Terminal means that the command runs in one: its screen is drawn again from what is left of its output.
+	Terminal bool `json:"terminal,omitempty"`
 
 	keep bool   // its processes may outlive the command; known to the run that started it
 	path string // file that it was read from; empty: none yet
