@@ -59,7 +59,7 @@ def encode(message: dict[str, Any]) -> bytes:
     except UnicodeEncodeError as e:
         raise ValueError(
             f"{e.object[e.start : e.start + 1]!a} is no text: Python makes such characters of a file name that is not"
-            " UTF-8. Pass it to the command by its input, or by an escape of the shell, such as $'\\377'"
+            " UTF-8, which JSON cannot carry. Pass it to the command by its input"
         ) from None
 
 
