@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import tracemalloc
 import unittest
 from contextlib import ExitStack
@@ -176,13 +177,17 @@ class Connecting(ServerTestCase):
             await troupe.open("ws://127.0.0.1:1/ws")
 
 
-async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
-    """Connects a connection to another server, until both directions have ended."""
+async def forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, works: asyncio.Event | None = None
+) -> None:
+    """Connects a connection to another server, until both directions have ended. Nothing passes unless it works."""
     there, back = await asyncio.open_connection(host, port)
 
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(1 << 16):
+                if works:
+                    await works.wait()
                 sink.write(data)
                 await sink.drain()
         except OSError:
@@ -245,25 +250,21 @@ class Cuts(AsyncTestCase):
 class Output(ServerTestCase):
     async def test_a_slow_loop_holds_no_more_than_its_window(self) -> None:
         window = 256 << 10
-        # Pieces of a few bytes have the most overhead.
-        for name, options in {"numbers": {}, "lines": {"framing": "lines"}}.items():
-            with self.subTest(name):
-                async with troupe.open(self.server.url, window=window) as session:
-                    tracemalloc.start()
-                    self.addCleanup(tracemalloc.stop)
-                    slow = await session.exec(NUMBERS, **options)  # type: ignore[arg-type]
-                    size = most = count = 0
-                    async for piece in slow.output:
-                        size += len(piece.data)
-                        count += 1
-                        if count % 20 == 0:
-                            await asyncio.sleep(0.02)
-                            most = max(most, tracemalloc.get_traced_memory()[0])
-                    tracemalloc.stop()
-                print(f"{size} bytes went through a window of {window}; at most {most} were held")
-                self.assertEqual(size, SIZE)
-                self.assertGreater(most, window / 2, "the loop was not slow")
-                self.assertLess(most, 4 * window)
+        async with troupe.open(self.server.url, window=window) as session:
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            slow = await session.exec(NUMBERS)
+            size = most = count = 0
+            async for piece in slow.output:
+                size += len(piece.data)
+                count += 1
+                if count % 20 == 0:
+                    await asyncio.sleep(0.02)
+                    most = max(most, tracemalloc.get_traced_memory()[0])
+        print(f"{size} bytes went through a window of {window}; at most {most} were held")
+        self.assertEqual(size, SIZE)
+        self.assertGreater(most, window / 2, "the loop was not slow")
+        self.assertLess(most, 4 * window)
 
     async def test_events_come_in_order(self) -> None:
         async with self.open() as session:
@@ -367,6 +368,19 @@ class Cancellation(ServerTestCase):
             self.assertNotEqual(states, [], "none was cancelled after it was sent")
             self.assertEqual(set(states), {"exited"})
 
+    async def test_exec_that_is_cancelled_twice_does_not_wait_and_leaves_no_command_behind(self) -> None:
+        async with self.open() as session:
+            starting = asyncio.create_task(session.exec("sleep 600"))
+            await asyncio.sleep(0)  # it is sent
+            starting.cancel()
+            await asyncio.sleep(0)
+            starting.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await starting
+            async with asyncio.timeout(10):
+                while [e.state for e in (await session.status()).executions.values()] != ["exited"]:
+                    await asyncio.sleep(0.02)
+
     async def test_cancelling_anything_else_bounds_the_waiting_only(self) -> None:
         async with self.open() as session:
             cat = await session.exec("echo ready; sleep 0.5; cat; echo end", stdin=True, framing="raw")
@@ -401,6 +415,7 @@ class Cancellation(ServerTestCase):
     async def test_close_that_is_cancelled_leaves_nothing_behind(self) -> None:
         for turns in range(6):
             session = await self.open()
+            await session.exec("sleep 600")
             closing = asyncio.create_task(session.close())
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -408,6 +423,59 @@ class Cancellation(ServerTestCase):
             with self.assertRaises(asyncio.CancelledError):
                 await closing
             await session.close()
+            self.assertEqual(asyncio.all_tasks(), {asyncio.current_task()})
+
+    async def test_close_leaves_no_task_and_no_socket(self) -> None:
+        session = await self.open()
+        last = session._link._last
+        self.assertEqual(len(asyncio.all_tasks()), 2)
+        await session.close()
+        self.assertEqual(asyncio.all_tasks(), {asyncio.current_task()})
+        self.assertTrue(last and last.closed.done())
+
+
+class Keepalive(ServerTestCase):
+    """A connection through a network that may lose all packets without ending it."""
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        self.works = asyncio.Event()
+        self.works.set()
+        host, port = self.server.address.split(":")
+        self.network = await asyncio.start_server(
+            lambda r, w: forward(r, w, host, int(port), self.works), "127.0.0.1", limit=1 << 20
+        )
+        self.url = f"ws://127.0.0.1:{self.network.sockets[0].getsockname()[1]}/ws"
+        self.notices: list[troupe.Notice] = []
+
+    async def asyncTearDown(self) -> None:
+        self.works.set()
+        self.network.close()
+        await self.network.wait_closed()
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+        await super().asyncTearDown()
+
+    def open_through_the_network(self) -> troupe.Opening:
+        options = impatient(keepalive=0.3, handshake_timeout=0.5, on_notice=self.notices.append)
+        return troupe.open(self.url, **options)
+
+    async def test_a_silent_connection_is_given_up_and_resumed(self) -> None:
+        async with self.open_through_the_network() as session:
+            self.works.clear()
+            while not self.notices:
+                await asyncio.sleep(0.05)
+            self.assertRegex(str(self.notices[0]), "nothing was heard from the server for 0.3 s")
+            self.works.set()
+            self.assertEqual((await session.run("echo on")).stdout, "on\n")
+
+    async def test_an_idle_connection_and_a_program_that_blocks_its_loop_lose_nothing(self) -> None:
+        async with self.open_through_the_network() as session:
+            await asyncio.sleep(1)
+            time.sleep(1)
+            await asyncio.sleep(0.5)
+            self.assertEqual((await session.run("echo on")).stdout, "on\n")
+            self.assertEqual(self.notices, [])
 
 
 if __name__ == "__main__":
