@@ -36,6 +36,7 @@ var measurements = []measurement{
 	{"files", measureFiles},
 	{"open", measureOpen},
 	{"cancel", measureCancel},
+	{"mcp", measureMCP},
 	{"yes", measureYes},
 	{"idle", measureIdle},
 	{"isolation", measureIsolation},
