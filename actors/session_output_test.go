@@ -83,7 +83,7 @@ func TestPagesOfOutputAreWholeAndBounded(t *testing.T) {
 	}
 	defer store.Close()
 	for name, content := range map[string][]byte{
-		"text":        bytes.Repeat([]byte("häuser und bäume, 木\n"), 20_000),
+		"text":        bytes.Repeat([]byte("häuser und bäume, 木.\n"), 20_000),
 		"zeros":       make([]byte, 300_000),
 		"not UTF-8":   bytes.Repeat([]byte("\xff\xfe\n"), 60_000),
 		"short lines": bytes.Repeat([]byte("\n"), 50_000),
