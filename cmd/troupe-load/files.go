@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,12 +12,6 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// measureFiles measures transfers of files: over cuts and pods, against a pipe, against tar through
-// `troupe exec`, and of many files.
-func measureFiles(ctx context.Context, e *env) error {
-	return errors.Join(measureCutTransfers(ctx, e), measureCopies(ctx, e))
-}
-
 // copies is a server with a session, a directory beside, and a shell for commands of both.
 type copies struct {
 	e       *env
@@ -28,7 +21,12 @@ type copies struct {
 }
 
 // measureCopies compares `troupe cp` with a pipe between two cats and with tar through `troupe exec`.
-func measureCopies(ctx context.Context, e *env) error {
+func measureCopies(ctx context.Context, e *env) error { return withCopies(ctx, e, (*copies).file) }
+
+// measureTree measures `troupe cp` of many small files.
+func measureTree(ctx context.Context, e *env) error { return withCopies(ctx, e, (*copies).tree) }
+
+func withCopies(ctx context.Context, e *env, measure func(*copies, context.Context) error) error {
 	s, err := e.start()
 	if err != nil {
 		return err
@@ -44,8 +42,7 @@ func measureCopies(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	c := &copies{e, s, client.ID(), home}
-	return errors.Join(c.file(ctx), c.tree(ctx))
+	return measure(&copies{e, s, client.ID(), home}, ctx)
 }
 
 // run runs a line of the shell, with TROUPE, SESSION, IN (the session's directory) and OUT set, and
@@ -87,7 +84,7 @@ func (c *copies) measure(ctx context.Context, rounds int, clean string, ways []*
 }
 
 func (c *copies) file(ctx context.Context) error {
-	size, rounds := int64(bigFile), 3
+	size, rounds := int64(bigFile/2), 3
 	if c.e.quick {
 		size, rounds = bigFile/16, 1
 	}

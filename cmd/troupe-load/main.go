@@ -33,7 +33,9 @@ var measurements = []measurement{
 	{"true", measureTrue},
 	{"throughput", measureThroughput},
 	{"pipe", measurePipe},
-	{"files", measureFiles},
+	{"files", measureCopies},
+	{"files-tree", measureTree},
+	{"files-cuts", measureCutTransfers},
 	{"open", measureOpen},
 	{"cancel", measureCancel},
 	{"mcp", measureMCP},
@@ -137,7 +139,7 @@ func run(e *env, only string) error {
 			continue
 		}
 		fmt.Printf("\n%s\n", m.name)
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		if err := m.run(ctx, e); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", m.name, err))
 		}

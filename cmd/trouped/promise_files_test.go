@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -307,14 +306,14 @@ func TestFilesOfManyGoAsATree(t *testing.T) {
 	}
 }
 
-// TestFileTransfersHoldLittle: the memory of the server does not depend on the size of a file.
+// TestFileTransfersHoldLittle: the memory of the server and of the runner does not depend on the size of a file.
 func TestFileTransfersHoldLittle(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector multiplies memory")
 	}
 	s := launch(t)
 	size := int64(1 << 30)
-	if os.Getenv("TROUPE_SOAK") != "" {
+	if soaking {
 		size = 5 << 30
 	}
 	c, files := room(t, s, s.ws, quick())
@@ -322,7 +321,7 @@ func TestFileTransfersHoldLittle(t *testing.T) {
 	if _, err := files.Upload(t.Context(), "w", int64(len(warm)), from(warm), troupe.UploadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	before := s.memory("VmRSS")
+	before, runner := s.memory("VmRSS"), s.memoryOf(s.runner, "VmRSS")
 	open := func(offset int64) (io.ReadCloser, error) {
 		return io.NopCloser(&pattern{pos: offset, end: size}), nil
 	}
@@ -337,6 +336,11 @@ func TestFileTransfersHoldLittle(t *testing.T) {
 		t.Errorf("the server grew by %d bytes", grown)
 	} else {
 		t.Logf("the server grew by %d KiB for %d MiB each way", grown>>10, size>>20)
+	}
+	if grown := s.memoryOf(s.runner, "VmHWM") - runner; grown > 16<<20 {
+		t.Errorf("the runner grew by %d bytes", grown)
+	} else {
+		t.Logf("the runner grew by %d KiB", grown>>10)
 	}
 	sh(t, c, "rm big")
 }

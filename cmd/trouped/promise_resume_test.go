@@ -266,7 +266,12 @@ func TestPromise10ResumeIsRefusedOrServed(t *testing.T) {
 // memory reads a figure of /proc/PID/status, in bytes.
 func (s *instance) memory(field string) int64 {
 	s.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	return s.memoryOf(s.cmd.Process.Pid, field)
+}
+
+func (s *instance) memoryOf(pid int, field string) int64 {
+	s.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		s.t.Fatal(err)
 	}
