@@ -73,7 +73,11 @@ func (p *printer) next(ctx context.Context, e *troupe.Execution) (troupe.Event, 
 	case *troupe.Output:
 		ev.Release()
 	case *troupe.Gap:
-		if !p.screen {
+		if t := p.a.tty.Load(); p.screen && t != nil {
+			if err := t.gap(); err != nil {
+				return nil, err
+			}
+		} else if !p.screen {
 			p.gap += ev.Bytes
 		}
 	case *troupe.Warning:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -151,6 +152,30 @@ func TestShellIsLeftAndFoundAgain(t *testing.T) {
 	}
 }
 
+// TestMissingOutputIsDrawnAgain: whoever comes to a terminal that has lost its oldest output sees what
+// the program draws anew.
+func TestMissingOutputIsDrawnAgain(t *testing.T) {
+	s := launch(t)
+	env := home(t, s.url)
+	p := sit(t, env, "exec", "-it", "--", "bash", "-c", `trap 'echo drawn at $(stty size)' WINCH
+		head -c 6000000 /dev/zero | tr '\0' x; echo over; while :; do sleep .05; done`)
+	p.sees("xover")
+	p.types("\r~.")
+	p.sees("troupe attach ")
+	if code := p.gone(); code != 0 {
+		t.Fatalf("leaving: code %d", code)
+	}
+	id := strings.TrimSuffix(filepath.Base(records(t, env)[0]), ".json")
+	p = sit(t, env, "attach", id)
+	p.sees("xover")
+	p.sees("drawn at ")
+	if !strings.Contains(p.screen(), afterGap) {
+		t.Error("an escape sequence may go on behind the gap")
+	}
+	p.signal(syscall.SIGTERM)
+	p.gone()
+}
+
 // line is a connection to a server that can be cut.
 type line struct {
 	net.Listener
@@ -208,7 +233,8 @@ func (c *line) cut(down bool) {
 func TestTypingOverACut(t *testing.T) {
 	s := launch(t)
 	l := layLine(t, s.listen)
-	p := sit(t, home(t, "ws://"+l.Addr().String()+"/ws"), "exec", "-it", "--env", "PS1=ready> ", "--", "bash", "--norc", "-i")
+	env := home(t, "ws://"+l.Addr().String()+"/ws")
+	p := sit(t, env, "exec", "-it", "--env", "PS1=ready> ", "--", "bash", "--norc", "-i")
 	p.sees("ready> ")
 	p.types("n=0; add() { n=$((n*10+$1)); echo n=$n; }\r")
 	p.types("add 1\r")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -20,6 +21,7 @@ type tty struct {
 	a       *app
 	in      *os.File      // nil: no keys are passed on
 	resumed chan struct{} // capacity 1: the connection is another one
+	missed  chan struct{} // capacity 1: a part of the output is missing
 	stop    func()
 
 	mu    sync.Mutex
@@ -86,9 +88,22 @@ func (t *tty) line(s string) string {
 }
 
 // reconnected has the size told again.
-func (t *tty) reconnected() {
+func (t *tty) reconnected() { wake(t.resumed) }
+
+// afterGap is written in the place of missing output, which may have begun in an escape sequence or left
+// colours and line drawing on: it ends the one and the others.
+const afterGap = "\x18\x1b[0m\x1b(B\x0f"
+
+// gap has the program draw its screen again, because a part of what it drew is missing.
+func (t *tty) gap() error {
+	wake(t.missed)
+	_, err := io.WriteString(t.a.stdout, afterGap)
+	return err
+}
+
+func wake(c chan struct{}) {
 	select {
-	case t.resumed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -108,7 +123,7 @@ const afterwards = "\x1b[?1047l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004;1
 // show connects the user's terminal with that of e, until hide. cancel gets errLeave when the user
 // leaves. Without keys nothing typed is passed on.
 func (a *app) show(ctx context.Context, e *troupe.Execution, keys bool, cancel context.CancelCauseFunc) (*tty, error) {
-	t := &tty{a: a, resumed: make(chan struct{}, 1)}
+	t := &tty{a: a, resumed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
 	if keys {
 		t.in = a.keyboard()
 	}
@@ -155,6 +170,9 @@ func (a *app) noteKeys() {
 	a.notef("~. leaves the command running, ~~ sends ~, each at the beginning of a line")
 }
 
+// redrawPause is long enough for a program to see both sizes: signals that come together are one.
+const redrawPause = 100 * time.Millisecond
+
 // followSize tells the server of each new size, and again when the connection is another one.
 func (t *tty) followSize(ctx context.Context, e *troupe.Execution) {
 	changed, stop := watchSize()
@@ -167,6 +185,13 @@ func (t *tty) followSize(ctx context.Context, e *troupe.Execution) {
 			return
 		case <-changed:
 		case <-t.resumed:
+		case <-t.missed:
+			// Programs draw everything again when the size changes, and only then: so it changes for a moment.
+			_ = e.Resize(ctx, cols, max(rows-1, 1))
+			select {
+			case <-ctx.Done():
+			case <-time.After(redrawPause):
+			}
 		}
 	}
 }
