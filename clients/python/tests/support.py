@@ -155,5 +155,6 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
 
 
 def environment() -> dict[str, str]:
-    """For a program that uses the package."""
-    return {**os.environ, "PYTHONPATH": str(PACKAGE / "src"), "PYTHONDEVMODE": "1"}
+    """For a program that uses the package: with warnings, but not those of asyncio that the machine is busy."""
+    path = os.pathsep.join(filter(None, [str(PACKAGE / "src"), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "always"}
