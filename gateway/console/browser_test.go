@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -121,9 +120,9 @@ func serve(t *testing.T, args ...string) *server {
 	return s
 }
 
+// stop kills the server, whose runner then kills what it has started: a drain would wait for commands.
 func (s *server) stop() {
-	_ = s.process.Process.Signal(syscall.SIGTERM)
-	_ = s.process.Process.Signal(syscall.SIGTERM) // the second does not wait
+	_ = s.process.Process.Kill()
 	_ = s.process.Wait()
 }
 
@@ -368,21 +367,21 @@ func (p *tab) shoot(file string) {
 	}
 }
 
-// wire is a TCP proxy whose connections can be cut, and which can refuse new ones.
-type wire struct {
+// cable is a TCP proxy whose connections can be cut, and which can refuse new ones.
+type cable struct {
 	address string
 	mu      sync.Mutex
 	conns   map[net.Conn]struct{}
 	down    bool
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newCable(t *testing.T, to string) *cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{address: l.Addr().String(), conns: make(map[net.Conn]struct{})}
+	w := &cable{address: l.Addr().String(), conns: make(map[net.Conn]struct{})}
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		l.Close()
@@ -408,7 +407,7 @@ func newWire(t *testing.T, to string) *wire {
 }
 
 // add registers both ends of a connection, unless the wire is down.
-func (w *wire) add(ends ...net.Conn) bool {
+func (w *cable) add(ends ...net.Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range ends {
@@ -422,7 +421,7 @@ func (w *wire) add(ends ...net.Conn) bool {
 }
 
 // cut ends all connections; down: no others are made until mend.
-func (w *wire) cut(down bool) {
+func (w *cable) cut(down bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.down = down
@@ -432,7 +431,7 @@ func (w *wire) cut(down bool) {
 	clear(w.conns)
 }
 
-func (w *wire) mend() {
+func (w *cable) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.down = false

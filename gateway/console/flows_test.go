@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -77,7 +78,7 @@ func TestReloadFindsTheCommandAgain(t *testing.T) {
 // TestLostConnectionIsMendedInPlace: output goes on where it was, nothing is missing or doubled, and what is typed
 // meanwhile stays.
 func TestLostConnectionIsMendedInPlace(t *testing.T) {
-	w := newWire(t, serve(t).address)
+	w := newCable(t, serve(t).address)
 	p := open(t, "http://"+w.address+"/")
 	p.allow("ERR_") // requests that were cut
 	p.allow("WebSocket connection")
@@ -227,6 +228,23 @@ func TestOperatorSeesEverybodysSessions(t *testing.T) {
 	olga.click("button", "End session")
 	olga.sees("No sessions")
 	alice.sees("has ended")
+}
+
+// TestPodsAreShownWithTheirDrain: what they hold, as numbers and plots, and what happens to them.
+func TestPodsAreShownWithTheirDrain(t *testing.T) {
+	s := serve(t, "--pod=troupe-0")
+	p := open(t, s.url("/"))
+	p.typeInto("textbox", newPrompt, "yes | head -c 100000; sleep 60\r")
+	p.sees("running for")
+	p.click("link", "Pods")
+	p.sees("1 of 100")
+	p.sees("troupe-0 is ready")
+	p.until("four plots", func() bool { return eval[bool](p, "document.querySelectorAll('.plot canvas').length === 4") })
+	p.accessible("the pods")
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.sees("troupe-0 is draining")
 }
 
 // TestPaletteWorksWithKeysAlone: Ctrl-K, a few letters, Enter.

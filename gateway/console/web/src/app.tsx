@@ -2,7 +2,8 @@ import { useEffect } from "preact/hooks";
 import { tryToken } from "./api.js";
 import { auth } from "./auth.js";
 import { openPalette, Palette, useActions } from "./palette.js";
-import { go, route, sessionsLink } from "./route.js";
+import { Pods } from "./pods.js";
+import { go, podsLink, route, sessionsLink } from "./route.js";
 import { SessionPage } from "./session.js";
 import { Sessions } from "./sessions.js";
 import { SignIn } from "./signin.js";
@@ -40,6 +41,8 @@ function Page() {
   switch (to.page) {
     case "sessions":
       return <Sessions />;
+    case "pods":
+      return <Pods />;
     case "session":
       return <SessionPage id={to.id} view={to.view} item={to.item} />;
     default:
@@ -61,6 +64,7 @@ function TopBar() {
   };
   useActions(() => [
     { title: "All sessions", run: () => go(sessionsLink) },
+    { title: "Pods", run: () => go(podsLink) },
     { title: "Change between light and dark", hint: look, run: nextTheme },
     ...(signedIn ? [{ title: "Sign out", run: signOut }] : []),
   ]);
@@ -69,6 +73,7 @@ function TopBar() {
       <a class="brand" href={sessionsLink}>troupe</a>
       <nav aria-label="Pages">
         <a href={sessionsLink} aria-current={to.page === "sessions" ? "page" : undefined}>Sessions</a>
+        <a href={podsLink} aria-current={to.page === "pods" ? "page" : undefined}>Pods</a>
       </nav>
       <span class="spring" />
       <Button kind="quiet" label="Ctrl K: command palette" onClick={openPalette}>

@@ -169,7 +169,7 @@ function Running({ session }: { session: SessionInfo }) {
   const more = rest.length + (session.executions_omitted ?? 0);
   return (
     <>
-      <code class="command">{first.command ?? "a command of another subject"}</code>
+      {first.command === undefined ? <span class="quiet">a command</span> : <code class="command">{first.command}</code>}
       {more > 0 && <span class="quiet"> and {more} more</span>}
     </>
   );
