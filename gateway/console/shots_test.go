@@ -16,7 +16,8 @@ import (
 func populate(t *testing.T, s *server, token string, sessions map[string]string) {
 	t.Helper()
 	for name, command := range sessions {
-		opt := troupe.Options{Session: wire.SessionOptions{Name: name, Labels: map[string]string{"team": "build"}}, Token: token}
+		opt := troupe.Options{Token: token}
+		opt.Session = wire.SessionOptions{Name: name, Labels: map[string]string{"team": "build"}}
 		c, err := troupe.Dial(t.Context(), "ws://"+s.address+"/ws", opt)
 		if err != nil {
 			t.Fatal(err)
