@@ -6,7 +6,7 @@ import { go, sessionLink } from "./route.js";
 import { useStore } from "./store.js";
 import { attempt, Button, copy, Note, Prompt, State, useNow } from "./ui.js";
 import { ago, bytes, endWords, lossWords, reasonWords, seconds } from "./words.js";
-import { isTransfer, type Run, type Workspace } from "./workspace.js";
+import { isTerminal, isTransfer, type Run, type Workspace } from "./workspace.js";
 
 /** The commands of a session: the list of them, one with its output, and a line for the next. */
 export function Commands({ id, workspace, info, chosen }: {
@@ -36,8 +36,9 @@ function OwnCommands({ id, workspace, info, chosen }: {
   info: SessionInfo | undefined;
   chosen: string;
 }) {
-  const runs = useStore(workspace.runs);
-  const others = (info?.executions ?? []).filter((e) => !isTransfer(e) && !runs.some((r) => r.id === e.id));
+  const all = useStore(workspace.runs);
+  const runs = all.filter((r) => !r.shell);
+  const others = (info?.executions ?? []).filter((e) => !isTransfer(e) && !isTerminal(e) && !all.some((r) => r.id === e.id));
   const current = chosen ? runs.find((r) => r.id === chosen) : runs.at(-1);
   const other = chosen ? others.find((e) => e.id === chosen) : undefined;
   const ended = useStore(workspace.link).state === "ended";
@@ -165,7 +166,7 @@ function CommandOutput({ run }: { run: Run }) {
 }
 
 /** The state of a command, and its end in words. */
-function EndOfRun({ run }: { run: Run }) {
+export function EndOfRun({ run }: { run: Run }) {
   const now = useNow();
   if (run.error) return <Note kind="error">{run.error}</Note>;
   if (!run.completed) {

@@ -8,6 +8,7 @@ import { go, sessionLink, sessionsLink, type View } from "./route.js";
 import { Labels, sessionTitle } from "./sessions.js";
 import { useStore } from "./store.js";
 import { attempt, Button, confirm, copy, Note, State, usePoll } from "./ui.js";
+import { Terminals } from "./terminals.js";
 import { ago, bytes, seconds } from "./words.js";
 import { message, runningIn, type Workspace, workspace as connect } from "./workspace.js";
 
@@ -52,6 +53,7 @@ export function SessionPage({ id, view, item }: { id: string; view: View; item: 
       {view === "commands" && (workspace || foreign) && (
         <Commands id={id} workspace={workspace} info={info.value} chosen={item} />
       )}
+      {view === "terminals" && workspace && <Terminals id={id} workspace={workspace} chosen={item} />}
       {view === "files" && workspace && <Files id={id} path={item} />}
       {view === "about" && <About id={id} info={info.value} workspace={workspace} />}
     </main>
@@ -74,6 +76,7 @@ function SessionHeader({ id, info, workspace, view, gone }: {
   const running = info ? runningIn(info).length : 0;
   const tabs: [View, string][] = [
     ["commands", running > 0 ? `Commands (${running})` : "Commands"],
+    ["terminals", "Terminals"],
     ["files", "Files"],
     ["about", "About"],
   ];

@@ -25,10 +25,16 @@ export function Sessions() {
       const workspace = await openWorkspace();
       go(sessionLink(workspace.id, "commands", workspace.run(command).id));
     });
+  const terminal = () =>
+    attempt(async () => {
+      const workspace = await openWorkspace();
+      go(sessionLink(workspace.id, "terminals", workspace.openTerminal().id));
+    });
   const open = () => attempt(async () => go(sessionLink((await openWorkspace()).id)));
   const sessions = (list.value?.sessions ?? []).filter((s) => matches(s, filter));
   useActions(() => [
     { title: "Open a new session", run: open },
+    { title: "Open a terminal in a new session", run: terminal },
     ...sessions.map((s) => ({ title: `Go to ${sessionTitle(s)}`, hint: `${s.subject} · ${s.pod}`, run: () => go(sessionLink(s.id)) })),
   ]);
   return (
@@ -49,6 +55,7 @@ export function Sessions() {
         />
         {seesAll && <ScopeSwitch all={scope !== "own"} onChange={(all) => setScope(all ? "all" : "own")} />}
         <Button onClick={open}>New session</Button>
+        <Button onClick={terminal}>Terminal</Button>
       </header>
       <Troubles list={list} />
       {list.value && (sessions.length > 0 ? (

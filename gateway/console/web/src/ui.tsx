@@ -125,14 +125,15 @@ export function Dialog({ label, kind, onClose, children }: {
   );
 }
 
-const questions = new Store<{ text: string; action: string; answer: (yes: boolean) => void } | undefined>(undefined);
+const questions = new Store<{ text: string; action: string; otherwise: string; answer: (yes: boolean) => void } | undefined>(undefined);
 
 /** Asks before something that cannot be undone. */
-export function confirm(text: string, action: string): Promise<boolean> {
+export function confirm(text: string, action: string, otherwise = "Keep it"): Promise<boolean> {
   return new Promise((resolve) => {
     questions.set({
       text,
       action,
+      otherwise,
       answer: (yes) => {
         questions.set(undefined);
         resolve(yes);
@@ -149,7 +150,7 @@ export function Questions() {
     <Dialog label={question.action} onClose={() => question.answer(false)} kind="question">
       <p>{question.text}</p>
       <div class="row end">
-        <Button onClick={() => question.answer(false)}>Keep it</Button>
+        <Button onClick={() => question.answer(false)}>{question.otherwise}</Button>
         <Button kind="danger" onClick={() => question.answer(true)}>{question.action}</Button>
       </div>
     </Dialog>

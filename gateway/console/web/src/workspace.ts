@@ -2,6 +2,7 @@ import * as troupe from "@troupe/client";
 import { attachSession, getSession, type SessionExecution, type SessionInfo } from "./api.js";
 import { auth } from "./auth.js";
 import { OutputLog } from "./log.js";
+import { Shell } from "./shell.js";
 import { Store } from "./store.js";
 import { bytes, seconds } from "./words.js";
 
@@ -13,6 +14,15 @@ export type Link =
 
 /** Begins the ids of executions that a console has started: another one follows them by itself. */
 const idPrefix = "console-";
+
+/** Likewise, of those that have a terminal. */
+const terminalPrefix = `${idPrefix}terminal-`;
+
+/** What a terminal runs: the best login shell that there is. */
+const loginShell = 'exec "$(command -v bash || echo /bin/sh)" -l';
+
+/** Of a terminal that is not shown yet. */
+const firstSize = { cols: 80, rows: 24 };
 
 /** Output of a command that is read beyond what is drawn, so that the page stays quick. */
 const pageTurnBytes = 256 << 10;
@@ -32,6 +42,8 @@ export class Run {
     readonly id: string,
     readonly command: string,
     readonly startedAt: number,
+    /** The screen and keys, if it runs in a terminal. */
+    readonly shell?: Shell,
   ) {}
 
   get ended(): boolean {
@@ -46,12 +58,14 @@ export class Run {
   /** Reads an execution to its end. */
   async follow(execution: troupe.Execution): Promise<void> {
     this.#execution = execution;
+    this.shell?.use(execution);
     if (this.state === "starting") this.update({ state: "running" });
     let read = 0;
     try {
       for await (const event of execution.events) {
         this.#handle(event);
-        if (event.type !== "output") continue;
+        if (this.shell) await this.shell.draw(event);
+        if (event.type !== "output" || this.shell) continue;
         read += event.data.length;
         if (read > pageTurnBytes) {
           read = 0;
@@ -71,6 +85,7 @@ export class Run {
   #handle(event: troupe.Event): void {
     switch (event.type) {
       case "output":
+        if (this.shell) return;
         this.log.append(event.stream, event.data);
         return;
       case "gap":
@@ -159,6 +174,31 @@ export class Workspace {
     return run;
   }
 
+  /** Opens a terminal with a login shell. */
+  openTerminal(): Run {
+    const run = this.#terminalRun(terminalPrefix + crypto.randomUUID(), Date.now());
+    this.runs.set([...this.runs.value, run]);
+    const terminal = { ...firstSize, term: "xterm-256color" };
+    this.session.exec({ command: loginShell, execution_id: run.id, terminal, env: { COLORTERM: "truecolor" } }).then(
+      (execution) => run.follow(execution),
+      (e: unknown) => run.fail(e),
+    );
+    return run;
+  }
+
+  #terminalRun(id: string, startedAt: number): Run {
+    const names = this.runs.value.flatMap((r) => r.shell?.name ?? []);
+    let n = 1;
+    while (names.includes(`Terminal ${n}`)) n++;
+    return new Run(id, "terminal", startedAt, new Shell(`Terminal ${n}`));
+  }
+
+  /** Shows a run no more. */
+  forget(run: Run): void {
+    this.runs.set(this.runs.value.filter((r) => r !== run));
+    run.shell?.dispose();
+  }
+
   /**
    * Follows a command that another client has started, on a connection of its own. Not before somebody asks: of
    * one that keeps only `unread` output the console could become the reader.
@@ -172,7 +212,11 @@ export class Workspace {
   }
 
   #follow(session: troupe.Session, e: SessionExecution): void {
-    const run = new Run(e.id, e.command ?? e.id, Date.parse(e.started_at));
+    const startedAt = Date.parse(e.started_at);
+    if (e.id.startsWith(terminalPrefix) && e.state === "exited") return; // its screen is of no use any more
+    const run = e.id.startsWith(terminalPrefix)
+      ? this.#terminalRun(e.id, startedAt)
+      : new Run(e.id, e.command ?? e.id, startedAt);
     const execution = session.executions.get(e.id);
     run.state = e.state;
     this.runs.set([...this.runs.value, run].toSorted((a, b) => a.startedAt - b.startedAt));
@@ -192,6 +236,7 @@ export class Workspace {
       case "retry":
         return this.link.set({ state: "lost", note: `Reconnecting… (attempt ${n.attempt}: ${n.error.message})` });
       case "resumed":
+        for (const run of this.runs.value) run.shell?.fit(true); // the server has forgotten the size
         return this.link.set({ state: "connected", note: `Reconnected after ${seconds(n.goneMs / 1000)}: nothing was lost` });
       case "draining":
         this.link.set({
@@ -246,6 +291,11 @@ function connectionOptions() {
 /** A file transfer, which is a command of its session too. */
 export function isTransfer(e: SessionExecution): boolean {
   return /^\S*troupe-files(\s|$)/.test(e.command ?? "");
+}
+
+/** A terminal of a console. */
+export function isTerminal(e: SessionExecution): boolean {
+  return e.id.startsWith(terminalPrefix);
 }
 
 export function runningIn(s: SessionInfo): SessionExecution[] {
