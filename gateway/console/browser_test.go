@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -219,11 +220,12 @@ func (p *tab) trouble(format string, args ...any) {
 	p.troubles = append(p.troubles, text)
 }
 
-// allow expects troubles that contain the text.
+// allow expects troubles that contain the text, also those that the page has had while it loaded.
 func (p *tab) allow(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.allowed = append(p.allowed, text)
+	p.troubles = slices.DeleteFunc(p.troubles, func(t string) bool { return strings.Contains(t, text) })
 }
 
 func (p *tab) check(err error) {
