@@ -34,14 +34,21 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	buildDir = dir
-	all := !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.run") })
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
-		if all && code == 0 && unseen(os.Stderr) > 0 {
+		if allTestsRan() && code == 0 && unseen(os.Stderr) > 0 {
 			code = 1
 		}
 		os.Exit(code)
 	}))
+}
+
+// allTestsRan reports whether the command line chose no tests.
+func allTestsRan() bool {
+	return !slices.ContainsFunc(os.Args, func(arg string) bool {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		return slices.Contains([]string{"test.run", "test.skip", "test.list", "test.fuzz"}, name)
+	})
 }
 
 // binaries builds the programs once for all tests of the package.
