@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -333,11 +334,19 @@ func (p *tab) click(role, name string) {
 		}); err != nil {
 			return false // it was drawn again meanwhile
 		}
-		box, err := chromedp.Call(p.ctx, dom.GetContentQuads, dom.GetContentQuadsParams{BackendNodeID: node})
-		if err != nil || len(box.Quads) == 0 {
-			return false
+		where := func() []dom.Quad {
+			box, err := chromedp.Call(p.ctx, dom.GetContentQuads, dom.GetContentQuadsParams{BackendNodeID: node})
+			if err != nil {
+				return nil
+			}
+			return box.Quads
 		}
-		q := box.Quads[0]
+		before := where()
+		eval[bool](p, "new Promise((done) => setTimeout(() => done(true), 50))")
+		if now := where(); len(now) == 0 || !reflect.DeepEqual(before, now) {
+			return false // it moves, and a click would come where it was
+		}
+		q := before[0]
 		p.must(chromedp.MouseClickXY((q[0]+q[4])/2, (q[1]+q[5])/2))
 		return true
 	})

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Store, useStore } from "./store.js";
 import { Dialog } from "./ui.js";
 
@@ -16,7 +16,8 @@ const isOpen = new Store(false);
 export function useActions(actions: () => Action[]): void {
   const current = useRef(actions);
   current.current = actions;
-  useEffect(() => {
+  // Not useEffect, which comes after a frame: the palette may be opened before.
+  useLayoutEffect(() => {
     const source = () => current.current();
     sources.add(source);
     return () => void sources.delete(source);

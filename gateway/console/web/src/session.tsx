@@ -88,14 +88,14 @@ function SessionHeader({ id, info, workspace, view, gone }: {
   return (
     <header class="bar session-bar">
       <h1 title={id} class={info?.name ? "" : "mono"}>{sessionTitle({ id, name: info?.name ?? workspace?.session.connected.name })}</h1>
-      {info && !gone && <State state={info.state} />}
-      {info && <span class="quiet roomy">{info.subject} on {info.pod}</span>}
       <nav class="tabs" aria-label="Parts of this session">
         {tabs.map(([to, title]) => (
           <a key={to} href={sessionLink(id, to)} aria-current={view === to ? "page" : undefined}>{title}</a>
         ))}
       </nav>
       <span class="spring" />
+      {info && !gone && <State state={info.state} />}
+      {info && <span class="quiet roomy">{info.subject} on {info.pod}</span>}
       {!gone && <Button kind="danger" onClick={end}>End</Button>}
     </header>
   );
