@@ -26,15 +26,19 @@ func (p *tab) drop(selector string, files ...string) {
 	p.t.Helper()
 	at := eval[[]float64](p, fmt.Sprintf(`(() => { const r = document.querySelector(%q).getBoundingClientRect();
 		return [r.x + r.width / 2, r.y + r.height / 2] })()`, selector))
-	for _, kind := range []input.DispatchDragEventType{
-		input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
-	} {
+	send := func(kind input.DispatchDragEventType) {
 		_, err := chromedp.Call(p.ctx, input.DispatchDragEvent, input.DispatchDragEventParams{
 			Type: kind, X: at[0], Y: at[1],
 			Data: &input.DragData{Items: []*input.DragDataItem{}, Files: files, DragOperationsMask: 1},
 		})
 		p.check(err)
 	}
+	send(input.DispatchDragEventTypeDragEnter)
+	p.until("the page to offer a place for it", func() bool {
+		send(input.DispatchDragEventTypeDragOver)
+		return eval[bool](p, "document.querySelector('.files.over') !== null")
+	})
+	send(input.DispatchDragEventTypeDrop)
 }
 
 // TestFilesAreUploadedByDropShownAndSaved: a directory that is dropped, what the tree shows of it, text,
