@@ -186,7 +186,8 @@ auth:
 	for i := range pods {
 		opt := r.optionsTo(&pods[i])
 		opt.Token = alice.Token
-		start(t, r.dialWith(t, opt), wire.ExecuteParams{Command: "echo ready; exec sleep 1000"})
+		execution := start(t, r.dialWith(t, opt), wire.ExecuteParams{Command: "echo ready; exec sleep 1000"})
+		execution.Discard() // a session waits for its clients to take the end of what they follow
 	}
 	list := r.listing(t, olga)
 	if len(list.Sessions) != replicas || len(list.Missing) != 0 {
