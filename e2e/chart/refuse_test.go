@@ -329,19 +329,19 @@ func TestEverythingIsRefusedAtOnce(t *testing.T) {
 // does without, or the schema says what is missing.
 func TestNoValueCrashesTheTemplates(t *testing.T) {
 	c := loadChart(t)
-	var paths []string
-	var walk func(prefix string, m map[string]any)
-	walk = func(prefix string, m map[string]any) {
+	var paths [][]string
+	var walk func(prefix []string, m map[string]any)
+	walk = func(prefix []string, m map[string]any) {
 		for _, key := range slices.Sorted(maps.Keys(m)) {
-			paths = append(paths, prefix+key)
+			path := append(slices.Clone(prefix), key)
+			paths = append(paths, path)
 			if inner, ok := m[key].(map[string]any); ok {
-				walk(prefix+key+".", inner)
+				walk(path, inner)
 			}
 		}
 	}
-	walk("", c.Values)
-	for _, path := range paths {
-		keys := strings.Split(path, ".")
+	walk(nil, c.Values)
+	for _, keys := range paths {
 		values := map[string]any{}
 		for m, i := values, 0; i < len(keys); i++ {
 			if i == len(keys)-1 {
@@ -352,7 +352,7 @@ func TestNoValueCrashesTheTemplates(t *testing.T) {
 			m[keys[i]], m = inner, inner
 		}
 		if _, err := render(loadChart(t), values); err != nil && !strings.Contains(err.Error(), "missing propert") {
-			t.Errorf("%s: null is refused with %v", path, err)
+			t.Errorf("%s: null is refused with %v", strings.Join(keys, "."), err)
 		}
 	}
 	if len(paths) < 100 {

@@ -15,7 +15,7 @@ token-file: /etc/troupe/tokens/tokens
 {{- else if eq $v.auth.mode "kubernetes" }}
 auth-audience: {{ $v.auth.kubernetes.audience | quote }}
 {{- end }}
-{{- with $v.auth.oauth.resource }}
+{{- with ($v.auth.oauth).resource }}
 mcp-resource: {{ . | quote }}
 authorization-servers: {{ toJson $v.auth.oauth.authorizationServers }}
 {{- end }}

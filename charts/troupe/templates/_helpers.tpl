@@ -82,7 +82,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 /: Exact
 /console: Prefix
 {{- end }}
-{{- if .Values.auth.oauth.resource }}
+{{- if (.Values.auth.oauth).resource }}
 /.well-known/oauth-protected-resource: Prefix
 {{- end }}
 {{- end -}}

@@ -35,10 +35,10 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- if ne (empty $v.auth.oauth.resource) (empty $v.auth.oauth.authorizationServers) -}}
+{{- if ne (empty ($v.auth.oauth).resource) (empty ($v.auth.oauth).authorizationServers) -}}
   {{- $wrong = append $wrong "auth.oauth.resource and auth.oauth.authorizationServers belong together: give both, or none" -}}
 {{- end -}}
-{{- if and $v.auth.oauth.resource (eq $v.auth.mode "none") -}}
+{{- if and ($v.auth.oauth).resource (eq $v.auth.mode "none") -}}
   {{- $wrong = append $wrong "auth.oauth has no effect with auth.mode none, which needs no token" -}}
 {{- end -}}
 {{- if and $v.auth.token.existingSecret (ne $v.auth.mode "token") -}}
