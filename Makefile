@@ -2,8 +2,8 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 ARGS    ?=
-# Per fuzz target. CI uses a few seconds, a nightly run as long as it likes.
-FUZZTIME ?= 20s
+# Inputs for each fuzz target. CI tries a few thousand, a nightly run as many as it likes.
+FUZZ ?= 50000x
 BENCH    ?= .
 BENCHTIME ?= 1s
 # Empty: `make test` leaves the model out, for a caller that runs `make verify`.
@@ -60,8 +60,8 @@ bench: build ## Go benchmarks, then cmd/troupe-load, which is a benchmark too: t
 mutants: ## Break the code one line at a time, and expect a test to notice (ARGS="-run 'gateway: '")
 	go run ./.ci/mutants $(ARGS)
 
-fuzz: ## Every fuzz target for FUZZTIME (20s)
-	.ci/fuzz $(FUZZTIME)
+fuzz: ## Every fuzz target with FUZZ inputs (50000x)
+	.ci/fuzz $(FUZZ)
 
 verify: ## Check the Promela model of the process actor with spin
 	.ci/verify
