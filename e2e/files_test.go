@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestCopiesThroughTheIngress protects from: a proxy that gathers, cuts or refuses large files, and a copy that takes
-// far longer than kubectl cp, which is what one would use without it.
+// TestCopiesThroughTheIngress protects from: a proxy that gathers, cuts or refuses large files, and a copy that is
+// slower than kubectl cp, which is what one would use without it.
 //
 // The release answers for every host that no other release has, so the test runs alone.
 func TestCopiesThroughTheIngress(t *testing.T) {
@@ -65,7 +65,7 @@ func TestCopiesThroughTheIngress(t *testing.T) {
 	}{{"up", up, kubectlUp}, {"down", down, kubectlDown}} {
 		t.Logf("1 GiB %s: troupe cp %.0f MB/s, kubectl cp %.0f MB/s: %.1f times its rate", way.name, rate(way.ours),
 			rate(way.kubectl), way.kubectl.Seconds()/way.ours.Seconds())
-		if way.ours > 4*way.kubectl { // a machine that does something else at one of the two times
+		if way.ours > way.kubectl {
 			t.Errorf("%s, troupe cp takes %s and kubectl cp %s", way.name, way.ours, way.kubectl)
 		}
 	}
