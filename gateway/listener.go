@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -128,7 +129,11 @@ func (l *listener) admit(c *httpConn) bool {
 		if len(l.conns) < l.max {
 			break
 		}
-		soon := time.AfterFunc(servedFor/10, l.room.Signal) // one may have been served for long enough
+		soon := time.AfterFunc(servedFor/10, func() { // one may have been served for long enough
+			l.mu.Lock() // not before Wait has begun
+			defer l.mu.Unlock()
+			l.room.Signal()
+		})
 		l.room.Wait()
 		soon.Stop()
 	}
@@ -206,7 +211,8 @@ type httpConn struct {
 	listener *listener
 	addr     netip.Addr
 
-	turn turn.Turn
+	turn    turn.Turn
+	handled atomic.Bool // the handler of the last request has returned
 
 	// Guarded by listener.mu.
 	ready   bool      // something has arrived that is handled when it is this connection's turn
@@ -222,13 +228,17 @@ type httpConn struct {
 // Read implements net.Conn. It refuses a header of too many lines.
 func (c *httpConn) Read(p []byte) (int, error) {
 	if !c.inHeader { // net/http reads ahead while a handler runs
+		if c.handled.Load() { // it waits for the body that the handler left
+			c.set(false, false)
+		}
 		return c.Conn.Read(p)
 	}
 	c.turn.GiveBack()
 	c.set(false, false)
+	c.awaitUnread()
+	c.set(true, false) // before the bytes leave the socket, where evict sees them
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.set(true, false)
 		c.turn.Take(c.listener.kind)
 	}
 	if c.lines += bytes.Count(p[:n], []byte{'\n'}); c.lines > maxHeaderLines+2 { // the request and the empty line
@@ -244,7 +254,7 @@ func (c *httpConn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *httpConn) Write(p []byte) (int, error) {
-	if c.turn.Held() { // net/http answers by itself, which may wait for the client
+	if c.turn.Held() || c.handled.Load() { // net/http answers by itself, which may wait for the client
 		c.serves()
 	}
 	return c.Conn.Write(p)
@@ -290,6 +300,23 @@ func (c *httpConn) hasUnread() bool {
 	return n > 0
 }
 
+// awaitUnread waits until a read would not wait, as far as that can be told.
+func (c *httpConn) awaitUnread() {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	var first [1]byte
+	_ = raw.Read(func(fd uintptr) bool { // the read that follows has its error
+		_, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	})
+}
+
 // serves notes that the turn has come, and what is done now may wait for something else.
 func (c *httpConn) serves() {
 	c.turn.GiveBack()
@@ -311,6 +338,8 @@ func markServing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*httpConn); ok {
 			c.serves()
+			c.handled.Store(false)
+			defer c.handled.Store(true)
 		}
 		h.ServeHTTP(w, r)
 	})

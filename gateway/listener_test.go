@@ -70,9 +70,11 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 		"idle":           getRoot,
 		"half a body":    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
 		"half a request": "GE",
+		"OPTIONS *":      "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, addr := limited(t, most, answerOK)
+			begun := time.Now()
 			for i := range 30 * most {
 				openTo(t, addr, text)
 				if i%most == 0 {
@@ -80,6 +82,9 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 						t.Fatalf("an honest client got %d", got)
 					}
 				}
+			}
+			if took := time.Since(begun); took > 20*time.Second { // 0.1 s; 60 s if each waits until another was served for long
+				t.Errorf("the honest clients waited: %v in all", took)
 			}
 			if n := value(l.open); n > most {
 				t.Errorf("%v connections are open, want at most %d", n, most)

@@ -42,6 +42,8 @@ func NewHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    MaxHeader - headerSlop,
 		ConnContext:       withConn,
+		// It would read the body of "OPTIONS *" beside our handlers, and so with a turn.
+		DisableGeneralOptionsHandler: true,
 		ConnState: func(c net.Conn, state http.ConnState) {
 			if counted, ok := c.(*httpConn); ok {
 				counted.changed(state)
