@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,6 +182,24 @@ func TestDNSRebindingIsRefusedWithoutAuthentication(t *testing.T) {
 	allowed := start(t, func(c *Config) { c.AllowedOrigins = []string{"tool.internal"} })
 	if got := dial(allowed, "http://tool.internal", "tool.internal"); got != 101 {
 		t.Errorf("an allowed host: %d", got)
+	}
+}
+
+// A page sends no Origin with a GET to what it takes for its own host.
+func TestDNSRebindingIsRefusedAtTheOtherDoors(t *testing.T) {
+	g, err := New(Config{Engine: newFakeEngine(), Auth: NoAuth{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	for name, h := range map[string]http.Handler{"calls": g.Guard(ok), "streams": g.GuardStreams(1, ok)} {
+		for host, want := range map[string]int{"evil.example:8003": 403, "127.0.0.1:8003": 200} {
+			r := httptest.NewRequest(http.MethodGet, "http://"+host+"/", nil)
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("%s, %s: %d %s", name, host, w.Code, w.Body)
+			}
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func Subject(ctx context.Context) string {
 func (g *Gateway) Guard(h http.Handler) http.Handler {
 	limit := newCalls(MaxCalls, max(MaxCallBytes, g.cfg.MaxMessage), ManySubjects(g.cfg.Auth))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		subject, status, err := g.authenticate(r)
+		subject, status, err := g.Authorize(r, VerbCreate)
 		if err != nil {
 			g.refuse(w, r, status, err)
 			return
@@ -81,7 +81,7 @@ func (g *Gateway) Guard(h http.Handler) http.Handler {
 func (g *Gateway) GuardStreams(n int64, h http.Handler) http.Handler {
 	limit := newCalls(n, 1, ManySubjects(g.cfg.Auth))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		subject, status, err := g.authenticate(r)
+		subject, status, err := g.Authorize(r, VerbCreate)
 		if err != nil {
 			writeProblem(w, status, g.refused(w, r, status, err))
 			return
