@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -431,6 +432,38 @@ func TestRequestsTakeTurns(t *testing.T) {
 		f.engine.block <- struct{}{}
 		<-done
 	}
+}
+
+// unread is the answer to a client that does not read.
+type unread struct {
+	*httptest.ResponseRecorder
+	begun, ended chan struct{}
+}
+
+func (u unread) Write(p []byte) (int, error) {
+	u.begun <- struct{}{}
+	<-u.ended
+	return len(p), nil
+}
+
+// TestAnAnswerCountsUntilItIsWritten: clients that do not read hold no more pages than MaxRequests.
+func TestAnAnswerCountsUntilItIsWritten(t *testing.T) {
+	f := newFixture(t, nil)
+	begun, ended := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	for range MaxRequests / 2 {
+		r := httptest.NewRequest(http.MethodGet, "http://localhost"+Prefix+"sessions", nil)
+		r.Header.Set("Authorization", "Bearer "+tokenOf["alice"])
+		all.Go(func() { f.handler.ServeHTTP(unread{httptest.NewRecorder(), begun, ended}, r) })
+		<-begun
+	}
+	resp := f.do(http.MethodGet, Prefix+"sessions", "alice")
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	close(ended)
+	all.Wait()
 }
 
 // brokenAuth cannot tell who a client is.

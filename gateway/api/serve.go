@@ -49,7 +49,14 @@ func (r route) label() string { return strings.TrimPrefix(r.path, Prefix) }
 // serve answers the requests of one route.
 func (h *Handler) serve(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a, err := h.answer(w, r, route)
+		var a answer
+		m, subject, err := h.admit(w, r, route)
+		if err == nil {
+			if len(m.verbs) > 0 {
+				defer h.permits.Leave(subject) // once the answer is written, which is held until then
+			}
+			a, err = m.serve(r.Context(), &request{r, h, subject})
+		}
 		if err != nil {
 			a = problemOf(err).answer(w.Header())
 			if a.status == http.StatusInternalServerError {
@@ -61,10 +68,11 @@ func (h *Handler) serve(route route) http.Handler {
 	})
 }
 
-// answer serves a request, or refuses it.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, route route) (answer, error) {
+// admit finds the method that serves a request, or refuses it. If the method asks for a verb, the subject has one, and a
+// permit.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request, route route) (m method, subject string, err error) {
 	if len(route.methods) == 0 {
-		return answer{}, &problem{
+		return m, "", &problem{
 			Status: http.StatusNotFound,
 			Detail: "there is nothing here: see " + Prefix + "openapi.json",
 		}
@@ -76,20 +84,20 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, route route) (a
 	m, ok := route.methods[name]
 	if !ok {
 		w.Header().Set("Allow", route.allow())
-		return answer{}, &problem{Status: http.StatusMethodNotAllowed, Detail: "use " + route.allow()}
+		return m, "", &problem{Status: http.StatusMethodNotAllowed, Detail: "use " + route.allow()}
 	}
 	if err := noBody(w, r); err != nil {
-		return answer{}, err
+		return m, "", err
 	}
 	if len(m.verbs) == 0 {
-		return m.serve(r.Context(), &request{r, h, ""})
+		return m, "", nil
 	}
 	subject, status, err := h.cfg.Gateway.Authorize(r, m.verbs...)
 	if err != nil {
-		return answer{}, h.refusal(r, status, err)
+		return m, "", h.refusal(r, status, err)
 	}
 	if h.cfg.Gateway.OneSubject() {
-		return answer{}, &problem{
+		return m, "", &problem{
 			Status: http.StatusForbidden, Detail: "without authentication every client is the same subject, and this server " +
 				"separates sessions: use the resume token that the session's own client was given",
 		}
@@ -97,13 +105,12 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, route route) (a
 	ctx, cancel := context.WithTimeout(r.Context(), h.wait)
 	defer cancel()
 	if !h.permits.Enter(ctx, subject) {
-		return answer{}, &problem{
+		return m, "", &problem{
 			Status: http.StatusTooManyRequests, Detail: fmt.Sprintf(
 				"%d requests are being served, of which one subject has at most half: try again", MaxRequests),
 		}
 	}
-	defer h.permits.Leave(subject)
-	return m.serve(r.Context(), &request{r, h, subject})
+	return m, subject, nil
 }
 
 func (r route) allow() string {
