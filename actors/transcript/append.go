@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -110,10 +111,11 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 		reason = DropLimit
 	}
 	if n > 0 {
-		if failed := t.writeRecord(part); failed != 0 {
+		header := putHeader(t.header[:], part.stream, part.truncated, n, t.timeDue())
+		if failed := t.writeRecord(part, header); failed != 0 {
 			n, reason = 0, failed
 		} else {
-			woken = t.publish(n, woken)
+			woken = t.publish(header, n, woken)
 		}
 	}
 	if reason != 0 {
@@ -122,17 +124,39 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 	return n, woken
 }
 
+// timeDue returns the time that the next record is to carry, or noTime. A record with an entry in the
+// index carries one, so that a cursor knows the time wherever it begins.
+func (t *Transcript) timeDue() int64 {
+	if !t.times {
+		return noTime
+	}
+	now := time.Since(t.store.opened).Milliseconds()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now-t.timed < timeStep && !t.entryDue() {
+		return noTime
+	}
+	t.timed = now
+	return now
+}
+
+// entryDue reports whether the next record gets an entry in the index. Called with mu held.
+func (t *Transcript) entryDue() bool {
+	index := t.index.all()
+	last := len(index) - 1
+	return last < 0 || t.fileEnd-index[last].pos >= indexEvery
+}
+
 // publish makes a completely written record of n payload bytes visible to cursors.
-func (t *Transcript) publish(n int, woken []*Cursor) []*Cursor {
+func (t *Transcript) publish(header, n int, woken []*Cursor) []*Cursor {
 	t.store.outputBytes.Add(int64(n))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	index := t.index.all()
-	if last := len(index) - 1; last < 0 || t.fileEnd-index[last].pos >= indexEvery {
+	if t.entryDue() {
 		t.index.push(indexEntry{t.end, t.fileEnd})
 	}
 	t.end += int64(n)
-	t.fileEnd += headerSize(n) + int64(n)
+	t.fileEnd += int64(header + n)
 	if t.retain == Last {
 		t.keepFrom(t.end - max(t.limit, 0))
 	}
@@ -151,11 +175,11 @@ func (t *Transcript) startDropping(reason DropReason, woken []*Cursor) []*Cursor
 	return t.addMark(v, woken)
 }
 
-// writeRecord appends a record to the file. When it returns a reason, no part of the record is
-// stored.
-func (t *Transcript) writeRecord(c chunk) DropReason {
+// writeRecord appends a record to the file, whose header of so many bytes is in t.header. When it
+// returns a reason, no part of the record is stored.
+func (t *Transcript) writeRecord(c chunk, header int) DropReason {
 	for {
-		grow, reason, err := t.tryRecord(c)
+		grow, reason, err := t.tryRecord(c, header)
 		switch {
 		case reason == 0:
 			return 0
@@ -169,8 +193,7 @@ func (t *Transcript) writeRecord(c chunk) DropReason {
 }
 
 // tryRecord also returns by how many bytes the file had to grow, and the error behind DropWrite.
-func (t *Transcript) tryRecord(c chunk) (grow int64, reason DropReason, err error) {
-	header := putHeader(t.header[:], c.stream, c.truncated, c.size())
+func (t *Transcript) tryRecord(c chunk, header int) (grow int64, reason DropReason, err error) {
 	size := int64(header + c.size())
 	grow, old := size, t.fileEnd
 	if r := t.recycled; r != nil {

@@ -53,7 +53,7 @@ func addsUp(t *testing.T, s *Store) {
 }
 
 func TestOldestSealedGivesWay(t *testing.T) {
-	const record = 100 + maxHeader
+	const record = 100 + longHeader
 	s := openStore(t, 4*record)
 	live := s.Create("live", Options{Limit: 1 << 20})
 	lw := live.Writer(Stdout, WriterConfig{})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sort"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ type Piece struct {
 	Gap int64
 	// Offset is the position after this piece. The next piece starts there.
 	Offset int64
+	// At is when the first byte of Data arrived, 10 ms more or less; zero without Options.Times.
+	At time.Time
 	// Mark, if not nil, is a value given to Transcript.Mark or returned by OnDrop. Data is nil.
 	Mark any
 }
@@ -38,13 +41,15 @@ type Cursor struct {
 	mu      sync.Mutex
 	closed  bool
 	offset  int64
-	mark    int       // The next of t.marks to deliver, counting those that are gone.
-	located bool      // The fields below belong to offset.
-	record  header    // The record that holds offset, or, when left is 0, the one before it.
-	left    int64     // Bytes of record at and after offset.
-	pos     int64     // Where in the records the next byte is; when left is 0, the next header.
-	ahead   int64     // How far to read past the current record; see adapt.
-	word    [4]byte   // For headers.
+	mark    int    // The next of t.marks to deliver, counting those that are gone.
+	located bool   // The fields below belong to offset.
+	record  header // The record that holds offset, or, when left is 0, the one before it.
+	left    int64  // Bytes of record at and after offset.
+	pos     int64  // Where in the records the next byte is; when left is 0, the next header.
+	ahead   int64  // How far to read past the current record; see adapt.
+	at      int64  // The last time at or before offset, or noTime.
+	byTime  bool   // See SplitTimes.
+	word    [maxHeader]byte
 	skim    [256]byte // For searching when the caller's buffer is small.
 
 	// Guarded by t.mu.
@@ -74,8 +79,14 @@ func (t *Transcript) Cursor(after int64, notify func()) (*Cursor, error) {
 	}
 	marks := t.marks.all()
 	first := sort.Search(len(marks), func(i int) bool { return marks[i].offset >= after })
-	return &Cursor{t: t, notify: notify, offset: after, mark: t.marks.gone + first, ahead: 64 << 10}, nil
+	return &Cursor{
+		t: t, notify: notify, offset: after, mark: t.marks.gone + first, ahead: 64 << 10, at: noTime,
+	}, nil
 }
+
+// SplitTimes makes each piece end where bytes follow that have a time of their own. Call it before
+// Next.
+func (c *Cursor) SplitTimes() { c.byTime = true }
 
 // Offset returns the position of the next byte.
 func (c *Cursor) Offset() int64 {

@@ -34,5 +34,6 @@
 //
 // The file of an Unread transcript has less than 4 MiB, and about 1.2 MiB if its records are not
 // short. That of a Last one grows by 64 KiB at a time, to its scrollback and about 200 KiB more; a
-// budget or a disk that is short makes it keep less.
+// budget or a disk that is short makes it keep less. Records of single bytes take twice their payload,
+// and ten times where each has a time: see Options.Times.
 package transcript

@@ -7,7 +7,7 @@ import "testing"
 func TestBudgetIsUsedToTheLastByte(t *testing.T) {
 	const size = 100
 	for more, kept := range map[int]bool{0: true, 1: false} {
-		s := openStore(t, size+maxHeader)
+		s := openStore(t, size+longHeader)
 		tr := s.Create("t", Options{Limit: 1 << 20})
 		w := tr.Writer(Stdout, WriterConfig{Lines: true})
 		write(t, w, fill(size+more-1)+"\n")
@@ -27,7 +27,7 @@ func TestSealedTwiceCountsOnce(t *testing.T) {
 	tr.Seal()
 	addsUp(t, s)
 	sealedWith(t, s, "next", fill(250))
-	if st := s.Stats(); st.Evicted != 1 || st.Bytes != 250+maxHeader {
+	if st := s.Stats(); st.Evicted != 1 || st.Bytes != 250+longHeader {
 		t.Errorf("%+v", st)
 	}
 	addsUp(t, s)

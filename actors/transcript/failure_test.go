@@ -159,7 +159,7 @@ func untilDiskFull(dir string, room int64) (err error) {
 	if err != nil {
 		return err
 	}
-	if st := s.Stats(); info.Size() != kept*(1000+maxHeader) || st.Bytes != info.Size() || info.Size() > room {
+	if st := s.Stats(); info.Size() != kept*(1000+longHeader) || st.Bytes != info.Size() || info.Size() > room {
 		return fmt.Errorf("file of %d bytes, %+v", info.Size(), st)
 	}
 	cur, err := tr.Cursor(0, nil)
@@ -236,7 +236,7 @@ func TestTamperedFileGivesAGap(t *testing.T) {
 		"a symlink":  func(p string) error { return replace(p, func() error { return os.Symlink("/etc/passwd", p) }) },
 		"a pipe":     func(p string) error { return replace(p, func() error { return unix.Mkfifo(p, 0o600) }) },
 		"a folder":   func(p string) error { return replace(p, func() error { return os.Mkdir(p, 0o700) }) },
-		"one header": func(p string) error { return overwrite(p, 100+maxHeader, []byte{0xff, 0xff, 0xff, 0x7f}) },
+		"one header": func(p string) error { return overwrite(p, 100+longHeader, []byte{0xff, 0xff, 0xff, 0x7f}) },
 	} {
 		for retain := First; retain <= Last; retain++ {
 			t.Run(name+"/"+retain.String(), func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 func sealedOf(t testing.TB, s *Store, owner, name string, size int) *Transcript {
 	t.Helper()
 	tr := s.Create(name, Options{Owner: owner, Limit: 1 << 30})
-	write(t, tr.Writer(Stdout, WriterConfig{}), fill(size-maxHeader))
+	write(t, tr.Writer(Stdout, WriterConfig{}), fill(size-longHeader))
 	tr.Seal()
 	return tr
 }
@@ -47,9 +47,9 @@ func TestOwnerOverItsBudgetLosesItsOwn(t *testing.T) {
 	tr := s.Create("a3", Options{Owner: "a", Limit: 1 << 20})
 	calls := dropMarks(tr)
 	w := tr.Writer(Stdout, WriterConfig{})
-	write(t, w, fill(400-maxHeader))
+	write(t, w, fill(400-longHeader))
 	wantLost(t, "a1", other, one, two)
-	write(t, w, fill(600-maxHeader))
+	write(t, w, fill(600-longHeader))
 	wantLost(t, "a1 a2", other, one, two)
 	if *calls != 0 {
 		t.Fatal("dropped within the budget")
@@ -59,7 +59,7 @@ func TestOwnerOverItsBudgetLosesItsOwn(t *testing.T) {
 		t.Fatalf("OnDrop called %d times, %+v", *calls, c)
 	}
 	runs, _ := readFrom(t, tr, tr.End(), 10)
-	sameRuns(t, runs, []run{{mark: dropped{DropOwner, 1000 - 2*maxHeader}}})
+	sameRuns(t, runs, []run{{mark: dropped{DropOwner, 1000 - 2*longHeader}}})
 	wantLost(t, "a1 a2", other, one, two)
 	if st := s.Stats(); st.OwnerBudget != 1000 || st.Owners != 2 || st.LargestOwner != 1000 || st.Bytes != 1900 {
 		t.Errorf("%+v", st)
@@ -77,7 +77,7 @@ func TestOwnerBudgetEvictsNothingInVain(t *testing.T) {
 			live := s.Create("a3", Options{Owner: "a", Limit: 1 << 20})
 			write(t, live.Writer(Stdout, WriterConfig{}), fill(60))
 		}
-		write(t, tr.Writer(Stdout, WriterConfig{}), fill(size-maxHeader))
+		write(t, tr.Writer(Stdout, WriterConfig{}), fill(size-longHeader))
 		if c := tr.Counts(); (c.DroppedBytes > 0) != (size == 1001) {
 			t.Errorf("%d bytes: %+v", size, c)
 		}
@@ -111,9 +111,9 @@ func TestOwnerThatUsesLessIsSpared(t *testing.T) {
 	tr := s.Create("a1", Options{Owner: "a", Limit: 1 << 20})
 	calls := dropMarks(tr)
 	w := tr.Writer(Stdout, WriterConfig{})
-	write(t, w, fill(500-maxHeader))
+	write(t, w, fill(500-longHeader))
 	write(t, w, "x")
-	if *calls != 1 || tr.End() != 500-maxHeader {
+	if *calls != 1 || tr.End() != 500-longHeader {
 		t.Errorf("OnDrop called %d times, %d bytes kept", *calls, tr.End())
 	}
 	wantLost(t, "", spared...)
@@ -125,7 +125,7 @@ func TestOwnerThatUsesLessIsSpared(t *testing.T) {
 func TestUnreadIsEvictedLast(t *testing.T) {
 	s := openOwnerStore(t, 1000, 0)
 	unread := s.Create("unread", Options{Retain: Unread})
-	write(t, unread.Writer(Stdout, WriterConfig{}), fill(300-maxHeader))
+	write(t, unread.Writer(Stdout, WriterConfig{}), fill(300-longHeader))
 	unread.Seal()
 	one, two := sealedOf(t, s, "", "one", 300), sealedOf(t, s, "", "two", 300)
 	sealedOf(t, s, "", "three", 300)

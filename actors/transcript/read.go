@@ -3,6 +3,7 @@ package transcript
 import (
 	"io"
 	"os"
+	"time"
 )
 
 // fill reads payload into buf, from the cursor's place up to v.bound. An error means that nothing
@@ -17,6 +18,7 @@ func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 		}
 	}
 	var kind header
+	var at time.Time
 	var err error
 	n, want := int64(0), min(int64(len(buf)), v.bound-c.offset)
 	for n < want {
@@ -26,8 +28,8 @@ func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 			}
 		}
 		if n == 0 {
-			kind = c.record
-		} else if !kind.mergesWith(c.record) {
+			kind, at = c.record, c.time()
+		} else if !c.merges(kind) {
 			break
 		}
 		size := min(want-n, max(c.left, c.ahead), v.fileEnd-c.pos)
@@ -46,7 +48,20 @@ func (c *Cursor) fill(v view, buf []byte) (Piece, error) {
 		return Piece{}, err
 	}
 	c.adapt(n, n < want)
-	return Piece{Stream: kind.stream, Data: buf[:n:n], Truncated: kind.truncated, Offset: c.offset}, nil
+	return Piece{Stream: kind.stream, Data: buf[:n:n], Truncated: kind.truncated, Offset: c.offset, At: at}, nil
+}
+
+// merges reports whether the current record may continue a piece of kind.
+func (c *Cursor) merges(kind header) bool {
+	return kind.mergesWith(c.record) && (!c.byTime || c.record.at == noTime)
+}
+
+// time returns when the current record arrived.
+func (c *Cursor) time() time.Time {
+	if c.at == noTime {
+		return time.Time{}
+	}
+	return c.t.store.opened.Add(time.Duration(c.at) * time.Millisecond)
 }
 
 // adapt keeps the read-ahead near the length of the runs of one stream. With a fixed read-ahead,
@@ -76,6 +91,9 @@ func (c *Cursor) enter(v view, h header) error {
 		return errCorrupt
 	}
 	c.record, c.left = h, h.length
+	if h.at != noTime {
+		c.at = h.at
+	}
 	c.pos += h.size
 	return nil
 }
@@ -110,7 +128,7 @@ func (c *Cursor) readBlock(v view, block []byte, kind header) (int64, error) {
 			return dst, nil // What came before is good. The next call finds the same, and reports it.
 		}
 		src += h.size
-		if !kind.mergesWith(c.record) {
+		if !c.merges(kind) {
 			return dst, nil
 		}
 	}
@@ -136,6 +154,9 @@ func (c *Cursor) locate(v view, scratch []byte) error {
 			}
 			if h.length == 0 {
 				return errCorrupt
+			}
+			if h.at != noTime {
+				c.at = h.at
 			}
 			if inside := c.offset - offset; inside < h.length {
 				c.pos = pos + at

@@ -115,7 +115,9 @@ func FuzzRetain(f *testing.F) {
 	s := openFuzzStore(f)
 	f.Fuzz(func(t *testing.T, kind byte, scrollback uint32, size uint16, after uint32, script []byte) {
 		m := &model{retain: Retain(kind % 3), scrollback: int(scrollback % (2 << 20))}
-		tr := s.Create("t", Options{Retain: m.retain, Limit: 1 << 30, Scrollback: int64(m.scrollback)})
+		tr := s.Create("t", Options{
+			Retain: m.retain, Limit: 1 << 30, Scrollback: int64(m.scrollback), Times: m.scrollback%2 > 0,
+		})
 		defer func() { _ = tr.Remove() }()
 		reader, buf := m.follow(t, tr, 0), make([]byte, 1+int(size))
 		defer func() { reader.c.Close() }()

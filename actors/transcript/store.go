@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,7 @@ type Stats struct {
 type Store struct {
 	dir         string
 	created     bool // By Open, so Close may remove it.
+	opened      time.Time
 	budget      int64
 	ownerBudget int64 // 0: none.
 	log         *slog.Logger
@@ -110,6 +112,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		dir:         cfg.Dir,
+		opened:      time.Now(),
 		budget:      cfg.Budget,
 		ownerBudget: cfg.OwnerBudget,
 		log:         cfg.Logger,
@@ -220,7 +223,9 @@ func (s *Store) removeLeftovers() error {
 // There is no I/O before the first byte, so a silent command leaves no file. Remove it when done.
 func (s *Store) Create(name string, o Options) *Transcript {
 	file := strconv.FormatInt(s.seq.Add(1), 10) + suffix
-	t := &Transcript{store: s, name: name, path: filepath.Join(s.dir, file), retain: o.Retain, limit: o.Limit}
+	t := &Transcript{
+		store: s, name: name, path: filepath.Join(s.dir, file), retain: o.Retain, limit: o.Limit, times: o.Times,
+	}
 	if o.Retain != First {
 		t.recycled = newRecycler(&t.mu)
 	}

@@ -95,12 +95,14 @@ type Transcript struct {
 	path   string
 	retain Retain
 	limit  int64 // Payload bytes: of First the most in all, of Last the most at any time.
+	times  bool  // Records carry the time at which they arrived.
 
 	// Append state, guarded by writeMu, which is held while the file is written. No cursor takes it,
 	// so a slow disk does not keep readers from output that is already stored.
 	writeMu sync.Mutex
 	fd      int // Of file, while unsealed.
 	onDrop  func(DropReason, int64) any
+	timed   int64 // The last time in a record.
 	header  [maxHeader]byte
 	parts   [4][]byte // Of the write in progress. Here, because a local array would be allocated each time.
 	unsent  [4][]byte // What a short write left of it.
