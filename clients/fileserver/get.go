@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -177,24 +178,31 @@ func parseRange(header string) *span {
 		return nil
 	}
 	if from == "" {
-		n, err := strconv.ParseInt(to, 10, 64)
-		if err != nil || n <= 0 {
+		n, ok := position(to)
+		if !ok || n == 0 {
 			return nil
 		}
 		return &span{length: n, suffix: true}
 	}
-	first, err := strconv.ParseInt(from, 10, 64)
-	if err != nil || first < 0 {
+	first, ok := position(from)
+	if !ok {
 		return nil
 	}
 	if to == "" {
 		return &span{offset: first}
 	}
-	last, err := strconv.ParseInt(to, 10, 64)
-	if err != nil || last < first {
+	last, ok := position(to)
+	if !ok || last < first {
 		return nil
 	}
-	return &span{offset: first, length: last - first + 1}
+	return &span{offset: first, length: min(last-first, math.MaxInt64-1) + 1}
+}
+
+// position reads a number of a Range. One that no file reaches means the same as the greatest
+// (https://www.rfc-editor.org/rfc/rfc9110#section-14.1.1-7).
+func position(digits string) (int64, bool) {
+	n, err := strconv.ParseUint(digits, 10, 63) // beyond that, n is the greatest
+	return int64(n), err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // read sends a file, or a range of it. If-Range and If-Match keep a client that resumes from
