@@ -25,7 +25,7 @@ const (
 	// A WebSocket counts no longer.
 	MaxHTTPConnections = 320
 	// MaxAdminConnections is the same for the admin listener: probes and collectors.
-	MaxAdminConnections = 64
+	MaxAdminConnections = 48
 	// maxHeaderLines bounds what a header costs once it is parsed, since lines of a few bytes cost a
 	// hundred each. Browsers behind two proxies send about 40.
 	maxHeaderLines = 100

@@ -14,6 +14,7 @@ import (
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
 	"github.com/troupe-dev/troupe/gateway/api"
+	"github.com/troupe-dev/troupe/gateway/console"
 )
 
 // memoryTarget is what the sum of all budgets must stay below. The chart's limit is 256 MiB.
@@ -98,6 +99,7 @@ func budgets() []budget {
 		{"connections of agents", maxKeptAgents, costKept},
 		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10 + 3*files.MaxReply},
 		{"watches of files", gateway.MaxWatches, costCall + 2*agentWindow + 3*files.MaxChange},
+		{"console", 1, console.MaxHeld},
 		{"log", 1, 2 * logBacklog},
 	}
 }

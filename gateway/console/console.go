@@ -13,11 +13,13 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 //go:embed dist/app.js dist/app.css dist/licenses.txt web/index.html web/icon.svg
@@ -45,13 +47,18 @@ var headers = map[string]string{
 	"Permissions-Policy":           "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
-// asset is a file as it is served.
+// asset is a file as it is served. The page and the compressed form of every file are in memory, the rest is part of
+// the program.
 type asset struct {
 	contentType string
 	cache       string
-	tag         string
-	plain, gzip []byte
+	digest      string
+	plain       func() io.ReadSeeker
+	gzip        []byte
 }
+
+// MaxHeld bounds the bytes of all assets that are in memory once a browser has come.
+const MaxHeld = 256 << 10
 
 // assets are all files by their paths. They are made when the first is asked for: compressed, they hold memory, which
 // a server that no browser visits does not pay.
@@ -64,40 +71,59 @@ var assets = sync.OnceValue(func() map[string]asset {
 		"dist/licenses.txt": "text/plain; charset=utf-8",
 		"web/icon.svg":      "image/svg+xml",
 	} {
-		content := read(name)
+		a := newAsset(embedded(name), contentType, "public, max-age=31536000, immutable")
 		base := path.Base(name)
 		ext := path.Ext(base)
-		served := fmt.Sprintf("%s-%s%s", strings.TrimSuffix(base, ext), digest(content)[:12], ext)
+		served := fmt.Sprintf("%s-%s%s", strings.TrimSuffix(base, ext), a.digest[:12], ext)
 		names = append(names, "{{"+base+"}}", served)
-		all[Prefix+served] = newAsset(content, contentType, "public, max-age=31536000, immutable")
+		all[Prefix+served] = a
 	}
-	page := strings.NewReplacer(names...).Replace(string(read("web/index.html")))
-	all["/"] = newAsset([]byte(page), "text/html; charset=utf-8", "no-cache")
+	template, err := files.ReadFile("web/index.html")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	page := strings.NewReplacer(names...).Replace(string(template))
+	all["/"] = newAsset(func() io.ReadSeeker { return strings.NewReader(page) }, "text/html; charset=utf-8", "no-cache")
 	return all
 })
 
-func newAsset(content []byte, contentType, cache string) asset {
+// embedded opens a file without copying it.
+func embedded(name string) func() io.ReadSeeker {
+	return func() io.ReadSeeker {
+		file, err := files.Open(name)
+		content, ok := file.(io.ReadSeeker) // https://pkg.go.dev/embed#FS.Open
+		if err != nil || !ok {
+			panic(fmt.Sprintf("%s is not embedded: %v", name, err))
+		}
+		return content
+	}
+}
+
+func newAsset(plain func() io.ReadSeeker, contentType, cache string) asset {
 	var compressed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
 	if err != nil {
 		panic(err) // the level is valid
 	}
-	_, _ = w.Write(content) // a Buffer takes everything
-	_ = w.Close()
-	return asset{contentType, cache, `"` + digest(content)[:32] + `"`, content, compressed.Bytes()}
-}
-
-func read(name string) []byte {
-	content, err := files.ReadFile(name)
-	if err != nil {
-		panic(err) // it is embedded
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(w, sum), plain()); err != nil {
+		panic(err) // neither memory nor a Buffer fails
 	}
-	return content
+	_ = w.Close()
+	return asset{contentType, cache, hex.EncodeToString(sum.Sum(nil)), plain, bytes.Clone(compressed.Bytes())}
 }
 
-func digest(content []byte) string {
-	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:])
+// acceptsGzip reports whether a client takes what is compressed (RFC 9110, section 12.5.3).
+func acceptsGzip(r *http.Request) bool {
+	for _, header := range r.Header.Values("Accept-Encoding") {
+		for coding := range strings.SplitSeq(header, ",") {
+			name, weight, _ := strings.Cut(strings.ReplaceAll(coding, " ", ""), ";")
+			if strings.EqualFold(name, "gzip") {
+				return strings.Trim(weight, "q=0.") != "" || weight == ""
+			}
+		}
+	}
+	return false
 }
 
 // Handler serves the page at / and its files below Prefix. They are the same for everybody, so it asks for no token:
@@ -116,18 +142,15 @@ func Handler() http.Handler {
 		}
 		header.Set("Content-Type", a.contentType)
 		header.Set("Cache-Control", a.cache)
-		header.Set("ETag", a.tag)
-		header.Set("Vary", "Accept-Encoding")
-		if r.Header.Get("If-None-Match") == a.tag {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		content := a.plain
-		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		header.Add("Vary", "Accept-Encoding")
+		tag, content := a.digest[:32], a.plain()
+		if acceptsGzip(r) {
+			tag += "-gzip" // other bytes, so another tag
+			content = bytes.NewReader(a.gzip)
 			header.Set("Content-Encoding", "gzip")
-			content = a.gzip
+			header.Set("Content-Length", strconv.Itoa(len(a.gzip))) // ServeContent leaves it out beside an encoding
 		}
-		header.Set("Content-Length", strconv.Itoa(len(content)))
-		_, _ = w.Write(content) // the client may be gone
+		header.Set("ETag", `"`+tag+`"`)
+		http.ServeContent(w, r, "", time.Time{}, content)
 	})
 }

@@ -3,6 +3,8 @@ package console
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"io/fs"
 	"net/http"
@@ -10,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -103,7 +107,8 @@ func TestCachesKeepFilesAndAskForThePage(t *testing.T) {
 		if got := resp.Header.Get("Cache-Control"); resp.StatusCode != 200 || !strings.Contains(got, "immutable") {
 			t.Errorf("%s: %d, %q", path, resp.StatusCode, got)
 		}
-		if !regexp.MustCompile(`-` + digest(body(t, resp))[:12] + `\.`).MatchString(path) {
+		sum := sha256.Sum256(body(t, resp))
+		if !regexp.MustCompile(`-` + hex.EncodeToString(sum[:])[:12] + `\.`).MatchString(path) {
 			t.Errorf("%s is not named by its content", path)
 		}
 	}
@@ -134,6 +139,55 @@ func TestBundleIsBelow500KiB(t *testing.T) {
 	t.Logf("%d bytes", total)
 	if total > maxBundle {
 		t.Errorf("a browser loads %d bytes, more than %d", total, maxBundle)
+	}
+}
+
+// TestAnswersFollowHTTP: compressed and plain bytes have tags of their own, which a client may send back weakly or
+// in a list; what others have said the answer varies with stays; a client that excludes gzip gets none.
+func TestAnswersFollowHTTP(t *testing.T) {
+	plain, compressed := get(t, "/"), get(t, "/", "Accept-Encoding", "br, gzip;q=0.5")
+	tag := compressed.Header.Get("ETag")
+	if plain.Header.Get("ETag") == tag {
+		t.Errorf("two representations have the tag %s", tag)
+	}
+	if got := compressed.Header.Get("Content-Length"); got != strconv.Itoa(len(body(t, compressed))) {
+		t.Errorf("the length of what is compressed: %q", got)
+	}
+	for _, known := range []string{tag, "W/" + tag, `"other", ` + tag, "*"} {
+		again := get(t, "/", "Accept-Encoding", "gzip", "If-None-Match", known)
+		if again.StatusCode != http.StatusNotModified || len(body(t, again)) > 0 {
+			t.Errorf("If-None-Match: %s: %d", known, again.StatusCode)
+		}
+	}
+	for _, excluded := range []string{"gzip;q=0", "br, gzip; q=0.000", "identity", "gzipped"} {
+		if got := get(t, "/", "Accept-Encoding", excluded).Header.Get("Content-Encoding"); got != "" {
+			t.Errorf("Accept-Encoding: %s: %s", excluded, got)
+		}
+	}
+	w := httptest.NewRecorder()
+	w.Header().Set("Vary", "Origin")
+	Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if got := w.Result().Header.Values("Vary"); !slices.Equal(got, []string{"Origin", "Accept-Encoding"}) {
+		t.Errorf("the answer varies with %q", got)
+	}
+}
+
+// TestAssetsHoldNoMoreThanMaxHeld: what they hold is the compressed bytes, and the page.
+func TestAssetsHoldNoMoreThanMaxHeld(t *testing.T) {
+	held := 0
+	for path, a := range assets() {
+		held += cap(a.gzip)
+		if path == "/" {
+			n, err := a.plain().Seek(0, io.SeekEnd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held += int(n)
+		}
+	}
+	t.Logf("%d bytes", held)
+	if held > MaxHeld {
+		t.Errorf("the assets hold %d bytes, more than %d", held, MaxHeld)
 	}
 }
 
