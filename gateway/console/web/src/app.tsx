@@ -2,7 +2,7 @@ import { useEffect } from "preact/hooks";
 import { tryToken } from "./api.js";
 import { auth } from "./auth.js";
 import { openPalette, Palette, useActions } from "./palette.js";
-import { Pods } from "./pods.js";
+import { forgetPods, Pods } from "./pods.js";
 import { go, podsLink, route, sessionsLink } from "./route.js";
 import { SessionPage } from "./session.js";
 import { Sessions } from "./sessions.js";
@@ -60,6 +60,7 @@ function TopBar() {
   const signedIn = useStore(auth.state) === "in" && auth.token !== "";
   const signOut = () => {
     leaveAll();
+    forgetPods();
     auth.signOut();
   };
   useActions(() => [

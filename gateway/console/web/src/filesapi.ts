@@ -118,8 +118,8 @@ export async function droppedFiles(transfer: DataTransfer): Promise<Dropped[]> {
   const roots = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter((e) => e !== null);
   const found: Dropped[] = [];
   const visit = async (entry: FileSystemEntry, path: string): Promise<void> => {
-    if (found.length > maxDropped) throw new Error(`more than ${maxDropped} files: use troupe cp for these`);
     if (entry.isFile) {
+      if (found.length === maxDropped) throw new Error(`more than ${maxDropped} files: use troupe cp for these`);
       const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
       found.push({ path: path + entry.name, file });
       return;
@@ -148,13 +148,14 @@ export function upload(session: string, path: string, file: File, replace: boole
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     xhr.open("PUT", fileUrl(session, path, "?parents"));
-    if (auth.token) xhr.setRequestHeader("Authorization", `Bearer ${auth.token}`);
+    const { token } = auth; // another may be given before the answer comes
+    if (token) xhr.setRequestHeader("Authorization", `Bearer ${token}`);
     if (!replace) xhr.setRequestHeader("If-None-Match", "*");
     xhr.setRequestHeader("Content-Type", "application/octet-stream");
     xhr.upload.onprogress = (e) => onProgress(e.loaded);
     xhr.onload = () => {
       if (xhr.status < 300) return resolve();
-      if (xhr.status === 401) auth.refused(auth.token);
+      if (xhr.status === 401) auth.refused(token);
       let detail = `the server answered ${xhr.status}`;
       try {
         detail = (JSON.parse(xhr.responseText) as { detail?: string }).detail ?? detail;

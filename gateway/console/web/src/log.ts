@@ -4,7 +4,7 @@ export interface Line {
   kind: "stdout" | "stderr" | "note";
 }
 
-/** Lines that are kept, and how many go at once when there are more. */
+/** Lines that are kept at least, and how many more there may be until those go at once. */
 const maxLines = 60_000;
 const dropLines = 5000;
 
@@ -75,8 +75,8 @@ export class OutputLog {
   }
 
   #changed(): void {
-    if (this.lines.length > maxLines) {
-      const n = Math.max(dropLines, this.lines.length - maxLines);
+    if (this.lines.length > maxLines + dropLines) {
+      const n = this.lines.length - maxLines;
       this.lines.splice(0, n);
       this.dropped += n;
     }

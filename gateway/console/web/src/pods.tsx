@@ -26,6 +26,12 @@ const samples: Sample[] = [];
 const occurrences: Occurrence[] = [];
 let offsets = new Map<string, number>(); // of the output of each command, at the last sample
 
+/** Forgets them, for whoever signs out. */
+export function forgetPods(): void {
+  samples.length = occurrences.length = 0;
+  offsets.clear();
+}
+
 /** Asks for the pods and the sessions, and adds a sample. */
 async function sample(): Promise<{ pods: Pod[]; all: boolean; missing: string[] }> {
   const pods = await listPods();

@@ -124,7 +124,7 @@ export class Workspace {
   /** By their start. */
   readonly runs = new Store<Run[]>([]);
   readonly session: troupe.Session;
-  readonly #others: troupe.Session[] = []; // further connections, for executions that were not followed at first
+  readonly #others = new Map<string, Promise<troupe.Session>>(); // by the executions of other clients that they follow
 
   private constructor(
     readonly saved: troupe.SavedSession,
@@ -133,7 +133,10 @@ export class Workspace {
   ) {
     this.session = session;
     notices((n) => this.#notice(n));
-    void session.ended.then((e) => this.#ended(e));
+    void session.ended.then((e) => {
+      for (const other of this.#others.values()) void other.then((it) => it.detach()).catch(() => {});
+      this.link.set({ state: "ended", note: message(e) });
+    });
   }
 
   get id(): string {
@@ -141,8 +144,8 @@ export class Workspace {
   }
 
   static async open(name?: string): Promise<Workspace> {
-    const { options, notices } = connectionOptions();
-    const session = await troupe.open(endpoint(), name ? { ...options, name } : options);
+    const { connect, notices } = connector();
+    const session = await connect((options) => troupe.open(endpoint(), name ? { ...options, name } : options));
     auth.accepted();
     const { session_id, resume_token } = session.connected;
     return new Workspace({ session_id, resume_token }, session, notices);
@@ -150,13 +153,13 @@ export class Workspace {
 
   /** Attaches to an own session, and follows what consoles have started in it. */
   static async attach(id: string): Promise<Workspace> {
+    const { connect, notices } = connector();
     const info = await getSession(id);
     const ours = info.executions.filter((e) => e.id.startsWith(idPrefix));
     const saved = { ...(await attachSession(id)), offsets: Object.fromEntries(ours.map((e) => [e.id, 0])) };
-    const { options, notices } = connectionOptions();
-    const session = await troupe.attach(endpoint(), saved, options);
+    const session = await connect((options) => troupe.attach(endpoint(), saved, options));
     const workspace = new Workspace(saved, session, notices);
-    for (const e of ours) workspace.#follow(session, e);
+    for (const e of ours) void workspace.#follow(session, e);
     return workspace;
   }
 
@@ -204,14 +207,23 @@ export class Workspace {
    * one that keeps only `unread` output the console could become the reader.
    */
   async follow(e: SessionExecution): Promise<void> {
-    if (this.runs.value.some((r) => r.id === e.id)) return;
-    const { options } = connectionOptions();
-    const session = await troupe.attach(endpoint(), { ...this.saved, offsets: { [e.id]: 0 } }, options);
-    this.#others.push(session);
-    this.#follow(session, e);
+    if (this.#others.has(e.id) || this.runs.value.some((r) => r.id === e.id)) return;
+    const saved = { ...this.saved, offsets: { [e.id]: 0 } };
+    const connecting = connector().connect((options) => troupe.attach(endpoint(), saved, options));
+    this.#others.set(e.id, connecting);
+    try {
+      const session = await connecting;
+      void this.#follow(session, e).finally(() => {
+        this.#others.delete(e.id);
+        void session.detach();
+      });
+    } catch (error) {
+      this.#others.delete(e.id);
+      throw error;
+    }
   }
 
-  #follow(session: troupe.Session, e: SessionExecution): void {
+  async #follow(session: troupe.Session, e: SessionExecution): Promise<void> {
     const startedAt = Date.parse(e.started_at);
     if (e.id.startsWith(terminalPrefix) && e.state === "exited") return; // its screen is of no use any more
     const run = e.id.startsWith(terminalPrefix)
@@ -220,13 +232,8 @@ export class Workspace {
     const execution = session.executions.get(e.id);
     run.state = e.state;
     this.runs.set([...this.runs.value, run].toSorted((a, b) => a.startedAt - b.startedAt));
-    if (execution) void run.follow(execution);
+    if (execution) await run.follow(execution);
     else run.fail(new Error("its output is no longer on the server"));
-  }
-
-  /** Leaves the session as it is. */
-  async detach(): Promise<void> {
-    for (const session of [...this.#others, this.session]) await session.detach();
   }
 
   #notice(n: troupe.Notice): void {
@@ -245,36 +252,37 @@ export class Workspace {
         });
     }
   }
-
-  #ended(e: Error): void {
-    if (e instanceof troupe.HandshakeError && e.status === 401) auth.refused(auth.token);
-    workspaces.delete(this.id);
-    this.link.set({ state: "ended", note: message(e) });
-  }
 }
 
 const workspaces = new Map<string, Promise<Workspace>>();
 
 /** The connection to a session; a new one if there is none. */
 export function workspace(id: string): Promise<Workspace> {
-  const known = workspaces.get(id);
-  if (known) return known;
-  const attaching = Workspace.attach(id);
-  workspaces.set(id, attaching);
-  attaching.catch(() => workspaces.delete(id));
-  return attaching;
+  return workspaces.get(id) ?? remember(id, Workspace.attach(id));
 }
 
 /** Opens a session, which `workspace` then knows. */
 export async function openWorkspace(name?: string): Promise<Workspace> {
   const opened = await Workspace.open(name);
-  workspaces.set(opened.id, Promise.resolve(opened));
-  return opened;
+  return remember(opened.id, Promise.resolve(opened));
 }
 
-/** Drops all connections, for whoever signs out. */
+/** Knows a connection until it has ended, or another has taken its place. */
+function remember(id: string, connecting: Promise<Workspace>): Promise<Workspace> {
+  workspaces.set(id, connecting);
+  const forget = () => void (workspaces.get(id) === connecting && workspaces.delete(id));
+  connecting.then((w) => w.session.ended).then(forget, forget);
+  return connecting;
+}
+
+/** Aborted when whoever is signed in leaves. */
+let visit = new AbortController();
+
+/** Drops all connections, those that are being made as well, for whoever signs out. */
 export function leaveAll(): void {
-  for (const w of workspaces.values()) w.then((it) => it.detach()).catch(() => {});
+  visit.abort(new Error("you have signed out"));
+  visit = new AbortController();
+  for (const w of workspaces.values()) w.then((it) => it.runs.value.forEach((run) => run.shell?.dispose())).catch(() => {});
   workspaces.clear();
 }
 
@@ -282,10 +290,25 @@ function endpoint(): string {
   return new URL("/ws", location.href).href;
 }
 
-function connectionOptions() {
+/** Makes a connection for whoever is signed in now. */
+function connector() {
+  const { signal } = visit;
   let listener: (n: troupe.Notice) => void = () => {};
-  const options: troupe.Options = { token: () => auth.token, onNotice: (n) => listener(n) };
-  return { options, notices: (l: (n: troupe.Notice) => void) => void (listener = l) };
+  let used = auth.token;
+  const options: troupe.Options = { signal, token: () => (used = auth.token), onNotice: (n) => listener(n) };
+  const connect = async (make: (options: troupe.Options) => Promise<troupe.Session>): Promise<troupe.Session> => {
+    const session = await make(options);
+    const leave = () => void session.detach();
+    signal.addEventListener("abort", leave);
+    if (signal.aborted) leave();
+    void session.ended.then((e) => {
+      signal.removeEventListener("abort", leave);
+      if (e instanceof troupe.HandshakeError && e.status === 401) auth.refused(used);
+    });
+    signal.throwIfAborted();
+    return session;
+  };
+  return { connect, notices: (l: (n: troupe.Notice) => void) => void (listener = l) };
 }
 
 /** A file transfer, which is a command of its session too. */
