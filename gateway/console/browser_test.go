@@ -128,11 +128,12 @@ func (s *server) stop() {
 	_ = s.process.Wait()
 }
 
-// tokenFile is one of alice, who is a user, and olga, who sees and ends everybody's sessions as well.
+// tokenFile is one of alice, who is a user, of olga, who sees and ends everybody's sessions as well, and of aldo, who
+// sees and reads them.
 func tokenFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tokens")
-	lines := "alice " + aliceToken + "\nolga " + olgaToken + " user,operator\n"
+	lines := "alice " + aliceToken + "\nolga " + olgaToken + " user,operator\naldo " + aldoToken + " auditor\n"
 	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +143,7 @@ func tokenFile(t *testing.T) string {
 const (
 	aliceToken = "correct-horse-battery-staple-1"
 	olgaToken  = "correct-horse-battery-staple-2"
+	aldoToken  = "correct-horse-battery-staple-4"
 )
 
 // tab is a page in a profile of its own. At the end of the test it must have reported no error, and sent no request

@@ -202,6 +202,34 @@ func TestHostileOutputIsText(t *testing.T) {
 	}
 }
 
+// chooseFirst shows the command of the session that has started last.
+func (p *tab) chooseFirst() {
+	p.t.Helper()
+	p.until("a command", func() bool {
+		return eval[bool](p, "((a) => a !== null && (a.click(), true))(document.querySelector('.rail a'))")
+	})
+}
+
+// TestAuditorReadsTheOutputOfOthers as it comes, and cannot do anything else.
+func TestAuditorReadsTheOutputOfOthers(t *testing.T) {
+	s := serve(t, "--auth=token", "--token-file="+tokenFile(t))
+	populate(t, s, aliceToken, map[string]string{"build": "echo first; sleep 2; printf 'bytes \\377\\n'; echo second"})
+	p := open(t, s.url("/"))
+	p.allow("401")
+	p.allow("403") // that he cannot attach
+	p.allow("404")
+	p.typeInto("textbox", "Token", aldoToken+"\r")
+	p.click("link", "build")
+	p.sees("session of another subject")
+	p.chooseFirst()
+	p.click("button", "Show its output")
+	p.sees("first")
+	p.sees("bytes \ufffd\nsecond")
+	if boxes := p.all("textbox", prompt); len(boxes) > 0 {
+		t.Error("an auditor is asked for a command")
+	}
+}
+
 // TestOperatorSeesEverybodysSessions and ends them, and gets nobody's output.
 func TestOperatorSeesEverybodysSessions(t *testing.T) {
 	s := serve(t, "--auth=token", "--token-file="+tokenFile(t))
@@ -215,7 +243,7 @@ func TestOperatorSeesEverybodysSessions(t *testing.T) {
 
 	olga := open(t, s.url("/"))
 	olga.allow("401")
-	olga.allow("404") // that she cannot attach
+	olga.allow("404") // that she cannot attach, or read
 	olga.typeInto("textbox", "Token", olgaToken+"\r")
 	olga.sees("alice")
 	olga.click("button", "Own")
@@ -223,6 +251,9 @@ func TestOperatorSeesEverybodysSessions(t *testing.T) {
 	olga.click("button", "All")
 	olga.must(chromedp.Navigate(s.url("/#/sessions/" + id)))
 	olga.sees("session of another subject")
+	olga.chooseFirst()
+	olga.click("button", "Show its output")
+	olga.sees("no such session, or it is not yours")
 	olga.sawNot("secret")
 	olga.click("button", "End")
 	olga.click("button", "End session")

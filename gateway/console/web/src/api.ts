@@ -120,3 +120,14 @@ export const attachSession = (id: string) =>
   json<{ session_id: string; resume_token: string }>(`${sessionPath(id)}/attach`, { method: "POST" });
 
 export const listPods = async () => (await json<{ pods: Pod[] }>("/api/v1/pods")).pods;
+
+/** A page of the output of an execution: pieces in the order of arrival, or gaps of so many bytes. */
+export interface OutputPage {
+  pieces: { stream?: "stdout" | "stderr"; data?: string; encoding?: "base64"; gap?: number }[];
+  next_offset: number;
+  end: boolean;
+}
+
+/** Reads output from an offset on; that of another subject takes the verb read. */
+export const readOutput = (id: string, execution: string, offset: number) =>
+  json<OutputPage>(`${sessionPath(id)}/executions/${encodeURIComponent(execution)}/output?offset=${offset}&limit=65536`);

@@ -1,30 +1,32 @@
-import { useState } from "preact/hooks";
-import type { SessionExecution, SessionInfo } from "./api.js";
+import { useEffect, useState } from "preact/hooks";
+import { readOutput, type SessionExecution, type SessionInfo } from "./api.js";
+import { OutputLog } from "./log.js";
 import { Output } from "./output.js";
 import { useActions } from "./palette.js";
 import { go, sessionLink } from "./route.js";
 import { useStore } from "./store.js";
 import { attempt, Button, copy, Note, Prompt, State, useNow } from "./ui.js";
-import { ago, bytes, endWords, lossWords, reasonWords, seconds } from "./words.js";
-import { isTerminal, isTransfer, type Run, type Workspace } from "./workspace.js";
+import { ago, bytes, endWords, goneWords, lossWords, reasonWords, seconds } from "./words.js";
+import { isTerminal, isTransfer, message, type Run, type Workspace } from "./workspace.js";
 
 /** The commands of a session: the list of them, one with its output, and a line for the next. */
 export function Commands({ id, workspace, info, chosen }: {
   id: string;
-  /** Undefined: it is another subject's session, whose output nobody else gets. */
+  /** Undefined: it is another subject's session, whose output takes the verb read. */
   workspace: Workspace | undefined;
   info: SessionInfo | undefined;
   /** The id of an execution; empty: the last one. */
   chosen: string;
 }) {
-  const runs = workspace ? workspace.runs : undefined;
-  return runs && workspace ? (
-    <OwnCommands id={id} workspace={workspace} info={info} chosen={chosen} />
-  ) : (
+  if (workspace) return <OwnCommands id={id} workspace={workspace} info={info} chosen={chosen} />;
+  const executions = info?.executions ?? [];
+  const current = executions.find((e) => e.id === chosen);
+  return (
     <div class="commands">
-      <CommandList id={id} runs={[]} others={info?.executions ?? []} chosen={chosen} />
+      <CommandList id={id} runs={[]} others={executions} chosen={chosen} />
       <div class="pane">
-        <Note kind="info">This is a session of another subject. Nobody but its own subject gets its output.</Note>
+        <Note kind="info">This is a session of another subject: to read its output you need the verb read.</Note>
+        {current && <WatchedCommand key={current.id} id={id} execution={current} />}
       </div>
     </div>
   );
@@ -211,4 +213,49 @@ function OtherCommand({ execution: e, workspace }: { execution: SessionExecution
       </div>
     </section>
   );
+}
+
+const watchMs = 1000;
+
+/** A command of another subject, whose output is read, and audited, once somebody asks. */
+function WatchedCommand({ id, execution: e }: { id: string; execution: SessionExecution }) {
+  const [log, setLog] = useState<OutputLog>();
+  const [error, setError] = useState("");
+  useEffect(() => {
+    if (!log) return;
+    let over = false;
+    const read = async () => {
+      for (let offset = 0; !over; ) {
+        const page = await readOutput(id, e.id, offset);
+        for (const piece of page.pieces) {
+          if (piece.gap) log.note(goneWords(piece.gap));
+          else log.append(piece.stream ?? "stdout", piece.encoding ? fromBase64(piece.data) : encoder.encode(piece.data));
+        }
+        if (page.end) return log.end();
+        if (page.next_offset === offset) await new Promise((resolve) => setTimeout(resolve, watchMs));
+        offset = page.next_offset;
+      }
+    };
+    read().catch((problem: unknown) => over || setError(message(problem)));
+    return () => {
+      over = true;
+    };
+  }, [log]);
+  return (
+    <section class="run" aria-label={`Command ${e.command ?? e.id}`}>
+      <header class="bar">
+        <code class="command">{e.command ?? e.id}</code>
+        <span class="spring" />
+        {!log && <Button onClick={() => setLog(new OutputLog())}>Show its output</Button>}
+      </header>
+      {error && <Note kind="error">{error}</Note>}
+      {log && <Output log={log} label={`Output of ${e.command ?? e.id}`} />}
+    </section>
+  );
+}
+
+const encoder = new TextEncoder();
+
+function fromBase64(text = ""): Uint8Array {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

@@ -95,6 +95,11 @@ export function lossWords(c: Completed): string[] {
   return losses;
 }
 
+/** Output that was evicted before it was read. */
+export function goneWords(n: number): string {
+  return `${bytes(n)} of the output are no longer on the server`;
+}
+
 /** A name as it is, without characters that would turn the text around it (https://trojansource.codes). */
 export function visible(name: string): string {
   return name.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");

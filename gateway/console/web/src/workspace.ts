@@ -4,7 +4,7 @@ import { auth } from "./auth.js";
 import { OutputLog } from "./log.js";
 import { Shell } from "./shell.js";
 import { Store } from "./store.js";
-import { bytes, seconds } from "./words.js";
+import { goneWords, seconds } from "./words.js";
 
 /** How the page is connected to a session. */
 export type Link =
@@ -89,7 +89,7 @@ export class Run {
         this.log.append(event.stream, event.data);
         return;
       case "gap":
-        this.log.note(`${bytes(event.bytes)} of the output are no longer on the server`);
+        this.log.note(goneWords(event.bytes));
         return;
       case "warning":
         this.log.note(event.message);
