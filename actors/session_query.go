@@ -25,7 +25,7 @@ type sessionQuery struct {
 	All      bool          `json:"all,omitempty"`     // see Viewer
 	Commands bool          `json:"commands,omitempty"`
 	Filter   SessionFilter `json:"filter,omitzero"` // of queryList
-	Output   OutputRange   `json:"output,omitzero"` // of queryOutput
+	Output   OutputRange   `json:"output,omitzero"` // of queryOutput and queryRecord
 }
 
 const (
@@ -34,6 +34,7 @@ const (
 	queryEnd    = "end"
 	queryAttach = "attach"
 	queryOutput = "output"
+	queryRecord = "record"
 )
 
 // queryResult is the answer.
@@ -44,13 +45,15 @@ type queryResult struct {
 	Error    string         `json:"error,omitempty"` // one of the constants, or a later release's
 
 	Output     *wire.OutputPage       `json:"output,omitempty"`
-	transcript *transcript.Transcript // to read Output from: the session has more to do
+	Recording  *RecordingPage         `json:"recording,omitempty"`
+	transcript *transcript.Transcript // to read either from: the session has more to do
 }
 
 const (
 	queryNoSession   = "no_session"
 	queryNoExecution = "no_execution"
 	queryBadOffset   = "bad_offset"
+	queryNoTerminal  = "no_terminal"
 	queryBusy        = "busy"
 	queryUnknown     = "unknown"
 	queryFailed      = "failed"
@@ -89,13 +92,16 @@ func (e *Engine) query(ctx context.Context, q *sessionQuery) queryResult {
 	switch q.Do {
 	case queryList:
 		return e.queryList(ctx, q, refs)
-	case queryGet, queryEnd, queryAttach, queryOutput:
+	case queryGet, queryEnd, queryAttach, queryOutput, queryRecord:
 		if len(refs) == 0 {
 			return queryResult{Error: queryNoSession}
 		}
 		result := e.askSessions(ctx, q, refs)[0]
-		if result.transcript != nil {
-			result.Error = readOutput(result.transcript, q.Output, result.Output)
+		switch t := result.transcript; {
+		case t != nil && result.Recording != nil:
+			result.Error = result.Recording.read(t, q.Output.Offset)
+		case t != nil:
+			result.Error = readOutput(t, q.Output, result.Output)
 		}
 		return result
 	default:
@@ -201,6 +207,9 @@ func (s *session) asked(ctx actor.Context, q *sessionQuery) {
 		return
 	case q.Do == queryOutput:
 		ctx.Respond(s.outputOf(q.Output.Execution))
+		return
+	case q.Do == queryRecord:
+		ctx.Respond(s.recordingOf(q.Output.Execution, own || q.Commands))
 		return
 	}
 	ctx.Respond(queryResult{Sessions: []wire.Session{s.describe(q.Do == queryList, own || q.Commands)}})

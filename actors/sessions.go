@@ -206,6 +206,8 @@ func queryError(pod, code string) error {
 		return ErrNoExecution
 	case queryBadOffset:
 		return ErrBadOffset
+	case queryNoTerminal:
+		return ErrNoTerminal
 	case queryBusy:
 		return &PodSilentError{pod, "it answers too many queries at once: try again"}
 	case queryUnknown:
@@ -262,6 +264,19 @@ func (e *Engine) ReadOutput(ctx context.Context, v Viewer, session string, r Out
 		a.err = ErrNoSession
 	}
 	return a.Output, a.err
+}
+
+// ReadRecording reads a part of the recording of a terminal, from an offset of its output on. The error is that of
+// ReadOutput, or ErrNoTerminal.
+func (e *Engine) ReadRecording(
+	ctx context.Context, v Viewer, session, execution string, offset int64,
+) (*RecordingPage, error) {
+	r := OutputRange{Execution: execution, Offset: offset}
+	a := e.queryOwner(ctx, v, &sessionQuery{Do: queryRecord, Session: session, Output: r})
+	if a.err == nil && a.Recording == nil {
+		a.err = ErrNoSession
+	}
+	return a.Recording, a.err
 }
 
 // queryOwner asks the pod that owns the session of a query, for a viewer.

@@ -137,5 +137,8 @@ func (p *Permits) Enter(ctx context.Context, subject string) bool {
 	return p.permits.acquire(subject, ctx.Done())
 }
 
+// TryEnter takes a permit if there is one.
+func (p *Permits) TryEnter(subject string) bool { return p.permits.tryAcquire(subject) }
+
 // Leave gives a permit back.
 func (p *Permits) Leave(subject string) { p.permits.release(subject) }

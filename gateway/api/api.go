@@ -26,6 +26,9 @@ type Engine interface {
 	EndSession(ctx context.Context, v actors.Viewer, id string) (*wire.Session, error)
 	AttachSession(ctx context.Context, v actors.Viewer, id string) (*wire.Attachment, error)
 	ReadOutput(ctx context.Context, v actors.Viewer, session string, r actors.OutputRange) (*wire.OutputPage, error)
+	ReadRecording(
+		ctx context.Context, v actors.Viewer, session, execution string, offset int64,
+	) (*actors.RecordingPage, error)
 	Pods() *wire.PodList
 }
 
@@ -57,6 +60,9 @@ const (
 	// MaxRequests is how many requests are served at a time. One subject may have half of them while there are
 	// several.
 	MaxRequests = 4
+	// MaxRecordings is how many recordings are being sent at a time. One subject may have half of them, likewise. Each
+	// page of one is a request of its own to MaxRequests, so they hold nothing between two pages but a connection.
+	MaxRecordings = 16
 	// RequestCost bounds what one of them holds, in bytes: the page of a listing, decoded and encoded.
 	RequestCost = 1 << 20
 	// requestWait is how long a request waits for its permit.
@@ -71,6 +77,7 @@ type Handler struct {
 	log     *slog.Logger
 	metrics *prometheus.CounterVec // route, code
 	permits *gateway.Permits
+	records *gateway.Permits
 	wait    time.Duration // tests lower it from requestWait
 	mux     *http.ServeMux
 }
@@ -85,6 +92,7 @@ func New(cfg Config) (*Handler, error) {
 	}
 	h := &Handler{
 		cfg: cfg, log: cfg.Logger, permits: cfg.Gateway.NewPermits(MaxRequests), wait: requestWait, mux: http.NewServeMux(),
+		records: cfg.Gateway.NewPermits(MaxRecordings),
 	}
 	h.metrics = newMetrics(cfg.Registerer)
 	for _, r := range routes {
@@ -101,12 +109,15 @@ type request struct {
 	*http.Request
 	h       *Handler
 	subject string
+	held    bool // its permit
 }
 
 // answer is what a request is answered with.
 type answer struct {
 	status int
 	body   any // encoded as JSON
+	// stream sends the answer in place of body, with the status 200.
+	stream func(context.Context, http.ResponseWriter) error
 }
 
 // method serves one method of a route.
@@ -139,6 +150,9 @@ var routes = []route{
 	}},
 	{Prefix + "sessions/{id}/executions/{execution}/output", map[string]method{
 		http.MethodGet: {readOutput, []gateway.Verb{gateway.VerbCreate, gateway.VerbRead}},
+	}},
+	{Prefix + "sessions/{id}/executions/{execution}/recording", map[string]method{
+		http.MethodGet: {recording, []gateway.Verb{gateway.VerbCreate, gateway.VerbRead}},
 	}},
 	{Prefix + "pods", map[string]method{
 		http.MethodGet: {listPods, []gateway.Verb{gateway.VerbCreate, gateway.VerbList}},

@@ -30,6 +30,11 @@ type sessions struct {
 	ended     []string
 	asked     []actors.SessionFilter
 	block     chan struct{} // closed: requests go on; nil: they do
+
+	// Of the recording of the execution x.
+	shown  [][]actors.RecordingPiece // of each page; an offset is that of a page
+	kept   int64                     // pages that are there when it begins
+	failAt map[int64]error
 }
 
 const (
@@ -131,6 +136,30 @@ func (e *sessions) ReadOutput(
 	}, nil
 }
 
+func (e *sessions) ReadRecording(
+	_ context.Context, v actors.Viewer, id, execution string, offset int64,
+) (*actors.RecordingPage, error) {
+	s, err := e.find(v, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case execution == "plain":
+		return nil, actors.ErrNoTerminal
+	case execution != "x":
+		return nil, actors.ErrNoExecution
+	}
+	page := &actors.RecordingPage{
+		Subject: s.Subject, Started: time.Unix(1700000000, 0), Command: "vim <x>", NextOffset: offset, Offset: e.kept,
+		Terminal: &wire.Terminal{Cols: 80, Rows: 24, Term: "xterm-256color"},
+	}
+	if offset < int64(len(e.shown)) {
+		page.Pieces, page.NextOffset = e.shown[offset], offset+1
+		return page, e.failAt[offset]
+	}
+	page.End = e.kept == int64(len(e.shown))
+	return page, nil
+}
+
 func (e *sessions) Pods() *wire.PodList {
 	return &wire.PodList{Pods: []wire.Pod{
 		{Name: "gone", State: wire.PodDead}, {Name: "pod-0", State: wire.PodReady, Sessions: 2, MaxSessions: 100, Self: true},
@@ -225,6 +254,7 @@ func TestWhoSeesAndEndsWhat(t *testing.T) {
 	const (
 		list, get, end, attach = "GET /sessions", "GET /sessions/", "DELETE /sessions/", "POST /sessions/+/attach"
 		output                 = "GET /sessions/+/executions/x/output"
+		watch                  = "GET /sessions/+/executions/x/recording?follow=true"
 	)
 	for _, tc := range []struct {
 		who, what, id string
@@ -242,6 +272,13 @@ func TestWhoSeesAndEndsWhat(t *testing.T) {
 		{"aldo", output, bobs, 200, false, "read bob 200"},
 		{"aldo", output, "pod-0.x", 404, false, "read  404"},
 		{"mallory", output, bobs, 401, false, ""},
+		{"alice", watch, alices, 200, false, ""},
+		{"alice", watch, bobs, 404, false, ""},
+		{"vera", watch, bobs, 403, false, ""},
+		{"olga", watch, bobs, 403, false, ""},
+		{"aldo", watch, bobs, 200, false, "read bob 200"},
+		{"aldo", watch, "pod-0.x", 404, false, "read  404"},
+		{"mallory", watch, bobs, 401, false, ""},
 		{"alice", get, bobs, 404, false, ""},
 		{"alice", end, bobs, 404, false, ""},
 		{"alice", attach, bobs, 404, false, ""},

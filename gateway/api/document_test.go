@@ -232,7 +232,8 @@ func TestDocumentHasTheAnswers(t *testing.T) {
 	for operation, id := range map[string]string{
 		"get /openapi.json": "", "get /sessions": "", "get /pods": "",
 		"get /sessions/{id}": alices, "delete /sessions/{id}": alices, "post /sessions/{id}/attach": alices,
-		"get /sessions/{id}/executions/{execution}/output": alices,
+		"get /sessions/{id}/executions/{execution}/output":    alices,
+		"get /sessions/{id}/executions/{execution}/recording": alices,
 	} {
 		method, path, _ := strings.Cut(operation, " ")
 		method = strings.ToUpper(method)

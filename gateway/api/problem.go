@@ -27,6 +27,8 @@ func problemOf(err error) *problem {
 			Status: http.StatusNotFound,
 			Detail: "the session has no such execution, or has forgotten it: see " + Prefix + "sessions/ID",
 		}
+	case errors.Is(err, actors.ErrNoTerminal):
+		return &problem{Status: http.StatusNotFound, Detail: "the execution has no terminal: its output is at .../output"}
 	case errors.Is(err, actors.ErrBadOffset):
 		return &problem{Status: http.StatusBadRequest, Detail: err.Error() + ": begin at 0, or at next_offset of a page"}
 	case errors.Is(err, actors.ErrNoPod):
@@ -56,5 +58,5 @@ func (p *problem) answer(header http.Header) answer {
 	if err != nil {
 		b = []byte(`{"title":"Internal Server Error","status":500,"detail":"the error could not be encoded"}`)
 	}
-	return answer{p.Status, json.RawMessage(append(b, '\n'))}
+	return answer{status: p.Status, body: json.RawMessage(append(b, '\n'))}
 }

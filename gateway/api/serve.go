@@ -52,10 +52,9 @@ func (h *Handler) serve(route route) http.Handler {
 		var a answer
 		m, subject, err := h.admit(w, r, route)
 		if err == nil {
-			if len(m.verbs) > 0 {
-				defer h.permits.Leave(subject) // once the answer is written, which is held until then
-			}
-			a, err = m.serve(r.Context(), &request{r, h, subject})
+			req := &request{r, h, subject, len(m.verbs) > 0}
+			defer req.leave() // once the answer is written, which is held until then
+			a, err = m.serve(r.Context(), req)
 		}
 		if err != nil {
 			a = problemOf(err).answer(w.Header())
@@ -63,13 +62,35 @@ func (h *Handler) serve(route route) http.Handler {
 				h.log.Error("an API request failed", "route", route.label(), "err", err)
 			}
 		}
-		status := write(w, r, a)
+		status := http.StatusOK
+		if a.stream != nil {
+			err = a.stream(r.Context(), w)
+		} else {
+			status = write(w, r, a)
+		}
 		h.metrics.WithLabelValues(route.label(), strconv.Itoa(status)).Inc()
+		if a.stream != nil && err != nil {
+			panic(http.ErrAbortHandler) // only a broken connection says that an answer which has begun is not whole
+		}
 	})
 }
 
-// admit finds the method that serves a request, or refuses it. If the method asks for a verb, the subject has one, and a
-// permit.
+// leave gives the permit of a request back.
+func (r *request) leave() {
+	if r.held {
+		r.held = false
+		r.h.permits.Leave(r.subject)
+	}
+}
+
+// enter waits for a permit again, until ctx ends.
+func (r *request) enter(ctx context.Context) bool {
+	r.held = r.held || r.h.permits.Enter(ctx, r.subject)
+	return r.held
+}
+
+// admit finds the method that serves a request, or refuses it. If the method asks for a verb, the subject has one, and
+// a permit.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, route route) (m method, subject string, err error) {
 	if len(route.methods) == 0 {
 		return m, "", &problem{

@@ -21,7 +21,7 @@ import (
 var openapi []byte
 
 func document(context.Context, *request) (answer, error) {
-	return answer{http.StatusOK, json.RawMessage(openapi)}, nil
+	return answer{status: http.StatusOK, body: json.RawMessage(openapi)}, nil
 }
 
 // Scopes of a list.
@@ -65,7 +65,7 @@ func listSessions(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, sessionPage{scope, list}}, nil
+	return answer{status: http.StatusOK, body: sessionPage{scope, list}}, nil
 }
 
 func getSession(ctx context.Context, r *request) (answer, error) {
@@ -168,14 +168,14 @@ func attachSession(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, a}, nil
+	return answer{status: http.StatusOK, body: a}, nil
 }
 
 func listPods(_ context.Context, r *request) (answer, error) {
 	if err := noQuery(r.URL.Query()); err != nil {
 		return answer{}, err
 	}
-	return answer{http.StatusOK, r.h.cfg.Engine.Pods()}, nil
+	return answer{status: http.StatusOK, body: r.h.cfg.Engine.Pods()}, nil
 }
 
 func (r *request) audit(
