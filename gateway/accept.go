@@ -188,6 +188,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, status int, err
 func (g *Gateway) refused(w http.ResponseWriter, r *http.Request, status int, err error) refusal {
 	body := refusal{Error: err.Error()}
 	level := slog.LevelInfo
+	RetryLater(w.Header(), err)
 	switch status {
 	case http.StatusUnauthorized:
 		// https://www.rfc-editor.org/rfc/rfc6750#section-3
@@ -196,6 +197,8 @@ func (g *Gateway) refused(w http.ResponseWriter, r *http.Request, status int, er
 			challenge += fmt.Sprintf(", resource_metadata=%q", g.cfg.ResourceMetadata)
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
+	case http.StatusTooManyRequests:
+		level = slog.LevelDebug // the failures that have led to it were logged
 	case http.StatusServiceUnavailable:
 		level = slog.LevelError
 		body.Error = "authentication is unavailable, try again"

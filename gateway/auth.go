@@ -18,9 +18,9 @@ import (
 type Authenticator interface {
 	// Authenticate returns the subject that the token belongs to, which owns the client's sessions.
 	// The token is empty if the client sent none. The client receives 401 for ErrNoToken and
-	// ErrBadToken, 403 for ErrForbidden and 503 for any other error, which means that the check
-	// failed: that error is logged and not shown to the client. Implementations must not keep or
-	// log the token.
+	// ErrBadToken (429 where the latter comes often), 403 for ErrForbidden and 503 for any other
+	// error, which means that the check failed: that error is logged and not shown to the client.
+	// Implementations must not keep or log the token.
 	Authenticate(ctx context.Context, token string) (subject string, err error)
 }
 
@@ -167,8 +167,8 @@ func (g *Gateway) authorize(r *http.Request, verbs ...Verb) (subject string, sta
 	}
 	token, err := bearerToken(r)
 	if err != nil && g.tokens {
-		g.metrics.authFailures.WithLabelValues(authMalformed).Inc()
-		return "", http.StatusUnauthorized, err
+		status, err = g.failed(r, authMalformed, err)
+		return "", status, err
 	}
 	for _, verb := range verbs {
 		if subject, err = g.try(r.Context(), token, verb); !errors.Is(err, ErrForbidden) {
@@ -182,7 +182,8 @@ func (g *Gateway) authorize(r *http.Request, verbs ...Verb) (subject string, sta
 	case errors.Is(err, ErrNoToken):
 		kind, status = authMissing, http.StatusUnauthorized
 	case errors.Is(err, ErrBadToken):
-		kind, status = authInvalid, http.StatusUnauthorized
+		status, err = g.failed(r, authInvalid, err)
+		return "", status, err
 	case errors.Is(err, ErrForbidden):
 		kind, status = authForbidden, http.StatusForbidden
 	default:
@@ -190,6 +191,16 @@ func (g *Gateway) authorize(r *http.Request, verbs ...Verb) (subject string, sta
 	}
 	g.metrics.authFailures.WithLabelValues(kind).Inc()
 	return "", status, err
+}
+
+// failed counts a wrong token, and returns the status and error of its refusal.
+func (g *Gateway) failed(r *http.Request, kind string, err error) (int, error) {
+	status := http.StatusUnauthorized
+	if often := g.failures.add(r.RemoteAddr); often != nil {
+		kind, status, err = authOften, http.StatusTooManyRequests, often
+	}
+	g.metrics.authFailures.WithLabelValues(kind).Inc()
+	return status, err
 }
 
 // checkOrigin refuses a browser unless its page comes from the requested host or from an allowed

@@ -75,7 +75,8 @@ type Gateway struct {
 	aborting bool           // Close has timed out and aborts connections
 	wg       sync.WaitGroup // one for each reservation, until its goroutines have ended
 
-	resumes resumes
+	resumes  resumes
+	failures failures
 }
 
 // New returns a Gateway. The caller serves its Handler and calls Close at the end.

@@ -349,14 +349,19 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// addressOf returns what a remote address is counted by: of IPv6 the network, since a host has 2^64
-// addresses (https://www.rfc-editor.org/rfc/rfc4291#section-2.5.4).
+// addressOf returns what the remote address of a connection is counted by.
 func addressOf(c net.Conn) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap()
+	return networkOf(tcp.AddrPort().Addr())
+}
+
+// networkOf returns what an address is counted by: of IPv6 the network, since a host has 2^64
+// addresses (https://www.rfc-editor.org/rfc/rfc4291#section-2.5.4).
+func networkOf(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap()
 	if addr.Is6() {
 		network, _ := addr.WithZone("").Prefix(64) // fails only for an invalid address
 		return network.Addr()

@@ -13,6 +13,7 @@ const (
 	authMissing     = "missing"     // no token
 	authMalformed   = "malformed"   // not a bearer token
 	authInvalid     = "invalid"     // an unknown token
+	authOften       = "often"       // likewise one of these, from an address that has sent too many
 	authForbidden   = "forbidden"   // a known client without permission
 	authUnavailable = "unavailable" // the check failed
 	authOrigin      = "origin"      // a page of another origin
@@ -98,7 +99,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, cause := range wire.Causes() {
 		m.closed.WithLabelValues(string(cause))
 	}
-	for _, kind := range []string{authMissing, authMalformed, authInvalid, authForbidden, authUnavailable, authOrigin} {
+	for _, kind := range []string{
+		authMissing, authMalformed, authInvalid, authOften, authForbidden, authUnavailable, authOrigin,
+	} {
 		m.authFailures.WithLabelValues(kind)
 	}
 	for _, reason := range []string{refusedFull, refusedSubject, refusedReserve, refusedUnresumed, refusedStopping} {

@@ -34,6 +34,7 @@ const (
 	costScrape    = 1 << 20
 	costElement   = 100
 	costPeer      = 8 << 10
+	costFailed    = 128      // an address, in a map that has just grown
 	costCall      = 32 << 10 // of an agent, without its output
 	costKept      = 24 << 10 // a connection that waits for the next call of an agent
 )
@@ -69,6 +70,7 @@ func budgets() []budget {
 		{"HTTP connections", gateway.MaxHTTPConnections, costHTTP + gateway.MaxHeader},
 		{"admin connections", gateway.MaxAdminConnections, costHTTP + gateway.MaxHeader},
 		{"scrapes", maxScrapes, costScrape},
+		{"wrong tokens", gateway.MaxFailed, costFailed},
 		{"WebSockets", sockets, costSocket},
 		{"small messages", sockets, 2 * gateway.SmallMessage},
 		{"medium messages", gateway.MediumMessages, 2 * gateway.MediumMessage},
@@ -107,6 +109,9 @@ func budgets() []budget {
 func size(n int) string {
 	if n >= 1<<20 {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 }

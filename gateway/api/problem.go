@@ -52,7 +52,9 @@ func (p *problem) answer(header http.Header) answer {
 	case http.StatusUnauthorized:
 		header.Set("WWW-Authenticate", `Bearer realm="troupe"`)
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		header.Set("Retry-After", "2")
+		if header.Get("Retry-After") == "" {
+			header.Set("Retry-After", "2")
+		}
 	}
 	b, err := json.Marshal(p)
 	if err != nil {

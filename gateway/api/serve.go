@@ -115,6 +115,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, route route) (m 
 	}
 	subject, status, err := h.cfg.Gateway.Authorize(r, m.verbs...)
 	if err != nil {
+		gateway.RetryLater(w.Header(), err)
 		return m, "", h.refusal(r, status, err)
 	}
 	if h.cfg.Gateway.OneSubject() {
