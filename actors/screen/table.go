@@ -1,0 +1,98 @@
+package screen
+
+// What a screen keeps of the characters that consist of several, and of the links that its cells lead to.
+const (
+	maxClusters  = 4096
+	maxCluster   = 128 // bytes; what joins beyond is left out
+	maxLinks     = 255 // as many as a cell can tell apart
+	maxLinkBytes = 64 << 10
+)
+
+// table numbers texts, which cells then refer to. It forgets those that no cell refers to when it is full.
+type table struct {
+	most, room int // entries and their bytes, at most
+
+	entries []string // 0 is none
+	index   map[string]uint32
+	free    []uint32
+	size    int // of the entries, in bytes
+	refused int // since it was last full of what is needed
+}
+
+// bytes is the memory that the table holds, with what a map and a string need beside their contents.
+func (t *table) bytes() int { return t.size + 64*len(t.entries) + 4*cap(t.free) }
+
+// add returns the number of a text, or 0 if there is no room. The function used marks what is referred to.
+func (t *table) add(text string, used func(mark []bool)) uint32 {
+	if n, ok := t.index[text]; ok {
+		return n
+	}
+	if t.full(text) {
+		// A table that is needed as it is would otherwise be searched for every text.
+		if t.refused++; t.refused < t.most && t.refused > 1 {
+			return 0
+		}
+		t.sweep(used)
+		t.refused = 1
+		if t.full(text) {
+			return 0
+		}
+		t.refused = 0
+	}
+	if t.index == nil {
+		t.index, t.entries = map[string]uint32{}, []string{""}
+	}
+	var n uint32
+	if last := len(t.free) - 1; last >= 0 {
+		n, t.free = t.free[last], t.free[:last]
+		t.entries[n] = text
+	} else {
+		n = uint32(len(t.entries)) //nolint:gosec // at most t.most
+		t.entries = append(t.entries, text)
+	}
+	t.index[text] = n
+	t.size += len(text)
+	return n
+}
+
+func (t *table) full(text string) bool {
+	return len(t.index) >= t.most || t.size+len(text) > t.room
+}
+
+func (t *table) sweep(used func(mark []bool)) {
+	mark := make([]bool, len(t.entries))
+	used(mark)
+	for n, text := range t.entries {
+		if n > 0 && !mark[n] && text != "" {
+			delete(t.index, text)
+			t.size -= len(text)
+			t.entries[n] = ""
+			t.free = append(t.free, uint32(n)) //nolint:gosec // at most t.most
+		}
+	}
+}
+
+func (s *Screen) everyCell(do func(cell)) {
+	for _, p := range []*page{&s.normal, &s.alternate} {
+		for y := range p.rows {
+			for _, c := range p.rows[y].cells {
+				do(c)
+			}
+		}
+	}
+}
+
+func (s *Screen) usedClusters(mark []bool) {
+	s.everyCell(func(c cell) {
+		if c.content&clustered != 0 {
+			mark[c.content&charBits] = true
+		}
+	})
+}
+
+func (s *Screen) usedLinks(mark []bool) {
+	s.everyCell(func(c cell) { mark[c.content>>linkShift] = true })
+	for _, n := range []uint8{s.cur.link, s.normal.saved.link, s.alternate.saved.link} {
+		mark[n] = true
+	}
+}
