@@ -78,6 +78,7 @@ type Engine struct {
 	sessions    atomic.Int64 // slots in use, published by the manager
 	most        atomic.Int64 // of these, those of the subject that has most
 	executions  executionCount
+	lingering   lingering
 	detached    atomic.Int64 // sessions without a connection
 	draining    atomic.Bool
 	closing     atomic.Bool
@@ -209,6 +210,7 @@ func (e *Engine) Close() {
 		e.closing.Store(true)
 		// StopFuture has its own timeout, after which it leaves an actor that hangs behind.
 		_ = e.system.Root.StopFuture(e.manager).Wait()
+		e.stopLingering()
 		if e.cluster != nil {
 			e.cluster.close()
 		}

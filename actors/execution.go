@@ -43,6 +43,8 @@ type execution struct {
 	readerLost  time.Time
 	readerTimer *time.Timer
 
+	recorded time.Time // when its recording was read last
+
 	size *wire.Terminal // of its terminal, now; nil: it has none. See session_terminal.go
 
 	waiting []waiter // requests to be answered when it has started, or not
@@ -90,7 +92,7 @@ func (x *execution) release(e *Engine) {
 }
 
 // abandon ends a record whose session stops: the tree dies, and the transcript
-// is removed. For an execution that ended in order the tree is dead already.
+// is removed, unless a recording of it lingers. For an execution that ended in order the tree is dead already.
 func (x *execution) abandon(e *Engine, reason wire.Reason) {
 	stopTimer(x.readerTimer)
 	x.endOverride.Store(&endOverride{reason, time.Now()})
@@ -100,7 +102,9 @@ func (x *execution) abandon(e *Engine, reason wire.Reason) {
 		x.release(e)
 		e.recordEnd(x, x.started, x.killed(reason))
 	}
-	e.remove(x)
+	if !e.linger(x) {
+		e.remove(x)
+	}
 }
 
 func (e *Engine) remove(x *execution) {

@@ -93,10 +93,13 @@ func (e *Engine) query(ctx context.Context, q *sessionQuery) queryResult {
 	case queryList:
 		return e.queryList(ctx, q, refs)
 	case queryGet, queryEnd, queryAttach, queryOutput, queryRecord:
-		if len(refs) == 0 {
-			return queryResult{Error: queryNoSession}
+		result := queryResult{Error: queryNoSession}
+		if len(refs) > 0 {
+			result = e.askSessions(ctx, q, refs)[0]
 		}
-		result := e.askSessions(ctx, q, refs)[0]
+		if result.Error == queryNoSession && q.Do == queryRecord {
+			result = e.lingeringRecording(q)
+		}
 		switch t := result.transcript; {
 		case t != nil && result.Recording != nil:
 			result.Error = result.Recording.read(t, q.Output.Offset)
@@ -209,7 +212,7 @@ func (s *session) asked(ctx actor.Context, q *sessionQuery) {
 		ctx.Respond(s.outputOf(q.Output.Execution))
 		return
 	case q.Do == queryRecord:
-		ctx.Respond(s.recordingOf(q.Output.Execution, own || q.Commands))
+		ctx.Respond(s.recordingOf(q))
 		return
 	}
 	ctx.Respond(queryResult{Sessions: []wire.Session{s.describe(q.Do == queryList, own || q.Commands)}})

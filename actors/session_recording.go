@@ -40,16 +40,21 @@ const (
 var ErrNoTerminal = errors.New("the execution has no terminal")
 
 // recordingOf finds the transcript of a terminal. Whoever asked reads it.
-func (s *session) recordingOf(execution string, command bool) queryResult {
-	x := s.executions[execution]
+func (s *session) recordingOf(q *sessionQuery) queryResult {
+	x := s.executions[q.Output.Execution]
 	switch {
 	case x == nil:
 		return queryResult{Error: queryNoExecution}
 	case x.plan.terminal == nil:
 		return queryResult{Error: queryNoTerminal}
 	}
-	page := &RecordingPage{Subject: s.subject, Started: x.requested, Terminal: x.plan.terminal}
-	if command {
+	x.recorded = time.Now()
+	return x.recording(q)
+}
+
+func (x *execution) recording(q *sessionQuery) queryResult {
+	page := &RecordingPage{Subject: x.subject, Started: x.requested, Terminal: x.plan.terminal}
+	if x.subject == string(q.Subject) || q.Commands {
 		page.Command = x.plan.shown
 	}
 	return queryResult{transcript: x.transcript, Recording: page}

@@ -137,3 +137,55 @@ func TestRecordingPagesAreWholeAndBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestFollowedRecordingOutlastsItsSession: whoever looked for more a moment before the session ended finds the end of
+// its terminal, and nobody else does. Then it is gone; and at once, if nobody has looked.
+func TestFollowedRecordingOutlastsItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, followed := range []bool{true, false} {
+			h, c, tree := startTerminal(t, 0)
+			id := find[wire.Connected](c).SessionID
+			look := func(v Viewer) (*RecordingPage, error) { return h.ReadRecording(t.Context(), v, id, "x", 0) }
+			owner := Viewer{Subject: "alice"}
+			tree.print("$ ")
+			synctest.Wait()
+			if followed {
+				if _, err := look(owner); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Second)
+			tree.print("exit\r\n")
+			synctest.Wait()
+			tree.exit(0)
+			synctest.Wait()
+			c.conn.Request(wire.ID("close"), &wire.CloseParams{})
+			synctest.Wait()
+			c.hangUp(wire.CauseClientDone)
+			synctest.Wait()
+			page, err := look(owner)
+			if !followed {
+				if !errors.Is(err, ErrNoSession) {
+					t.Errorf("nobody followed, and there is %+v, %v", page, err)
+				}
+				h.stop(t, c)
+				continue
+			}
+			if err != nil || !page.End || story(page) != "0.00:[80x24]$ 1.00:exit\r\n" {
+				t.Errorf("after the end: %+v, %v", page, err)
+			}
+			if _, err := look(Viewer{Subject: "mallory"}); !errors.Is(err, ErrNoSession) {
+				t.Errorf("another subject: %v", err)
+			}
+			if page, err := look(Viewer{Subject: "aldo", All: true, Commands: true}); err != nil || page.Command == "" {
+				t.Errorf("who may read: %+v, %v", page, err)
+			}
+			time.Sleep(lingerTime)
+			synctest.Wait()
+			if _, err := look(owner); !errors.Is(err, ErrNoSession) {
+				t.Errorf("later: %v", err)
+			}
+			h.stop(t, c)
+		}
+	})
+}

@@ -104,6 +104,7 @@ func TestTerminalIsRecorded(t *testing.T) {
 	if done := s.ends(); done.ExitCode != 3 {
 		t.Errorf("%+v", done)
 	}
+	_ = c.Close() // at once, as troupe shell does
 	if text, _ := shown(t, <-followed, ""); !strings.HasSuffix(text, "exit\r\n") {
 		t.Errorf("followed to the end, it shows at last %q", text[max(0, len(text)-100):])
 	}
