@@ -191,7 +191,11 @@ func (u *unpacker) entry(h *tar.Header) error {
 		if path.IsAbs(h.Linkname) {
 			return errorf(CodeOutside, "the archive has a hard link to the absolute name %q", h.Linkname)
 		}
-		return u.replace(name, func() error { return u.root.Link(path.Clean(h.Linkname), name) })
+		to := path.Clean(h.Linkname)
+		if err := u.replace(name, func() error { return u.root.Link(to, name) }); err != nil {
+			return u.blame(to, err)
+		}
+		return nil
 	}
 	return errorf(CodeUnsupported, "the archive has %q, which is neither a file, a directory nor a link", h.Name)
 }

@@ -71,13 +71,22 @@ func (p *program) move(name string, req *Request) error {
 		err = p.root.Rename(name, target)
 	}
 	if err != nil {
-		return err
+		return p.blame(name, err)
 	}
 	st, err := p.root.Lstat(target)
 	if err != nil {
 		return err
 	}
 	return p.reply(&Reply{Entry: p.entry(target, st)})
+}
+
+// blame returns what is wrong with the first of the two paths of a system call that has failed, else
+// err, which is about the second: the kernel does not say which of them it means.
+func (p *program) blame(first string, err error) error {
+	if _, missing := p.root.Lstat(first); missing != nil {
+		return missing
+	}
+	return err
 }
 
 // renameNew is Rename, and replaces nothing, whoever else makes target meanwhile.

@@ -627,30 +627,3 @@ func TestWatchTellsChanges(t *testing.T) {
 	must(os.WriteFile(filepath.Join(dir, "new", "deep", "f"), nil, 0o644))
 	await(wire.FileCreated, "new/deep/f")
 }
-
-// TestListingsAreBoundedInBytes: the server holds a reply, however long names and links are.
-func TestListingsAreBoundedInBytes(t *testing.T) {
-	dir := t.TempDir()
-	to := strings.Repeat("\xff", 4095)
-	for i := range 50 {
-		if err := os.Symlink(to, filepath.Join(dir, fmt.Sprintf("%s%03d", strings.Repeat("\xfe", 252), i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	listed := 0
-	for after, more := Name(""), true; more; {
-		r := do(t, dir, &Request{Op: OpList, Path: ".", After: after}, "")
-		b, err := json.Marshal(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(b) > MaxReply {
-			t.Fatalf("a reply of %d bytes", len(b))
-		}
-		listed += len(r.Entries)
-		after, more = r.Entries[len(r.Entries)-1].Name, r.More
-	}
-	if listed != 50 {
-		t.Errorf("%d entries of 50", listed)
-	}
-}

@@ -45,6 +45,13 @@ func command(t *testing.T, dir string, req *Request) *exec.Cmd {
 // starting the program takes long with the race detector.
 func run(t *testing.T, dir string, req *Request, stdin io.Reader) (*Reply, []byte) {
 	t.Helper()
+	r, rest, _ := exchange(t, dir, req, stdin)
+	return r, rest
+}
+
+// exchange is run, and also returns the length of the first reply.
+func exchange(t *testing.T, dir string, req *Request, stdin io.Reader) (r *Reply, rest []byte, length int) {
+	t.Helper()
 	arg, err := json.Marshal(req)
 	if err != nil {
 		t.Fatal(err)
@@ -65,14 +72,14 @@ func run(t *testing.T, dir string, req *Request, stdin io.Reader) (*Reply, []byt
 	}
 	code := <-exit
 	line, rest, _ := bytes.Cut(said, []byte("\n"))
-	r := new(Reply)
+	r = new(Reply)
 	if err := json.Unmarshal(line, r); err != nil {
 		t.Fatalf("%+v replied %q", req, said)
 	}
 	if (r.Error != nil) != (code != 0) && len(rest) == 0 {
 		t.Fatalf("%+v: error %v, and the exit code is %d", req, r.Error, code)
 	}
-	return r, rest
+	return r, rest, len(line) + 1
 }
 
 // do runs a request that must succeed.

@@ -124,7 +124,9 @@ func (p *program) reply(r *Reply) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := bufio.NewWriterSize(p.out, 64<<10)
-	if err := json.NewEncoder(w).Encode(r); err != nil {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // which would take six bytes for one of a name, and MaxReply has three
+	if err := e.Encode(r); err != nil {
 		return err
 	}
 	return w.Flush()
@@ -243,8 +245,20 @@ func tagOf(st fs.FileInfo) string {
 	return fmt.Sprintf("%x-%x-%x-%x", sys.Ino, st.Size(), st.ModTime().UnixNano(), sys.Ctim.Nano())
 }
 
-// explain classifies an error.
+// explain classifies an error, and leaves the middle out of a message that is longer than maxMessage.
 func explain(err error) *Error {
+	e := classify(err)
+	if n := len(e.Message); n > maxMessage {
+		e.Message = e.Message[:maxMessage/2] + "…" + e.Message[n-maxMessage/2:]
+	}
+	return e
+}
+
+// maxMessage bounds the message of an Error, in bytes: paths are part of it, and in JSON each of their
+// bytes may be six.
+const maxMessage = 1 << 10
+
+func classify(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
