@@ -156,7 +156,8 @@ func (c *Client) inputTaken(in *wire.InputTaken) {
 }
 
 // Stdin returns a writer that uses Input and CloseInput, bounded by ctx. Writing to a command that
-// no longer reads returns io.ErrClosedPipe.
+// no longer reads returns io.ErrClosedPipe. Where the server has no room for input at the moment, as it
+// holds that of commands which do not read, a write waits.
 func (e *Execution) Stdin(ctx context.Context) io.WriteCloser { return stdin{e, ctx} }
 
 type stdin struct {
@@ -164,13 +165,37 @@ type stdin struct {
 	ctx context.Context // the value lives only as long as one copy loop
 }
 
-func (s stdin) Write(p []byte) (int, error) {
-	n, err := s.e.Input(s.ctx, p)
-	switch wire.CodeOf(err) {
-	case wire.CodeInputUnavailable, wire.CodeNoProcess:
-		err = io.ErrClosedPipe
+func (s stdin) Write(p []byte) (n int, err error) {
+	for size := len(p); n < len(p); {
+		piece := p[n:min(n+size, len(p))]
+		done, err := s.e.Input(s.ctx, piece)
+		n += done
+		switch wire.CodeOf(err) {
+		case wire.CodeInputUnavailable, wire.CodeNoProcess:
+			return n, io.ErrClosedPipe
+		case wire.CodeSessionLimit:
+			if least := leastRoom(err); least > 0 && least < len(piece)-done {
+				size = least
+			} else if wait := retryAfter(err); wait <= 0 || sleep(s.ctx, wait) != nil {
+				return n, err
+			}
+		default:
+			if err != nil {
+				return n, err
+			}
+		}
 	}
-	return n, err
+	return n, nil
+}
+
+// leastRoom returns how much input the server, which has refused some, takes all the same while nothing
+// else waits for the command; 0: it does not say.
+func leastRoom(err error) int {
+	var refused *wire.Error
+	if errors.As(err, &refused) && refused.Data != nil && refused.Data.Limit == "input" {
+		return int(refused.Data.Value)
+	}
+	return 0
 }
 
 // ReadFrom makes io.Copy read as much at a time as one request carries.

@@ -117,3 +117,45 @@ func TestInputConflictIsNoticed(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// TestStdinWaitsForRoom: a server that holds too much input takes less of it, or takes it later. What it
+// refuses is sent again, in order.
+func TestStdinWaitsForRoom(t *testing.T) {
+	const least = 1000
+	s := &fakeServer{hang: true}
+	times := 0
+	s.request = func(c *fakeConn, m fakeRequest) bool {
+		if m.Method != wire.MethodInput {
+			return false
+		}
+		f, err := wire.ParseInputFrame(m.Params)
+		if err != nil {
+			t.Error(err)
+		}
+		times++
+		if len(f.Payload) <= least && times%10 != 0 {
+			return false
+		}
+		full := wire.Errorf(wire.CodeSessionLimit, "no room")
+		full.Data = &wire.ErrorData{Limit: "input", Value: least, RetryAfterSeconds: 0.001}
+		c.notify(wire.MethodInputTaken, wire.InputTaken{ExecutionID: "x", Offset: f.Offset, Error: full})
+		return true
+	}
+	c := dial(t, s.start(t), troupe.Options{})
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{Command: "cat", ExecutionID: "x", Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Status(t.Context()); err != nil { // the stream is open now
+		t.Fatal(err)
+	}
+	data := noise(100_000, 3)
+	if n, err := e.Stdin(t.Context()).Write(data); n != len(data) || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !bytes.Equal(s.stdin["x"], data) {
+		t.Errorf("the command got %d bytes that differ from the %d sent", len(s.stdin["x"]), len(data))
+	}
+}
