@@ -58,7 +58,7 @@ func (a *app) attachTo(ctx context.Context, r *record, offsets map[string]int64,
 	if err != nil {
 		return nil, err
 	}
-	if r.Terminal {
+	if a.interactive() { // what runs there may have a terminal, which another machine has started
 		opt.Window = terminalWindow
 	}
 	c, err := troupe.Attach(ctx, r.URL, r.ID, r.ResumeToken, offsets, opt)

@@ -295,7 +295,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 		a.notef("processes of the command keep running in session %s for %s; to end them: troupe cancel --end %s",
 			r.ID, window, r.ID)
 		return p.report(done)
-	case err != nil && errors.Is(cause, errLeave):
+	case err != nil && errors.Is(cause, errLeft):
 		r.Session = c.Detach()
 		if err := st.save(r); err != nil {
 			return fmt.Errorf("session %s cannot be remembered and ends after its resume window: %w", r.ID, err)
@@ -307,7 +307,7 @@ func (a *app) finish(ctx context.Context, c *troupe.Client, st *store, r *record
 		p.rewind(r)
 		_ = st.save(r)
 		return &exitError{exitHangup, nil}
-	case err != nil && errors.Is(cause, errLeft):
+	case err != nil && errors.Is(cause, errDetached):
 		r.Session = c.Detach()
 		hint := "to end it: troupe cancel --end " + r.ID
 		if err := st.save(r); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,7 @@ func (a *app) shellCommand() *cobra.Command {
 		Long:  shellHelp,
 		Args:  rangeArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if a.keyboard() == nil || !a.terminal {
+			if !a.interactive() {
 				return usageError(errors.New("shell needs a terminal as stdin and stdout: use troupe exec"))
 			}
 			name := ""
@@ -78,6 +79,7 @@ func (a *app) shell(ctx context.Context, f *shellFlags, name string) error {
 			return err
 		}
 		if id != "" {
+			a.noteUnused(name)
 			return a.attach(ctx, new(attachFlags), []string{id, shellExecution})
 		}
 	}
@@ -92,6 +94,19 @@ func (a *app) shell(ctx context.Context, f *shellFlags, name string) error {
 		return err
 	}
 	return a.exec(ctx, exec, params)
+}
+
+// noteUnused says which flags a shell that runs already cannot heed.
+func (a *app) noteUnused(name string) {
+	var unused []string
+	for _, flag := range []string{"keep", "cwd", "env"} {
+		if a.settings.onLine(flag) {
+			unused = append(unused, "--"+flag)
+		}
+	}
+	if len(unused) > 0 {
+		a.notef("%s: the shell %s runs already, and only a new one would heed this", strings.Join(unused, ", "), name)
+	}
 }
 
 // runningShell returns the newest of the user's sessions of that name in which a shell runs; empty: there is none.
@@ -148,7 +163,7 @@ func (a *app) followTerminal(
 // onlyTerminal returns the one execution that is attached to, if it is to be shown as a terminal.
 func (a *app) onlyTerminal(ctx context.Context, c *troupe.Client, execs map[string]*troupe.Execution, json bool,
 ) *troupe.Execution {
-	if len(execs) != 1 || json || a.keyboard() == nil || !a.terminal {
+	if len(execs) != 1 || json || !a.interactive() {
 		return nil
 	}
 	status, err := c.Status(ctx)
@@ -173,7 +188,7 @@ func (a *app) attachTerminal(
 	switch {
 	case err == nil:
 		return a.endAttach(ctx, c, st, r, p.report(done))
-	case errors.Is(context.Cause(ctx), errLeave) && c.Err() == nil:
+	case errors.Is(context.Cause(ctx), errLeft) && c.Err() == nil:
 		r.Session = c.Detach()
 		if err := st.save(r); err != nil {
 			a.notef("cannot remember the session: %v", err)

@@ -15,14 +15,15 @@ import (
 // Causes of a context that ends before the command.
 var (
 	errHangup      = errors.New("hung up")
-	errLeft        = errors.New("detached by a signal")
+	errDetached    = errors.New("detached by a signal")
+	errLeft        = errors.New("left by the user")
 	errInterrupted = errors.New("interrupted")
 )
 
 // stopped is a context's cause: the signal that ended it, and what that means.
 type stopped struct {
 	sig syscall.Signal
-	why error // errHangup, errLeft or errInterrupted
+	why error // errHangup, errDetached or errInterrupted
 }
 
 func (s *stopped) Error() string { return s.why.Error() }
@@ -151,7 +152,7 @@ func (s *signals) interrupt(sig syscall.Signal) {
 		s.a.notef("killing; interrupt again to detach")
 		s.request(func(ctx context.Context) error { return e.Signal(ctx, "KILL") })
 	default:
-		s.cancel(&stopped{sig, errLeft})
+		s.cancel(&stopped{sig, errDetached})
 	}
 }
 
@@ -160,7 +161,7 @@ func (s *signals) interrupt(sig syscall.Signal) {
 func (s *signals) handleDisconnected(sig syscall.Signal) {
 	s.n++
 	if s.n > 1 || sig == syscall.SIGQUIT {
-		s.cancel(&stopped{sig, errLeft})
+		s.cancel(&stopped{sig, errDetached})
 		return
 	}
 	s.a.notef("not connected: cancelling when the connection is back; interrupt again to detach now")

@@ -28,9 +28,6 @@ type tty struct {
 	saved *term.State // of in, while it is raw
 }
 
-// errLeave is the cause of a context that the user ended with "~.".
-var errLeave = errors.New("left")
-
 // size returns the size of the user's terminal, or the usual one if there is none.
 func (a *app) size() (cols, rows int) {
 	for _, stream := range []any{a.stdout, a.stdin, a.stderr} {
@@ -55,6 +52,9 @@ func (a *app) keyboard() *os.File {
 	}
 	return nil
 }
+
+// interactive reports whether a person sees what is printed and types what is read.
+func (a *app) interactive() bool { return a.terminal && a.keyboard() != nil }
 
 // raw passes every key on from now on.
 func (t *tty) raw() error {
@@ -120,7 +120,7 @@ func (t *tty) guard() {
 // reports, bracketed paste, application keys, a hidden cursor, colours.
 const afterwards = "\x1b[?1047l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004;1l\x1b[?7;25h\x1b[r\x1b[4l\x1b>\x1b(B\x0f\x1b[0m\n"
 
-// show connects the user's terminal with that of e, until hide. cancel gets errLeave when the user
+// show connects the user's terminal with that of e, until hide. cancel gets errLeft when the user
 // leaves. Without keys nothing typed is passed on.
 func (a *app) show(ctx context.Context, e *troupe.Execution, keys bool, cancel context.CancelCauseFunc) (*tty, error) {
 	t := &tty{a: a, resumed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
@@ -138,7 +138,7 @@ func (a *app) show(ctx context.Context, e *troupe.Execution, keys bool, cancel c
 	wg.Go(func() { defer t.guard(); t.followSize(ctx, e) })
 	switch {
 	case t.in != nil:
-		k := newKeys(a.noteKeys, func() { cancel(errLeave) })
+		k := newKeys(a, func() { cancel(errLeft) })
 		go func() { defer t.guard(); k.read(t.in) }() // a read of the keyboard outlives it
 		wg.Go(func() { defer t.guard(); k.send(ctx, e) })
 	case keys:
@@ -164,10 +164,6 @@ func (t *tty) hide(inOrder bool) {
 	if !inOrder && t.a.terminal {
 		_, _ = io.WriteString(t.a.stdout, afterwards)
 	}
-}
-
-func (a *app) noteKeys() {
-	a.notef("~. leaves the command running, ~~ sends ~, each at the beginning of a line")
 }
 
 // redrawPause is long enough for a program to see both sizes: signals that come together are one.
@@ -198,7 +194,7 @@ func (t *tty) followSize(ctx context.Context, e *troupe.Execution) {
 
 // typeStdin types what comes from a pipe or file, and Ctrl-D at its end.
 func (a *app) typeStdin(ctx context.Context, e *troupe.Execution) error {
-	_, err := io.Copy(e.Stdin(ctx), io.MultiReader(a.stdin, endOfFile{}))
+	_, err := io.Copy(e.Stdin(ctx), &typed{Reader: a.stdin})
 	if err == nil || errors.Is(err, io.ErrClosedPipe) || ctx.Err() != nil || ended(e) {
 		return nil
 	}
