@@ -138,7 +138,7 @@ func newSession(e *Engine, id string, open openSession) *session {
 		options: open.options,
 	}
 	s.options.ResumeWindow = e.limits.resumeWindow(open.options.ResumeWindow)
-	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]*progress{}}
+	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]*following{}}
 	return s
 }
 

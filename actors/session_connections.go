@@ -23,7 +23,7 @@ func (s *session) attach(ctx actor.Context, msg attach) {
 	s.lastActivity = time.Now()
 	c := s.conns[msg.conn.Id]
 	if c == nil {
-		c = &attachedConn{pid: msg.conn, follows: map[string]*progress{}}
+		c = &attachedConn{pid: msg.conn, follows: map[string]*following{}}
 		s.conns[msg.conn.Id] = c
 		ctx.Watch(msg.conn)
 		ctx.Send(msg.conn, attached{session: s.self})

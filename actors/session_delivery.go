@@ -17,16 +17,21 @@ import (
 // attachedConn is a connection and the executions it follows.
 type attachedConn struct {
 	pid     *actor.PID
-	follows map[string]*progress
+	follows map[string]*following
 	since   time.Time            // of the last that it began to follow
 	sizes   map[string]proc.Size // of its views of terminals, as far as it has said; nil: none
+}
+
+// following is how far a connection has acknowledged an execution that it follows.
+type following struct {
+	progress
+	window int64 // of output that may be on its way; 0: any amount
 }
 
 // progress is how far an execution was acknowledged.
 type progress struct {
 	offset    int64
-	completed bool  // process.completed too
-	window    int64 // of the follower; 0: none
+	completed bool // process.completed too
 }
 
 // hasAll reports whether p covers an execution to its end. The end of one with kept survivors is
@@ -38,7 +43,7 @@ func (p *progress) hasAll(x *execution) bool {
 // follow streams an execution's output to the connection from an offset on, in place of what it
 // followed of it before.
 func (c *attachedConn) follow(ctx actor.Context, x *execution, after, window int64) {
-	c.follows[x.id], c.since = &progress{offset: after, window: window}, time.Now()
+	c.follows[x.id], c.since = &following{progress{offset: after}, window}, time.Now()
 	x.read = progress{} // if it was this client's, it has lost what it had
 	x.readBy(c)
 	if x.reader == c.pid.Id {
@@ -67,13 +72,13 @@ func (s *session) ack(ctx actor.Context, c *attachedConn, id wire.ID, p *wire.Ac
 }
 
 func (s *session) acknowledged(c *attachedConn, x *execution, p progress) {
-	f := c.follows[x.id]
-	if f == nil {
-		f = &x.read
-	}
-	f.add(p)
-	if c.follows[x.id] != nil && x.plan.retain == transcript.Unread {
-		x.readBy(c)
+	if f := c.follows[x.id]; f == nil {
+		x.read.add(p)
+	} else {
+		f.add(p)
+		if x.plan.retain == transcript.Unread {
+			x.readBy(c)
+		}
 	}
 	if x.reader == c.pid.Id {
 		x.transcript.Ack(p.offset)
@@ -91,7 +96,7 @@ func (p *progress) add(q progress) {
 func (s *session) leave(c *attachedConn) {
 	for id, x := range s.executions {
 		if f := c.follows[id]; f != nil {
-			x.read.add(*f)
+			x.read.add(f.progress)
 		}
 		if x.reader == c.pid.Id {
 			s.readerLeft(x)

@@ -103,8 +103,10 @@ func (p *initProcess) measure(x *execution) (over bool) {
 		x.exceeded = frame.BoundProcesses
 		return true
 	}
-	if w.leastMemory > 0 && !w.reading && w.due(p.walk.Resident()) {
-		w.read(p.walk.Members())
+	if w.leastMemory > 0 && !w.reading {
+		if resident := p.walk.Resident(); w.due(resident) {
+			w.read(p.walk.Members(), resident)
+		}
 	}
 	if differ(int64(now.Processes), int64(w.sent.Processes), int64(w.session.Processes)) {
 		p.tell(w, now)
@@ -141,17 +143,13 @@ func (p *initProcess) tell(w *watch, now frame.Sample) {
 func (w *watch) due(resident int64) bool {
 	grown := differ(resident, w.resident, w.leastMemory)
 	shared := differ(w.resident, w.sent.Memory, w.leastMemory)
-	if !grown && !(shared && time.Now().After(w.again)) {
-		return false
-	}
-	w.resident = resident
-	return true
+	return grown || shared && time.Now().After(w.again)
 }
 
-// read reads the page tables beside everything else: see proctree.Proportional for how long that may
-// take.
-func (w *watch) read(tree []proctree.ProcID) {
-	w.reading = true
+// read reads the page tables of a tree, whose resident memory is known, beside everything else: see
+// proctree.Proportional for how long that may take.
+func (w *watch) read(tree []proctree.ProcID, resident int64) {
+	w.reading, w.resident = true, resident
 	go func() {
 		var read pages
 		read.spent = spend(func() { read.bytes = proctree.Proportional(tree) })
