@@ -42,8 +42,12 @@ func measureMCP(ctx context.Context, e *env) error {
 			return err
 		}
 		middle := time.Now()
-		if out, err := agent.call(ctx, "exec", arguments); err != nil || out["state"] != "exited" {
-			return fmt.Errorf("exec: %v, %w", out, err)
+		out, err := agent.call(ctx, "exec", arguments)
+		if err != nil {
+			return err
+		}
+		if out["state"] != "exited" {
+			return fmt.Errorf("exec has ended with %v", out)
 		}
 		if i >= 20 {
 			plain, tool = append(plain, middle.Sub(began)), append(tool, time.Since(middle))

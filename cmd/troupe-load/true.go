@@ -78,8 +78,12 @@ func dialBare(ctx context.Context, url string) (*websocket.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, hello, err := ws.Read(ctx); err != nil || !bytes.Contains(hello, []byte(`"connected"`)) {
-		return nil, fmt.Errorf("not connected: %s: %w", hello, err)
+	_, hello, err := ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Contains(hello, []byte(`"connected"`)) {
+		return nil, fmt.Errorf("not connected: %s", hello)
 	}
 	return ws, nil
 }
