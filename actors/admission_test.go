@@ -92,6 +92,9 @@ func TestGreedySubjectLeavesTheLastTenth(t *testing.T) {
 			"sessions_refused_total{reserved}": 14, "sessions_refused_total{session_limit}": 1,
 			"sessions_refused_total{subject_limit}": 0,
 		})
+		if n := h.Stats().Refused; n != 15 {
+			t.Errorf("%d refusals are shown, want 15", n)
+		}
 		// A slot that comes free is again for one that holds none.
 		all[95].conn.Request(wire.ID("9"), &wire.CloseParams{})
 		synctest.Wait()
@@ -338,6 +341,9 @@ func TestSubjectAtItsExecutionLimit(t *testing.T) {
 		full(b, "11")
 		full(other, "12")
 		expect(t, reg, map[string]float64{"executions": 6, "executions_refused_total{subject_limit}": 3})
+		if n := h.Stats().Refused; n != 3 {
+			t.Errorf("%d refusals are shown, want 3", n)
+		}
 		h.runner.tree("x2").exit(0)
 		synctest.Wait()
 		if err := try(a, "13"); err != nil {

@@ -76,6 +76,7 @@ type Engine struct {
 	manager     *actor.PID
 	connections sync.WaitGroup
 	sessions    atomic.Int64 // slots in use, published by the manager
+	turnedAway  atomic.Int64 // sessions and executions that were refused
 	most        atomic.Int64 // of these, those of the subject that has most
 	executions  executionCount
 	lingering   lingering
@@ -159,7 +160,8 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 type Stats struct {
 	Sessions    int // slots in use, sessions that are ending included
 	MaxSessions int
-	Executions  int // not yet dead
+	Executions  int   // not yet dead
+	Refused     int64 // sessions and executions, since the Engine started
 	Draining    bool
 	// MaxResumeWindow is the longest that a client may ask for.
 	MaxResumeWindow time.Duration
@@ -172,7 +174,7 @@ func (e *Engine) Stats() Stats {
 	return Stats{
 		Isolation: isolation, MaxResumeWindow: e.limits.MaxResumeWindow(),
 		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
-		Executions: e.executions.all(), Draining: e.draining.Load(),
+		Executions: e.executions.all(), Refused: e.turnedAway.Load(), Draining: e.draining.Load(),
 	}
 }
 

@@ -139,6 +139,7 @@ func (m *manager) refuse(ctx actor.Context, msg openSession, cause wire.Cause, r
 		return
 	}
 	m.engine.metrics.refused.WithLabelValues(reason).Inc()
+	m.engine.turnedAway.Add(1)
 	m.engine.log.Info("session refused", "subject", msg.subject, "reason", reason)
 	if reason == string(cause) { // it is the server that lacks something, and not the subject that has too much
 		m.engine.refused(cause)

@@ -54,6 +54,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 func (s *session) execute(ctx actor.Context, c *attachedConn, id wire.ID, p *wire.ExecuteParams) {
 	refuse := func(reason string, err *wire.Error) {
 		s.engine.metrics.notStarted.WithLabelValues(reason).Inc()
+		s.engine.turnedAway.Add(1)
 		ctx.Send(c.pid, reply{id: id, err: err})
 	}
 	if x := s.executions[p.ExecutionID]; x != nil && p.ExecutionID != "" {

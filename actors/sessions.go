@@ -295,7 +295,7 @@ func (e *Engine) queryOwner(ctx context.Context, v Viewer, q *sessionQuery) podA
 func (e *Engine) Pods() *wire.PodList {
 	s := e.Stats()
 	self := wire.Pod{
-		Name: e.pod, State: wire.PodReady, Sessions: s.Sessions, MaxSessions: s.MaxSessions, Self: true,
+		Name: e.pod, State: wire.PodReady, Sessions: s.Sessions, MaxSessions: s.MaxSessions, Refused: s.Refused, Self: true,
 	}
 	if !e.Ready() {
 		self.State = wire.PodDraining
@@ -314,7 +314,9 @@ func (p *cluster) pods() (pods []wire.Pod) {
 	defer p.mu.Unlock()
 	for name := range p.known {
 		info := p.table.Peer(name)
-		d := wire.Pod{Name: name, State: wire.PodUnknown, Sessions: info.Sessions, MaxSessions: info.MaxSessions}
+		d := wire.Pod{
+			Name: name, State: wire.PodUnknown, Sessions: info.Sessions, MaxSessions: info.MaxSessions, Refused: info.Refused,
+		}
 		switch {
 		case info.State == relay.PeerIsDead:
 			d.State = wire.PodDead

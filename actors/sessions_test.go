@@ -11,6 +11,26 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
+// TestPodsTellHowManyTheyHaveRefused, in the heartbeats that say how full they are.
+func TestPodsTellHowManyTheyHaveRefused(t *testing.T) {
+	s := newService(t, 2, func(c *Config) { c.Limits.MaxExecutions = 1 })
+	c := connect(s.pods[1].Engine, ConnectRequest{Subject: "alice"})
+	if connected, err := c.settled(t); connected == nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		c.execute(fmt.Sprint(i), wire.ExecuteParams{Argv: []string{"sleep"}})
+		c.answered(t, fmt.Sprint(i))
+	}
+	for _, h := range s.pods {
+		eventually(t, 5*time.Second, "each pod knows of three refusals", func() bool {
+			pods := h.Pods().Pods
+			return pods[0].Refused == 0 && pods[1].Refused == 3
+		})
+	}
+	s.stop(c)
+}
+
 // TestSessionsOfAllPodsAreListed: sorted, with what each runs, from any pod, and only the viewer's own unless they
 // may see all.
 func TestSessionsOfAllPodsAreListed(t *testing.T) {

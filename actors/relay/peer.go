@@ -66,6 +66,7 @@ type PeerInfo struct {
 	Heard       time.Time   // the last time
 	Sessions    int         // from its last heartbeat, and those placed on it since
 	MaxSessions int
+	Refused     int64 // sessions and executions, since it started
 	Draining    bool
 	Links       int // to it
 }
@@ -180,7 +181,7 @@ func (p *peer) info() PeerInfo {
 	return PeerInfo{
 		Name: p.name, State: p.state, Incarnation: p.incarnation, Heard: p.heard, Links: p.links,
 		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
-		Draining: p.load.GetDraining(),
+		Draining: p.load.GetDraining(), Refused: int64(p.load.GetRefused()),
 	}
 }
 

@@ -125,6 +125,7 @@ type Pod struct {
 	State       PodState `json:"state"`
 	Sessions    int      `json:"sessions"`
 	MaxSessions int      `json:"max_sessions"`
+	Refused     int64    `json:"refused"`        // sessions and executions, since it started
 	Self        bool     `json:"self,omitempty"` // it gave this answer
 }
 
