@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/troupe-dev/troupe/actors/wire"
+	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 const (
@@ -60,6 +63,14 @@ func TestPageSaysWhatTheOutputLacks(t *testing.T) {
 	p.typeInto("textbox", newPrompt, "head -c 5000 /dev/zero | tr '\\0' x; echo; seq 30000\r")
 	p.sees("dropped: past the output limit")
 	p.sees("1 line was cut")
+}
+
+// TestPageSaysThatTheOutputLimitIsReached while the command still runs.
+func TestPageSaysThatTheOutputLimitIsReached(t *testing.T) {
+	p := open(t, serve(t, "--max-output=64KiB").url("/"))
+	p.typeInto("textbox", newPrompt, "seq 30000; sleep 60\r")
+	p.sees("running for")
+	p.sees("output limit")
 }
 
 // TestReloadFindsTheCommandAgain: its output, its state, and the page that was open.
@@ -263,15 +274,25 @@ func TestOperatorSeesEverybodysSessions(t *testing.T) {
 
 // TestPodsAreShownWithTheirDrain: what they hold, as numbers and plots, and what happens to them.
 func TestPodsAreShownWithTheirDrain(t *testing.T) {
-	s := serve(t, "--pod=troupe-0")
+	s := serve(t, "--pod=troupe-0", "--max-executions=1")
 	p := open(t, s.url("/"))
 	p.typeInto("textbox", newPrompt, "yes | head -c 100000; sleep 60\r")
 	p.sees("running for")
 	p.click("link", "Pods")
 	p.sees("1 of 100")
 	p.sees("troupe-0 is ready")
-	p.until("four plots", func() bool { return eval[bool](p, "document.querySelectorAll('.plot canvas').length === 4") })
+	p.until("five plots", func() bool { return eval[bool](p, "document.querySelectorAll('.plot canvas').length === 5") })
 	p.accessible("the pods")
+	c, err := troupe.Dial(t.Context(), "ws://"+s.address+"/ws", troupe.Options{})
+	p.check(err)
+	t.Cleanup(func() { c.Detach() })
+	for _, id := range []string{"one", "two", "three"} { // of which one runs
+		_, _ = c.Execute(t.Context(), wire.ExecuteParams{ExecutionID: id, Argv: []string{"sleep", "60"}})
+	}
+	p.sees("troupe-0 has refused")
+	p.until("the number of refusals", func() bool {
+		return eval[string](p, "document.querySelector('tbody tr').lastElementChild.textContent") == "2"
+	})
 	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

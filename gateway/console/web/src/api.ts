@@ -35,6 +35,8 @@ export interface Pod {
   state: "ready" | "draining" | "dead" | "unknown";
   sessions: number;
   max_sessions: number;
+  /** Sessions and commands, since it started; absent: its version does not count them. */
+  refused?: number;
   self?: boolean;
 }
 

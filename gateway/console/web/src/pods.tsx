@@ -12,7 +12,15 @@ const maxSamples = 450;
 /** What is known about a pod at one time. */
 interface Sample {
   time: number; // seconds
-  pods: Map<string, { pod: Pod; commands: number; memory: number; rate: number }>;
+  pods: Map<string, PodSample>;
+}
+
+interface PodSample {
+  pod: Pod;
+  commands: number;
+  memory: number;
+  rate: number; // bytes of output per second
+  refused: number; // since the sample before
 }
 
 /** What happened to a pod. */
@@ -53,12 +61,19 @@ async function sample(): Promise<{ pods: Pod[]; all: boolean; missing: string[] 
     time,
     pods: new Map(pods.map((pod) => {
       const sessions = list.sessions.filter((s) => s.pod === pod.name);
-      return [pod.name, { pod, ...held(sessions), rate: (rates.get(pod.name) ?? 0) / took }];
+      const refused = refusedSince(before?.pods.get(pod.name)?.pod, pod);
+      return [pod.name, { pod, ...held(sessions), rate: (rates.get(pod.name) ?? 0) / took, refused }];
     })),
   });
   if (samples.length > maxSamples) samples.shift();
   for (const pod of pods) note(time, before?.pods.get(pod.name)?.pod, pod);
   return { pods, all: list.scope === "all", missing: (list.missing ?? []).map((m) => `${m.pod}: ${m.reason}`) };
+}
+
+/** A pod that has started anew counts from 0 again. */
+function refusedSince(old: Pod | undefined, pod: Pod): number {
+  const [before, now] = [old?.refused, pod.refused];
+  return before === undefined || now === undefined || now < before ? 0 : now - before;
 }
 
 function held(sessions: SessionInfo[]): { commands: number; memory: number } {
@@ -75,6 +90,8 @@ function note(time: number, old: Pod | undefined, pod: Pod): void {
   const words: string[] = [];
   if (old?.state !== pod.state) words.push(stateWords[pod.state]);
   if (pod.sessions >= pod.max_sessions && old && old.sessions < old.max_sessions) words.push("is full: it refuses sessions");
+  const refused = refusedSince(old, pod);
+  if (refused > 0) words.push(`has refused ${count(refused, "session or command", "sessions or commands")}`);
   for (const text of words) occurrences.unshift({ time, text: `${pod.name} ${text}` });
   occurrences.length = Math.min(occurrences.length, 100);
 }
@@ -84,7 +101,7 @@ export function Pods() {
   const polled = usePoll(sample, pollMs, []);
   const pods = polled.value?.pods ?? [];
   const times = samples.map((s) => s.time);
-  const series = (value: (p: { pod: Pod; commands: number; memory: number; rate: number }) => number): Series[] =>
+  const series = (value: (p: PodSample) => number): Series[] =>
     pods.map(({ name }) => ({
       name,
       values: samples.map((s) => {
@@ -94,7 +111,7 @@ export function Pods() {
     }));
   const last = samples.at(-1);
   return (
-    <main class="page">
+    <main class="page" tabIndex={0}>
       <header class="bar">
         <h1>Pods</h1>
         <span class="quiet" role="status">{polled.value && count(pods.length, "pod")}</span>
@@ -117,6 +134,7 @@ export function Pods() {
                   <th scope="col" class="number">Commands</th>
                   <th scope="col" class="number roomy">Output</th>
                   <th scope="col" class="number roomy">Memory</th>
+                  <th scope="col" class="number roomy">Refused</th>
                 </tr>
               </thead>
               <tbody>
@@ -131,6 +149,7 @@ export function Pods() {
                       <td class="number">{now?.commands}</td>
                       <td class="number roomy">{now && `${bytes(Math.round(now.rate))}/s`}</td>
                       <td class="number roomy">{now && bytes(now.memory)}</td>
+                      <td class="number roomy" title="Sessions and commands, since it started">{pod.refused}</td>
                     </tr>
                   );
                 })}
@@ -141,6 +160,7 @@ export function Pods() {
             <Plot title="Sessions" times={times} series={series((p) => p.pod.sessions)} format={whole} />
             <Plot title="Commands that run" times={times} series={series((p) => p.commands)} format={whole} />
             <Plot title="Output per second" times={times} series={series((p) => p.rate)} format={(v) => bytes(Math.round(v))} />
+            <Plot title="Refused sessions and commands" times={times} series={series((p) => p.refused)} format={whole} />
             <Plot title="Memory of commands" times={times} series={series((p) => p.memory)} format={(v) => bytes(Math.round(v))} />
           </div>
           <section class="occurrences">
