@@ -262,6 +262,7 @@ func (s *session) state() wire.SessionState {
 func (x *execution) describe(command bool) wire.SessionExecution {
 	d := wire.SessionExecution{
 		ID: x.id, State: x.state, StartedAt: timestamp(x.requested), Offset: x.transcript.End(),
+		Terminal: x.plan.terminal != nil,
 	}
 	if command {
 		d.Command = x.plan.shown

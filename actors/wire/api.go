@@ -52,8 +52,9 @@ type SessionExecution struct {
 	// Command is what runs, for people: the shell's string, or the arguments with quotes where they need some, cut
 	// at MaxShownCommand bytes. Empty: whoever asks may not see it.
 	Command   string `json:"command,omitempty"`
-	StartedAt string `json:"started_at"` // RFC 3339
-	Offset    int64  `json:"offset"`     // bytes of output so far
+	Terminal  bool   `json:"terminal,omitempty"` // it has one
+	StartedAt string `json:"started_at"`         // RFC 3339
+	Offset    int64  `json:"offset"`             // bytes of output so far
 	// MemoryBytes is what its processes held when they were last measured. Absent: they are not measured, because
 	// no bound of memory is set or the kernel keeps it, or the execution is over.
 	MemoryBytes int64  `json:"memory_bytes,omitempty"`
