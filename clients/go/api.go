@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/troupe-dev/troupe/actors/wire"
 )
@@ -108,10 +109,71 @@ func (e *APIError) Error() string {
 // maxAnswer bounds an answer of the API in bytes, far above what a server sends.
 const maxAnswer = 16 << 20
 
+// RecordingQuery says which part of a recording to get.
+type RecordingQuery struct {
+	Since  string // the time of an event, as the event has it: leave out what was before; empty: nothing
+	Follow bool   // go on until the terminal ends
+}
+
+// Recording returns what a terminal has shown as an asciicast of version 2, of the client's own or, with the verb read,
+// of another subject. The caller closes it. If reading fails with another error than io.EOF, it is not whole, and
+// RecordingQuery.Since continues it.
+func (a *API) Recording(ctx context.Context, session, execution string, q RecordingQuery) (io.ReadCloser, error) {
+	v := url.Values{}
+	if q.Since != "" {
+		v.Set("since", q.Since)
+	}
+	if q.Follow {
+		v.Set("follow", "true")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	tooLate := time.AfterFunc(a.opt.HandshakeTimeout, cancel)
+	resp, err := a.send( //nolint:bodyclose // the caller closes it
+		ctx, http.MethodGet, v, "sessions", session, "executions", execution, "recording")
+	inTime := tooLate.Stop()
+	if err != nil {
+		cancel()
+		if !inTime {
+			err = fmt.Errorf("no answer within %s", a.opt.HandshakeTimeout)
+		}
+		return nil, err
+	}
+	return &canceledBody{resp.Body, cancel}, nil // if it was not in time, reading fails
+}
+
+// canceledBody is the body of an answer whose request ends with it.
+type canceledBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *canceledBody) Close() error {
+	b.cancel()
+	return b.ReadCloser.Close()
+}
+
 // ask sends a request and decodes its answer.
 func ask[T any](ctx context.Context, a *API, method string, query url.Values, segments ...string) (*T, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.HandshakeTimeout)
 	defer cancel()
+	resp, err := a.send(ctx, method, query, segments...)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	v := new(T)
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, errors.New("the answer is not that of the API: check the server's URL")
+	}
+	return v, nil
+}
+
+// send sends a request. The error is an *APIError if the answer is no success; otherwise the caller closes its body.
+func (a *API) send(ctx context.Context, method string, query url.Values, segments ...string) (*http.Response, error) {
 	u := a.base
 	u.RawQuery = query.Encode()
 	for _, s := range segments {
@@ -135,22 +197,15 @@ func ask[T any](ctx context.Context, a *API, method string, query url.Values, se
 	}
 	req.Close = true // requests are few, and nothing would close the connection later
 	resp, err := a.opt.HTTPClient.Do(req)
-	if err != nil {
-		return nil, err
+	if err != nil || resp.StatusCode/100 == 2 {
+		return resp, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, apiError(resp, body)
-	}
-	v := new(T)
-	if err := json.Unmarshal(body, v); err != nil {
-		return nil, errors.New("the answer is not that of the API: check the server's URL")
-	}
-	return v, nil
+	return nil, apiError(resp, body)
 }
 
 func apiError(resp *http.Response, body []byte) *APIError {

@@ -33,6 +33,7 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 		a.execCommand(),
 		a.attachCommand(),
 		a.shellCommand(),
+		a.recordCommand(),
 		a.sessionsCommand(),
 		a.cancelCommand(),
 		a.cpCommand(),
