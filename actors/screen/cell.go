@@ -136,11 +136,13 @@ func (r *row) erase(from, to, cols int, p pen) {
 
 // insert moves the cells from x on to the right by n columns and blanks those.
 func (r *row) insert(x, n, cols int, p pen) {
-	p = p.erased()
 	r.part(x, p)
 	n = min(n, cols-x)
 	r.extend(cols, cols)
 	copy(r.cells[x+n:], r.cells[x:cols-n])
+	if x+n < cols && r.cells[x+n].isHalf() {
+		r.cells[x+n] = cell{pen: r.cells[x+n].pen}
+	}
 	for i := x; i < x+n; i++ {
 		r.cells[i] = cell{pen: p}
 	}
@@ -173,4 +175,17 @@ func (r *row) trim() {
 		n--
 	}
 	r.cells = r.cells[:n]
+}
+
+// used is the number of columns up to the last character.
+func (r *row) used() int {
+	for x := len(r.cells) - 1; x >= 0; x-- {
+		if c := r.cells[x]; !c.blank() {
+			if c.isWide() {
+				return x + 2
+			}
+			return x + 1
+		}
+	}
+	return 0
 }

@@ -96,9 +96,9 @@ func (s *Screen) intermediateSequence(p *params, intermediate, final byte) {
 	case intermediate == ' ' && final == '@':
 		s.eachLine(func(r *row) { r.remove(0, p.get(0), s.cols, s.cur.pen) })
 	case intermediate == ' ' && final == 'A':
-		s.eachLine(func(r *row) { r.insert(0, p.get(0), s.cols, s.cur.pen) })
+		s.eachLine(func(r *row) { r.insert(0, p.get(0), s.cols, s.cur.pen.erased()) })
 	case intermediate == '\'' && final == '}':
-		s.eachLine(func(r *row) { r.insert(min(s.cur.x, s.cols-1), p.get(0), s.cols, s.cur.pen) })
+		s.eachLine(func(r *row) { r.insert(min(s.cur.x, s.cols-1), p.get(0), s.cols, s.cur.pen.erased()) })
 	case intermediate == '\'' && final == '~':
 		s.eachLine(func(r *row) { r.remove(min(s.cur.x, s.cols-1), p.get(0), s.cols, s.cur.pen) })
 	}
@@ -198,7 +198,7 @@ func (s *Screen) edits(p *params, final byte) bool {
 		s.changeLines(n)
 	case '@':
 		s.cur.x = x
-		s.line().insert(x, n, s.cols, s.cur.pen)
+		s.line().insert(x, n, s.cols, s.cur.pen.erased())
 	case 'P':
 		s.cur.x = x
 		s.line().remove(x, n, s.cols, s.cur.pen)

@@ -325,10 +325,13 @@ func (d *drawing) finish() {
 	}
 	d.pen(c.pen, c.link)
 	if again > 0 {
-		if d.insert { // it moves to the right what is behind it
-			d.seq("\x1b[" + strconv.Itoa(again) + "P")
+		text := d.unmapped(d.Screen.char(r.at(c.x - again)))
+		if d.insert { // the first of it moves to the right what is behind it
+			first, _ := utf8.DecodeRuneInString(text)
+			_, width := lookUp(first)
+			d.seq("\x1b[" + strconv.Itoa(width) + "P")
 		}
-		d.b = append(d.b, d.unmapped(d.Screen.char(r.at(c.x-again)))...)
+		d.b = append(d.b, text...)
 	}
 }
 

@@ -71,6 +71,7 @@ func (s *Screen) putOne(r rune) {
 			s.wrap(old)
 		} else {
 			s.cur.x = s.cols - 1
+			s.line().part(s.cur.x, s.cur.pen)
 			if width == 2 {
 				s.joinWidth = 0
 				return
@@ -135,9 +136,6 @@ func (s *Screen) combine(line *row, r rune, width, old int) {
 		}
 	}
 	if width > old {
-		if s.insert {
-			line.insert(s.cur.x, width-old, s.cols, s.cur.pen)
-		}
 		line.extend(s.cur.x+1, s.cols)
 		line.cells[x].content = line.cells[x].content&^widthBits | wide
 		line.cells[s.cur.x] = cell{content: half, pen: s.cur.pen}

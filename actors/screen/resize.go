@@ -14,25 +14,84 @@ func (s *Screen) Resize(cols, rows int) {
 	s.cols, s.rows = cols, rows
 }
 
+// resizePage lays a page out anew. Lines that were wrapped are wrapped for the new width, but for the one with the
+// cursor, which programs draw again themselves. If there are too many lines then, those below the cursor leave
+// first, and then those at the top.
 func (s *Screen) resizePage(p *page, cols, rows int) {
-	// Lines below the cursor leave first, then those at the top.
-	gone := 0
-	if excess := len(p.rows) - rows; excess > 0 {
-		gone = max(0, excess-(len(p.rows)-1-s.cur.y))
-		p.rows = p.rows[gone : gone+rows]
-	}
-	kept := make([]row, rows)
-	copy(kept, p.rows)
-	p.rows = kept
-	p.saved.x, p.saved.y = min(p.saved.x, cols-1), min(max(p.saved.y-gone, 0), rows-1)
+	y := &p.saved.y // of the normal page behind the alternate one, because no other is known
 	if p == s.shown {
-		s.cur.x, s.cur.y = min(s.cur.x, cols-1), min(s.cur.y, rows-1)
+		y = &s.cur.y
+	}
+	lines, at, saved := p.rows, *y, p.saved.y
+	if p == &s.normal && cols != s.cols {
+		lines, at, saved = s.reflow(lines, cols, at, saved)
+	}
+	top := max(0, min(len(lines)-rows, at+1-rows))
+	lines = lines[top:min(top+rows, len(lines))]
+	p.rows = make([]row, rows)
+	copy(p.rows, lines)
+	for i := range p.rows {
+		p.rows[i].resize(s.cols, cols)
+	}
+	p.saved.x, p.saved.y = min(p.saved.x, cols-1), min(max(saved-top, 0), rows-1)
+	*y = min(max(at-top, 0), rows-1)
+	if p == s.shown {
+		s.cur.x = min(s.cur.x, cols-1)
 	}
 	p.top, p.bottom = 0, rows-1
 	p.resizeTabs(cols)
-	for y := range p.rows {
-		p.rows[y].resize(s.cols, cols)
+}
+
+// reflow wraps lines for another width. It returns them, and where two of them are now.
+func (s *Screen) reflow(old []row, cols, at, saved int) (lines []row, newAt, newSaved int) {
+	for from := 0; from < len(old); {
+		to := from + 1
+		for to < len(old) && old[to].wrapped {
+			to++
+		}
+		group := old[from:to]
+		if whole := to-from == 1 && group[0].used() <= cols; !whole && (at < from || at >= to) {
+			group = s.wrapAnew(group, cols)
+		}
+		if at >= from && at < to {
+			newAt = len(lines) + min(at-from, len(group)-1)
+		}
+		if saved >= from && saved < to {
+			newSaved = len(lines) + min(saved-from, len(group)-1)
+		}
+		lines = append(lines, group...)
+		from = to
 	}
+	return lines, newAt, newSaved
+}
+
+// wrapAnew wraps one line, which has been wrapped to several rows or is too long for one now.
+func (s *Screen) wrapAnew(group []row, cols int) []row {
+	var rest []cell
+	for i := range group {
+		r := &group[i]
+		n := s.cols
+		if i == len(group)-1 {
+			n = r.used()
+		} else if group[i+1].at(0).isWide() && r.at(n-1).blank() {
+			n-- // it did not fit there
+		}
+		for x := range n {
+			rest = append(rest, r.at(x))
+		}
+	}
+	lines := []row{{wrapped: group[0].wrapped}}
+	for len(rest) > cols {
+		n := cols
+		if n > 1 && rest[n-1].isWide() {
+			n--
+		}
+		lines[len(lines)-1].cells = exactly(rest[:n])
+		lines = append(lines, row{wrapped: true})
+		rest = rest[n:]
+	}
+	lines[len(lines)-1].cells = exactly(rest)
+	return lines
 }
 
 // resizeTabs keeps the stops that there is room for, and sets the usual ones behind the last of them.
@@ -63,9 +122,16 @@ func (r *row) resize(from, cols int) {
 		return
 	}
 	if len(r.cells) > cols {
-		r.cells = append([]cell(nil), r.cells[:cols]...)
+		r.cells = exactly(r.cells[:cols])
 	}
 	if len(r.cells) == cols {
 		r.part(cols, pen{})
 	}
+}
+
+// exactly copies cells to a place without room for more, which would count.
+func exactly(cells []cell) []cell {
+	to := make([]cell, len(cells))
+	copy(to, cells)
+	return to
 }

@@ -62,10 +62,10 @@ func New(cols, rows int) *Screen {
 	return s
 }
 
-// reset is the state of a new terminal.
+// reset is the state of a new terminal, which keeps its title.
 func (s *Screen) reset(cols, rows int) {
 	*s = Screen{
-		cols: cols, rows: rows, cur: newCursor(), modes: newModes(), parser: s.parser,
+		cols: cols, rows: rows, cur: newCursor(), modes: newModes(), parser: s.parser, title: s.title, titled: s.titled,
 		normal:   newPage(cols, rows),
 		clusters: table{most: maxClusters, room: maxClusters * maxCluster},
 		links:    table{most: maxLinks, room: maxLinkBytes},

@@ -61,22 +61,16 @@ func (j *judge) say(t *testing.T, step map[string]any) {
 	}
 }
 
-// piece is a part of a recording: output, or another size.
-type piece struct {
-	output     []byte
-	cols, rows int
-}
-
 // compare draws the screen every stride bytes, and before and behind each change of the size.
-func (j *judge) compare(t *testing.T, cols, rows int, pieces []piece, stride, lives int) (drawings int) {
+func (j *judge) compare(t *testing.T, r recording, stride, lives int) {
 	t.Helper()
-	s := New(cols, rows)
-	j.say(t, map[string]any{"cols": cols, "rows": rows})
+	s := New(r.cols, r.rows)
+	j.say(t, map[string]any{"cols": r.cols, "rows": r.rows})
 	draw := func() {
 		j.say(t, map[string]any{"drawing": s.Draw(), "text": s.Text(), "lives": lives})
 	}
 	draw()
-	for _, p := range pieces {
+	for _, p := range r.pieces {
 		if p.cols > 0 {
 			draw()
 			s.Resize(p.cols, p.rows)
@@ -92,13 +86,13 @@ func (j *judge) compare(t *testing.T, cols, rows int, pieces []piece, stride, li
 			rest = rest[n:]
 		}
 	}
-	j.say(t, map[string]any{"end": t.Name()})
+	j.say(t, map[string]any{"end": true})
 	if !j.out.Scan() {
 		t.Fatalf("no answer: %v", j.out.Err())
 	}
 	var answer struct {
-		Drawings, Differences int
-		Report                []string
+		Differences int
+		Report      []string
 	}
 	if err := json.Unmarshal(j.out.Bytes(), &answer); err != nil {
 		t.Fatalf("answer %q: %v", j.out.Text(), err)
@@ -106,7 +100,6 @@ func (j *judge) compare(t *testing.T, cols, rows int, pieces []piece, stride, li
 	if answer.Differences > 0 {
 		t.Errorf("%d differences from xterm.js:\n%s", answer.Differences, strings.Join(answer.Report, "\n"))
 	}
-	return answer.Drawings
 }
 
 // snippets each show one thing.
@@ -137,7 +130,16 @@ func TestDrawingsAgreeWithXtermJS(t *testing.T) {
 	j := newJudge(t)
 	for _, c := range snippets {
 		t.Run(c.name, func(t *testing.T) {
-			j.compare(t, 20, 6, []piece{{output: []byte(c.output)}}, 1, 8)
+			j.compare(t, recording{cols: 20, rows: 6, pieces: []piece{{output: []byte(c.output)}}}, 1, 8)
+		})
+	}
+}
+
+func TestDrawingsOfProgramsAgreeWithXtermJS(t *testing.T) {
+	j := newJudge(t)
+	for _, r := range recordings(t) {
+		t.Run(r.name, func(t *testing.T) {
+			j.compare(t, r, max(r.size()/200, 1), 3)
 		})
 	}
 }
