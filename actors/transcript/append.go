@@ -116,6 +116,9 @@ func (t *Transcript) appendLocked(c chunk, woken []*Cursor) (int, []*Cursor) {
 			n, reason = 0, failed
 		} else {
 			woken = t.publish(header, n, woken)
+			if t.retain == Last {
+				t.keepNewest()
+			}
 		}
 	}
 	if reason != 0 {
@@ -157,9 +160,6 @@ func (t *Transcript) publish(header, n int, woken []*Cursor) []*Cursor {
 	}
 	t.end += int64(n)
 	t.fileEnd += int64(header + n)
-	if t.retain == Last {
-		t.keepFrom(t.end - max(t.limit, 0))
-	}
 	return t.takeWaiting(woken)
 }
 
@@ -172,7 +172,7 @@ func (t *Transcript) startDropping(reason DropReason, woken []*Cursor) []*Cursor
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unblock() // The other writer may wait: it has nothing to wait for any more.
-	return t.addMark(v, woken)
+	return t.addMark(v, false, woken)
 }
 
 // writeRecord appends a record to the file, whose header of so many bytes is in t.header. When it

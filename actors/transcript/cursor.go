@@ -27,7 +27,8 @@ type Piece struct {
 	Offset int64
 	// At is when the first byte of Data arrived, 10 ms more or less; zero without Options.Times.
 	At time.Time
-	// Mark, if not nil, is a value given to Transcript.Mark or returned by OnDrop. Data is nil.
+	// Mark, if not nil, is a value given to Transcript.Mark or Restate, or returned by OnDrop or by
+	// Summary.Marks. Data is nil.
 	Mark any
 }
 
@@ -41,7 +42,8 @@ type Cursor struct {
 	mu      sync.Mutex
 	closed  bool
 	offset  int64
-	mark    int    // The next of t.marks to deliver, counting those that are gone.
+	mark    int    // The number of the next mark to deliver.
+	stands  []any  // What comes before it, because it stands for what is missing.
 	located bool   // The fields below belong to offset.
 	record  header // The record that holds offset, or, when left is 0, the one before it.
 	left    int64  // Bytes of record at and after offset.
@@ -77,10 +79,8 @@ func (t *Transcript) Cursor(after int64, notify func()) (*Cursor, error) {
 	if after < 0 || after > t.end {
 		return nil, fmt.Errorf("%w: %d is not in 0..%d", ErrOffset, after, t.end)
 	}
-	marks := t.marks.all()
-	first := sort.Search(len(marks), func(i int) bool { return marks[i].offset >= after })
 	return &Cursor{
-		t: t, notify: notify, offset: after, mark: t.marks.gone + first, ahead: 64 << 10, at: noTime,
+		t: t, notify: notify, offset: after, mark: t.firstMarkAt(after), ahead: 64 << 10, at: noTime,
 	}, nil
 }
 
@@ -167,12 +167,15 @@ func (c *Cursor) look() (view, error) {
 	if c.closed {
 		return view{}, ErrClosed
 	}
+	if len(c.stands) > 0 && c.offset >= t.start {
+		m := c.stands[0]
+		c.stands = c.stands[1:]
+		return view{piece: Piece{Offset: c.offset, Mark: m}}, nil
+	}
 	bound := t.end
-	c.mark = max(c.mark, t.marks.gone)
-	if i := c.mark - t.marks.gone; i < t.marks.len() {
-		m := t.marks.all()[i]
+	if m := t.markFrom(c.mark); m != nil {
 		if m.offset <= c.offset {
-			c.mark++
+			c.mark = m.seq + 1
 			return view{piece: Piece{Offset: c.offset, Mark: m.value}}, nil
 		}
 		bound = m.offset
@@ -237,7 +240,10 @@ func reopen(path string) (*os.File, error) {
 // gap skips to an offset. Called with t.mu held.
 func (c *Cursor) gap(to int64) Piece {
 	missing := to - c.offset
-	c.offset, c.located, c.left = to, false, 0
+	c.offset, c.located, c.left, c.stands = to, false, 0, nil
+	if to == c.t.start {
+		c.stands = c.t.stands
+	}
 	if to == c.t.end {
 		c.letGo()
 	}
@@ -260,7 +266,7 @@ func (c *Cursor) unreadable(err error) Piece {
 	if c.offset >= t.start {
 		return c.failed(err)
 	}
-	if err == errRecycled {
+	if err == errRecycled && t.summary == nil {
 		// The writer is faster than this reader. From the oldest byte it would be overtaken again.
 		return c.gap(t.start + (t.end-t.start)/4)
 	}

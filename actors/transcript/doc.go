@@ -25,7 +25,7 @@
 // # Memory
 //
 // A transcript costs about 500 bytes, 16 bytes for every 64 KiB of its file, and its marks, of which
-// it keeps at most 1024: about 3 KiB for 10 MiB of output (TestMemoryOfATranscript). An Unread or
+// it keeps at most 32: about 3 KiB for 10 MiB of output (TestMemoryOfATranscript). An Unread or
 // Last one costs 300 bytes more, whatever flows through it (TestLastHasBoundedMemory). A writer in
 // line mode holds at most one line (MaxLine bytes), a cursor 400 bytes. Payload stays in the page
 // cache.

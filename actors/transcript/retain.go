@@ -45,6 +45,8 @@ type Options struct {
 	// Times makes pieces say when their bytes arrived. It costs five to eight bytes of disk for each
 	// 10 ms in which something does, and no memory.
 	Times bool
+	// Summary, if not nil, stands for what a Last transcript has let go of. The transcript owns it.
+	Summary Summary
 }
 
 // Ack says that the reader of an Unread transcript has processed every byte below offset. These
@@ -180,7 +182,10 @@ func (t *Transcript) recycleOldest() bool {
 		if t.index.len() < 2 {
 			return false
 		}
-		t.keepFrom(t.index.all()[1].offset)
+		to := t.index.all()[1].offset
+		t.mu.Unlock()
+		t.letGo(to)
+		t.mu.Lock()
 	}
 	return true
 }

@@ -68,6 +68,7 @@ func (m *model) follow(t *testing.T, tr *Transcript, after int) *follower {
 func (m *model) next(t *testing.T, f *follower, buf []byte, sealed bool) bool {
 	t.Helper()
 	p, err := f.c.Next(buf)
+	f.mark = max(f.mark, len(m.marks)-maxMarks)
 	wantMark := f.mark < len(m.marks) && m.marks[f.mark] <= f.at
 	switch {
 	case wantMark:
@@ -134,10 +135,10 @@ func FuzzRetain(f *testing.F) {
 					m.next(t, reader, buf, false)
 				}
 			default:
-				if m.retain == Unread && len(m.all)-m.acked >= UnreadWindow {
-					continue // It would wait.
-				}
 				text := strings.Repeat(fmt.Sprint(i, " "), n*n*n+1)
+				if m.retain == Unread && len(m.all)-m.acked+len(text) > UnreadWindow {
+					continue // It would wait, perhaps in its middle.
+				}
 				c := chunk{stream: Stream(op & 1), held: []byte(text[:1]), body: []byte(text[1:])}
 				if op&2 != 0 {
 					c.truncated, c.marker = true, marker

@@ -314,8 +314,8 @@ func TestLastHasBoundedMemory(t *testing.T) {
 			t.Errorf("%s: %d", what, n)
 		}
 	}
-	if n := cap(tr.marks.items); tr.marks.len() != maxMarks || n > 4*maxMarks {
-		t.Errorf("%d marks in %d places", tr.marks.len(), n)
+	if n := cap(tr.marks); len(tr.marks) != maxMarks || n > 4*maxMarks {
+		t.Errorf("%d marks in %d places", len(tr.marks), n)
 	}
 	if size, _ := disk(t, s); size > 256<<10 {
 		t.Errorf("%d bytes on disk", size)

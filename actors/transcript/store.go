@@ -230,7 +230,7 @@ func (s *Store) Create(name string, o Options) *Transcript {
 		t.recycled = newRecycler(&t.mu)
 	}
 	if o.Retain == Last {
-		t.limit = o.Scrollback
+		t.limit, t.summary = o.Scrollback, o.Summary
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

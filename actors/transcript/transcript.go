@@ -118,7 +118,7 @@ type Transcript struct {
 	end     int64    // Payload bytes.
 	fileEnd int64    // Bytes of records: payload and headers. Of a First transcript, the size of the file.
 	index   queue[indexEntry]
-	marks   queue[mark]
+	marks   []mark
 	counts  Counts
 	sealed  bool
 	readers int       // Cursors that need file to stay open.
@@ -126,16 +126,17 @@ type Transcript struct {
 
 	recycled *recycler // Of an Unread or Last transcript.
 
+	// Of a Last transcript. Set under writeMu and mu; the Summary's methods are called under writeMu or
+	// after it was taken from here.
+	summary Summary
+	stands  []any // The marks that stand for what is before start.
+
+	nextMark int
+
 	// Budget state, guarded by Store.mu.
 	disk  int64         // Bytes reserved for this file.
 	place *list.Element // In its owner's list of sealed transcripts.
 	owner *owner
-}
-
-// mark is an event between two bytes.
-type mark struct {
-	offset int64
-	value  any
 }
 
 // OnDrop sets the function that is called once, when the transcript stops accepting bytes at
@@ -146,18 +147,6 @@ func (t *Transcript) OnDrop(f func(reason DropReason, offset int64) any) {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	t.onDrop = f
-}
-
-// Mark puts an event at the current end. Every cursor that passes the place sees it once; it stays
-// readable when the bytes around it are gone. v is kept as long as the transcript, or until maxMarks
-// newer ones have been made. A nil v is ignored, and so is a mark after Seal or Remove, since a
-// cursor may have ended before it.
-func (t *Transcript) Mark(v any) {
-	var local [8]*Cursor
-	t.mu.Lock()
-	woken := t.addMark(v, local[:0])
-	t.mu.Unlock()
-	wake(woken)
 }
 
 // Seal says that no more output will come: cursors get io.EOF after the last byte and mark, and the
@@ -212,6 +201,7 @@ func (t *Transcript) Remove() error {
 func (t *Transcript) lose() *os.File {
 	file := t.file
 	t.start, t.file, t.index = t.end, nil, queue[indexEntry]{}
+	t.dropSummary()
 	if t.recycled != nil {
 		t.recycled.slots, t.recycled.free = queue[int32]{}, queue[int32]{}
 	}

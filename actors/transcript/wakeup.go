@@ -1,20 +1,5 @@
 package transcript
 
-// maxMarks bounds the marks of a transcript: the oldest give way.
-const maxMarks = 1024
-
-// addMark is called with mu held.
-func (t *Transcript) addMark(v any, woken []*Cursor) []*Cursor {
-	if v == nil || t.sealed {
-		return woken
-	}
-	if t.marks.len() == maxMarks {
-		t.marks.drop(1)
-	}
-	t.marks.push(mark{t.end, v})
-	return t.takeWaiting(woken)
-}
-
 // takeWaiting moves the waiting cursors into woken, for the caller to notify once it has released
 // its locks. It is called with mu held, in the same critical section as the change they wait for. A
 // cursor can therefore neither arm itself in between and be missed, nor be woken for something it
