@@ -62,6 +62,7 @@ type Engine struct {
 	log         *slog.Logger
 	metrics     *metrics
 	input       inputBudget
+	screens     screens
 	streams     atomic.Int64 // of commands, that are read
 	droppers    atomic.Int64 // of them, that only drop output
 	tracer      trace.Tracer

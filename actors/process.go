@@ -126,7 +126,7 @@ func (p *process) start(ctx actor.Context) {
 	p.stdin.pipe = std.Stdin
 	if t := p.plan.terminal; t != nil {
 		p.streams[stderr] = streamAtEnd
-		p.x.transcript.Mark(p.resized(proc.Size{Cols: t.Cols, Rows: t.Rows}))
+		p.x.transcript.Restate(p.resized(proc.Size{Cols: t.Cols, Rows: t.Rows}))
 	}
 	for i, pipe := range []Pipe{std.Stdout, std.Stderr} {
 		if pipe == nil {

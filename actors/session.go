@@ -2,6 +2,7 @@ package actors
 
 import (
 	"crypto/rand"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -111,8 +112,9 @@ type session struct {
 
 	// Executions.
 	executions map[string]*execution
-	finished   []string // ids of dead executions, oldest first
-	live       int      // executions that are not dead
+	finished   []string     // ids of dead executions, oldest first
+	live       int          // executions that are not dead
+	screenRoom atomic.Int64 // what is left of ScreenBytes
 
 	// Connections.
 	conns         map[string]*attachedConn // by PID
@@ -137,6 +139,7 @@ func newSession(e *Engine, id string, open openSession) *session {
 		executions: map[string]*execution{}, conns: map[string]*attachedConn{}, ephemeral: open.endsWithConnection,
 		options: open.options,
 	}
+	s.screenRoom.Store(ScreenBytes)
 	s.options.ResumeWindow = e.limits.resumeWindow(open.options.ResumeWindow)
 	s.conns[open.conn.Id] = &attachedConn{pid: open.conn, follows: map[string]*following{}}
 	return s
@@ -242,7 +245,7 @@ func (s *session) connected(token string) *wire.Connected {
 		Capabilities: []string{
 			wire.CapabilityExecute, wire.CapabilityControl, wire.CapabilityStream, wire.CapabilityInput,
 			wire.CapabilitySignal, wire.CapabilityResume, wire.CapabilityAck, wire.CapabilityRetain,
-			wire.CapabilityBinary, wire.CapabilityInputOffset, wire.CapabilityTerminal,
+			wire.CapabilityBinary, wire.CapabilityInputOffset, wire.CapabilityTerminal, wire.CapabilityScreen,
 		},
 		ResumeToken: token, Limits: s.limits(), Pod: s.engine.pod, Containment: s.engine.runner.Containment(),
 		Isolation: s.engine.isolation(), IsolationABI: abi, Name: s.options.Name, Labels: s.options.Labels,

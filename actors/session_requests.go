@@ -123,7 +123,8 @@ func (s *session) startExecution(ctx actor.Context, plan *plan, w waiter) {
 		tree: s.engine.runner.NewTree(s.id, plan.id),
 		transcript: s.engine.store.Create(s.id+"/"+plan.id, transcript.Options{
 			Owner: s.subject, Retain: plan.retain, Limit: plan.outputLimit, Scrollback: plan.scrollback,
-			Times: plan.terminal != nil,
+			Summary: s.screenOf(plan),
+			Times:   plan.terminal != nil,
 		}),
 		waiting: []waiter{w}, reader: w.conn.Id, size: plan.terminal,
 	}

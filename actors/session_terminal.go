@@ -76,7 +76,7 @@ func (p *process) resize(size proc.Size) {
 	if p.lines[stdout] == nil || p.lines[stdout].pipe.Resize(size) != nil {
 		return // nothing of it runs
 	}
-	p.x.transcript.Mark(p.resized(size))
+	p.x.transcript.Restate(p.resized(size))
 }
 
 func (p *process) resized(size proc.Size) *wire.Resized {

@@ -262,6 +262,10 @@ func (s *socket) sendMark(f *follower, mark any) error {
 		r := *m // the mark belongs to all who read it
 		r.Offset = f.offset
 		return s.notify(wire.MethodResized, &r)
+	case *wire.Screen:
+		part := *m
+		part.Offset = f.offset
+		return s.notify(wire.MethodScreen, &part)
 	case *wire.Completed:
 		f.nextCompleted = true
 		f.credit.complete()

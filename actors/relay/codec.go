@@ -104,6 +104,8 @@ func encodeMark(p *Piece, mark any) bool {
 		p.Completed, _ = json.Marshal(m)
 	case *wire.Resized:
 		p.Resized, _ = json.Marshal(m)
+	case *wire.Screen:
+		p.Screen, _ = json.Marshal(m)
 	default:
 		return false
 	}
@@ -123,6 +125,9 @@ func decodeMark(p *Piece) (mark any, ok bool) {
 	case len(p.GetResized()) > 0:
 		m := new(wire.Resized)
 		return m, json.Unmarshal(p.GetResized(), m) == nil
+	case len(p.GetScreen()) > 0:
+		m := new(wire.Screen)
+		return m, json.Unmarshal(p.GetScreen(), m) == nil
 	}
 	return nil, true
 }

@@ -119,6 +119,8 @@ func decodePiece(b []byte, p *Piece) bool {
 			p.Completed = bytes.Clone(v)
 		case 8<<3 | chunk:
 			p.Resized = bytes.Clone(v)
+		case 9<<3 | chunk:
+			p.Screen = bytes.Clone(v)
 		default:
 			return false
 		}

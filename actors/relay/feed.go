@@ -47,7 +47,8 @@ func (w *window) release(cost int) {
 
 // costOf returns the amount that a piece counts against the window.
 func costOf(p *Piece) int {
-	return pieceCost + len(p.GetData()) + len(p.GetWarning()) + len(p.GetCompleted()) + len(p.GetResized())
+	return pieceCost + len(p.GetData()) + len(p.GetWarning()) + len(p.GetCompleted()) + len(p.GetResized()) +
+		len(p.GetScreen())
 }
 
 func costOfAll(pieces []*Piece) (cost int) {

@@ -70,7 +70,7 @@ type Feed struct {
 	Open func(notify func()) (Cursor, error)
 }
 
-// Cursor reads a transcript. Marks in its pieces are *wire.Warning, *wire.Resized or *wire.Completed,
+// Cursor reads a transcript. Marks in its pieces are *wire.Warning, *wire.Resized, *wire.Screen or *wire.Completed,
 // which are sent as notifications in their place. See transcript.Cursor.
 type Cursor interface {
 	Next(buf []byte) (transcript.Piece, error)

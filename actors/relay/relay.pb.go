@@ -1560,6 +1560,7 @@ type Piece struct {
 	Warning       []byte                 `protobuf:"bytes,6,opt,name=warning,proto3" json:"warning,omitempty"`     // JSON of a Warning
 	Completed     []byte                 `protobuf:"bytes,7,opt,name=completed,proto3" json:"completed,omitempty"` // JSON of a Completed
 	Resized       []byte                 `protobuf:"bytes,8,opt,name=resized,proto3" json:"resized,omitempty"`     // JSON of a Resized
+	Screen        []byte                 `protobuf:"bytes,9,opt,name=screen,proto3" json:"screen,omitempty"`       // JSON of a Screen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1646,6 +1647,13 @@ func (x *Piece) GetCompleted() []byte {
 func (x *Piece) GetResized() []byte {
 	if x != nil {
 		return x.Resized
+	}
+	return nil
+}
+
+func (x *Piece) GetScreen() []byte {
+	if x != nil {
+		return x.Screen
 	}
 	return nil
 }
@@ -1809,7 +1817,7 @@ const file_relay_proto_rawDesc = "" +
 	"\x06Output\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\rR\x04feed\x12.\n" +
 	"\x06pieces\x18\x02 \x03(\v2\x16.troupe.relay.v1.PieceR\x06pieces\x12\x10\n" +
-	"\x03eof\x18\x03 \x01(\bR\x03eof\"\xcd\x01\n" +
+	"\x03eof\x18\x03 \x01(\bR\x03eof\"\xe5\x01\n" +
 	"\x05Piece\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
@@ -1818,7 +1826,8 @@ const file_relay_proto_rawDesc = "" +
 	"\x03gap\x18\x05 \x01(\x03R\x03gap\x12\x18\n" +
 	"\awarning\x18\x06 \x01(\fR\awarning\x12\x1c\n" +
 	"\tcompleted\x18\a \x01(\fR\tcompleted\x12\x18\n" +
-	"\aresized\x18\b \x01(\fR\aresized\"\"\n" +
+	"\aresized\x18\b \x01(\fR\aresized\x12\x16\n" +
+	"\x06screen\x18\t \x01(\fR\x06screen\"\"\n" +
 	"\n" +
 	"Disconnect\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause2G\n" +

@@ -68,7 +68,8 @@ const (
 
 // Cursor returns a cursor that delivers the bytes that follow offset after, and the marks at
 // offsets >= after. Several marks at one place come in the order they were made. It returns
-// ErrOffset if after is negative or past the end.
+// ErrOffset if after is negative or past the end. One that begins where the kept bytes do delivers first
+// what stands for those before.
 //
 // notify is called each time something arrives after Next returned ErrWait, at most once for each
 // ErrWait. It runs on the goroutine that appends, without locks; it must not block. One call may
@@ -79,9 +80,11 @@ func (t *Transcript) Cursor(after int64, notify func()) (*Cursor, error) {
 	if after < 0 || after > t.end {
 		return nil, fmt.Errorf("%w: %d is not in 0..%d", ErrOffset, after, t.end)
 	}
-	return &Cursor{
-		t: t, notify: notify, offset: after, mark: t.firstMarkAt(after), ahead: 64 << 10, at: noTime,
-	}, nil
+	c := &Cursor{t: t, notify: notify, offset: after, mark: t.firstMarkAt(after), ahead: 64 << 10, at: noTime}
+	if after == t.start {
+		c.stands = t.stands // whoever has come so far may have lost a part of it
+	}
+	return c, nil
 }
 
 // SplitTimes makes each piece end where bytes follow that have a time of their own. Call it before

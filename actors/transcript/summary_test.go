@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// whole is all that a transcript has had up to some place.
+type whole string
+
 // everything is a Summary that forgets nothing.
 type everything struct {
 	text    strings.Builder
@@ -36,7 +39,7 @@ func (e *everything) Extend(next func([]byte) (Piece, error)) bool {
 	}
 }
 
-func (e *everything) Marks() []any { return []any{e.text.String()} }
+func (e *everything) Marks() []any { return []any{whole(e.text.String())} }
 func (e *everything) Drop()        { e.dropped++ }
 
 // story reads from a cursor until there is nothing to read, and returns what it came to: what stands
@@ -56,13 +59,13 @@ func story(t *testing.T, c *Cursor, buf []byte, before string) (text string, gap
 		case err != nil:
 			t.Fatal(err)
 		}
-		s, isString := p.Mark.(string)
+		all, isAll := p.Mark.(whole)
 		switch {
 		case p.Gap > 0:
 			missing = true
 			gaps++
-		case isString && missing:
-			text, missing = s, false
+		case isAll:
+			text, missing = string(all), false
 		case missing:
 			t.Fatalf("%+v comes before what stands for the gap", p)
 		case p.Mark != nil:
@@ -71,6 +74,26 @@ func story(t *testing.T, c *Cursor, buf []byte, before string) (text string, gap
 			text += string(p.Data)
 		}
 	}
+}
+
+// A reader that comes back after it lost a part of what stands for a gap gets it again.
+func TestASummaryIsRepeatedAtItsPlace(t *testing.T) {
+	s := openStore(t, 1<<30)
+	tr := s.Create("t", Options{Retain: Last, Scrollback: 100, Summary: &everything{}})
+	w := tr.Writer(Stdout, WriterConfig{})
+	_, _ = w.Write([]byte(strings.Repeat("a", 1000)))
+	c, _ := tr.Cursor(0, nil)
+	p, err := c.Next(make([]byte, 10))
+	c.Close()
+	if p.Gap == 0 || err != nil {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	c, _ = tr.Cursor(p.Offset, nil)
+	defer c.Close()
+	if got, gaps := story(t, c, make([]byte, 10), "nonsense"); got != strings.Repeat("a", 1000) || gaps != 0 {
+		t.Errorf("%d bytes, %d gaps", len(got), gaps)
+	}
+	w.Close()
 }
 
 // TestASummaryStandsForWhatIsGone: a reader who comes at any byte, or is overtaken at any, comes to

@@ -28,6 +28,7 @@ const (
 	MethodInputTaken = "process.input" // on connections with binary frames
 	MethodWarning    = "process.warning"
 	MethodResized    = "process.resized"
+	MethodScreen     = "process.screen"
 	MethodPaused     = "process.paused"
 	MethodResumed    = "process.resumed"
 	MethodCanceled   = "process.canceled"
@@ -323,6 +324,7 @@ const (
 	CapabilityInputOffset = "input_offset" // offset of input
 	CapabilityIsolation   = "isolation"    // this session is separated from others by the kernel
 	CapabilityTerminal    = "terminal"     // terminal of execute, and the method resize
+	CapabilityScreen      = "screen"       // process.screen behind a gap in the output of a terminal
 )
 
 // The values of Connected.Isolation: what separates one session from the others of its pod.
@@ -415,6 +417,17 @@ type Resized struct {
 	Cols        int    `json:"cols"`
 	Rows        int    `json:"rows"`
 	Offset      int64  `json:"offset"` // transcript position at which it stands
+}
+
+// Screen draws what a terminal of this size shows at an offset, which is behind output that is missing.
+// Several may follow each other, each of which has a part of the drawing. The parts are no output: written
+// to a terminal one after the other, they give it that screen whatever it showed before.
+type Screen struct {
+	ExecutionID string `json:"execution_id"`
+	Cols        int    `json:"cols"`
+	Rows        int    `json:"rows"`
+	Data        []byte `json:"data"` // base64 in JSON
+	Offset      int64  `json:"offset"`
 }
 
 // ControlEvent is the params of process.paused, process.resumed and process.canceled.

@@ -2,7 +2,7 @@ package troupe
 
 import "github.com/troupe-dev/troupe/actors/wire"
 
-// Event is one of *Output, *Gap, *Warning, *Resized, *Control, *ProcessError and *Completed.
+// Event is one of *Output, *Gap, *Warning, *Resized, *Screen, *Control, *ProcessError and *Completed.
 type Event interface{ event() }
 
 // Output is a piece of what the command wrote, in the order in which it was written.
@@ -34,6 +34,10 @@ type Warning struct{ wire.Warning }
 // Resized says that the terminal has this size from here on. One may come again after a reconnection.
 type Resized struct{ wire.Resized }
 
+// Screen follows a Gap in a terminal's output: Data, written to a terminal of that size, draws what was
+// shown where the output goes on. It may come in several parts. It is no output.
+type Screen struct{ wire.Screen }
+
 // Control is process.started, process.paused, process.resumed or process.canceled.
 // The server does not repeat those that were sent while there was no connection.
 type Control struct {
@@ -51,6 +55,7 @@ func (*Output) event()       {}
 func (*Gap) event()          {}
 func (*Warning) event()      {}
 func (*Resized) event()      {}
+func (*Screen) event()       {}
 func (*Control) event()      {}
 func (*ProcessError) event() {}
 func (*Completed) event()    {}
@@ -58,8 +63,11 @@ func (*Completed) event()    {}
 // cost is what an event counts against twice Options.Window: events without data count too.
 func cost(ev Event) int {
 	const overhead = 256
-	if out, ok := ev.(*Output); ok {
-		return len(out.Data) + overhead
+	switch ev := ev.(type) {
+	case *Output:
+		return len(ev.Data) + overhead
+	case *Screen:
+		return len(ev.Data) + overhead
 	}
 	return overhead
 }

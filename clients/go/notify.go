@@ -48,7 +48,19 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		}
 		return err
 	case wire.MethodResized:
-		return c.receiveResized(s, m.Params)
+		ev := new(Resized)
+		e, err := c.target(m.Params, &ev.Resized, &ev.ExecutionID)
+		if e != nil {
+			e.push(s, ev)
+		}
+		return err
+	case wire.MethodScreen:
+		ev := new(Screen)
+		e, err := c.target(m.Params, &ev.Screen, &ev.ExecutionID)
+		if e != nil {
+			e.push(s, ev)
+		}
+		return err
 	case wire.MethodStarted, wire.MethodPaused, wire.MethodResumed, wire.MethodCanceled:
 		ev := &Control{Method: m.Method}
 		e, err := c.target(m.Params, &ev.ControlEvent, &ev.ExecutionID)
@@ -65,15 +77,6 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		return err
 	}
 	return nil
-}
-
-func (c *Client) receiveResized(s *socket, params json.RawMessage) error {
-	ev := new(Resized)
-	e, err := c.target(params, &ev.Resized, &ev.ExecutionID)
-	if e != nil {
-		e.push(s, ev)
-	}
-	return err
 }
 
 // receiveDraining records that the server opens nothing new, and tells the caller.

@@ -80,6 +80,12 @@ func (p *printer) next(ctx context.Context, e *troupe.Execution) (troupe.Event, 
 		} else if !p.screen {
 			p.gap += ev.Bytes
 		}
+	case *troupe.Screen:
+		if t := p.a.tty.Load(); p.screen && t != nil {
+			if err := t.draw(ev.Data); err != nil {
+				return nil, err
+			}
+		}
 	case *troupe.Warning:
 		if reason, _, _ := strings.Cut(ev.Message, ": "); !slices.Contains(p.reasons, reason) {
 			p.reasons = append(p.reasons, reason)
@@ -161,6 +167,8 @@ func (p *printer) line(id string, ev troupe.Event) error {
 		method, params = wire.MethodWarning, ev.Warning
 	case *troupe.Resized:
 		method, params = wire.MethodResized, ev.Resized
+	case *troupe.Screen:
+		method, params = wire.MethodScreen, ev.Screen
 	case *troupe.Control:
 		method, params = ev.Method, ev.ControlEvent
 	case *troupe.ProcessError:

@@ -22,6 +22,7 @@ type tty struct {
 	in      *os.File      // nil: no keys are passed on
 	resumed chan struct{} // capacity 1: the connection is another one
 	missed  chan struct{} // capacity 1: a part of the output is missing
+	drawn   chan struct{} // capacity 1: the server has drawn what that led to
 	stop    func()
 
 	mu    sync.Mutex
@@ -94,10 +95,22 @@ func (t *tty) reconnected() { wake(t.resumed) }
 // colours and line drawing on: it ends the one and the others.
 const afterGap = "\x18\x1b[0m\x1b(B\x0f"
 
-// gap has the program draw its screen again, because a part of what it drew is missing.
+// gap has the program draw its screen again, unless the server does, because a part of what it drew is
+// missing.
 func (t *tty) gap() error {
+	select {
+	case <-t.drawn: // of an earlier gap
+	default:
+	}
 	wake(t.missed)
 	_, err := io.WriteString(t.a.stdout, afterGap)
+	return err
+}
+
+// draw shows the screen that missing output led to.
+func (t *tty) draw(drawing []byte) error {
+	wake(t.drawn)
+	_, err := t.a.stdout.Write(drawing)
 	return err
 }
 
@@ -123,7 +136,7 @@ const afterwards = "\x1b[?1047l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004;1
 // show connects the user's terminal with that of e, until hide. cancel gets errLeft when the user
 // leaves. Without keys nothing typed is passed on.
 func (a *app) show(ctx context.Context, e *troupe.Execution, keys bool, cancel context.CancelCauseFunc) (*tty, error) {
-	t := &tty{a: a, resumed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
+	t := &tty{a: a, resumed: make(chan struct{}, 1), missed: make(chan struct{}, 1), drawn: make(chan struct{}, 1)}
 	if keys {
 		t.in = a.keyboard()
 	}
@@ -182,6 +195,12 @@ func (t *tty) followSize(ctx context.Context, e *troupe.Execution) {
 		case <-changed:
 		case <-t.resumed:
 		case <-t.missed:
+			select {
+			case <-t.drawn:
+				continue
+			case <-ctx.Done():
+			case <-time.After(redrawPause): // an older server, or a screen that was too large to be kept
+			}
 			// Programs draw everything again when the size changes, and only then: so it changes for a moment.
 			_ = e.Resize(ctx, cols, max(rows-1, 1))
 			select {
