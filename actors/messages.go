@@ -158,6 +158,12 @@ type (
 		execution string
 		pid       int
 	}
+	// terminalTyped: process → session. The terminal has taken what a connection typed.
+	terminalTyped struct {
+		execution string
+		conn      *actor.PID
+	}
+
 	// executionPaused, executionResumed, executionCanceling: process → session. Told to all
 	// connections.
 	executionPaused    struct{ execution string }

@@ -96,7 +96,7 @@ type input struct {
 
 // maxWriters bounds the writers whose offsets a terminal remembers. Those that have not typed for
 // longest are forgotten; if one comes back, its input is refused.
-const maxWriters = 32
+const maxWriters = 8
 
 // note counts n bytes that a writer has typed.
 func (in *input) note(writer string, n int) {
@@ -161,6 +161,9 @@ func (p *process) input(ctx actor.Context, msg writeInput) {
 	}
 	if p.plan.terminal != nil {
 		p.silentSince = time.Now() // somebody is there
+		if len(msg.data) > 0 {
+			ctx.Send(p.session, terminalTyped{execution: p.x.id, conn: msg.conn})
+		}
 	}
 	in.closed, in.eof = in.closed || msg.eof, in.eof || msg.eof
 	in.bytes += int64(len(msg.data))

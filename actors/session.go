@@ -168,6 +168,8 @@ func (s *session) handle(ctx actor.Context) {
 		s.connectionClosed(ctx, msg)
 	case executionStarted:
 		s.executionStarted(ctx, msg)
+	case terminalTyped:
+		s.terminalTyped(ctx, msg)
 	case executionPaused:
 		s.stateChanged(ctx, msg.execution, wire.StatePaused, wire.MethodPaused, "paused")
 	case executionResumed:

@@ -59,7 +59,7 @@ func (s *session) connectionClosed(ctx actor.Context, msg connectionClosed) {
 	}
 	delete(s.conns, msg.conn.Id)
 	ctx.Unwatch(msg.conn)
-	s.leave(c)
+	s.leave(ctx, c)
 	if msg.cause == wire.CauseClientDone && len(s.conns) > 0 {
 		return // it leaves the session to the others
 	}

@@ -93,13 +93,13 @@ func (p *progress) add(q progress) {
 }
 
 // leave keeps what a connection that is gone had acknowledged.
-func (s *session) leave(c *attachedConn) {
+func (s *session) leave(ctx actor.Context, c *attachedConn) {
 	for id, x := range s.executions {
 		if f := c.follows[id]; f != nil {
 			x.read.add(f.progress)
 		}
 		if x.reader == c.pid.Id {
-			s.readerLeft(x)
+			s.readerLeft(ctx, x)
 		}
 	}
 }

@@ -104,6 +104,9 @@ func (s *session) executionDead(ctx actor.Context, id string) {
 		return
 	}
 	x.dead, x.state = true, wire.StateExited
+	for _, c := range s.conns {
+		delete(c.sizes, id)
+	}
 	if x.pid != nil {
 		// It has said everything, but may still have requests to answer, which Stop would overtake.
 		ctx.Poison(x.pid)
@@ -127,7 +130,6 @@ func (s *session) forget(id string) {
 	stopTimer(x.readerTimer)
 	for _, c := range s.conns {
 		delete(c.follows, id)
-		delete(c.sizes, id)
 	}
 	s.engine.remove(x)
 }

@@ -24,13 +24,10 @@ func (x *execution) readBy(c *attachedConn) {
 // readerLeft makes the newest connection that has acknowledged as much of x as the reader its next
 // reader: a client may be back, through another pod, before the end of its old connection is known.
 // If there is none it starts the time for one to come. The command would wait forever.
-func (s *session) readerLeft(x *execution) {
+func (s *session) readerLeft(ctx actor.Context, x *execution) {
 	left := x.reader
 	x.reader = ""
 	x.transcript.Pace(0, 0)
-	if x.plan.retain == transcript.Last {
-		return // whoever types next, or comes next, takes its place
-	}
 	var next *attachedConn
 	for id, c := range s.conns {
 		f := c.follows[x.id]
@@ -44,6 +41,7 @@ func (s *session) readerLeft(x *execution) {
 	if next != nil {
 		x.readBy(next)
 		x.transcript.Ack(next.follows[x.id].offset)
+		s.lead(ctx, next, x)
 		return
 	}
 	if x.plan.retain == transcript.Unread && !x.dead {

@@ -23,7 +23,7 @@ func (s *session) request(ctx actor.Context, msg request) {
 	case *wire.ControlParams:
 		s.control(ctx, msg, p)
 	case *wire.InputParams:
-		s.input(ctx, c, msg, p)
+		s.input(ctx, msg, p)
 	case *wire.ResizeParams:
 		s.resize(ctx, c, msg, p)
 	case *wire.SignalParams:
@@ -199,14 +199,13 @@ func (s *session) onlyLiveExecution() (string, *wire.Error) {
 	return found, nil
 }
 
-func (s *session) input(ctx actor.Context, c *attachedConn, msg request, p *wire.InputParams) {
+func (s *session) input(ctx actor.Context, msg request, p *wire.InputParams) {
 	data, err := p.Bytes()
 	if err != nil {
 		ctx.Send(msg.conn, reply{id: msg.id, err: wire.Errorf(wire.CodeInvalidParams, "data: %v", err)})
 		return
 	}
 	if x := s.liveExecution(ctx, msg, p.ExecutionID, wire.CodeInputUnavailable); x != nil {
-		s.typed(ctx, c, x)
 		ctx.Send(x.pid, writeInput{conn: msg.conn, id: msg.id, data: data, eof: p.EOF, offset: p.Offset, writer: p.Writer})
 	}
 }

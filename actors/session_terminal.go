@@ -15,12 +15,21 @@ import (
 //
 // execution.reader is the leader.
 
-// typed makes a connection that types into a terminal its leader.
-func (s *session) typed(ctx actor.Context, c *attachedConn, x *execution) {
-	if x.size == nil || x.reader == c.pid.Id {
+// terminalTyped makes a connection the leader of a terminal that has taken what it typed.
+func (s *session) terminalTyped(ctx actor.Context, msg terminalTyped) {
+	c, x := s.conns[msg.conn.Id], s.executions[msg.execution]
+	if c == nil || x == nil || x.reader == c.pid.Id {
 		return
 	}
 	x.reader = c.pid.Id
+	s.lead(ctx, c, x)
+}
+
+// lead gives a terminal the pace and the size of its leader.
+func (s *session) lead(ctx actor.Context, c *attachedConn, x *execution) {
+	if x.size == nil {
+		return
+	}
 	x.pace(c)
 	if size, known := c.sizes[x.id]; known {
 		x.resize(ctx, size)

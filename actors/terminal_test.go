@@ -156,6 +156,67 @@ func TestTerminalHasTheSizeOfWhoTypedLast(t *testing.T) {
 	})
 }
 
+// TestOnlyWhatIsTypedTakesTheLead: what the terminal refuses, or has already, changes nothing.
+func TestOnlyWhatIsTypedTakesTheLead(t *testing.T) {
+	at := func(n int64) *int64 { return &n }
+	synctest.Test(t, func(t *testing.T) {
+		h, c, tree := startTerminal(t, 0)
+		o := viewer(h, c, 0)
+		o.conn.Request(wire.ID("z"), &wire.ResizeParams{ExecutionID: "x", Cols: 200, Rows: 50})
+		c.types(tree, wire.InputParams{Data: "one", Offset: at(0), Writer: "a"})
+		for _, in := range []wire.InputParams{
+			{}, {EOF: true}, {Data: "gap", Offset: at(99), Writer: "b"}, {Data: "one", Offset: at(0), Writer: "a"},
+		} {
+			if o.types(tree, in); count[wire.Resized](c) != 1 {
+				t.Fatalf("%+v has taken the lead", in)
+			}
+		}
+		o.types(tree, wire.InputParams{Data: "two", Offset: at(0), Writer: "b"})
+		if n := count[wire.Resized](c); n != 2 {
+			t.Errorf("%d sizes once another has typed, want 2", n)
+		}
+		h.stop(t, c, o)
+	})
+}
+
+// TestTerminalIsLedByItsClientsNextConnection: a client that is back before the end of its old connection
+// is known goes on leading, with its size. One that has read less does not: it may never read.
+func TestTerminalIsLedByItsClientsNextConnection(t *testing.T) {
+	const window = 64 * kilobyte
+	synctest.Test(t, func(t *testing.T) {
+		h, c, tree := startTerminal(t, window)
+		lazy := viewer(h, c, window)
+		written := fill(tree)
+		written()
+		c.ack("x", window, false)
+		hello := find[wire.Connected](c)
+		back := connect(h.Engine, ConnectRequest{SessionID: hello.SessionID})
+		back.silent = true
+		back.conn.Request(wire.ID("r"), &wire.ResumeParams{
+			ResumeToken: hello.ResumeToken, Window: window, Executions: map[string]int64{"x": window},
+		})
+		back.conn.Request(wire.ID("z"), &wire.ResizeParams{ExecutionID: "x", Cols: 200, Rows: 50})
+		synctest.Wait()
+		before := written()
+		c.hangUp(wire.CauseClientGone)
+		if n := written() - before; n > largeBuffer {
+			t.Errorf("the command wrote %d bytes, as if nobody led", n)
+		}
+		back.ack("x", 2*window, false)
+		if n := written() - before; n < window {
+			t.Errorf("the ack of the client's next connection let it write %d bytes", n)
+		}
+		if n := count[wire.Resized](lazy); n != 2 {
+			t.Errorf("%d sizes, want the client's second too", n)
+		}
+		back.hangUp(wire.CauseClientGone)
+		if n := written() - before; n < 1<<20 {
+			t.Errorf("whoever has read nothing leads: %d bytes", n)
+		}
+		h.stop(t, lazy)
+	})
+}
+
 // TestWritersOfATerminalAreCountedApart: each may repeat what was not answered, whatever others type.
 func TestWritersOfATerminalAreCountedApart(t *testing.T) {
 	at := func(n int64) *int64 { return &n }
