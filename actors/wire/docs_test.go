@@ -227,6 +227,9 @@ func (doc *openRPC) match(t *testing.T, where string, s schema, typ reflect.Type
 		reflect.Uint16: "integer", reflect.Float64: "number",
 		reflect.Slice: "array", reflect.Map: "object", reflect.Struct: "object",
 	}[typ.Kind()]
+	if typ == reflect.TypeFor[[]byte]() {
+		want = "string" // base64
+	}
 	if s.Type != want {
 		t.Errorf("%s: type %q, want %q", where, s.Type, want)
 		return
@@ -235,6 +238,7 @@ func (doc *openRPC) match(t *testing.T, where string, s schema, typ reflect.Type
 		t.Errorf("%s: enum %v, want %v", where, s.Enum, values)
 	}
 	switch {
+	case want == "string":
 	case typ.Kind() == reflect.Slice && s.Items != nil:
 		doc.match(t, where+"[]", *s.Items, typ.Elem())
 	case typ.Kind() == reflect.Map && s.AdditionalProperties != nil:

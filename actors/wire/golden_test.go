@@ -179,6 +179,9 @@ var goldenNotifications = map[string]struct {
 		ExecutionID: "build-2", Code: WarnOutputLimit,
 		Message: "output limit of 10485760 bytes reached: further lines are dropped", Offset: 10485760,
 	}},
+	"server.process.screen.terminal": {MethodScreen, &Screen{
+		ExecutionID: "shell-1", Cols: 120, Rows: 40, Data: []byte("\x18\x1b[2J\x1b[1;1H$ "), Offset: 4198400,
+	}},
 	"server.process.resized.terminal": {MethodResized, &Resized{ExecutionID: "shell-1", Cols: 120, Rows: 40, Offset: 2048}},
 	"server.process.paused": {MethodPaused, &ControlEvent{
 		ExecutionID: "build-1", Status: "paused", PID: 4242,

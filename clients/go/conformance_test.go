@@ -372,6 +372,10 @@ func (w scriptEvent) match(ev troupe.Event, err error) error {
 		if w.Type == "resized" && w.Cols == ev.Cols && w.Rows == ev.Rows {
 			return nil
 		}
+	case *troupe.Screen:
+		if w.Type == "screen" && w.Cols == ev.Cols && w.Rows == ev.Rows && w.Data == string(ev.Data) {
+			return nil
+		}
 	case *troupe.Control:
 		return nil // its method was compared
 	case *troupe.ProcessError:

@@ -15,8 +15,8 @@ import (
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
-// screen is a client that shows a terminal.
-type screen struct {
+// display is a client that shows a terminal.
+type display struct {
 	t     *testing.T
 	e     *troupe.Execution
 	seen  []byte
@@ -25,7 +25,7 @@ type screen struct {
 }
 
 // terminal runs an interactive bash in a terminal of the client's session.
-func terminal(t *testing.T, c *troupe.Client) *screen {
+func terminal(t *testing.T, c *troupe.Client) *display {
 	t.Helper()
 	e, err := c.Execute(t.Context(), wire.ExecuteParams{
 		ExecutionID: "shell", Argv: []string{"bash", "--norc", "--noediting", "-i"}, Env: map[string]string{"PS1": "ready> "},
@@ -34,7 +34,7 @@ func terminal(t *testing.T, c *troupe.Client) *screen {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &screen{t: t, e: e}
+	s := &display{t: t, e: e}
 	s.shows("ready> ")
 	return s
 }
@@ -52,7 +52,7 @@ func attachAll(t *testing.T, pod *instance, c *troupe.Client) *troupe.Client {
 }
 
 // step takes the next event.
-func (s *screen) step(ctx context.Context) error {
+func (s *display) step(ctx context.Context) error {
 	ev, err := s.e.Next(ctx)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (s *screen) step(ctx context.Context) error {
 }
 
 // shows reads until the text stands behind what was looked for before, and forgets it all.
-func (s *screen) shows(text string) {
+func (s *display) shows(text string) {
 	s.t.Helper()
 	ctx, stop := context.WithTimeout(s.t.Context(), 20*time.Second)
 	defer stop()
@@ -85,7 +85,7 @@ func (s *screen) shows(text string) {
 	}
 }
 
-func (s *screen) types(keys string) {
+func (s *display) types(keys string) {
 	s.t.Helper()
 	if _, err := s.e.Input(s.t.Context(), []byte(keys)); err != nil {
 		s.t.Fatal(err)
@@ -93,7 +93,7 @@ func (s *screen) types(keys string) {
 }
 
 // ends reads to the end.
-func (s *screen) ends() *wire.Completed {
+func (s *display) ends() *wire.Completed {
 	s.t.Helper()
 	ctx, stop := context.WithTimeout(s.t.Context(), 20*time.Second)
 	defer stop()
@@ -115,7 +115,7 @@ func TestTerminalThroughAnyPod(t *testing.T) {
 	s.shows("24 80\r\nready> ")
 	for i, pod := range []*instance{f.pods[1], f.pods[2], f.pods[0]} {
 		o := attachAll(t, pod, c)
-		other := &screen{t: t, e: o.Executions()["shell"]}
+		other := &display{t: t, e: o.Executions()["shell"]}
 		other.shows("24 80\r\nready> ")
 		if err := other.e.Resize(t.Context(), 100+i, 30); err != nil {
 			t.Fatal(err)
@@ -176,7 +176,7 @@ func TestTerminalWithAViewerThatNeverReads(t *testing.T) {
 	lazy := attachAll(t, s, c)
 	sh.types("head -c 20000000 /dev/zero | tr '\\0' x | fold; echo over\r")
 	sh.shows("xover\r\n")
-	late := &screen{t: t, e: lazy.Executions()["shell"]}
+	late := &display{t: t, e: lazy.Executions()["shell"]}
 	late.types("echo late\r")
 	late.shows("late\r\nready> ")
 }

@@ -53,6 +53,11 @@ export function routeNotification(session: Session, connection: Connection, meth
       session.followed.get(execution_id)?.receive({ type: "resized", cols, rows, offset });
       return;
     }
+    case "process.screen": {
+      const { execution_id, cols, rows, data, offset } = params as ScreenParams;
+      session.followed.get(execution_id)?.receive({ type: "screen", cols, rows, data: fromBase64(data), offset });
+      return;
+    }
     case "process.started":
     case "process.paused":
     case "process.resumed":
@@ -67,6 +72,8 @@ export function routeNotification(session: Session, connection: Connection, meth
     }
   }
 }
+
+type ScreenParams = Resized & { execution_id: string; data: string };
 
 function routeText(session: Session, params: OutputParams): void {
   const { execution_id, type, data, encoding, truncated, offset, gap } = params;

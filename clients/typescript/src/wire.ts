@@ -195,6 +195,19 @@ export interface Resized {
   offset: number;
 }
 
+/**
+ * Follows a gap in a terminal's output: `data`, written to a terminal of that size, draws what was shown where the output
+ * goes on. It may come in several parts, and is no output.
+ */
+export interface Screen {
+  type: "screen";
+  cols: number;
+  rows: number;
+  data: Uint8Array;
+  /** Transcript position at which it stands. */
+  offset: number;
+}
+
 /** The server does not repeat those that were sent while there was no connection. */
 export interface Control {
   type: "started" | "paused" | "resumed" | "canceled";
@@ -211,4 +224,4 @@ export interface End {
 }
 
 /** What an execution reports, in order. */
-export type Event = Output | Gap | Warning | Resized | Control | ProcessError | End;
+export type Event = Output | Gap | Warning | Resized | Screen | Control | ProcessError | End;

@@ -257,6 +257,9 @@ class Player {
       assert.equal(event?.type ?? "end", want.type, JSON.stringify(event));
       if (event?.type === "gap") assert.equal(event.bytes, want.bytes);
       if (event?.type === "resized") assert.deepEqual([event.cols, event.rows], [want.cols, want.rows]);
+      if (event?.type === "screen") {
+        assert.deepEqual([event.cols, event.rows, Buffer.from(event.data).toString()], [want.cols, want.rows, want.data]);
+      }
       if (event?.type === "warning") assert.equal(event.code, want.code);
       if (event?.type === "completed") matches(want.completed, event.completed);
       if (event?.type !== "output") return;

@@ -121,9 +121,10 @@ export class Shell {
 
   /** Handles an event of the execution; the promise paces the reading of the next. */
   async draw(event: Event): Promise<void> {
-    if (event.type === "resized") {
+    if (event.type === "resized" || event.type === "screen") {
       await this.#drawn();
       this.terminal.resize(event.cols, event.rows);
+      if (event.type === "screen") this.#write(event.data);
     } else if (event.type === "gap") {
       this.#write(`\r\n\x1b[0;7m ${bytes(event.bytes)} of earlier output are gone \x1b[0m\r\n`);
     } else if (event.type === "output") {
