@@ -19,12 +19,12 @@ import (
 const (
 	// ScreenBytes bounds the bytes that draw the screens of one session's terminals. One that does not
 	// fit is not kept.
-	ScreenBytes = 32 << 10
+	ScreenBytes = 24 << 10
 	// maxScreenCells bounds a screen, because it is laid out to be followed.
-	maxScreenCells = 64 << 10
+	maxScreenCells = 32 << 10
 	// ScreenLayout is what the one screen costs that is laid out at a time: its cells, normal and
-	// alternate, and the output that it takes in.
-	ScreenLayout = 2*maxScreenCells*16 + screenBuffer
+	// alternate, the tables of what they refer to, the output that it takes in, and a drawing.
+	ScreenLayout = 2*maxScreenCells*16 + 600<<10 + screenBuffer + 4*ScreenBytes
 	screenBuffer = 64 << 10
 	// screenPart is how much of a drawing one notification has.
 	screenPart = 4 << 10
@@ -80,8 +80,11 @@ func (b *screenBefore) Extend(next func([]byte) (transcript.Piece, error)) bool 
 
 // keep draws a screen, and reports whether the drawing may be kept.
 func (b *screenBefore) keep(s *screen.Screen) bool {
-	drawing := s.Draw()
+	drawing := s.DrawUpTo(ScreenBytes)
 	grown := int64(len(drawing) - len(b.drawing))
+	if drawing == nil {
+		return false
+	}
 	if b.room.Add(-grown) < 0 {
 		b.room.Add(grown)
 		return false

@@ -2,6 +2,7 @@ package screen
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"unicode/utf8"
 )
@@ -21,13 +22,20 @@ type drawing struct {
 	top, bottom int // of the scrolling region
 	last        breakKind
 	open        bool // the next character could join the last one
+
+	most int // bytes, beyond which no line is begun
 }
 
 // Draw returns bytes that make a terminal of the screen's size show what the screen shows, whatever it showed
 // before, and go on with the program's output in the middle of whatever had begun. Lines that were wrapped are
 // drawn by wrapping, so that a terminal that wraps them anew for another width does so.
 func (s *Screen) Draw() []byte {
-	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024)}
+	return s.DrawUpTo(math.MaxInt)
+}
+
+// DrawUpTo is Draw if that has at most so many bytes, and nil otherwise.
+func (s *Screen) DrawUpTo(most int) []byte {
+	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024), most: most}
 	d.seq(afresh)
 	if s.titled {
 		d.seq("\x1b]2;" + s.title + "\a")
@@ -42,7 +50,11 @@ func (s *Screen) Draw() []byte {
 	d.modes()
 	d.finish()
 	d.b = append(d.b, s.raw...)
-	return append(d.b, s.partial[:s.had]...)
+	d.b = append(d.b, s.partial[:s.had]...)
+	if len(d.b) > most {
+		return nil
+	}
+	return d.b
 }
 
 // seq adds a sequence.
@@ -67,7 +79,9 @@ func (d *drawing) page(p *page) {
 	d.tabs(p)
 	d.x = -1
 	for y := range p.rows {
-		d.row(p.rows, y)
+		if len(d.b) <= d.most {
+			d.row(p.rows, y)
+		}
 	}
 	d.top, d.bottom = p.top, p.bottom
 	if p.top != 0 || p.bottom != d.rows-1 {

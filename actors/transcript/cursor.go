@@ -170,7 +170,7 @@ func (c *Cursor) look() (view, error) {
 	if c.closed {
 		return view{}, ErrClosed
 	}
-	if len(c.stands) > 0 && c.offset >= t.start {
+	if len(c.stands) > 0 {
 		m := c.stands[0]
 		c.stands = c.stands[1:]
 		return view{piece: Piece{Offset: c.offset, Mark: m}}, nil

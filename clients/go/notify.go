@@ -47,20 +47,8 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 			e.receiveWarning(s, w)
 		}
 		return err
-	case wire.MethodResized:
-		ev := new(Resized)
-		e, err := c.target(m.Params, &ev.Resized, &ev.ExecutionID)
-		if e != nil {
-			e.push(s, ev)
-		}
-		return err
-	case wire.MethodScreen:
-		ev := new(Screen)
-		e, err := c.target(m.Params, &ev.Screen, &ev.ExecutionID)
-		if e != nil {
-			e.push(s, ev)
-		}
-		return err
+	case wire.MethodResized, wire.MethodScreen:
+		return c.receiveTerminal(s, m)
 	case wire.MethodStarted, wire.MethodPaused, wire.MethodResumed, wire.MethodCanceled:
 		ev := &Control{Method: m.Method}
 		e, err := c.target(m.Params, &ev.ControlEvent, &ev.ExecutionID)
@@ -77,6 +65,26 @@ func (c *Client) routeNotification(s *socket, m wire.Message) error {
 		return err
 	}
 	return nil
+}
+
+// receiveTerminal handles what is said of a terminal.
+func (c *Client) receiveTerminal(s *socket, m wire.Message) error {
+	var e *Execution
+	var err error
+	var event Event
+	if m.Method == wire.MethodResized {
+		ev := new(Resized)
+		e, err = c.target(m.Params, &ev.Resized, &ev.ExecutionID)
+		event = ev
+	} else {
+		ev := new(Screen)
+		e, err = c.target(m.Params, &ev.Screen, &ev.ExecutionID)
+		event = ev
+	}
+	if e != nil {
+		e.push(s, event)
+	}
+	return err
 }
 
 // receiveDraining records that the server opens nothing new, and tells the caller.

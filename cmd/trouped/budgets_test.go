@@ -102,6 +102,8 @@ func budgets() []budget {
 		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10 + 3*files.MaxReply},
 		{"watches of files", gateway.MaxWatches, costCall + 2*agentWindow + 3*files.MaxChange},
 		{"console", 1, console.MaxHeld},
+		{"screens of terminals", l.MaxSessions, actors.ScreenBytes},
+		{"screen that is followed", 1, actors.ScreenLayout},
 		{"log", 1, 2 * logBacklog},
 	}
 }
