@@ -36,6 +36,7 @@ var measurements = []measurement{
 	{"files", measureCopies},
 	{"files-tree", measureTree},
 	{"files-cuts", measureCutTransfers},
+	{"terminal", measureTerminal},
 	{"open", measureOpen},
 	{"cancel", measureCancel},
 	{"mcp", measureMCP},

@@ -1,11 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -107,24 +106,36 @@ func statusField(pid int, field string) (int64, error) {
 	return 0, fmt.Errorf("no %s in /proc/PID/status", field)
 }
 
-// histogramP99 returns the bucket bound below which 99 % of a histogram in /metrics lie.
-func (s *server) histogramP99(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+"/metrics", nil)
+// ask returns what the server answers on its admin address.
+func (s *server) ask(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.admin+path, nil)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	said, err := io.ReadAll(resp.Body)
+	return string(said), err
+}
+
+// histogramP99 returns the bucket bound below which 99 % of a histogram in /metrics lie.
+func (s *server) histogramP99(ctx context.Context, name string) (float64, error) {
+	metrics, err := s.ask(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
 	type bucket struct{ le, n float64 }
 	var buckets []bucket
 	var total float64
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), name+`_bucket{le="`); ok {
-			le, n, _ := strings.Cut(rest, `"} `)
+	for line := range strings.Lines(metrics) {
+		if rest, ok := strings.CutPrefix(line, name+`_bucket{le="`); ok {
+			le, n, _ := strings.Cut(strings.TrimSpace(rest), `"} `)
 			var b bucket
 			b.le, _ = strconv.ParseFloat(le, 64) // +Inf parses
 			b.n, _ = strconv.ParseFloat(n, 64)
@@ -137,7 +148,7 @@ func (s *server) histogramP99(ctx context.Context, name string) (float64, error)
 			return b.le, nil
 		}
 	}
-	return 0, errors.Join(lines.Err(), fmt.Errorf("no observations of %s", name))
+	return 0, fmt.Errorf("no observations of %s", name)
 }
 
 // started runs a command in a new session and returns both once it runs.

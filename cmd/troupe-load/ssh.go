@@ -92,10 +92,15 @@ func findSSHD() (string, error) {
 }
 
 // command returns the argv that runs a command on the server.
-func (s *sshServer) command(command string) []string {
+func (s *sshServer) command(command string) []string { return s.argv("-T", command) }
+
+// terminal is command for one in a terminal.
+func (s *sshServer) terminal(command string) []string { return s.argv("-tt", command) }
+
+func (s *sshServer) argv(terminal, command string) []string {
 	return []string{
 		"ssh", "-F", "none", "-q", "-i", filepath.Join(s.dir, "user"), "-p", s.port, "-o", "StrictHostKeyChecking=no",
-		"-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-T", "127.0.0.1", command,
+		"-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", terminal, "127.0.0.1", command,
 	}
 }
 
