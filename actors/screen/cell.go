@@ -64,10 +64,10 @@ func (c cell) blank() bool  { return c.content&(contentBits|widthBits) == 0 }
 func (c cell) isWide() bool { return c.content&widthBits == wide }
 func (c cell) isHalf() bool { return c.content&widthBits == half }
 
-// row is a line. Cells that it does not have are blank, with the background tail.
+// row is a line. The cells that it does not have are as tail, which is blank or a letter.
 type row struct {
 	cells   []cell
-	tail    color
+	tail    cell
 	wrapped bool // it continues the row above
 }
 
@@ -75,7 +75,7 @@ func (r *row) at(x int) cell {
 	if x < len(r.cells) {
 		return r.cells[x]
 	}
-	return cell{pen: pen{bg: r.tail}}
+	return r.tail
 }
 
 // extend gives the row at least n cells of its own, of the cols that it may have.
@@ -91,13 +91,13 @@ func (r *row) extend(n, cols int) {
 	from := len(r.cells)
 	r.cells = r.cells[:n]
 	for i := from; i < n; i++ {
-		r.cells[i] = cell{pen: pen{bg: r.tail}}
+		r.cells[i] = r.tail
 	}
 }
 
 // clear blanks the whole row and keeps its memory.
 func (r *row) clear(bg color) {
-	r.cells, r.tail, r.wrapped = r.cells[:0], bg&colorBits, false
+	r.cells, r.tail, r.wrapped = r.cells[:0], cell{pen: pen{bg: bg & colorBits}}, false
 }
 
 // part blanks what a change from column x on would leave of a wide character: its first half.
@@ -109,28 +109,23 @@ func (r *row) part(x int, p pen) {
 
 // erase blanks the columns from one to before another.
 func (r *row) erase(from, to, cols int, p pen) {
-	p = p.erased()
-	r.part(from, p)
+	blank := cell{pen: p.erased()}
+	r.part(from, blank.pen)
 	if to < cols && to > 0 && r.at(to-1).isWide() {
 		r.extend(to+1, cols)
-		r.cells[to] = cell{pen: p}
+		r.cells[to] = blank
 	}
-	if to >= cols {
-		if from > len(r.cells) {
-			if p.bg == r.tail {
-				return
-			}
-			r.extend(from, cols)
-		}
-		r.cells, r.tail = r.cells[:from], p.bg
+	if from >= len(r.cells) && blank == r.tail {
 		return
 	}
-	if from >= len(r.cells) && p.bg == r.tail {
+	if to >= cols {
+		r.extend(from, cols)
+		r.cells, r.tail = r.cells[:from], blank
 		return
 	}
 	r.extend(to, cols)
 	for i := from; i < to; i++ {
-		r.cells[i] = cell{pen: p}
+		r.cells[i] = blank
 	}
 }
 
@@ -171,14 +166,17 @@ func (r *row) remove(x, n, cols int, p pen) {
 // trim gives up the cells at the end that the row need not have.
 func (r *row) trim() {
 	n := len(r.cells)
-	for n > 0 && r.cells[n-1] == (cell{pen: pen{bg: r.tail}}) {
+	for n > 0 && r.cells[n-1] == r.tail {
 		n--
 	}
 	r.cells = r.cells[:n]
 }
 
 // used is the number of columns up to the last character.
-func (r *row) used() int {
+func (r *row) used(cols int) int {
+	if !r.tail.blank() && len(r.cells) < cols {
+		return cols
+	}
 	for x := len(r.cells) - 1; x >= 0; x-- {
 		if c := r.cells[x]; !c.blank() {
 			if c.isWide() {

@@ -49,7 +49,7 @@ func (s *Screen) escapeAlone(_ []byte, final byte) {
 	case '>':
 		s.set(keypad, false)
 	case 'c':
-		s.reset(s.cols, s.rows)
+		s.reset()
 	case 'n', '}':
 		s.cur.gl = 2
 	case 'o', '|':
@@ -93,10 +93,7 @@ func (s *Screen) align() {
 	for y := range s.shown.rows {
 		r := &s.shown.rows[y]
 		r.clear(0)
-		r.extend(s.cols, s.cols)
-		for x := range r.cells {
-			r.cells[x] = cell{content: 'E', pen: s.cur.pen}
-		}
+		r.tail = cell{content: 'E', pen: s.cur.pen}
 	}
 	s.moveTo(0, 0)
 }

@@ -93,26 +93,6 @@ func (s *Screen) intermediateSequence(p *params, intermediate, final byte) {
 		if n := p.values[0]; n <= 6 {
 			s.style = n
 		}
-	case intermediate == ' ' && final == '@':
-		s.eachLine(func(r *row) { r.remove(0, p.get(0), s.cols, s.cur.pen) })
-	case intermediate == ' ' && final == 'A':
-		s.eachLine(func(r *row) { r.insert(0, p.get(0), s.cols, s.cur.pen.erased()) })
-	case intermediate == '\'' && final == '}':
-		s.eachLine(func(r *row) { r.insert(min(s.cur.x, s.cols-1), p.get(0), s.cols, s.cur.pen.erased()) })
-	case intermediate == '\'' && final == '~':
-		s.eachLine(func(r *row) { r.remove(min(s.cur.x, s.cols-1), p.get(0), s.cols, s.cur.pen) })
-	}
-}
-
-// eachLine changes the lines of the region, if the cursor is in it.
-func (s *Screen) eachLine(change func(*row)) {
-	p := s.shown
-	if s.cur.y < p.top || s.cur.y > p.bottom {
-		return
-	}
-	for y := p.top; y <= p.bottom; y++ {
-		change(&p.rows[y])
-		p.rows[y].wrapped = false
 	}
 }
 

@@ -11,7 +11,7 @@
 // What it implements is what xterm.js 6 does, with the widths that it gives to characters when its add-on
 // for grapheme clusters is loaded, as it is in the console. See
 // https://invisible-island.net/xterm/ctlseqs/ctlseqs.html for the notation. It knows no images, no left and right
-// margins, no protected cells, no palettes and no encodings of keys beyond xterm's.
+// margins or scrolling to the side, no protected cells, no palettes and no encodings of keys beyond xterm's.
 //
 // # Memory
 //

@@ -12,6 +12,10 @@ import (
 const afresh = "\x18\x1b[?1049l\x1b[?1;5;6;9;45;1000;1002;1003;1004;1005;1006;1007;1015;1016;2004;2026l" +
 	"\x1b[?7;25h\x1b[4l\x1b[20l\x1b>\x1b[r\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[0 q\x1b]8;;\x1b\\\x1b[m\x1b[2J"
 
+// maxLinksDrawn bounds the bytes of the links in a drawing. Further ones are text. The rest of a drawing takes at
+// most 150 bytes a cell.
+const maxLinksDrawn = 1 << 20
+
 // drawing is a drawing as far as it has come.
 type drawing struct {
 	*Screen
@@ -22,8 +26,8 @@ type drawing struct {
 	top, bottom int // of the scrolling region
 	last        breakKind
 	open        bool // the next character could join the last one
-
-	most int // bytes, beyond which no line is begun
+	links       int  // the bytes of links that there is still room for
+	most        int  // bytes, beyond which no line is begun
 }
 
 // Draw returns bytes that make a terminal of the screen's size show what the screen shows, whatever it showed
@@ -35,7 +39,7 @@ func (s *Screen) Draw() []byte {
 
 // DrawUpTo is Draw if that has at most so many bytes, and nil otherwise.
 func (s *Screen) DrawUpTo(most int) []byte {
-	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024), most: most}
+	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024), links: maxLinksDrawn, most: most}
 	d.seq(afresh)
 	if s.titled {
 		d.seq("\x1b]2;" + s.title + "\a")
@@ -233,11 +237,15 @@ func (d *drawing) pen(p pen, link uint8) {
 		d.seq(p.sequence())
 		d.cur.pen = p
 	}
+	target := ";"
+	if link != 0 {
+		target = d.Screen.links.entries[link]
+	}
+	if d.links < len(target) {
+		link, target = 0, ";"
+	}
 	if link != d.cur.link {
-		target := ";"
-		if link != 0 {
-			target = d.links.entries[link]
-		}
+		d.links -= len(target)
 		d.seq("\x1b]8;" + target + "\x1b\\")
 		d.cur.link = link
 	}

@@ -18,7 +18,7 @@ func (s *Screen) operate(body string) {
 		case address == "":
 			s.cur.link = 0
 		default:
-			s.cur.link = uint8(s.links.add(rest, s.usedLinks)) //nolint:gosec // at most maxLinks
+			s.cur.link = uint8(s.add(&s.links, rest, s.usedLinks)) //nolint:gosec // at most maxLinks
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (s *Screen) combine(line *row, r rune, width, old int) {
 	if c.blank() {
 		c.content |= uint32(r)
 	} else if text := s.char(*c) + string(r); len(text) <= maxCluster {
-		if n := s.clusters.add(text, s.usedClusters); n > 0 {
+		if n := s.add(&s.clusters, text, s.usedClusters); n > 0 {
 			c.content = c.content&^contentBits | clustered | n
 		}
 	}
@@ -143,7 +143,7 @@ func (s *Screen) combine(line *row, r rune, width, old int) {
 	}
 }
 
-// repeat writes the character before the cursor n times (REP).
+// repeat writes the character before the cursor n times (REP), up to as many as make a line: more is for no good.
 func (s *Screen) repeat(n int) {
 	if s.joinWidth == 0 || s.cur.x < s.joinWidth {
 		return
@@ -153,7 +153,7 @@ func (s *Screen) repeat(n int) {
 		return
 	}
 	char := s.char(c)
-	for range min(n, s.cols*s.rows) {
+	for range min(n, s.cols/utf8.RuneCountInString(char)) {
 		for _, r := range char {
 			s.put(r)
 		}

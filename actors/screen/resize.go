@@ -50,7 +50,7 @@ func (s *Screen) reflow(old []row, cols, at, saved int) (lines []row, newAt, new
 			to++
 		}
 		group := old[from:to]
-		if whole := to-from == 1 && group[0].used() <= cols; !whole && (at < from || at >= to) {
+		if whole := to-from == 1 && group[0].used(s.cols) <= cols; !whole && (at < from || at >= to) {
 			group = s.wrapAnew(group, cols)
 		}
 		if at >= from && at < to {
@@ -72,7 +72,7 @@ func (s *Screen) wrapAnew(group []row, cols int) []row {
 		r := &group[i]
 		n := s.cols
 		if i == len(group)-1 {
-			n = r.used()
+			n = r.used(s.cols)
 		} else if group[i+1].at(0).isWide() && r.at(n-1).blank() {
 			n-- // it did not fit there
 		}
@@ -115,9 +115,9 @@ func (p *page) resizeTabs(cols int) {
 // resize changes the number of columns. New ones are blank.
 func (r *row) resize(from, cols int) {
 	if cols > from {
-		if r.tail != 0 {
+		if r.tail != (cell{}) {
 			r.extend(from, cols)
-			r.tail = 0
+			r.tail = cell{}
 		}
 		return
 	}

@@ -57,20 +57,25 @@ type Screen struct {
 
 // New returns an empty screen.
 func New(cols, rows int) *Screen {
-	s := &Screen{}
-	s.reset(max(cols, 1), max(rows, 1))
-	return s
-}
-
-// reset is the state of a new terminal, which keeps its title.
-func (s *Screen) reset(cols, rows int) {
-	*s = Screen{
-		cols: cols, rows: rows, cur: newCursor(), modes: newModes(), parser: s.parser, title: s.title, titled: s.titled,
-		normal:   newPage(cols, rows),
+	s := &Screen{
+		cols: max(cols, 1), rows: max(rows, 1),
 		clusters: table{most: maxClusters, room: maxClusters * maxCluster},
 		links:    table{most: maxLinks, room: maxLinkBytes},
 	}
-	s.shown = &s.normal
+	s.normal = newPage(s.cols, s.rows)
+	s.reset()
+	return s
+}
+
+// reset is RIS: the state of a new terminal, which keeps its title.
+func (s *Screen) reset() {
+	rows := s.normal.rows
+	for y := range rows {
+		rows[y].clear(0)
+	}
+	s.normal, s.alternate = newPage(s.cols, 0), page{}
+	s.normal.rows, s.normal.bottom = rows, s.rows-1
+	s.shown, s.cur, s.modes, s.joinWidth = &s.normal, newCursor(), newModes(), 0
 }
 
 // Size is the number of columns and rows.
@@ -86,8 +91,8 @@ func (s *Screen) Text() []string {
 	for y := range lines {
 		b.Reset()
 		r := &s.shown.rows[y]
-		for x := range r.cells {
-			c := r.cells[x]
+		for x := range s.cols {
+			c := r.at(x)
 			switch {
 			case c.isHalf():
 			case c.blank():

@@ -3,7 +3,7 @@ package screen
 // What a screen keeps of the characters that consist of several, and of the links that its cells lead to.
 const (
 	maxClusters  = 4096
-	maxCluster   = 128 // bytes; what joins beyond is left out
+	maxCluster   = 64  // bytes; what joins beyond is left out
 	maxLinks     = 255 // as many as a cell can tell apart
 	maxLinkBytes = 64 << 10
 )
@@ -16,28 +16,24 @@ type table struct {
 	index   map[string]uint32
 	free    []uint32
 	size    int // of the entries, in bytes
-	refused int // since it was last full of what is needed
+	since   int // how many texts were new since it was searched for what can be forgotten
 }
 
 // bytes is the memory that the table holds, with what a map and a string need beside their contents.
 func (t *table) bytes() int { return t.size + 64*len(t.entries) + 4*cap(t.free) }
 
-// add returns the number of a text, or 0 if there is no room. The function used marks what is referred to.
-func (t *table) add(text string, used func(mark []bool)) uint32 {
+// add returns the number of a text, or 0 if there is no room.
+func (s *Screen) add(t *table, text string, used func(mark []bool)) uint32 {
 	if n, ok := t.index[text]; ok {
 		return n
 	}
-	if t.full(text) {
-		// A table that is needed as it is would otherwise be searched for every text.
-		if t.refused++; t.refused < t.most && t.refused > 1 {
-			return 0
-		}
+	t.since++
+	if t.full(text) && t.since > s.cols*s.rows/512 { // a new text costs no more than a few lines do
 		t.sweep(used)
-		t.refused = 1
-		if t.full(text) {
-			return 0
-		}
-		t.refused = 0
+		t.since = 0
+	}
+	if t.full(text) {
+		return 0
 	}
 	if t.index == nil {
 		t.index, t.entries = map[string]uint32{}, []string{""}

@@ -2,6 +2,7 @@ package screen
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 	"os"
@@ -139,7 +140,22 @@ func TestDrawingsOfProgramsAgreeWithXtermJS(t *testing.T) {
 	j := newJudge(t)
 	for _, r := range recordings(t) {
 		t.Run(r.name, func(t *testing.T) {
-			j.compare(t, r, max(r.size()/200, 1), 3)
+			j.compare(t, r, max(r.size()/300, 1), 3)
 		})
+	}
+}
+
+func TestEveryCharacterHasTheWidthOfTheConsole(t *testing.T) {
+	newJudge(t) // says what is missing
+	made, err := exec.CommandContext(t.Context(), "node", "testdata/widths.mjs").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := os.ReadFile("widths.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(made, have) {
+		t.Error("widths.go is not what `go generate ./actors/screen` makes")
 	}
 }
