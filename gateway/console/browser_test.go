@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"go.uber.org/goleak"
 )
 
 // The tests drive Debian's Chromium, without a window, against a real trouped. They address what is on a
@@ -61,6 +63,11 @@ func TestMain(m *testing.M) {
 	}
 	if dir, _ := binaries(); built && dir != "" {
 		os.RemoveAll(dir)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }
@@ -384,6 +391,7 @@ func (p *tab) shoot(file string) {
 type cable struct {
 	address string
 	mu      sync.Mutex
+	to      string
 	conns   map[net.Conn]struct{}
 	down    bool
 }
@@ -394,7 +402,7 @@ func newCable(t *testing.T, to string) *cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &cable{address: l.Addr().String(), conns: make(map[net.Conn]struct{})}
+	w := &cable{address: l.Addr().String(), to: to, conns: make(map[net.Conn]struct{})}
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		l.Close()
@@ -407,7 +415,7 @@ func newCable(t *testing.T, to string) *cable {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", to)
+			far, err := net.Dial("tcp", w.leadsTo())
 			if err != nil || !w.add(near, far) {
 				near.Close()
 				continue
@@ -442,6 +450,23 @@ func (w *cable) cut(down bool) {
 		c.Close()
 	}
 	clear(w.conns)
+}
+
+func (w *cable) leadsTo() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to
+}
+
+// lead leads new connections to another server, and ends those to the one before.
+func (w *cable) lead(to string) {
+	if w.leadsTo() == to {
+		return
+	}
+	w.mu.Lock()
+	w.to = to
+	w.mu.Unlock()
+	w.cut(false)
 }
 
 func (w *cable) mend() {

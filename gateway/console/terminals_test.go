@@ -135,10 +135,13 @@ func TestHostileTitleIsText(t *testing.T) {
 	}
 }
 
-// TestTwentyTerminalsAreOpen, and the first and the last take what is typed.
+// TestTwentyTerminalsAreOpen while the first of them is flooded: the last takes what is typed, and in the first Ctrl-C
+// ends the flood.
 func TestTwentyTerminalsAreOpen(t *testing.T) {
 	p := open(t, serve(t, "--max-executions=24").url("/"))
 	p.openTerminal()
+	p.keys("yes flooded\r")
+	p.seesOnScreen("flooded\nflooded")
 	for range 19 {
 		p.click("button", "Open a terminal")
 	}
@@ -148,6 +151,8 @@ func TestTwentyTerminalsAreOpen(t *testing.T) {
 	p.seesOnScreen("last 20")
 	p.click("tab", "Terminal 1")
 	p.typeInto("textbox", terminalInput, "")
+	p.control('c', chromedp.ModifierCtrl)
+	p.seesOnScreen("^C")
 	p.keys("echo first $((0 + 1))\r")
 	p.seesOnScreen("first 1")
 }

@@ -10,6 +10,8 @@ export interface SessionExecution {
   started_at: string;
   offset: number;
   memory_bytes?: number;
+  /** It has one; absent: none, or the server's version does not say. */
+  terminal?: boolean;
   reason?: string;
   exit_code?: number;
 }

@@ -10,7 +10,7 @@ import { useStore } from "./store.js";
 import { attempt, Button, confirm, copy, Note, State, usePoll } from "./ui.js";
 import { Terminals } from "./terminals.js";
 import { ago, bytes, seconds } from "./words.js";
-import { message, runningIn, type Workspace, workspace as connect } from "./workspace.js";
+import { isTerminal, message, runningIn, type Workspace, workspace as connect } from "./workspace.js";
 
 const pollMs = 2500;
 
@@ -73,7 +73,7 @@ function SessionHeader({ id, info, workspace, view, gone }: {
       await endSession(id);
       go(sessionsLink);
     });
-  const running = info ? runningIn(info).length : 0;
+  const running = info ? runningIn(info).filter((e) => !isTerminal(e)).length : 0;
   const tabs: [View, string][] = [
     ["commands", running > 0 ? `Commands (${running})` : "Commands"],
     ["terminals", "Terminals"],

@@ -321,6 +321,7 @@ export function isTerminal(e: SessionExecution): boolean {
   return e.id.startsWith(terminalPrefix);
 }
 
+/** What runs of a session, file transfers left out. */
 export function runningIn(s: SessionInfo): SessionExecution[] {
   return s.executions.filter((e) => e.state !== "exited" && !isTransfer(e));
 }
