@@ -216,7 +216,7 @@ func TestNothingOfASessionRunsInABrowser(t *testing.T) {
 
 // TestBusySessionsSayWhenToTryAgain: beyond --max-executions, and while the server stops.
 func TestBusySessionsSayWhenToTryAgain(t *testing.T) {
-	s := serving(t, func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "--max-executions", "1") })
+	s := serving(t, func(c *setup) { c.engine.Limits.MaxExecutions = 1 })
 	e, err := s.session.Execute(t.Context(), wire.ExecuteParams{Command: "sleep 100"})
 	if err != nil {
 		t.Fatal(err)
@@ -226,9 +226,15 @@ func TestBusySessionsSayWhenToTryAgain(t *testing.T) {
 		{what: "PUT /files/f", body: "x", status: 429},
 		{what: "DELETE /files/f", status: 429},
 	})
-	if err := s.process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	stop, drained := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.engine.Drain(stop)
+	}()
+	defer func() {
+		close(stop)
+		<-drained
+	}()
 	for { // until the session has learnt of it
 		a := s.do("GET /files/f", nil)
 		if a.status == http.StatusTooManyRequests {
@@ -244,7 +250,7 @@ func TestBusySessionsSayWhenToTryAgain(t *testing.T) {
 
 // TestRunnersWithoutTheProgram: an image that has only the runner.
 func TestRunnersWithoutTheProgram(t *testing.T) {
-	s := serving(t, func(cmd *exec.Cmd) {
+	s := serving(t, func(c *setup) {
 		bare := filepath.Join(t.TempDir(), "troupe-runner")
 		b, err := os.ReadFile(filepath.Join(buildDir, "troupe-runner"))
 		if err == nil {
@@ -253,7 +259,7 @@ func TestRunnersWithoutTheProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd.Args = append(cmd.Args, "--runner-binary", bare)
+		c.runner = bare
 	})
 	s.check([]row{
 		{what: "GET /files/f", status: 501, code: "no_program"},
@@ -265,7 +271,7 @@ func TestRunnersWithoutTheProgram(t *testing.T) {
 
 // TestServersThatAllowNoFiles: --allow-command without troupe-files.
 func TestServersThatAllowNoFiles(t *testing.T) {
-	s := serving(t, func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "--allow-command", "/bin/true") })
+	s := serving(t, func(c *setup) { c.engine.AllowCommands = []string{"/bin/true"} })
 	s.check([]row{{what: "GET /files/f", status: 403}})
 }
 
@@ -276,7 +282,7 @@ func TestFullDisks(t *testing.T) {
 		t.Skip("mounting a small disk: ", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
-	s := serving(t, func(cmd *exec.Cmd) { cmd.Dir = disk })
+	s := serving(t, func(c *setup) { c.dir = disk })
 	large := strings.Repeat("x", 3<<20)
 	s.check([]row{
 		{what: "PUT /files/f", body: large, status: 507, code: "no_space"},

@@ -1,7 +1,7 @@
 // Package fileserver is the HTTP door to the files of sessions.
 //
-// Each request runs the program troupe-files in the session (package actors/files), by the Go
-// client, as anybody could: so a transfer goes through any pod, is bounded by the session's limits and
+// Each request runs the program troupe-files in the session (package actors/files), as a client of the
+// engine that has no socket: so a transfer goes through any pod, is bounded by the session's limits and
 // ends at its walls. Nothing of a file is held here but what is under way.
 //
 //	GET    /api/v1/sessions/{id}/files/{path}  a file, or a directory as JSON or tar

@@ -1,10 +1,8 @@
 package fileserver
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -14,9 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/files"
-	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // Prefix is where the Handler's paths begin.
@@ -24,18 +21,24 @@ const Prefix = "/api/v1/sessions/"
 
 // Config configures a Handler.
 type Config struct {
-	// Attach connects to a session on behalf of the client that made the request, and follows the
-	// executions that offsets names. Its errors are those of troupe.Attach, or one made
-	// by Refuse. The Handler detaches.
-	Attach func(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) // required
-	Logger *slog.Logger                                                                            // nil: discard
+	Engine *actors.Engine // has the sessions, or knows the pods that have them; required
+	// Caller says who has made a request for the files of a session. Its errors are those of
+	// Engine.AttachSession, or one made by Refuse.
+	Caller func(r *http.Request, session string) (Caller, error) // required
+	Logger *slog.Logger                                          // nil: discard
+}
+
+// Caller is who may use a session.
+type Caller struct {
+	Subject     string
+	ResumeToken string // of the session; the engine checks both
 }
 
 // stallTimeout is the time that a client may take for the next piece of a transfer, which is 64 KiB or
 // less.
 const stallTimeout = 60 * time.Second
 
-// Handler serves the files of sessions. It authenticates nobody: Attach does.
+// Handler serves the files of sessions. It authenticates nobody: Caller does.
 type Handler struct {
 	cfg   Config
 	log   *slog.Logger
@@ -159,188 +162,4 @@ func (c *call) answerJSON(status int, v any) error {
 	}
 	_, err = c.w.Write(append(text, '\n'))
 	return err
-}
-
-// attach connects to the session of the request. done gives the connection up: the session stays.
-func (c *call) attach(offsets map[string]int64) (client *troupe.Client, done func(), err error) {
-	if offsets == nil {
-		offsets = map[string]int64{}
-	}
-	client, err = c.h.cfg.Attach(c.r, c.r.PathValue("session"), offsets)
-	if err != nil {
-		return nil, nil, err
-	}
-	return client, func() { client.Detach() }, nil
-}
-
-// transfer is a run of troupe-files.
-type transfer struct {
-	c      *call
-	exec   *troupe.Execution
-	detach func()
-
-	longest int            // of its lines, in bytes
-	rest    []byte         // of the last piece
-	last    *troupe.Output // owns rest
-	errs    []byte         // what it wrote to its standard error
-	ended   bool           // the execution was read to its end
-}
-
-const maxErrorText = 1024
-
-// run starts req in the session.
-func (c *call) run(req *files.Request, set func(*wire.ExecuteParams)) (*transfer, error) {
-	arg, err := json.Marshal(req)
-	if err != nil {
-		return nil, err
-	}
-	client, done, err := c.attach(nil)
-	if err != nil {
-		return nil, err
-	}
-	params := wire.ExecuteParams{
-		Argv: []string{files.Program, string(arg)}, Framing: wire.FramingRaw, Encoding: wire.EncodingBase64,
-		Retain: wire.RetainUnread,
-	}
-	if set != nil {
-		set(&params)
-	}
-	e, err := client.Execute(c.ctx, params)
-	if err != nil {
-		done()
-		return nil, err
-	}
-	t := &transfer{c: c, exec: e, detach: done, longest: files.MaxReply}
-	if req.Op == files.OpWatch {
-		t.longest = files.MaxChange
-	}
-	return t, nil
-}
-
-// close ends a transfer that was not read to its end, and gives the connection up.
-func (t *transfer) close() {
-	if !t.ended {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.c.ctx), 5*time.Second)
-		_ = t.exec.Cancel(ctx) // without a reader it ends with the resume window at the latest
-		t.exec.Discard()
-		_, _ = t.exec.Wait(ctx)
-		cancel()
-	}
-	t.detach()
-}
-
-// piece returns the next bytes of the output, at least one, which are valid until the next call, or io.EOF.
-func (t *transfer) piece() ([]byte, error) {
-	if p := t.rest; len(p) > 0 {
-		t.rest = nil
-		return p, nil
-	}
-	if t.last != nil {
-		t.last.Release()
-		t.last = nil
-	}
-	for {
-		ev, err := t.exec.Next(t.c.ctx)
-		if err != nil {
-			t.ended = t.ended || errors.Is(err, io.EOF)
-			return nil, err
-		}
-		switch ev := ev.(type) {
-		case *troupe.Output:
-			switch {
-			case ev.Stream == wire.Stderr:
-				t.errs = append(t.errs, ev.Data[:min(len(ev.Data), maxErrorText-len(t.errs))]...)
-				ev.Release()
-			case len(ev.Data) > 0:
-				t.last = ev
-				return ev.Data, nil
-			}
-		case *troupe.Gap:
-			return nil, errors.New("output of the transfer is missing")
-		}
-	}
-}
-
-// reply returns the next line of the output. Lines that only say that the program is alive are
-// skipped.
-func (t *transfer) reply() (*files.Reply, error) {
-	for {
-		if r, err := t.line(); err != nil || !r.Alive {
-			return r, err
-		}
-	}
-}
-
-// line is reply for whoever wants every line.
-func (t *transfer) line() (*files.Reply, error) {
-	var line []byte
-	for {
-		p, err := t.piece()
-		if errors.Is(err, io.EOF) {
-			return nil, t.failure()
-		}
-		if err != nil {
-			return nil, err
-		}
-		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			if line = append(line, p...); len(line) > t.longest {
-				return nil, errors.New("the program's reply is too long")
-			}
-			continue
-		}
-		line = append(line, p[:end]...)
-		t.rest = p[end+1:]
-		r := new(files.Reply)
-		if err := json.Unmarshal(line, r); err != nil {
-			return nil, err
-		}
-		if r.Error != nil {
-			return nil, r.Error
-		}
-		return r, nil
-	}
-}
-
-// end reads the output to its end and returns nil if the program succeeded.
-func (t *transfer) end() error {
-	for {
-		if _, err := t.piece(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return err
-		}
-	}
-	done, err := t.exec.Wait(t.c.ctx)
-	if err != nil {
-		return err
-	}
-	if done.ExitCode == 0 {
-		return nil
-	}
-	return t.failure()
-}
-
-// failure says why the program ended without its last line.
-func (t *transfer) failure() error {
-	done, err := t.exec.Wait(t.c.ctx)
-	if err != nil {
-		return err
-	}
-	return &endedError{completed: done, text: string(t.errs)}
-}
-
-// once runs a request that has one reply.
-func (c *call) once(req *files.Request) (*files.Reply, error) {
-	t, err := c.run(req, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer t.close()
-	r, err := t.reply()
-	if err != nil {
-		_ = t.end()
-		return nil, err
-	}
-	return r, t.end()
 }

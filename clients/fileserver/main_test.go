@@ -3,11 +3,11 @@
 package fileserver
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,8 +21,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/troupe-dev/troupe/actors"
+	"github.com/troupe-dev/troupe/actors/proc"
+	"github.com/troupe-dev/troupe/actors/transcript"
 	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
+	"github.com/troupe-dev/troupe/gateway"
 )
 
 // buildDir holds the programs that the tests start; TestMain makes and removes it.
@@ -53,8 +57,8 @@ func allTestsRan() bool {
 
 // binaries builds the programs once for all tests of the package.
 var binaries = sync.OnceValue(func() error {
-	cmd := exec.Command("go", "build", "-o", buildDir+"/", "github.com/troupe-dev/troupe/cmd/trouped",
-		"github.com/troupe-dev/troupe/cmd/troupe-runner", "github.com/troupe-dev/troupe/cmd/troupe-files")
+	cmd := exec.Command("go", "build", "-o", buildDir+"/", "github.com/troupe-dev/troupe/cmd/troupe-runner",
+		"github.com/troupe-dev/troupe/cmd/troupe-files")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
@@ -62,43 +66,58 @@ var binaries = sync.OnceValue(func() error {
 	return nil
 })
 
-// server is a real trouped with one session, and a Handler of this process for its files.
+// server is a Handler for the files of one session, with an engine and a runner of its own.
 type server struct {
 	t       *testing.T
-	process *os.Process
+	engine  *actors.Engine
 	dir     string // the session's working directory
 	session *troupe.Client
 	handler *Handler
 	url     string // of the session in the Handler
 }
 
-// serving starts both. change may alter how trouped is started.
-func serving(t *testing.T, change func(*exec.Cmd)) *server {
+// setup is what serving starts a server with.
+type setup struct {
+	dir    string // working directory of commands
+	runner string
+	engine actors.Config
+}
+
+// serving starts a server. change may alter with what.
+func serving(t *testing.T, change func(*setup)) *server {
 	t.Helper()
 	if err := binaries(); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, dir: t.TempDir()}
-	cmd := exec.Command(filepath.Join(buildDir, "trouped"), "--listen", "127.0.0.1:0", "--admin-listen", "",
-		"--log-format", "json", "--data-dir", filepath.Join(t.TempDir(), "data"))
-	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	c := &setup{dir: t.TempDir(), runner: filepath.Join(buildDir, "troupe-runner")}
+	c.engine.Limits = actors.DefaultLimits()
 	if change != nil {
-		change(cmd)
+		change(c)
 	}
-	listen := start(t, cmd)
-	s.process = cmd.Process
-	var err error
-	if s.session, err = troupe.Dial(t.Context(), "ws://"+listen+"/ws", troupe.Options{}); err != nil {
+	runner, err := proc.Open(proc.Config{
+		Binary: c.runner, WarmInits: 1, Cgroup: "off", Isolation: proc.Isolation{Level: proc.IsolationNone},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.session.Close() })
-	s.handler = NewHandler(Config{
-		Attach: func(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) {
-			opt := troupe.Options{Window: 64 << 10}
-			return troupe.Attach(r.Context(), "ws://"+listen+"/ws", session, s.session.Connected().ResumeToken, offsets, opt)
-		},
-	})
+	t.Cleanup(func() { runner.Close() })
+	store, err := transcript.Open(transcript.Config{Dir: filepath.Join(t.TempDir(), "data"), Budget: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	c.engine.Runner, c.engine.Store, c.engine.Workdir = actors.ProcRunner(runner), store, c.dir
+	c.engine.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	s := &server{t: t, dir: c.dir}
+	if s.engine, err = actors.New(c.engine); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.engine.Close)
+	s.session = connect(t, s.engine)
+	s.handler = NewHandler(Config{Engine: s.engine, Caller: func(*http.Request, string) (Caller, error) {
+		return Caller{Subject: "anonymous", ResumeToken: s.session.Connected().ResumeToken}, nil
+	}})
 	front := httptest.NewUnstartedServer(s.handler)
 	front.Config.ReadTimeout, front.Config.WriteTimeout = time.Second, time.Second // the Handler lifts them
 	front.Start()
@@ -108,37 +127,22 @@ func serving(t *testing.T, change func(*exec.Cmd)) *server {
 	return s
 }
 
-// start runs trouped until the test ends, and returns its address.
-func start(t *testing.T, cmd *exec.Cmd) (listen string) {
+// connect opens a session, through a gateway.
+func connect(t *testing.T, engine *actors.Engine) *troupe.Client {
 	t.Helper()
-	stderr, err := cmd.StderrPipe()
+	door, err := gateway.New(gateway.Config{Engine: gateway.FromActors(engine), Auth: gateway.NoAuth{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	t.Cleanup(func() { door.Close(context.Background()) })
+	web := httptest.NewServer(door.Handler())
+	t.Cleanup(web.Close)
+	session, err := troupe.Dial(t.Context(), "ws"+strings.TrimPrefix(web.URL, "http")+"/ws", troupe.Options{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	ready, ended := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			var line struct{ Msg, Listen string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
-				ready <- line.Listen
-			}
-		}
-		_ = cmd.Wait() // the tests kill it
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	select {
-	case listen = <-ready:
-	case <-ended:
-		t.Fatal("trouped ended")
-	}
-	return listen
+	t.Cleanup(func() { session.Close() })
+	return session
 }
 
 // answer is a response that was read.

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/troupe-dev/troupe/actors"
 	"github.com/troupe-dev/troupe/actors/files"
 	"github.com/troupe-dev/troupe/actors/wire"
-	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
 // problem is what a client is told of an error. Its code is that of files.Error, or the reason of an end.
@@ -31,7 +31,7 @@ func problemf(status int, code, format string, args ...any) *problem {
 	}}
 }
 
-// Refuse returns an error of Config.Attach that is answered with this status and text.
+// Refuse returns an error of Config.Caller that is answered with this status and text.
 func Refuse(status int, detail string) error { return problemf(status, "", "%s", detail) }
 
 func (p *problem) write(w http.ResponseWriter) {
@@ -69,7 +69,6 @@ var statuses = map[files.Code]int{
 
 // wireStatuses of what the server refuses.
 var wireStatuses = map[wire.Code]int{
-	wire.CodeNoSession: http.StatusNotFound, wire.CodeSessionLost: http.StatusNotFound,
 	wire.CodeNotAllowed: http.StatusForbidden, wire.CodeExecutionLimit: http.StatusTooManyRequests,
 	wire.CodeSessionLimit: http.StatusTooManyRequests, wire.CodeDraining: http.StatusServiceUnavailable,
 }
@@ -95,7 +94,7 @@ func problemOf(err error) *problem {
 	var fe *files.Error
 	var we *wire.Error
 	var ee *endedError
-	var he *troupe.HandshakeError
+	var silent *actors.PodSilentError
 	var be *bodyError
 	switch {
 	case errors.As(err, &p):
@@ -117,27 +116,40 @@ func problemOf(err error) *problem {
 			status = http.StatusServiceUnavailable
 		}
 		return problemf(status, string(ee.completed.Reason), "%s", ee)
-	case errors.Is(err, troupe.ErrNoSession),
-		errors.Is(err, troupe.ErrSessionLost),
-		errors.Is(err, troupe.ErrSessionEnded):
-		return problemf(http.StatusNotFound, "no_session", "no such session, or not one of yours")
+	case errors.Is(err, actors.ErrNoSession):
+		return errNoSession()
+	case errors.As(err, &silent):
+		return problemf(http.StatusServiceUnavailable, "", "%s", silent)
 	case errors.As(err, &we):
-		if we.Code == wire.CodeStartFailed {
-			return problemf(http.StatusNotImplemented, "no_program", "this session cannot transfer files: %s", we.Message)
-		}
-		status := wireStatuses[we.Code]
-		if status == 0 {
-			status = http.StatusInternalServerError
-		}
-		p := problemf(status, "", "%s", we.Message)
-		if we.Data != nil {
-			p.retryAfter = int(we.Data.RetryAfterSeconds)
-		}
-		return p
-	case errors.As(err, &he):
-		return problemf(he.StatusCode, "", "%s", he.Error())
+		return problemOfWire(we)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return problemf(http.StatusServiceUnavailable, "", "the request ended")
 	}
 	return problemf(http.StatusInternalServerError, "", "%s", err)
+}
+
+func errNoSession() *problem {
+	return problemf(http.StatusNotFound, "no_session", "no such session, or not one of yours")
+}
+
+// problemOfWire is for what the engine refuses.
+func problemOfWire(err *wire.Error) *problem {
+	switch err.Code {
+	case wire.CodeNoSession, wire.CodeSessionLost:
+		return errNoSession()
+	case wire.CodeStartFailed:
+		return problemf(http.StatusNotImplemented, "no_program", "this session cannot transfer files: %s", err.Message)
+	}
+	p := problemf(wireStatuses[err.Code], "", "%s", err.Message)
+	if err.Data != nil {
+		p.retryAfter = int(err.Data.RetryAfterSeconds)
+	}
+	if p.Status == 0 {
+		p.Status = http.StatusInternalServerError
+		if p.retryAfter > 0 { // the directory of pods does not know the session's yet
+			p.Status = http.StatusServiceUnavailable
+		}
+		p.Title = http.StatusText(p.Status)
+	}
+	return p
 }

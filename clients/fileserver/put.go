@@ -149,7 +149,7 @@ func (c *call) put() error {
 	if err != nil {
 		return err
 	}
-	id := "upload-" + strings.ToLower(rand.Text())
+	id := newID("upload-")
 	// The digest of an upload that began without one may come with its end.
 	req.Trailer = req.Op == files.OpWrite && resumable && req.Size != nil && len(req.SHA256) == 0
 	t, err := c.run(req, func(p *wire.ExecuteParams) {
@@ -165,7 +165,7 @@ func (c *call) put() error {
 			c.w.WriteHeader(statusUploadResumption)
 		}
 	}
-	err = c.upload(&upload{t, 0, ends, resumable, nil})
+	err = c.upload(&upload{transfer: t, ends: ends, resumable: resumable})
 	if req.New {
 		err = replaces(err)
 	}
@@ -179,28 +179,31 @@ const (
 	interopVersion         = "8"
 )
 
+// newID returns an id for an execution.
+func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
+
 // upload is the part of one that a request brings.
 type upload struct {
 	*transfer
-	offset          int64
 	ends, resumable bool   // as complete has it
 	sum             []byte // that follows the content
 }
 
-// upload passes the request's body to the program from its offset on.
+// upload passes the request's body to the program.
 func (c *call) upload(u *upload) error {
-	n, err := c.feed(u.transfer)
+	err := c.feed(u.transfer)
 	var in *bodyError
-	if !errors.As(err, &in) && c.ctx.Err() != nil { // the client's connection was lost
+	lost := u.link.over.Err() != nil
+	if !errors.As(err, &in) && !lost && c.ctx.Err() != nil { // the client's connection was lost
 		err = &bodyError{c.ctx.Err()}
 	}
 	switch {
-	case errors.As(err, &in) && u.resumable:
+	case u.resumable && err != nil && (in != nil || lost || wire.CodeOf(err) == wire.CodeSessionLimit):
 		u.detach() // the client comes back, or the program ends for want of content
-		return in
+		return err
 	case err == nil && !u.ends:
 		u.detach()
-		c.w.Header().Set("Upload-Offset", strconv.FormatInt(u.offset+n, 10))
+		c.w.Header().Set("Upload-Offset", strconv.FormatInt(u.in, 10))
 		c.w.Header().Set("Upload-Complete", "?0")
 		status := http.StatusNoContent
 		if c.r.Method == http.MethodPut {
@@ -209,13 +212,13 @@ func (c *call) upload(u *upload) error {
 		c.begin(status)
 		return nil
 	case err == nil:
-		if _, err = u.exec.Input(c.ctx, u.sum); err == nil {
-			err = u.exec.CloseInput(c.ctx)
-		}
+		last := &input{data: u.sum, offset: u.in, eof: true}
+		u.send(last)
+		err = u.settle(last)
 	}
 	defer u.close()
 	// The program says why it takes no more input.
-	if err != nil && !errors.Is(err, io.ErrClosedPipe) && wire.CodeOf(err) == 0 {
+	if code := wire.CodeOf(err); err != nil && code != wire.CodeInputUnavailable && code != wire.CodeNoProcess {
 		return err
 	}
 	return c.finish(u.transfer)
@@ -259,37 +262,6 @@ func (e *bodyError) Error() string {
 
 func (e *bodyError) Unwrap() error { return e.err }
 
-// feed copies the body to the program's standard input.
-func (c *call) feed(t *transfer) (n int64, err error) {
-	buf := make([]byte, 64<<10)
-	for {
-		c.extend()
-		// Full pieces, whatever the size of the packets.
-		read, err := io.ReadFull(c.r.Body, buf)
-		if read > 0 {
-			wrote, err := t.exec.Input(c.ctx, buf[:read])
-			n += int64(wrote)
-			if err != nil {
-				return n, err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && c.whole():
-			return n, nil
-		case err != nil:
-			return n, &bodyError{err}
-		}
-	}
-}
-
-// whole reports whether the body has ended as it should: io.ReadFull says ErrUnexpectedEOF of a last
-// piece that is not full, and net/http of a body that is shorter than its length.
-func (c *call) whole() bool {
-	var b [1]byte
-	_, err := c.r.Body.Read(b[:])
-	return errors.Is(err, io.EOF)
-}
-
 // resume connects to an upload that has begun.
 func (c *call) resume() (*transfer, *wire.ExecutionStatus, error) {
 	id := c.r.PathValue("upload")
@@ -297,22 +269,18 @@ func (c *call) resume() (*transfer, *wire.ExecutionStatus, error) {
 	if !strings.HasPrefix(id, "upload-") {
 		return nil, nil, none
 	}
-	client, done, err := c.attach(map[string]int64{id: 0})
+	l, resumed, err := c.h.attach(c.r, map[string]int64{id: 0})
 	if err != nil {
 		return nil, nil, err
 	}
-	e := client.Executions()[id]
-	status, err := client.Status(c.ctx)
-	if err != nil {
-		done()
-		return nil, nil, err
-	}
-	st, found := status.Executions[id]
-	if !found || e == nil {
-		done()
+	st, found := resumed.Executions[id]
+	if !found {
+		l.close()
 		return nil, nil, none
 	}
-	return &transfer{c: c, exec: e, detach: done, longest: files.MaxReply}, &st, nil
+	t := c.newTransfer(l, id, files.OpWrite)
+	t.in = st.InputOffset
+	return t, &st, nil
 }
 
 func (c *call) uploadState() error {
@@ -321,19 +289,19 @@ func (c *call) uploadState() error {
 		return err
 	}
 	defer t.detach()
-	complete := "?0"
+	complete, have := "?0", t.in
 	switch {
 	case st.Completed == nil:
 	case st.Completed.ExitCode == 0:
 		complete = "?1"
 		if r, err := t.reply(); err == nil && r.Entry != nil {
-			st.InputOffset = r.Entry.Size // without the digest that followed
+			have = r.Entry.Size // without the digest that followed
 		}
 	default:
 		return errFailedUpload()
 	}
 	c.w.Header().Set("Upload-Draft-Interop-Version", interopVersion)
-	c.w.Header().Set("Upload-Offset", strconv.FormatInt(st.InputOffset, 10))
+	c.w.Header().Set("Upload-Offset", strconv.FormatInt(have, 10))
 	c.w.Header().Set("Upload-Complete", complete)
 	c.begin(http.StatusNoContent)
 	return nil
@@ -348,7 +316,7 @@ func (c *call) uploadMore() error {
 	if err != nil || offset < 0 {
 		return problemf(http.StatusBadRequest, "invalid", "Upload-Offset must be the number of bytes that have arrived")
 	}
-	u := &upload{offset: offset, resumable: true}
+	u := &upload{resumable: true}
 	if u.ends, _, err = complete(c.r); err != nil {
 		return err
 	}
@@ -368,12 +336,12 @@ func (c *call) uploadMore() error {
 			return err
 		}
 		return errFailedUpload()
-	case st.InputOffset == offset+sha256.Size && len(u.sum) > 0:
+	case t.in == offset+sha256.Size && len(u.sum) > 0:
 		u.sum = nil // it has arrived
-	case st.InputOffset != offset:
+	case t.in != offset:
 		t.detach()
-		c.w.Header().Set("Upload-Offset", strconv.FormatInt(st.InputOffset, 10))
-		return problemf(http.StatusConflict, "offset", "%d bytes have arrived, not %d: go on there", st.InputOffset, offset)
+		c.w.Header().Set("Upload-Offset", strconv.FormatInt(t.in, 10))
+		return problemf(http.StatusConflict, "offset", "%d bytes have arrived, not %d: go on there", t.in, offset)
 	}
 	u.transfer = t
 	return c.upload(u)

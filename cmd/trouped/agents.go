@@ -31,8 +31,6 @@ const (
 	maxEdits = 1
 	// agentWindow bounds the output that a call holds unread.
 	agentWindow = 16 << 10
-	// transferWindow bounds what is under way of a file.
-	transferWindow = 64 << 10
 )
 
 // openDoor opens the tools for agents. Each call connects to this server's own gateway, as its client
@@ -75,7 +73,7 @@ func (s *server) handler() http.Handler {
 		mux.Handle("GET /{$}", page)
 		mux.Handle("GET "+console.Prefix, page)
 	}
-	sessionFiles := fileserver.NewHandler(fileserver.Config{Attach: s.attachFiles, Logger: s.log})
+	sessionFiles := fileserver.NewHandler(fileserver.Config{Engine: s.engine, Caller: s.fileCaller, Logger: s.log})
 	transfers := s.gateway.GuardStreams(gateway.MaxTransfers, sessionFiles)
 	watches := s.gateway.GuardStreams(gateway.MaxWatches, sessionFiles)
 	for _, path := range []string{"files/{path...}", "uploads/{upload}"} {
@@ -124,28 +122,22 @@ func (c *config) metadataURL() string {
 	return u.String()
 }
 
-// attachFiles connects to a session whose owner has made a request for its files.
-func (s *server) attachFiles(r *http.Request, session string, offsets map[string]int64) (*troupe.Client, error) {
-	call := mcp.Call{
-		Subject: gateway.Subject(r.Context()), Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr,
+// fileCaller says who has made a request for the files of a session, and has its resume token.
+func (s *server) fileCaller(r *http.Request, session string) (fileserver.Caller, error) {
+	caller := fileserver.Caller{Subject: gateway.Subject(r.Context()), ResumeToken: r.Header.Get(wire.ResumeTokenHeader)}
+	if caller.ResumeToken != "" {
+		return caller, nil
 	}
-	token := r.Header.Get(wire.ResumeTokenHeader)
-	switch {
-	case token != "":
-	case s.gateway.OneSubject():
-		return nil, fileserver.Refuse(http.StatusForbidden, "without authentication every client is the same subject, and "+
+	if s.gateway.OneSubject() {
+		return caller, fileserver.Refuse(http.StatusForbidden, "without authentication every client is the same subject, and "+
 			"this server separates sessions: send the session's resume token as "+wire.ResumeTokenHeader)
-	default:
-		var err error
-		if token, err = s.attachAgent(r.Context(), call, session); err != nil {
-			return nil, err
-		}
 	}
-	opt := s.agentOptions(call)
-	if !fileserver.IsWatch(r) {
-		opt.Window = transferWindow
+	a, err := s.engine.AttachSession(r.Context(), actors.Viewer{Subject: caller.Subject}, session)
+	if err != nil {
+		return caller, err
 	}
-	return troupe.Attach(r.Context(), "ws://trouped/ws", session, token, offsets, opt)
+	caller.ResumeToken = a.ResumeToken
+	return caller, nil
 }
 
 // agentOptions are those of the connections of a call: they carry the token of its client, and its

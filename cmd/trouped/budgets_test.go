@@ -11,6 +11,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/peers"
 	"github.com/troupe-dev/troupe/actors/relay"
 	"github.com/troupe-dev/troupe/actors/wire"
+	"github.com/troupe-dev/troupe/clients/fileserver"
 	"github.com/troupe-dev/troupe/clients/mcp"
 	"github.com/troupe-dev/troupe/gateway"
 	"github.com/troupe-dev/troupe/gateway/api"
@@ -99,7 +100,7 @@ func budgets() []budget {
 		{"arguments of agents", 1, 3 * gateway.MaxCallBytes},
 		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
 		{"connections of agents", maxKeptAgents, costKept},
-		{"file transfers", gateway.MaxTransfers, costCall + 2*transferWindow + 128<<10 + 3*files.MaxReply},
+		{"file transfers", gateway.MaxTransfers, costCall + fileserver.MaxBuffers + 3*files.MaxReply},
 		{"watches of files", gateway.MaxWatches, costCall + 2*agentWindow + 3*files.MaxChange},
 		{"console", 1, console.MaxHeld},
 		{"screens of terminals", l.MaxSessions, actors.ScreenBytes},
