@@ -125,6 +125,10 @@ export const attachSession = (id: string) =>
 
 export const listPods = async () => (await json<{ pods: Pod[] }>("/api/v1/pods")).pods;
 
+/** What a terminal has shown, as an asciicast. */
+export const readRecording = async (id: string, execution: string, signal: AbortSignal): Promise<string> =>
+  (await request(`${sessionPath(id)}/executions/${encodeURIComponent(execution)}/recording`, { signal, cache: "no-store" })).text();
+
 /** A page of the output of an execution: pieces in the order of arrival, or gaps of so many bytes. */
 export interface OutputPage {
   pieces: { stream?: "stdout" | "stderr"; data?: string; encoding?: "base64"; gap?: number }[];

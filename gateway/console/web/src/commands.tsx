@@ -3,9 +3,10 @@ import { readOutput, type SessionExecution, type SessionInfo } from "./api.js";
 import { OutputLog } from "./log.js";
 import { Output } from "./output.js";
 import { useActions } from "./palette.js";
+import { Player } from "./player.js";
 import { go, sessionLink } from "./route.js";
 import { useStore } from "./store.js";
-import { attempt, Button, copy, Note, Prompt, State, useNow } from "./ui.js";
+import { attempt, Button, copy, Note, Prompt, save, State, useNow } from "./ui.js";
 import { ago, bytes, endWords, goneWords, lossWords, reasonWords, seconds } from "./words.js";
 import { isTerminal, isTransfer, message, type Run, type Workspace } from "./workspace.js";
 
@@ -55,7 +56,9 @@ function OwnCommands({ id, workspace, info, chosen }: {
       <CommandList id={id} runs={runs} others={others} chosen={current?.id ?? other?.id ?? ""} />
       <div class="pane">
         {current && <CommandOutput key={current.id} run={current} />}
-        {other && !current && <OtherCommand key={other.id} execution={other} workspace={workspace} />}
+        {other && !current && (other.terminal
+          ? <WatchedCommand key={other.id} id={id} execution={other} />
+          : <OtherCommand key={other.id} execution={other} workspace={workspace} />)}
         {!current && !other && (
           <p class="empty">{chosen ? "This command is not known any more." : "Nothing has run here. Type a command below."}</p>
         )}
@@ -134,19 +137,13 @@ function CommandOutput({ run }: { run: Run }) {
   useStore(run.changed);
   const active = !run.ended;
   const paused = run.state === "paused";
-  const save = () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([run.log.toString()], { type: "text/plain" }));
-    link.download = "output.txt";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  };
+  const saveOutput = () => save(run.log.toString(), "output.txt");
   useActions(() => active
     ? [
       { title: paused ? "Resume this command" : "Pause this command", run: () => attempt(() => run.control(paused ? "RESUME" : "PAUSE")) },
       { title: "Cancel this command", run: () => attempt(() => run.control("CANCEL")) },
     ]
-    : [{ title: "Save the output of this command", run: save }]);
+    : [{ title: "Save the output of this command", run: saveOutput }]);
   return (
     <section class="run" aria-label={`Command ${run.command}`}>
       <header class="bar">
@@ -159,7 +156,7 @@ function CommandOutput({ run }: { run: Run }) {
           </>
         )}
         <Button kind="quiet" onClick={() => attempt(() => copy(run.log.toString(), "Output"))}>Copy</Button>
-        <Button kind="quiet" onClick={save}>Save</Button>
+        <Button kind="quiet" onClick={saveOutput}>Save</Button>
       </header>
       <Output log={run.log} label={`Output of ${run.command}`} />
       <EndOfRun run={run} />
@@ -217,9 +214,10 @@ function OtherCommand({ execution: e, workspace }: { execution: SessionExecution
 
 const watchMs = 1000;
 
-/** A command of another subject, whose output is read, and audited, once somebody asks. */
+/** A command of another subject, or a terminal of another client, whose output is read once somebody asks. */
 function WatchedCommand({ id, execution: e }: { id: string; execution: SessionExecution }) {
   const [log, setLog] = useState<OutputLog>();
+  const [plays, play] = useState(false);
   const [error, setError] = useState("");
   useEffect(() => {
     if (!log) return;
@@ -246,10 +244,13 @@ function WatchedCommand({ id, execution: e }: { id: string; execution: SessionEx
       <header class="bar">
         <code class="command">{e.command ?? e.id}</code>
         <span class="spring" />
-        {!log && <Button onClick={() => setLog(new OutputLog())}>Show its output</Button>}
+        {e.terminal
+          ? <Button onClick={() => play(!plays)}>{plays ? "Close" : "Play its recording"}</Button>
+          : !log && <Button onClick={() => setLog(new OutputLog())}>Show its output</Button>}
       </header>
       {error && <Note kind="error">{error}</Note>}
       {log && <Output log={log} label={`Output of ${e.command ?? e.id}`} />}
+      {plays && <Player id={id} execution={e.id} />}
     </section>
   );
 }

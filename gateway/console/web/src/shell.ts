@@ -3,7 +3,7 @@ import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
 import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import { WebLinksAddon } from "@xterm/addon-web-links";
-import { Terminal, type ITheme } from "@xterm/xterm";
+import { type ITerminalOptions, type ITheme, Terminal } from "@xterm/xterm";
 import { Store } from "./store.js";
 import { makeStylesStrict } from "./strictstyles.js";
 import { isDark, onTheme } from "./theme.js";
@@ -33,6 +33,23 @@ const dark: ITheme = {
   brightBlack: "#8593a0", brightRed: "#ffa9a9", brightGreen: "#8fdba8", brightYellow: "#f0c878", brightBlue: "#a5caff", brightMagenta: "#e4b8f5", brightCyan: "#86d7e3", brightWhite: "#ffffff",
 };
 
+export const themeNow = () => (isDark() ? dark : light);
+
+export function terminalOptions(): ITerminalOptions {
+  return {
+    allowProposedApi: true, // for the widths of grapheme clusters, and for the marks of what was found
+    scrollback,
+    cursorBlink: true,
+    fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono").trim(),
+    fontSize: 13,
+    minimumContrastRatio: 4.5,
+    screenReaderMode: screenReader.value,
+    theme: themeNow(),
+    // A link's text may say anything; where it leads is what is asked about.
+    linkHandler: { activate: (_, url) => void openLink(url) },
+  };
+}
+
 /** A terminal's screen and keys, for as long as the page lasts: it moves in and out of the view as a whole. */
 export class Shell {
   readonly title = new Store("");
@@ -56,25 +73,14 @@ export class Shell {
   constructor(readonly name: string) {
     this.host.className = "terminal";
     this.title.set(name);
-    this.terminal = new Terminal({
-      allowProposedApi: true, // for the widths of grapheme clusters, and for the marks of what was found
-      scrollback,
-      cursorBlink: true,
-      fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono").trim(),
-      fontSize: 13,
-      minimumContrastRatio: 4.5,
-      screenReaderMode: screenReader.value,
-      theme: isDark() ? dark : light,
-      // A link's text may say anything; where it leads is what is asked about.
-      linkHandler: { activate: (_, url) => void openLink(url) },
-    });
+    this.terminal = new Terminal(terminalOptions());
     for (const addon of [this.#fit, this.search, new WebLinksAddon((_, url) => void openLink(url))]) this.terminal.loadAddon(addon);
     this.terminal.loadAddon(new UnicodeGraphemesAddon());
     this.terminal.onData((data) => this.#typed(data));
     this.terminal.onBinary((data) => this.#typed(Uint8Array.from(data, (c) => c.charCodeAt(0))));
     this.terminal.onTitleChange((title) => this.title.set(visible(title).slice(0, maxTitle) || name));
     this.terminal.attachCustomKeyEventHandler((event) => this.#handlesKey(event));
-    this.#leaveTheme = onTheme(() => (this.terminal.options.theme = isDark() ? dark : light));
+    this.#leaveTheme = onTheme(() => (this.terminal.options.theme = themeNow()));
   }
 
   /** Shows the screen in an element. */

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useActions } from "./palette.js";
+import { Player } from "./player.js";
 import { go, sessionLink } from "./route.js";
 import { screenReader, searching, type Shell, toggleScreenReader } from "./shell.js";
 import { useStore } from "./store.js";
@@ -15,6 +16,7 @@ export function Terminals({ id, workspace, chosen }: { id: string; workspace: Wo
   const runs = useStore(workspace.runs).filter((r): r is TerminalRun => r.shell !== undefined);
   const current = runs.find((r) => r.id === chosen) ?? runs.at(-1);
   const ended = useStore(workspace.link).state === "ended";
+  const [played, play] = useState("");
   const open = () => go(sessionLink(id, "terminals", workspace.openTerminal().id));
   const close = (run: TerminalRun) =>
     attempt(async () => {
@@ -30,6 +32,7 @@ export function Terminals({ id, workspace, chosen }: { id: string; workspace: Wo
     ...runs.map((r) => ({ title: r.shell.title.value, hint: "terminal of this session", run: () => go(sessionLink(id, "terminals", r.id)) })),
     ...(current ? [
       { title: "Search this terminal", hint: "Ctrl-Shift-F", run: () => searching.set(current.shell) },
+      { title: "Play the recording of this terminal", run: () => play(current.id) },
       { title: "End this terminal", run: () => close(current) },
     ] : []),
     { title: screenReader.value ? "Terminals: stop helping screen readers" : "Terminals: help screen readers", run: () => toggleScreenReader(runs.map((r) => r.shell)) },
@@ -43,9 +46,10 @@ export function Terminals({ id, workspace, chosen }: { id: string; workspace: Wo
         {!ended && <Button kind="quiet" label="Open a terminal" onClick={open}>+</Button>}
         <span class="spring" />
         {current && <Button kind="quiet" label="Search (Ctrl-Shift-F)" onClick={() => searching.set(current.shell)}>Search</Button>}
+        {current && <Button kind="quiet" pressed={played === current.id} onClick={() => play(played === current.id ? "" : current.id)}>Recording</Button>}
         {current && <Button kind="quiet" label={`Close ${current.shell.title.value}`} onClick={() => close(current)}>Close</Button>}
       </div>
-      {current ? <Screen key={current.id} run={current} /> : (
+      {current && played === current.id ? <Player key={current.id} id={id} execution={current.id} onClose={() => play("")} /> : current ? <Screen key={current.id} run={current} /> : (
         <div class="empty">
           <p>No terminal is open.</p>
           {!ended && <Button kind="primary" onClick={open}>Open a terminal</Button>}

@@ -15,6 +15,15 @@ interface ButtonProps {
   submit?: boolean;
 }
 
+/** Saves a text to a file of this machine. */
+export function save(text: string, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
 export function Button({ children, onClick, kind, label, disabled, pressed, submit }: ButtonProps) {
   return (
     <button
