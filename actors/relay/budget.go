@@ -5,7 +5,7 @@ import "sync/atomic"
 const (
 	// DefaultBudget bounds what all links of a pod hold together beyond their allowances, in bytes:
 	// requests, answers and notifications that are unacknowledged or half there.
-	DefaultBudget = 7 << 20
+	DefaultBudget = 10 << 20
 	// Allowance is what a link may hold without the budget, so that small messages pass whatever other
 	// links hold.
 	Allowance = 16 << 10

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// logBacklog bounds the lines that wait for a slow reader of the log. It holds about 2,500 lines
+	// logBacklog bounds the lines that wait for a slow reader of the log. It holds about 1,200 lines
 	// of 200 bytes: a reader that falls that far behind has stopped reading.
-	logBacklog = 512 << 10
+	logBacklog = 256 << 10
 	// logFlush is how long trouped waits for that reader before it exits.
 	logFlush = time.Second
 )
