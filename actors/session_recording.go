@@ -30,7 +30,7 @@ type RecordingPiece struct {
 	Gap  int64   `json:"gap,omitempty"` // bytes that are not kept any more
 }
 
-// Bounds of a page, which is below MaxAnswer with both.
+// Bounds of a page, which is below MaxAnswer with both, and with a drawing of ScreenBytes.
 const (
 	maxRecordingBytes  = 16 << 10
 	maxRecordingPieces = 256
@@ -70,9 +70,10 @@ func (page *RecordingPage) read(t *transcript.Transcript, offset int64) string {
 	}
 	defer c.Close()
 	c.SplitTimes()
-	// Neither a change of size nor a gap has a time of its own. It has that of the output behind it, because programs
-	// answer a new size by drawing, and is left to the next page where there is none. Of several sizes the last counts.
-	var before RecordingPiece
+	// Changes of size, gaps, and the screens that stand behind these have no times of their own. They have that of the
+	// output behind them, because programs answer a new size by drawing, and are left to the next page where there is
+	// none.
+	var before []RecordingPiece
 	buf := make([]byte, maxRecordingBytes)
 	for len(buf) > 0 && len(page.Pieces) < maxRecordingPieces {
 		p, err := c.Next(buf)
@@ -84,26 +85,32 @@ func (page *RecordingPage) read(t *transcript.Transcript, offset int64) string {
 		if err != nil { // nothing is there yet, or the transcript was removed
 			return ""
 		}
-		if size, ok := p.Mark.(*wire.Resized); ok {
-			before.Cols, before.Rows = size.Cols, size.Rows
+		switch m := p.Mark.(type) {
+		case *wire.Resized:
+			before = append(before, RecordingPiece{Cols: m.Cols, Rows: m.Rows})
+		case *wire.Screen:
+			before = append(before, RecordingPiece{Cols: m.Cols, Rows: m.Rows}, RecordingPiece{Data: m.Data})
 		}
-		before.Gap += p.Gap
+		if p.Gap > 0 {
+			before = append(before, RecordingPiece{Gap: p.Gap})
+		}
 		if p.Data == nil {
 			continue
 		}
 		page.add(before, p.Data, max(page.lastTime(), p.At.Sub(page.Started).Round(time.Millisecond).Seconds()))
-		before, page.NextOffset, buf = RecordingPiece{}, p.Offset, buf[len(p.Data):]
+		before, page.NextOffset, buf = nil, p.Offset, buf[len(p.Data):]
 	}
 	return ""
 }
 
 // add adds what was before some output, and the output.
-func (page *RecordingPage) add(before RecordingPiece, data []byte, at float64) {
-	for _, p := range []RecordingPiece{{Gap: before.Gap}, {Cols: before.Cols, Rows: before.Rows}, {Data: data}} {
-		if p.Gap > 0 || p.Cols > 0 || len(p.Data) > 0 {
-			p.At = at
-			page.Pieces = append(page.Pieces, p)
-		}
+func (page *RecordingPage) add(before []RecordingPiece, data []byte, at float64) {
+	if len(data) > 0 {
+		before = append(before, RecordingPiece{Data: data})
+	}
+	for _, p := range before {
+		p.At = at
+		page.Pieces = append(page.Pieces, p)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troupe-dev/troupe/actors/screen"
+	"github.com/troupe-dev/troupe/actors/wire"
 	troupe "github.com/troupe-dev/troupe/clients/go"
 )
 
@@ -71,7 +74,7 @@ func TestTerminalIsRecorded(t *testing.T) {
 		_, cast := f.pods[2].cast(path+"?follow=true", "alice")
 		followed <- cast
 	}()
-	s.types("read -s -p 'password: ' P\r")
+	s.types("read -s -p 'pass''word: ' P\r")
 	s.shows("password: ")
 	s.types("correct horse\r")
 	s.shows("ready> ")
@@ -115,6 +118,31 @@ func TestTerminalIsRecorded(t *testing.T) {
 		if !strings.Contains(f.pods[1].stderr.String(), want) {
 			t.Errorf("who watched whom: the audit log lacks %s", want)
 		}
+	}
+}
+
+// TestRecordingBeginsWithTheScreen of what is not kept any more.
+func TestRecordingBeginsWithTheScreen(t *testing.T) {
+	s := launch(t)
+	c := s.dial()
+	e, err := c.Execute(t.Context(), wire.ExecuteParams{
+		ExecutionID: "shell", Argv: []string{"sh", "-c", draws}, Scrollback: 64 << 10,
+		Terminal: &wire.Terminal{Cols: 120, Rows: 24},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&view{shows: screen.New(80, 24)}).follow(t, e, "the end")
+	_, cast := s.cast(c.ID()+"/executions/shell/recording", "")
+	shows := screen.New(120, 24)
+	for line := range strings.Lines(cast) {
+		var event [3]any
+		if json.Unmarshal([]byte(line), &event) == nil && event[1] == "o" {
+			_, _ = fmt.Fprint(shows, event[2])
+		}
+	}
+	if rows := shows.Text(); rows[0] != "title" || rows[23] != "the end" || !strings.Contains(cast, "bytes are not kept") {
+		t.Errorf("the recording shows %q", rows)
 	}
 }
 
