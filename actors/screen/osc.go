@@ -14,7 +14,7 @@ func (s *Screen) operate(body string) {
 	case "8":
 		_, address, found := strings.Cut(rest, ";")
 		switch {
-		case !found:
+		case !found, s.plain:
 		case address == "":
 			s.cur.link = 0
 		default:

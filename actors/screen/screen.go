@@ -44,6 +44,7 @@ type Screen struct {
 	cur        cursor
 	modes
 
+	plain    bool // see NewText
 	title    string
 	titled   bool
 	clusters table // of characters that consist of several
