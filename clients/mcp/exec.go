@@ -22,6 +22,7 @@ type execInput struct {
 	Env         map[string]string `json:"env"`
 	Stdin       string            `json:"stdin"`
 	KeepStdin   bool              `json:"keep_stdin"`
+	Terminal    bool              `json:"terminal"`
 	MaxSeconds  float64           `json:"max_seconds"`
 	ExecutionID string            `json:"execution_id"`
 	bounds
@@ -50,6 +51,9 @@ func (d *Door) exec(ctx context.Context, req *sdk.CallToolRequest, in execInput)
 	if err != nil {
 		return nil, explainExec(err, session, params.ExecutionID)
 	}
+	if in.Terminal {
+		return d.execTerminal(ctx, c, e, in)
+	}
 	taken := len(in.Stdin)
 	if in.Stdin != "" {
 		taken, err = w.feed(ctx, e, in.Stdin, !in.KeepStdin)
@@ -65,6 +69,22 @@ func (d *Door) exec(ctx context.Context, req *sdk.CallToolRequest, in execInput)
 		r.partly(taken, len(in.Stdin))
 	}
 	return r, nil
+}
+
+// execTerminal waits until a program that was started in a terminal has drawn.
+func (d *Door) execTerminal(
+	ctx context.Context, c *troupe.Client, e *troupe.Execution, in execInput,
+) (*report, error) {
+	v := d.newView(c, e, in.yield(screenYield))
+	defer v.leave()
+	err := v.resize(ctx, terminalCols, terminalRows)
+	if err == nil {
+		err = v.watch(ctx, true)
+	}
+	if err != nil {
+		return nil, explainExec(err, c.ID(), e.ID())
+	}
+	return v.report(), nil
 }
 
 // partly says that a command has not read all that was passed to it.
@@ -85,6 +105,11 @@ func (in *execInput) params(req *sdk.CallToolRequest) (wire.ExecuteParams, error
 		return p, errors.New("command and argv exclude each other: give command for a line of shell, argv for a program")
 	case in.Command == "" && len(in.Argv) == 0:
 		return p, errors.New("give command, a line of shell, or argv, a program with its arguments")
+	case in.Terminal && p.Stdin:
+		return p, errors.New("terminal excludes stdin and keep_stdin: send_keys and write_stdin type")
+	case in.Terminal:
+		p.Terminal = &wire.Terminal{Cols: terminalCols, Rows: terminalRows}
+		p.Framing = ""
 	}
 	if p.ExecutionID == "" {
 		p.ExecutionID = strings.ToLower(rand.Text()[:13])

@@ -30,6 +30,8 @@ type report struct {
 	NextOffset int64     `json:"next_offset"` // after the end of output
 	Omitted    *omission `json:"omitted,omitempty"`
 
+	Screen *shownScreen `json:"screen,omitempty"` // output is what its terminal shows
+
 	Dropped   *dropped        `json:"dropped,omitempty"`
 	Survivors *wire.Survivors `json:"survivors,omitempty"`
 	Stdin     *int            `json:"stdin_bytes_taken,omitempty"` // if not all of it
@@ -101,6 +103,9 @@ func joinSentences(a, b string) string {
 func (r *report) headline() string {
 	var b strings.Builder
 	switch {
+	case r.State != wire.StateExited && r.Screen != nil:
+		fmt.Fprintf(&b, "%s after %s: not ended. Continue with send_keys or read_screen, or cancel it",
+			r.State, seconds(r.Seconds))
 	case r.State != wire.StateExited:
 		fmt.Fprintf(&b, "%s after %s: not ended. Continue with wait or read_output from offset %d, or cancel it",
 			r.State, seconds(r.Seconds), r.NextOffset)
@@ -124,6 +129,9 @@ func (r *report) headline() string {
 	}
 	if r.Message != "" {
 		fmt.Fprintf(&b, "; %s", r.Message)
+	}
+	if r.Screen != nil {
+		fmt.Fprintf(&b, "; %s", r.Screen)
 	}
 	fmt.Fprintf(&b, " [session %s, execution %s]", r.Session, r.Execution)
 	return b.String()

@@ -42,21 +42,17 @@ const (
 	offsetArg    = `"offset":{"type":"integer","minimum":0}`
 )
 
-// outSchema describes an object with members that are always there, and others. ! marks numbers.
-func outSchema(always string, others ...string) json.RawMessage {
-	required := strings.Fields(always)
+// outSchema describes an object by the members that programs need most. ! marks numbers.
+func outSchema(members string) json.RawMessage {
 	properties := map[string]any{}
-	for _, name := range append(required, others...) {
+	for _, name := range strings.Fields(members) {
 		name, number := strings.CutSuffix(name, "!")
 		properties[name] = map[string]string{"type": "string"}
 		if number {
 			properties[name] = map[string]string{"type": "number"}
 		}
 	}
-	for i, name := range required {
-		required[i] = strings.TrimSuffix(name, "!")
-	}
-	schema, err := json.Marshal(map[string]any{"type": "object", "properties": properties, "required": required})
+	schema, err := json.Marshal(map[string]any{"type": "object", "properties": properties})
 	if err != nil {
 		panic(err) // maps of strings
 	}
@@ -67,7 +63,7 @@ func outSchema(always string, others ...string) json.RawMessage {
 var (
 	no          = false
 	destructive = sdk.ToolAnnotations{} // both hints are true by default
-	reads       = sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &no}
+	reads       = sdk.ToolAnnotations{ReadOnlyHint: true, OpenWorldHint: &no}
 	adds        = sdk.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
 	ends        = sdk.ToolAnnotations{IdempotentHint: true, OpenWorldHint: &no}
 	edits       = sdk.ToolAnnotations{OpenWorldHint: &no}
@@ -80,11 +76,10 @@ func (d *Door) addTools() {
 
 func (d *Door) addCommandTools() {
 	// Schemas of results. What a model needs to know of them is in their names.
-	reportOut := outSchema("session execution state output offset! next_offset! seconds!",
-		"reason", "exit_code!", "signal", "message")
-	pieceOut := outSchema("state output offset! next_offset! size!", "matches!", "message")
+	reportOut := outSchema("execution state output next_offset! exit_code!")
+	pieceOut := outSchema("state output next_offset! matches!")
 	statusOut, sessionOut := outSchema("execution status"), outSchema("session")
-	executesOut := json.RawMessage(`{"type":"object","properties":{"executions":{"type":"array"}},"required":["executions"]}`)
+	executesOut := json.RawMessage(`{"type":"object","properties":{"executions":{"type":"array"}}}`)
 
 	add(d, tool{
 		"open_session", "Open a session: a place of its own for commands and files.",
@@ -97,8 +92,9 @@ func (d *Door) addCommandTools() {
 	add(d, tool{
 		"exec", "Run a command: command is a line of sh, argv a program. Returns its output (beginning and end) and how it ended; " +
 			"if it runs longer than yield_ms (default 10000), state running: continue with wait. " +
-			"Repeating a call with the same execution_id never runs it twice. Stdin is empty unless given, and closed unless keep_stdin.",
-		sessionArg + `,"command":{"type":"string"},"argv":{"type":"array","items":{"type":"string"}},"cwd":{"type":"string"},` +
+			"Repeating a call with the same execution_id never runs it twice. Stdin is empty unless given, and closed unless keep_stdin. " +
+			"With terminal, for programs such as vim or ssh, it returns the screen: go on with send_keys.",
+		sessionArg + `,"command":{"type":"string"},"argv":{"type":"array","items":{"type":"string"}},"cwd":{"type":"string"},"terminal":{"type":"boolean"},` +
 			`"env":{"type":"object","additionalProperties":{"type":"string"}},"stdin":{"type":"string"},"keep_stdin":{"type":"boolean"},` +
 			yieldArg + `,` + bytesArg + `,"max_seconds":{"type":"number","exclusiveMinimum":0},"execution_id":{"type":"string"}`,
 		"session", reportOut, destructive,
@@ -117,6 +113,16 @@ func (d *Door) addCommandTools() {
 		executionArg + `,"text":{"type":"string"},"eof":{"type":"boolean"},` + yieldArg + `,` + bytesArg,
 		"session execution", reportOut, destructive,
 	}, d.writeStdin)
+	add(d, tool{
+		"send_keys", `Type into a terminal: each of keys is a key, such as Enter, Ctrl-C, Up or F5, or else text: [":wq","Enter"]. ` +
+			"Returns the screen when it is still, within yield_ms (default 2000).",
+		executionArg + `,"keys":{"type":"array","items":{"type":"string"}},` + yieldArg,
+		"session execution keys", reportOut, destructive,
+	}, d.sendKeys)
+	add(d, tool{
+		"read_screen", "Read the screen of a terminal as text, when it is still.",
+		executionArg + `,` + yieldArg, "session execution", reportOut, reads,
+	}, d.readScreen)
 	add(d, tool{
 		"signal", "Send a signal, such as INT, to a command's process group.",
 		executionArg + `,"signal":{"type":"string"}`, "session execution signal", statusOut, destructive,
@@ -140,8 +146,8 @@ func (d *Door) addCommandTools() {
 }
 
 func (d *Door) addFileTools() {
-	fileOut, writtenOut := outSchema("path content", "next_offset!", "next_line!", "message"), outSchema("path status bytes!")
-	entriesOut := json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}},"required":["entries"]}`)
+	fileOut, writtenOut := outSchema("content next_offset! next_line!"), outSchema("status bytes!")
+	entriesOut := json.RawMessage(`{"type":"object","properties":{"entries":{"type":"array"}}}`)
 	add(d, tool{
 		"read_file", "Read a text file from line or byte offset on.",
 		pathArg + `,` + offsetArg + `,"line":{"type":"integer","minimum":1},"lines":{"type":"integer","minimum":1},` + bytesArg,

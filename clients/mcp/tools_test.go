@@ -29,8 +29,8 @@ func TestToolsFitThePrompt(t *testing.T) {
 		all, prompt = all+len(whole), prompt+len(part)
 	}
 	t.Logf("%d tools: %d tokens in the prompt, %d with annotations and schemas of results", len(res.Tools), prompt/4, all/4)
-	if len(res.Tools) != 15 || all/4 >= 2500 {
-		t.Errorf("%d tools with %d bytes; want 15 with less than 10000", len(res.Tools), all)
+	if len(res.Tools) != 17 || all/4 >= 2500 {
+		t.Errorf("%d tools with %d bytes; want 17 with less than 10000", len(res.Tools), all)
 	}
 }
 

@@ -96,7 +96,7 @@ func budgets() []budget {
 		{"answers of other pods", 1, actors.AnswerBudget},
 		{"queries of other pods", actors.MaxQueries, 2 * actors.MaxAnswer},
 		{"peer connections", peers.MaxConnections, costPeer},
-		{"calls of agents", gateway.MaxCalls, costCall + 2*agentWindow + 3*mcp.MaxBytes},
+		{"calls of agents", gateway.MaxCalls, costCall + 2*agentWindow + max(3*mcp.MaxBytes, mcp.ScreenCost)},
 		{"arguments of agents", 1, 3 * gateway.MaxCallBytes},
 		{"files that agents edit", maxEdits, 3 * mcp.MaxEdited},
 		{"connections of agents", maxKeptAgents, costKept},
