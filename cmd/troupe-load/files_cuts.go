@@ -23,9 +23,9 @@ import (
 // measureCutTransfers moves a file up and down, over three cuts, after each of which another pod takes the
 // client's connection. It prints what was sent twice, and by how much the programs grew.
 func measureCutTransfers(ctx context.Context, e *env) error {
-	size := int64(1e9)
+	size := int64(5e9)
 	if e.quick {
-		size /= 10
+		size /= 50
 	}
 	pods, stop, err := e.startPeers(ctx)
 	if err != nil {
