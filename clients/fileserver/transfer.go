@@ -83,7 +83,7 @@ func (c *call) run(req *files.Request, set func(*wire.ExecuteParams)) (*transfer
 		return nil, err
 	}
 	params := &wire.ExecuteParams{
-		Argv: []string{files.Program, string(arg)}, ExecutionID: newID("files-"), Framing: wire.FramingRaw,
+		Argv: []string{files.Program, string(arg)}, ExecutionID: newID("file-"), Framing: wire.FramingRaw,
 		Encoding: wire.EncodingBase64, Retain: wire.RetainUnread,
 	}
 	if set != nil {
