@@ -49,7 +49,8 @@ var binaries = sync.OnceValues(func() (string, error) {
 
 // chromium starts Chromium, once.
 var chromium = sync.OnceValues(func() (context.Context, func()) {
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
+		chromedp.Flag("host-resolver-rules", "MAP "+plainHost+" 127.0.0.1"))
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
 	return ctx, func() { cancel(); stop() }
@@ -73,6 +74,10 @@ func TestMain(m *testing.M) {
 }
 
 var started, built bool
+
+// plainHost leads to this machine. For a browser it does not: what comes from there over HTTP is not secure, and lacks
+// what pages of https, and of loopback addresses, have.
+const plainHost = "console.test"
 
 // server is a trouped of its own process.
 type server struct {

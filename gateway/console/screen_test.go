@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -79,8 +80,38 @@ func TestSelectedTextIsCopied(t *testing.T) {
 	p.keys("still here\r")
 	p.seesOnScreen("still here\nstill here")
 	p.control('c', chromedp.ModifierCtrl)
+	p.seesOnScreen("^C\nready>") // what is typed before is the tty's to lose
 	p.keys("echo back $((1 + 1))\r")
 	p.seesOnScreen("back 2")
+}
+
+// TestPlainHTTPIsEnough: behind an ingress without TLS, which a test has and a user may, a browser keeps parts of its
+// interface from pages (https://developer.mozilla.org/docs/Web/Security/Secure_Contexts).
+func TestPlainHTTPIsEnough(t *testing.T) {
+	s := serve(t, "--auth=token", "--token-file="+tokenFile(t))
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, "http://"+net.JoinHostPort(plainHost, port)+"/")
+	p.allow("401")
+	p.allow("Cross-Origin-Opener-Policy") // which only secure pages have
+	p.typeInto("textbox", "Token", aliceToken+"\r")
+	if eval[bool](p, "isSecureContext") {
+		t.Fatal("the page is secure")
+	}
+	p.typeInto("textbox", newPrompt, "echo a command; sleep 60\r")
+	p.sees("running for")
+	p.click("button", "Copy")
+	p.sees("Output copied")
+	p.click("link", "Terminals")
+	p.click("button", "Open a terminal")
+	p.typeInto("textbox", terminalInput, "")
+	p.keys("clear; echo copy-$((40 + 2)); cat\r")
+	x, y := p.wordOnScreen("copy-42")
+	p.must(chromedp.MouseClickXY(x, y), chromedp.MouseClickXY(x, y, chromedp.ClickCount(2)))
+	p.control('c', chromedp.ModifierCtrl|chromedp.ModifierShift)
+	p.sees("Selection copied")
 }
 
 // TestLinksAskBeforeTheyOpen, name where they lead rather than what they say, and no program makes one that runs here.
@@ -141,6 +172,7 @@ func TestPhoneHasTheKeysThatItsKeyboardLacks(t *testing.T) {
 	p.keys("c")
 	p.seesOnScreen("^[^[[A^[[Z^A^[bc")
 	p.click("button", "Ctrl and C")
+	p.seesOnScreen("^C\nready>")
 	p.keys(`printf '\033[?1h'; clear; cat -v` + "\r")
 	p.click("button", "Up")
 	p.seesOnScreen("^[OA")

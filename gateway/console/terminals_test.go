@@ -152,7 +152,7 @@ func TestTwentyTerminalsAreOpen(t *testing.T) {
 	p.click("tab", "Terminal 1")
 	p.typeInto("textbox", terminalInput, "")
 	p.control('c', chromedp.ModifierCtrl)
-	p.seesOnScreen("^C")
+	p.seesOnScreen("^C\nready>")
 	p.keys("echo first $((0 + 1))\r")
 	p.seesOnScreen("first 1")
 }

@@ -11,6 +11,7 @@ import {
   ServerError,
 } from "./errors.js";
 import { Queue } from "./queue.js";
+import { randomId } from "./random.js";
 import type { Session } from "./session.js";
 import type { Completed, Event, ExecuteResult, ExecutionStatus, Gap, Output, Warning } from "./wire.js";
 
@@ -276,7 +277,7 @@ export class Execution implements AsyncDisposable {
 
   /** @internal Several clients may type. */
   hasTerminal(): void {
-    this.#writer = globalThis.crypto.randomUUID();
+    this.#writer = randomId();
   }
 
   /** @internal Takes over what a resume says of an execution that another client has started. */

@@ -27,4 +27,5 @@ export { Session, type RunResult, type SavedSession } from "./session.js";
 export { Execution } from "./execution.js";
 export type { Notice, Options, WebSocketConstructor, WebSocketLike } from "./options.js";
 export * from "./errors.js";
+export { randomId } from "./random.js";
 export type * from "./wire.js";

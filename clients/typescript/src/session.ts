@@ -4,6 +4,7 @@ import * as errors from "./errors.js";
 import { Execution } from "./execution.js";
 import { Link, closeTimeoutMs } from "./link.js";
 import { settings, type Options } from "./options.js";
+import { randomId } from "./random.js";
 import type * as wire from "./wire.js";
 
 /** What another client needs to attach to a session. `resume_token` is a secret. */
@@ -79,7 +80,7 @@ export class Session implements AsyncDisposable {
     signal?.throwIfAborted();
     const params: wire.ExecuteParams =
       typeof what === "string" ? { command: what } : Array.isArray(what) ? { argv: what } : { ...what };
-    params.execution_id ??= globalThis.crypto.randomUUID();
+    params.execution_id ??= randomId();
     const execution = new Execution(this, params.execution_id);
     if (params.terminal) execution.hasTerminal();
     const call = this.#call("execute", { ...params, window: this.window }, "safe");

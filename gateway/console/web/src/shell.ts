@@ -7,7 +7,7 @@ import { type ITerminalOptions, type ITheme, Terminal } from "@xterm/xterm";
 import { Store } from "./store.js";
 import { makeStylesStrict } from "./strictstyles.js";
 import { isDark, onTheme } from "./theme.js";
-import { confirm } from "./ui.js";
+import { attempt, confirm, copy } from "./ui.js";
 import { bytes, visible } from "./words.js";
 
 /** Lines that can be scrolled back. */
@@ -210,7 +210,7 @@ export class Shell {
     switch (event.key.toLowerCase()) {
       case "c":
         event.preventDefault();
-        if (this.terminal.hasSelection()) void navigator.clipboard.writeText(this.terminal.getSelection());
+        if (this.terminal.hasSelection()) attempt(() => copy(this.terminal.getSelection(), "Selection"));
         return false;
       case "v":
         return false; // the browser pastes

@@ -4,7 +4,7 @@ import { Player } from "./player.js";
 import { go, sessionLink } from "./route.js";
 import { screenReader, searching, type Shell, toggleScreenReader } from "./shell.js";
 import { useStore } from "./store.js";
-import { attempt, Button, confirm } from "./ui.js";
+import { attempt, Button, confirm, pasted } from "./ui.js";
 import { EndOfRun } from "./commands.js";
 import type { Run, Workspace } from "./workspace.js";
 
@@ -148,7 +148,7 @@ function Keys({ shell }: { shell: Shell }) {
     shell.terminal.focus();
   };
   const application = () => shell.terminal.modes.applicationCursorKeysMode;
-  const paste = () => attempt(async () => shell.paste(await navigator.clipboard.readText()));
+  const paste = () => attempt(async () => shell.paste(await pasted()));
   return (
     <div class="keys" role="toolbar" aria-label="Keys">
       <Button pressed={held === "ctrl"} onClick={() => hold("ctrl")}>Ctrl</Button>

@@ -190,8 +190,28 @@ export function Toasts() {
 }
 
 export async function copy(text: string, what: string): Promise<void> {
-  await navigator.clipboard.writeText(text);
+  if (isSecureContext) await navigator.clipboard.writeText(text);
+  else copyByEvent(text);
   toast(`${what} copied`);
+}
+
+/** Pages that have come over plain HTTP have no navigator.clipboard. */
+function copyByEvent(text: string): void {
+  const fill = (event: ClipboardEvent) => {
+    event.clipboardData?.setData("text/plain", text);
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  addEventListener("copy", fill, { capture: true });
+  const copied = document.execCommand("copy");
+  removeEventListener("copy", fill, { capture: true });
+  if (!copied) throw new Error("The browser does not let this page copy.");
+}
+
+/** What the clipboard has. */
+export async function pasted(): Promise<string> {
+  if (!isSecureContext) throw new Error("A page that has come over plain HTTP may not read the clipboard: paste with the keyboard.");
+  return navigator.clipboard.readText();
 }
 
 export interface Polled<T> {

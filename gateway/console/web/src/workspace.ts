@@ -165,7 +165,7 @@ export class Workspace {
 
   /** Runs a shell command. */
   run(command: string): Run {
-    const run = new Run(idPrefix + crypto.randomUUID(), command, Date.now());
+    const run = new Run(idPrefix + troupe.randomId(), command, Date.now());
     this.runs.set([...this.runs.value, run]);
     this.session.exec({ command, execution_id: run.id }).then(
       (execution) => run.follow(execution),
@@ -179,7 +179,7 @@ export class Workspace {
 
   /** Opens a terminal with a login shell. */
   openTerminal(): Run {
-    const run = this.#terminalRun(terminalPrefix + crypto.randomUUID(), Date.now());
+    const run = this.#terminalRun(terminalPrefix + troupe.randomId(), Date.now());
     this.runs.set([...this.runs.value, run]);
     const terminal = { ...firstSize, term: "xterm-256color" };
     this.session.exec({ command: loginShell, execution_id: run.id, terminal, env: { COLORTERM: "truecolor" } }).then(
