@@ -226,11 +226,13 @@ func (s *Screen) tab(n int) {
 
 func (s *Screen) save() {
 	s.shown.saved = s.cur
-	s.shown.saved.x = min(s.cur.x, s.cols-1)
+	s.shown.saved.x, s.shown.saved.link = min(s.cur.x, s.cols-1), 0
 }
 
 func (s *Screen) restore() {
+	link := s.cur.link
 	s.cur = s.shown.saved
+	s.cur.link = link
 	if s.cur.origin {
 		s.cur.y = min(max(s.cur.y, s.shown.top), s.shown.bottom)
 	}

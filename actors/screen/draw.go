@@ -9,8 +9,11 @@ import (
 
 // afresh makes a terminal forget what it showed, but not what has scrolled away: it ends a sequence that is
 // under way (CAN), leaves the alternate screen, and resets modes, margins, character sets and attributes.
-const afresh = "\x18\x1b[?1049l\x1b[?1;5;6;9;45;1000;1002;1003;1004;1005;1006;1007;1015;1016;2004;2026l" +
-	"\x1b[?7;25h\x1b[4l\x1b[20l\x1b>\x1b[r\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[0 q\x1b]8;;\x1b\\\x1b[m\x1b[2J"
+const afresh = "\x18\x1b[?1049l\x1b[?1;5;9;45;1000;1002;1003;1004;1005;1006;1007;1015;1016;2004;2026l" +
+	"\x1b[?7;25h\x1b[4l\x1b[20l\x1b>\x1b[r\x1b[0 q\x1b]8;;\x1b\\" + plain + "\x1b[2J"
+
+// plain makes a terminal draw as a new one does.
+const plain = "\x1b[?6l\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[m"
 
 // maxLinksDrawn bounds the bytes of the links in a drawing. Further ones are text. The rest of a drawing takes at
 // most 150 bytes a cell.
@@ -43,6 +46,13 @@ func (s *Screen) DrawUpTo(most int) []byte {
 	d.seq(afresh)
 	if s.titled {
 		d.seq("\x1b]2;" + s.title + "\a")
+	}
+	if s.shown == &s.normal && s.alternate.saved != newCursor() {
+		d.seq("\x1b[?1049h")
+		d.top, d.bottom = 0, s.rows-1
+		d.save(s.alternate.saved)
+		d.seq("\x1b[?1049l" + plain)
+		d.cur = newCursor()
 	}
 	d.page(&s.normal)
 	if s.shown == &s.alternate {
@@ -92,9 +102,7 @@ func (d *drawing) page(p *page) {
 		d.seq(fmt.Sprintf("\x1b[%d;%dr", p.top+1, p.bottom+1))
 		d.x = -1
 	}
-	d.point(p.saved)
-	d.place(p.saved.x, p.saved.y)
-	d.seq("\x1b7")
+	d.save(p.saved)
 }
 
 func (d *drawing) tabs(p *page) {
@@ -249,6 +257,13 @@ func (d *drawing) pen(p pen, link uint8) {
 		d.seq("\x1b]8;" + target + "\x1b\\")
 		d.cur.link = link
 	}
+}
+
+func (d *drawing) save(c cursor) {
+	d.point(c)
+	d.x = -1
+	d.place(c.x, c.y)
+	d.seq("\x1b7")
 }
 
 // point gives the terminal all that belongs to a cursor but its place.

@@ -85,14 +85,16 @@ func (s *Screen) setPrivate(n int, on bool) {
 	}
 }
 
-// setAlternate shows the alternate screen, which is always new, or the normal one.
+// setAlternate shows the alternate screen, of which only the saved cursor is not new, or the normal one.
 func (s *Screen) setAlternate(on, saves bool) {
 	if on {
 		if saves {
 			s.save()
 		}
 		if s.shown == &s.normal {
+			saved := s.alternate.saved
 			s.alternate = newPage(s.cols, s.rows)
+			s.alternate.saved = saved
 			s.shown = &s.alternate
 			for y := range s.shown.rows {
 				s.shown.rows[y].clear(s.cur.pen.bg)
@@ -100,7 +102,7 @@ func (s *Screen) setAlternate(on, saves bool) {
 		}
 		return
 	}
-	s.shown, s.alternate = &s.normal, page{}
+	s.shown, s.alternate = &s.normal, page{saved: s.alternate.saved}
 	if s.cur.origin {
 		s.cur.y = min(max(s.cur.y, s.shown.top), s.shown.bottom)
 	}

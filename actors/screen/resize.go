@@ -11,6 +11,8 @@ func (s *Screen) Resize(cols, rows int) {
 			s.resizePage(p, cols, rows)
 		}
 	}
+	saved := &s.alternate.saved
+	saved.x, saved.y = min(saved.x, cols-1), min(saved.y, rows-1)
 	s.cols, s.rows = cols, rows
 }
 

@@ -74,7 +74,7 @@ func (s *Screen) reset() {
 	for y := range rows {
 		rows[y].clear(0)
 	}
-	s.normal, s.alternate = newPage(s.cols, 0), page{}
+	s.normal, s.alternate = newPage(s.cols, 0), page{saved: newCursor()}
 	s.normal.rows, s.normal.bottom = rows, s.rows-1
 	s.shown, s.cur, s.modes, s.joinWidth = &s.normal, newCursor(), newModes(), 0
 }

@@ -88,7 +88,5 @@ func (s *Screen) usedClusters(mark []bool) {
 
 func (s *Screen) usedLinks(mark []bool) {
 	s.everyCell(func(c cell) { mark[c.content>>linkShift] = true })
-	for _, n := range []uint8{s.cur.link, s.normal.saved.link, s.alternate.saved.link} {
-		mark[n] = true
-	}
+	mark[s.cur.link] = true
 }

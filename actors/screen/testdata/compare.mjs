@@ -5,6 +5,7 @@
 //   {"resize": [100, 30]}
 //   {"drawing": BASE64, "text": [..], "lives": 3}   a terminal is given this here, and then the output until the 3rd
 //                                                   drawing behind it; text is what the rows should say
+//   {"viewer": [..]}                 another terminal is given these outputs and sizes, instead of all
 //   {"end": true}
 // and answers each end with a line: the differences, of which there should be none.
 import { createInterface } from "node:readline";
@@ -18,7 +19,7 @@ const most = 5; // differences that are told
 
 function terminal(cols, rows) {
   // Lines that have scrolled away are no part of a drawing.
-  const t = new Terminal({ cols, rows, scrollback: 0, allowProposedApi: true });
+  const t = new Terminal({ cols, rows, scrollback: 0, allowProposedApi: true, logLevel: "off" });
   t.loadAddon(new UnicodeGraphemesAddon());
   t.onTitleChange((title) => (t.lastTitle = title));
   return t;
@@ -199,6 +200,13 @@ for await (const text of createInterface({ input: process.stdin })) {
       if (line.trimEnd() !== should && differences++ < most) report.push(`byte ${offset}: text of row ${y} is ${JSON.stringify(line)}, should be ${JSON.stringify(should)}`);
     });
     if (step.lives > 0 && !differences) followers.push({ terminal: t, at: offset, lives: step.lives });
+  } else if (step.viewer) {
+    const t = terminal(80, 24);
+    for (const s of step.viewer) {
+      if (s.resize) t.resize(...s.resize);
+      else feed(t, Buffer.from(s.output, "base64"));
+    }
+    compare(state(all), state(t), "viewer");
   } else {
     if (!differences) for (const f of followers) compare(state(all), state(f.terminal), `end, drawn at ${f.at}`);
     console.log(JSON.stringify({ differences, report }));
