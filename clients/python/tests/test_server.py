@@ -246,6 +246,63 @@ class Cuts(AsyncTestCase):
             text = b"".join([piece.data async for piece in digest.output])
         self.assertEqual(text.split()[0].decode(), hashlib.sha256(data).hexdigest())
 
+    async def test_a_terminal_gets_each_key_once_through_30_cuts(self) -> None:
+        pods = [Trouped()]
+        self.addCleanup(pods[0].stop)
+        url, _ = await self.proxy(pods, 30, 3000)
+        data = random.randbytes(1 << 20)
+        command = f"stty raw -echo; echo ready; head -c {len(data)} | sha256sum"
+        async with troupe.open(url, **impatient(open_retry=30)) as session:
+            e = await session.exec(command, terminal={"cols": 80, "rows": 24})
+            text = b""
+            async for event in e.events:
+                if isinstance(event, troupe.Output):
+                    text += event.data
+                    if event.data.endswith(b"ready\n"):
+                        await e.write(data)
+        self.assertIn(hashlib.sha256(data).hexdigest(), text.decode())
+
+
+class Terminal(ServerTestCase):
+    async def test_a_shell_is_used_like_by_a_person(self) -> None:
+        async with self.open() as session:
+            shell = await session.exec(
+                ["bash", "--norc", "-i"], terminal={"cols": 80, "rows": 24}, env={"PS1": "ready> "}
+            )
+            text = ""
+            sizes = []
+
+            async def shows(wanted: str) -> None:
+                nonlocal text
+                while wanted not in text:
+                    event = await shell.next()
+                    assert event, text
+                    if isinstance(event, troupe.Output):
+                        text += event.data.decode()
+                    if isinstance(event, troupe.Resized):
+                        sizes.append((event.cols, event.rows))
+                text = text.partition(wanted)[2]
+
+            await shows("ready> ")
+            await shell.resize(100, 30)
+            await shell.write("stty size\r")
+            await shows("30 100\r\n")
+            await shell.write("read -s -p 'Pass''word: ' X; echo got ${#X}\r")
+            await shows("Password: ")
+            await shell.write("horse\r")
+            await shows("got 5\r\n")
+            self.assertEqual(sizes, [(80, 24), (100, 30)])
+            saved = session.save()
+            saved["offsets"] = {shell.id: 0}
+            async with troupe.attach(self.server.url, saved, **impatient()) as other:
+                terminal = (await session.status()).executions[shell.id].terminal
+                self.assertEqual(terminal and (terminal["cols"], terminal["rows"]), (100, 30))
+                await other.executions[shell.id].write("exit 3\r")  # both may type
+                await shows("exit")
+                shell.discard()
+                self.assertEqual((await shell.wait()).exit_code, 3)
+                await other.leave()
+
 
 class Output(ServerTestCase):
     async def test_a_slow_loop_holds_no_more_than_its_window(self) -> None:

@@ -30,6 +30,7 @@ class Input(NamedTuple):
     offset: int  # position in stdin of the first byte
     data: bytes
     eof: bool
+    writer: str | None = None  # of a terminal: who of those that share it types, whose bytes the position counts
 
 
 class Call:
@@ -93,14 +94,16 @@ class Calls:
             if call.input is None:
                 connection.send_text(call.frame)
                 continue
-            execution, offset, data, eof = call.input
-            stream = connection.numbers.get(execution)
+            execution, offset, data, eof, writer = call.input
+            stream = connection.numbers.get(execution) if writer is None else None
             call.binary = stream is not None
             if stream is not None:
                 connection.send_binary(_frames.input_frame(stream, offset, data, eof))
             else:
                 text = base64.b64encode(data).decode()
                 params = {"execution_id": execution, "data": text, "encoding": "base64", "eof": eof, "offset": offset}
+                if writer is not None:
+                    params["writer"] = writer
                 request = {"jsonrpc": "2.0", "id": call.id, "method": "input", "params": params}
                 connection.send_text(_frames.encode(request))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class Execution:
         self._transcript = Transcript(id, offset, session.window, session._send_ack, lambda: session._forget(self))
         self._input_lock = asyncio.Lock()  # one input at a time, so that the offsets have no holes
         self._input_offset = 0
+        self._writer: str | None = None  # of a terminal: names this client among those that type
 
     def __repr__(self) -> str:
         return f"<troupe.Execution {self.id} {self._transcript.phase.name.lower()} at {self.offset}>"
@@ -120,6 +122,14 @@ class Execution:
         """Sends a signal, such as "INT", to the command's process group; KILL to the whole tree."""
         await self._session.signal(name, self.id)
 
+    async def resize(self, cols: int, rows: int) -> None:
+        """Says how large this client's view of the terminal is.
+
+        The terminal takes the size of whoever typed last, and a Resized event says when it has changed. The server
+        forgets the size with the connection: say it again after Resumed.
+        """
+        await self._session.resize(cols, rows, self.id)
+
     async def __aenter__(self) -> Execution:
         return self
 
@@ -148,6 +158,8 @@ class Execution:
 
         The command gets every byte once and in order, whatever happens to the connection. It raises an
         InputError. What a cancellation leaves in doubt may still arrive, before the next write.
+
+        Several clients may type into a terminal.
         """
         whole = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
         size = min(INPUT_CHUNK, (self._session.limits.max_message or 1 << 20) // 2)
@@ -159,7 +171,7 @@ class Execution:
                 raise InputError(at, len(chunk) if e.in_doubt else 0, e.reason) from e.reason
 
     async def close_input(self) -> None:
-        """Closes stdin. Closing it twice is no error."""
+        """Closes stdin. Closing it twice is no error. A terminal cannot be closed so: write Ctrl-D, "\\x04"."""
         try:
             await self._input(b"", eof=True)
         except _Undelivered as e:
@@ -170,7 +182,7 @@ class Execution:
         async with self._input_lock:
             call, taken = None, True
             try:
-                call = self._session._send_input(Input(self.id, self._input_offset, data, eof))
+                call = self._session._send_input(Input(self.id, self._input_offset, data, eof, self._writer))
                 await self._session._answer(call)
             except TroupeError as e:
                 taken = not isinstance(e, LimitError)  # which says that nothing of it was passed to the command
@@ -188,8 +200,14 @@ class Execution:
 
     def _attached_to(self, status: ExecutionStatus) -> None:
         self.started = Started(self.id, status.pid, status.pgid, attached=True)
-        self._input_offset = status.input_offset
+        if status.terminal:
+            self._has_terminal()
+        else:
+            self._input_offset = status.input_offset
         self._transcript.attached_to(status)
+
+    def _has_terminal(self) -> None:
+        self._writer = str(uuid.uuid4())
 
     @property
     def _pending(self) -> bool:

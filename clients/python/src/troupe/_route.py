@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._frames import MalformedError, parse_output
 from ._transcript import Piece
-from ._wire import Completed, ErrorInfo, ProcessFault, ProcessWarning, StateChange, decode
+from ._wire import Completed, ErrorInfo, ProcessFault, ProcessWarning, Resized, Screen, StateChange, decode
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -41,6 +41,10 @@ def route_notification(session: Session, connection: Connection, method: str, pa
     match method.removeprefix("process."):
         case ("started" | "paused" | "resumed" | "canceled") as state:
             e._transcript.receive(StateChange(state))
+        case "resized":
+            e._transcript.receive(decode(Resized, params))
+        case "screen":
+            e._transcript.receive(decode(Screen, params, data=base64.b64decode(params["data"])))
         case "warning":
             e._transcript.receive_warning(decode(ProcessWarning, params))
         case "error":

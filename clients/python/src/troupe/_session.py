@@ -101,6 +101,8 @@ class Session:
         """
         params = _params(command, options)
         execution = Execution(self, params["execution_id"])
+        if "terminal" in params:
+            execution._has_terminal()
         if execution.id in self._followed:
             raise FollowedError(f"{execution.id} is followed already")
         call = self._call("execute", {**params, "window": self.window}, Repeat.SAFE)
@@ -182,6 +184,10 @@ class Session:
         """
         kill = name.upper().removeprefix("SIG") == "KILL"
         await self._request("signal", _on(execution_id, {"signal": name}), Repeat.SAFE if kill else Repeat.NEVER)
+
+    async def resize(self, cols: int, rows: int, execution_id: str) -> None:
+        """Says how large this client's view of the terminal of an execution is."""
+        await self._request("resize", {"execution_id": execution_id, "cols": cols, "rows": rows}, Repeat.SAFE)
 
     async def status(self) -> Status:
         """Asks for the session's executions and limits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -14,6 +14,15 @@ def decode(cls: type[T], message: Mapping[str, Any], **nested: Any) -> T:
     """Makes a dataclass of a message. A newer server may send members that it does not have."""
     known = {f.name: message[f.name] for f in dataclasses.fields(cls) if message.get(f.name) is not None}
     return cls(**{**known, **nested})
+
+
+class Terminal(TypedDict, total=False):
+    """A terminal for a command to run in."""
+
+    cols: Required[int]
+    rows: Required[int]
+    term: str
+    """Its type, for the variable TERM. Absent: xterm-256color."""
 
 
 class ExecuteOptions(TypedDict, total=False):
@@ -42,6 +51,8 @@ class ExecuteOptions(TypedDict, total=False):
     """What happens to processes that outlive the command."""
     framing: Literal["lines", "raw"]
     """Whole lines, or the output as it was written."""
+    terminal: Terminal
+    """Run it in a terminal: implies `stdin`, `retain` `last` and `framing` `raw`."""
     encoding: Literal["utf-8", "base64"]
     """Matters only to servers that have no binary messages; `base64` keeps all bytes."""
     traceparent: str
@@ -198,6 +209,8 @@ class ExecutionStatus:
     input_offset: int = 0
     """Bytes of stdin that were taken."""
     started_at: str = ""
+    terminal: Terminal | None = None
+    """As it is now."""
     completed: Completed | None = None
 
     @classmethod
@@ -258,6 +271,26 @@ class ProcessWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class Resized:
+    """The terminal has this size from here on. One may come again after a reconnection."""
+
+    cols: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What a terminal shows behind a Gap: `data`, written to a terminal of that size, draws it.
+
+    It may come in several parts, and is no output.
+    """
+
+    cols: int
+    rows: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """The command was started, paused, resumed, or is being canceled.
 
@@ -275,4 +308,4 @@ class ProcessFault:
 
 
 #: What an execution reports, in order. `Completed` is the last, but for the output of processes that were kept.
-Event: TypeAlias = Output | Gap | ProcessWarning | StateChange | ProcessFault | Completed
+Event: TypeAlias = Output | Gap | ProcessWarning | Resized | Screen | StateChange | ProcessFault | Completed

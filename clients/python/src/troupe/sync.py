@@ -167,6 +167,10 @@ class Session:
         """Sends a signal to any execution of the session."""
         self._loop.call(self._session.signal(name, execution_id))
 
+    def resize(self, cols: int, rows: int, execution_id: str) -> None:
+        """Says how large this client's view of the terminal of an execution is."""
+        self._loop.call(self._session.resize(cols, rows, execution_id))
+
     def status(self) -> Status:
         """Asks for the session's executions and limits."""
         return self._loop.call(self._session.status())
@@ -280,6 +284,10 @@ class Execution:
     def signal(self, name: str) -> None:
         """Sends a signal, such as "INT", to the command's process group; KILL to the whole tree."""
         self._loop.call(self._execution.signal(name))
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Says how large this client's view of the terminal is."""
+        self._loop.call(self._execution.resize(cols, rows))
 
     def write(self, data: bytes | bytearray | memoryview | str) -> None:
         """Writes to stdin, and returns when the bytes are in the command's pipe."""
