@@ -37,6 +37,12 @@ func recording(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, &problem{Status: http.StatusBadRequest, Detail: err.Error()}
 	}
+	if !r.h.records.TryEnter(r.subject) {
+		return answer{}, &problem{
+			Status: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("%d recordings are being sent, of which one subject has at most half: try again", MaxRecordings),
+		}
+	}
 	s := &recordingStream{request: r, recordingQuery: query}
 	err = r.withSession(gateway.VerbRead, http.StatusOK, func(v actors.Viewer) (string, error) {
 		s.viewer = v
@@ -46,13 +52,8 @@ func recording(ctx context.Context, r *request) (answer, error) {
 		return s.page.Subject, nil
 	})
 	if err != nil {
+		r.h.records.Leave(r.subject)
 		return answer{}, err
-	}
-	if !r.h.records.TryEnter(r.subject) {
-		return answer{}, &problem{
-			Status: http.StatusTooManyRequests,
-			Detail: fmt.Sprintf("%d recordings are being sent, of which one subject has at most half: try again", MaxRecordings),
-		}
 	}
 	return answer{stream: s.send}, nil
 }

@@ -150,15 +150,16 @@ func TestRecordingsAreBounded(t *testing.T) {
 		f.handler.records.TryEnter("alice")
 	}
 	resp := f.do("GET", recordingPath, "alice")
-	if got := bodyOf(t, resp); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
+	if got := bodyOf(t, resp); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" || len(f.accesses) > 0 {
 		t.Errorf("%d %s", resp.StatusCode, got)
 	}
 	f.handler.records.Leave("alice")
 	if resp := f.do("GET", recordingPath, "alice"); resp.StatusCode != 200 {
 		t.Errorf("%d", resp.StatusCode)
 	}
-	if f.handler.records.TryEnter("alice"); f.handler.records.TryEnter("alice") {
-		t.Error("a recording that has ended still counts")
+	f.do("GET", strings.Replace(recordingPath, alices, bobs, 1), "alice").Body.Close()
+	if !f.handler.records.TryEnter("alice") || f.handler.records.TryEnter("alice") {
+		t.Error("a recording that has ended, or was refused, still counts, or counts less")
 	}
 }
 
