@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -154,13 +155,14 @@ func TestShellIsLeftAndFoundAgain(t *testing.T) {
 	}
 }
 
-// TestMissingOutputIsDrawnAgain: whoever comes to a terminal that has lost its oldest output sees what
-// the program draws anew.
+// TestMissingOutputIsDrawnAgain: whoever comes to a terminal that has lost its oldest output, and more colours
+// than the server keeps, sees what the program draws anew.
 func TestMissingOutputIsDrawnAgain(t *testing.T) {
 	s := launch(t)
 	env := home(t, s.url)
 	p := sit(t, env, "exec", "-it", "--", "bash", "-c", `trap 'echo drawn at $(stty size)' WINCH
-		head -c 6000000 /dev/zero | tr '\0' x; echo over; while :; do sleep .05; done`)
+		yes $'\e[38;2;200;100;150mx\e[38;2;250;150;100my' | tr -d '\n' | head -c 6000000
+		echo $'\e[0m'xover; while :; do sleep .05; done`)
 	p.sees("xover")
 	p.types("\r~.")
 	p.sees("troupe attach ")
@@ -173,6 +175,28 @@ func TestMissingOutputIsDrawnAgain(t *testing.T) {
 	p.sees("drawn at ")
 	if !strings.Contains(p.screen(), afterGap) {
 		t.Error("an escape sequence may go on behind the gap")
+	}
+	p.signal(syscall.SIGTERM)
+	p.gone()
+}
+
+// TestMissingOutputIsDrawnByTheServer: then the program is left alone.
+func TestMissingOutputIsDrawnByTheServer(t *testing.T) {
+	s := launch(t)
+	env := home(t, s.url)
+	p := sit(t, env, "exec", "-it", "--", "bash", "-c", `echo title; printf '\e[2;20r\e[2;1H'
+		trap 'echo drawn at $(stty size)' WINCH
+		yes x | head -c 6000000; echo over; while :; do sleep .05; done`)
+	p.sees("over")
+	p.types("\r~.")
+	p.sees("troupe attach ")
+	p.gone()
+	p = sit(t, env, "attach", strings.TrimSuffix(filepath.Base(records(t, env)[0]), ".json"))
+	p.sees("title")
+	p.sees("over")
+	time.Sleep(3 * redrawPause)
+	if strings.Contains(p.screen(), "drawn at ") {
+		t.Error("the size was changed")
 	}
 	p.signal(syscall.SIGTERM)
 	p.gone()
