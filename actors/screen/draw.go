@@ -224,7 +224,7 @@ func (d *drawing) char(c cell) int {
 }
 
 // part keeps the next character from joining the last one.
-func (d *drawing) part() { d.seq(d.cur.pen.sequence()) }
+func (d *drawing) part() { d.seq(d.cur.pen.after(d.cur.pen)) }
 
 // lastKind is what a terminal has seen last of a character that was drawn.
 func lastKind(text string) breakKind {
@@ -242,7 +242,7 @@ func lastKind(text string) breakKind {
 // pen selects how is drawn, and the link that characters lead to.
 func (d *drawing) pen(p pen, link uint8) {
 	if p != d.cur.pen {
-		d.seq(p.sequence())
+		d.seq(p.after(d.cur.pen))
 		d.cur.pen = p
 	}
 	target := ";"
@@ -372,8 +372,10 @@ func (d *drawing) finish() {
 	}
 }
 
-// sequence selects a pen, whatever was selected before.
-func (p pen) sequence() string {
+// after selects a pen where another was selected. Attributes are only ever added.
+func (p pen) after(old pen) string {
+	reset := p == old || p == (pen{}) || old.fg&^colorBits&^p.fg != 0 || old.bg&^colorBits&^p.bg != 0 ||
+		p.line != old.line && old.line != 0
 	b := []byte("\x1b[")
 	add := func(n int) {
 		if len(b) > 2 {
@@ -381,31 +383,48 @@ func (p pen) sequence() string {
 		}
 		b = strconv.AppendInt(b, int64(n), 10)
 	}
-	if p != (pen{}) {
-		add(0)
+	if reset {
+		old = pen{}
+		if p != old {
+			add(0)
+		}
 	}
 	for _, a := range []struct {
 		is     bool
 		number int
 	}{
-		{p.fg&bold != 0, 1},
-		{p.bg&faint != 0, 2},
-		{p.bg&italic != 0, 3},
-		{p.fg&underlined != 0, 4},
-		{p.fg&blink != 0, 5},
-		{p.fg&inverse != 0, 7},
-		{p.fg&hidden != 0, 8},
-		{p.fg&struck != 0, 9},
-		{p.bg&overlined != 0, 53},
+		{p.fg&^old.fg&bold != 0, 1},
+		{p.bg&^old.bg&faint != 0, 2},
+		{p.bg&^old.bg&italic != 0, 3},
+		{p.fg&^old.fg&underlined != 0, 4},
+		{p.fg&^old.fg&blink != 0, 5},
+		{p.fg&^old.fg&inverse != 0, 7},
+		{p.fg&^old.fg&hidden != 0, 8},
+		{p.fg&^old.fg&struck != 0, 9},
+		{p.bg&^old.bg&overlined != 0, 53},
 	} {
 		if a.is {
 			add(a.number)
 		}
 	}
-	for _, c := range appendColor(appendColor(nil, p.fg, 30), p.bg, 40) {
-		add(c)
+	var colors []int
+	if p.fg&colorBits != old.fg&colorBits {
+		colors = appendColor(colors, p.fg, 30)
 	}
-	b = append(b, 'm')
+	if p.bg&colorBits != old.bg&colorBits {
+		colors = appendColor(colors, p.bg, 40)
+	}
+	for _, n := range colors {
+		add(n)
+	}
+	if len(b) > 2 || reset {
+		b = append(b, 'm')
+	} else {
+		b = b[:0]
+	}
+	if p.line == old.line {
+		return string(b)
+	}
 	// Terminals that know no colons drop the sequences that have them.
 	if style := p.line >> lineShift; style != 0 {
 		b = fmt.Appendf(b, "\x1b[4:%dm", style+1)
@@ -434,6 +453,6 @@ func appendColor(to []int, c color, first int) []int {
 	case direct:
 		return append(to, first+8, 2, v>>16, v>>8&0xff, v&0xff)
 	default:
-		return to
+		return append(to, first+9)
 	}
 }
