@@ -362,15 +362,20 @@ class Output(ServerTestCase):
 
 
 class Cancellation(ServerTestCase):
-    async def test_run_raises_cancelled_error_when_the_tree_is_dead(self) -> None:
+    def run_that_is_cancelled(self, session: troupe.Session) -> tuple[asyncio.Task[troupe.Result], list[int]]:
+        """Runs STUBBORN until it tells its pid, which the list then has."""
         pids: list[int] = []
+
+        def first(piece: troupe.Output) -> None:
+            pids.append(int(piece.data))
+            run.cancel()
+
+        run = asyncio.create_task(session.run(STUBBORN, on_output=first))
+        return run, pids
+
+    async def test_run_raises_cancelled_error_when_the_tree_is_dead(self) -> None:
         async with self.open() as session:
-
-            def first(piece: troupe.Output) -> None:
-                pids.append(int(piece.data))
-                run.cancel()
-
-            run = asyncio.create_task(session.run(STUBBORN, on_output=first))
+            run, pids = self.run_that_is_cancelled(session)
             with self.assertRaises(asyncio.CancelledError):
                 await run
             self.assertTrue(is_dead(pids[0]), "run has returned before the tree was dead")
@@ -385,14 +390,8 @@ class Cancellation(ServerTestCase):
             self.assertTrue(is_dead(pids[0]))
 
     async def test_a_second_cancellation_ends_the_waiting_and_not_the_cancelling(self) -> None:
-        pids: list[int] = []
         async with self.open() as session:
-
-            def first(piece: troupe.Output) -> None:
-                pids.append(int(piece.data))
-                run.cancel()
-
-            run = asyncio.create_task(session.run(STUBBORN, on_output=first))
+            run, pids = self.run_that_is_cancelled(session)
             while not pids:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
