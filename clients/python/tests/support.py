@@ -98,12 +98,13 @@ class Trouped(Program):
 
 
 def build_trouped() -> None:
-    """Builds trouped and its runner."""
+    """Builds trouped, its runner, and what moves files."""
     build("cmd/troupe-runner")
+    build("cmd/troupe-files")
     build("cmd/trouped")
 
 
-def start_pods(n: int) -> list[Trouped]:
+def start_pods(n: int, *args: str) -> list[Trouped]:
     """Starts several trouped that are one service."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
@@ -112,7 +113,7 @@ def start_pods(n: int) -> list[Trouped]:
         ports = [s.getsockname()[1] for s in sockets]
     peers = ",".join(f"pod-{i}=127.0.0.1:{port}" for i, port in enumerate(ports))
     return [
-        Trouped(f"--pod=pod-{i}", f"--peers={peers}", "--peer-insecure", f"--peer-listen=127.0.0.1:{port}")
+        Trouped(f"--pod=pod-{i}", f"--peers={peers}", "--peer-insecure", f"--peer-listen=127.0.0.1:{port}", *args)
         for i, port in enumerate(ports)
     ]
 

@@ -9,6 +9,7 @@
 """
 
 from ._execution import Execution
+from ._files import FileChange, FileInfo, Files, SessionPath
 from ._open import Opening, attach, open
 from ._options import Connector, Draining, Lost, Notice, Options, Resumed, Retry, TokenProvider
 from ._session import Command, OnOutput, Session
@@ -41,6 +42,7 @@ from .errors import (
     DiscardedError,
     DrainingError,
     ExecutionLimitError,
+    FileError,
     FollowedError,
     GapError,
     HandshakeError,
@@ -85,6 +87,10 @@ __all__ = [
     "Execution",
     "ExecutionLimitError",
     "ExecutionStatus",
+    "FileChange",
+    "FileError",
+    "FileInfo",
+    "Files",
     "FollowedError",
     "Gap",
     "GapError",
@@ -120,6 +126,7 @@ __all__ = [
     "Session",
     "SessionEndedError",
     "SessionLostError",
+    "SessionPath",
     "StartFailedError",
     "Started",
     "StateChange",

@@ -16,6 +16,7 @@ from . import _frames
 from ._calls import Call, Calls, Input, Repeat
 from ._connection import Connection
 from ._execution import Execution
+from ._files import Files
 from ._link import CLOSE_TIMEOUT, Link, Resume
 from ._options import Settings
 from ._route import route_binary, route_notification
@@ -61,6 +62,8 @@ class Session:
         #: The server's greeting. After `attach` it has only the id, the token and the limits.
         self.connected = Connected()
         self.window = settings.window
+        #: The files of the session.
+        self.files = Files(url, settings, self._for_files)
         self._link = Link(url, settings, self)
         self._calls = Calls()
         self._followed: dict[str, Execution] = {}
@@ -85,6 +88,9 @@ class Session:
     def executions(self) -> dict[str, Execution]:
         """The executions that are followed and were not read to their end, by their ids."""
         return {id: e for id, e in self._followed.items() if not e._pending}
+
+    def _for_files(self) -> tuple[str, str, float]:
+        return self.id, self.connected.resume_token, self.limits.resume_window
 
     async def wait_ended(self) -> Exception:
         """Waits until the session has ended for this client, and returns the reason."""

@@ -174,6 +174,23 @@ class TransportError(TroupeError):
         self.close_code = close_code
 
 
+class FileError(TroupeError):
+    """The server refused a request for files. docs/files.md has what the codes mean."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail or f"the server answered with {status}")
+        #: The HTTP status.
+        self.status = status
+        #: Such as not_found, outside or no_space; empty for some.
+        self.code = code
+        self.detail = detail
+
+    @property
+    def temporary(self) -> bool:
+        """Whether trying again may help."""
+        return self.status in (429, 502, 503, 504) or (self.status == 409 and self.code == "offset")
+
+
 class GapError(TroupeError):
     """Bytes of the output are no longer on the server. Reading can go on behind them."""
 
