@@ -35,6 +35,7 @@ type sessions struct {
 	shown  [][]actors.RecordingPiece // of each page; an offset is that of a page
 	kept   int64                     // pages that are there when it begins
 	failAt map[int64]error
+	heal   int // at the read of this number the pod answers again; 0: never
 }
 
 const (
@@ -154,7 +155,11 @@ func (e *sessions) ReadRecording(
 	}
 	if offset < int64(len(e.shown)) {
 		page.Pieces, page.NextOffset = e.shown[offset], offset+1
-		return page, e.failAt[offset]
+		err := e.failAt[offset]
+		if e.heal--; e.heal == 0 {
+			delete(e.failAt, offset)
+		}
+		return page, err
 	}
 	page.End = e.kept == int64(len(e.shown))
 	return page, nil
