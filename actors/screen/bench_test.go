@@ -53,3 +53,44 @@ func recorded(t testing.TB, name string) []byte {
 	}
 	return all
 }
+
+// BenchmarkHostile is the cost of output that makes as much work as it can, on a large screen that is full.
+func BenchmarkHostile(b *testing.B) {
+	marks := make([]byte, 0, 1<<16)
+	for i := range 4000 {
+		marks = fmt.Appendf(marks, "a%c%c", 0x300+i%64, 0x300+i/64)
+	}
+	for _, c := range []struct{ name, output string }{
+		{"scroll", "\x1b[9S"},
+		{"lines", "\x1b[H\x1b[9L"},
+		{"index", "\x1bM"},
+		{"feed", "\n"},
+		{"erase", "\x1b[41m\x1b[2J\x1b[m\x1b[1J"},
+		{"align", "\x1b#8"},
+		{"align and touch", "\x1b#8\x1b[999;999Hx"},
+		{"insert", "\x1b[H\x1b[@"},
+		{"delete", "\x1b[H\x1b[P"},
+		{"insert mode", "\x1b[4h\x1b[Hxxxxxxxxxxxxxxxxx"},
+		{"erase to the left", "\x1b[999G\x1b[1K"},
+		{"repeat", "\x1b[Hx\x1b[9999b"},
+		{"repeat marks", "\x1b[He\u0301\x1b[9999b"},
+		{"marks", string(marks)},
+		{"alternate", "\x1b[?47h\x1b[?47l"},
+		{"reset", "\x1bc"},
+		{"soft reset", "\x1b[!p"},
+		{"tabs", "\x1b[3g\x1b[9999I\x1b[9999Z"},
+		{"links", "\x1b]8;;http://a/\ax\x1b]8;;\a"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := New(256, 128)
+			for y := range 128 {
+				_, _ = fmt.Fprintf(s, "\x1b[%d;1H%s", y+1, bytes.Repeat([]byte("\x1b[31mx\x1b[32my"), 128))
+			}
+			output := bytes.Repeat([]byte(c.output), 1<<14/len(c.output)+1)
+			b.SetBytes(int64(len(output)))
+			for b.Loop() {
+				_, _ = s.Write(output)
+			}
+		})
+	}
+}

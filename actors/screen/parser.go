@@ -17,8 +17,8 @@ const (
 	text          // in a string that nobody reads (SOS, PM, APC)
 )
 
-// The first bytes of sequences that stand for those that grew too long: they are as long in coming to
-// their end, and have no effect on any terminal.
+// The first bytes of sequences that stand for those that grew too long: they come to their end where those do, and
+// have no effect, here and on any terminal.
 var overlong = [...]string{
 	escape:  "\x1b   ",
 	control: "\x1b[0<",
@@ -177,7 +177,7 @@ func (s *Screen) nextOfControl(r rune) {
 		s.toGround()
 	case r < '@':
 		s.keep(r)
-	case s.tooLong || !wellFormed(s.body()):
+	case !wellFormed(s.body()):
 		s.toGround()
 	default:
 		s.dispatch(r, s.controlSequence)
@@ -222,9 +222,7 @@ func (s *Screen) toGround() { s.state, s.raw, s.tooLong = ground, s.raw[:0], fal
 
 // dispatch carries out a sequence, of which do is given what stands behind its introducer.
 func (s *Screen) dispatch(final rune, do func(body []byte, final byte)) {
-	if !s.tooLong {
-		do(s.body(), byte(final))
-	}
+	do(s.body(), byte(final))
 	s.toGround()
 	s.joinWidth = 0
 }
@@ -244,7 +242,7 @@ func (s *Screen) body() []byte {
 // finish ends a string.
 func (s *Screen) finish() {
 	if s.state == command || s.state == device {
-		if s.state == command && !s.tooLong {
+		if s.state == command {
 			s.operate(string(s.body()))
 		}
 		s.joinWidth = 0

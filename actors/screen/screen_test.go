@@ -99,6 +99,71 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+func TestLinksOfADrawingAreBounded(t *testing.T) {
+	s := New(200, 50)
+	for i := range 200 * 50 {
+		fmt.Fprintf(s, "\x1b]8;;http://%d/%s\a%c", i%2, strings.Repeat("x", 2000), 'a'+i%26)
+	}
+	drawn := s.Draw()
+	if n := len(drawn); n > maxLinksDrawn+200*50*20 {
+		t.Errorf("%d bytes", n)
+	}
+	again := New(200, 50)
+	_, _ = again.Write(drawn)
+	if !slices.Equal(again.Text(), s.Text()) {
+		t.Error("the text is another")
+	}
+}
+
+func TestDrawingStandsAtAnyByte(t *testing.T) {
+	for _, c := range snippets {
+		whole := New(20, 6)
+		for i := range len(c.output) {
+			_, _ = whole.Write([]byte(c.output[i : i+1]))
+			drawn := New(20, 6)
+			_, _ = drawn.Write(whole.Draw())
+			same(t, fmt.Sprintf("%s at %d", c.name, i+1), whole, drawn)
+			rest := New(20, 6)
+			_, _ = rest.Write([]byte(c.output[:i+1]))
+			for _, s := range []*Screen{rest, drawn} {
+				_, _ = s.Write([]byte(c.output[i+1:]))
+			}
+			same(t, fmt.Sprintf("%s at %d, and the rest", c.name, i+1), rest, drawn)
+		}
+	}
+}
+
+func TestMarksOnTheScreenStay(t *testing.T) {
+	s := New(20, 5)
+	_, _ = s.Write([]byte("\x1b]8;;http://stays/\ae\u0301\x1b]8;;\a"))
+	for i := range 3 * maxClusters {
+		fmt.Fprintf(s, "\x1b]8;;http://%d/\a\x1b[2;1Ha%c%c", i, 0x300+i%64, 0x300+i/64%64)
+	}
+	if drawn := s.Draw(); s.Text()[0] != "e\u0301" || !bytes.Contains(drawn, []byte("http://stays/\x1b\\e")) {
+		t.Errorf("forgotten: %q", drawn)
+	}
+}
+
+func TestHalvesOfWideCharactersAreBlank(t *testing.T) {
+	for _, c := range []struct{ output, want string }{
+		{"漢字\x1b[2Gx", " x字"},
+		{"漢字\x1b[3Gx", "漢x"},
+		{"漢字\x1b[1Gx", "x 字"},
+		{"漢字\x1b[2G\x1b[X", "  字"},
+		{"漢字\x1b[2G\x1b[K", ""},
+		{"漢字\x1b[3G\x1b[1K", ""},
+		{"漢字\x1b[2G\x1b[P", " 字"},
+		{"漢字\x1b[2G\x1b[@x", " x 字"},
+		{"\x1b[19G漢\x1b[1G\x1b[@", ""},
+	} {
+		s := New(20, 1)
+		_, _ = s.Write([]byte(c.output))
+		if got := s.Text()[0]; got != c.want {
+			t.Errorf("%q: %q, want %q", c.output, got, c.want)
+		}
+	}
+}
+
 func TestBlankScreenTakesLittle(t *testing.T) {
 	s := New(1000, 500)
 	_, _ = s.Write([]byte("\x1b[44m\x1b[2J\x1b[?1049h\x1b[2J\x1b#8"))
