@@ -101,9 +101,11 @@ func TestExpectChangesTheSize(t *testing.T) {
 	s := launch(t)
 	expects(t, s, `
 		run  "stty -a | head -1" "speed 38400 baud; rows 33; columns 101; line = 0;"
-		send "trap 'echo now \$(stty size)' WINCH\r"; see "ready> "
+		send {bash -c 'trap "echo now \$(stty size)" WINCH; echo wait""ing; while :; do sleep .05; done'}
+		send "\r";                   see "\nwaiting\r\n"
 		stty rows 20 columns 60 < $spawn_out(slave,name)
-		send "sleep .2\r";           see "now 20 60"
+		see  "now 20 60"
+		send "\x03";                 see "ready> "
 		send "\x04"
 		expect eof
 	`)
@@ -313,8 +315,8 @@ func TestSSHInsideATerminal(t *testing.T) {
 	p.types("stty size\r")
 	p.sees("30 90\r\n")
 	p.resize(70, 25)
-	p.types("sleep .3; stty size\r")
-	p.sees("25 70\r\n")
+	p.types("until [ \"$(stty size)\" = '25 70' ]; do sleep .05; done; echo re''sized\r")
+	p.sees("resized\r\n")
 	p.types("sleep 1000\r")
 	p.sees("sleep 1000\r\n")
 	p.types("\x03")
