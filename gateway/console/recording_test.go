@@ -58,17 +58,18 @@ func TestRecordingOfATerminalIsPlayed(t *testing.T) {
 	p.seesOnScreen("on 2")
 }
 
-// TestTerminalsOfOthersArePlayed: an auditor plays what the terminal of another subject has shown, and its programs
-// reach nothing of the page.
-func TestTerminalsOfOthersArePlayed(t *testing.T) {
+// TestTerminalsOfOthersAreWatched: an auditor sees what the terminal of another subject has shown, and shows from then
+// on. Its programs reach nothing of the page.
+func TestTerminalsOfOthersAreWatched(t *testing.T) {
 	s := serve(t, "--auth=token", "--token-file="+tokenFile(t))
 	c, err := troupe.Dial(t.Context(), "ws://"+s.address+"/ws", troupe.Options{Token: aliceToken})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Detach() })
+	release := filepath.Join(t.TempDir(), "release")
 	_, err = c.Execute(t.Context(), wire.ExecuteParams{
-		Command:  `printf 'hers\033]52;c;b3duZWQ=\007\033]0;title\007 shown'; sleep 60`,
+		Command:  `printf 'hers\033]52;c;b3duZWQ=\007\033]0;title\007 shown'; until [ -e ` + release + ` ]; do sleep 0.05; done; echo and more`,
 		Terminal: &wire.Terminal{Cols: 60, Rows: 12, Term: "xterm-256color"},
 	})
 	if err != nil {
@@ -81,8 +82,13 @@ func TestTerminalsOfOthersArePlayed(t *testing.T) {
 	p.typeInto("textbox", "Token", aldoToken+"\r")
 	p.must(chromedp.Navigate(s.url("/#/sessions/" + c.ID())))
 	p.chooseFirst()
-	p.click("button", "Play its recording")
+	p.click("button", "Watch it")
 	p.seesOnScreen("hers shown")
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.seesOnScreen("and more")
+	p.find("button", "Play") // it has ended
 	if rows := eval[int](p, "document.querySelectorAll('.xterm-rows > div').length"); rows != 12 {
 		t.Errorf("%d rows, want 12", rows)
 	}

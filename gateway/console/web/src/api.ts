@@ -125,9 +125,15 @@ export const attachSession = (id: string) =>
 
 export const listPods = async () => (await json<{ pods: Pod[] }>("/api/v1/pods")).pods;
 
-/** What a terminal has shown, as an asciicast. */
-export const readRecording = async (id: string, execution: string, signal: AbortSignal): Promise<string> =>
-  (await request(`${sessionPath(id)}/executions/${encodeURIComponent(execution)}/recording`, { signal, cache: "no-store" })).text();
+/** Reads what a terminal has shown, as an asciicast, and if it follows, what it shows until it ends. */
+export async function readRecording(
+  id: string, execution: string, follow: boolean, signal: AbortSignal, onText: (text: string) => void,
+): Promise<void> {
+  const path = `${sessionPath(id)}/executions/${encodeURIComponent(execution)}/recording?follow=${follow}`;
+  const { body } = await request(path, { signal, cache: "no-store" });
+  const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+  for (let piece = await reader?.read(); piece?.value !== undefined; piece = await reader?.read()) onText(piece.value);
+}
 
 /** A page of the output of an execution: pieces in the order of arrival, or gaps of so many bytes. */
 export interface OutputPage {

@@ -245,12 +245,12 @@ function WatchedCommand({ id, execution: e }: { id: string; execution: SessionEx
         <code class="command">{e.command ?? e.id}</code>
         <span class="spring" />
         {e.terminal
-          ? <Button onClick={() => play(!plays)}>{plays ? "Close" : "Play its recording"}</Button>
+          ? <Button onClick={() => play(!plays)}>{plays ? "Close" : "Watch it"}</Button>
           : !log && <Button onClick={() => setLog(new OutputLog())}>Show its output</Button>}
       </header>
       {error && <Note kind="error">{error}</Note>}
       {log && <Output log={log} label={`Output of ${e.command ?? e.id}`} />}
-      {plays && <Player id={id} execution={e.id} />}
+      {plays && <Player id={id} execution={e.id} follow />}
     </section>
   );
 }

@@ -1,7 +1,7 @@
 import { Terminal } from "@xterm/xterm";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { readRecording } from "./api.js";
-import { parseRecording, Playback } from "./recording.js";
+import { Playback } from "./recording.js";
 import { terminalOptions, themeNow } from "./shell.js";
 import { useStore } from "./store.js";
 import { onTheme } from "./theme.js";
@@ -11,31 +11,34 @@ import { message } from "./workspace.js";
 
 const speeds = [1, 2, 4];
 
-/** Plays what a terminal has shown, as far as the server has kept it. */
-export function Player({ id, execution, onClose }: { id: string; execution: string; onClose?: () => void }) {
+/** Plays what a terminal has shown, as far as the server has kept it, from its start, or follows what it shows now. */
+export function Player({ id, execution, follow = false, onClose }: {
+  id: string;
+  execution: string;
+  follow?: boolean;
+  onClose?: () => void;
+}) {
   const place = useRef<HTMLDivElement>(null);
   const [playback, setPlayback] = useState<Playback>();
-  const [text, setText] = useState("");
   const [error, setError] = useState("");
   useEffect(() => {
     const terminal = new Terminal({ ...terminalOptions(), disableStdin: true, cursorBlink: false });
     const leaveTheme = onTheme(() => (terminal.options.theme = themeNow()));
     const over = new AbortController();
-    let playing: Playback | undefined;
+    const played = new Playback(terminal, follow);
     terminal.open(place.current as HTMLElement);
-    const start = async () => {
-      const cast = await readRecording(id, execution, over.signal);
-      const recording = parseRecording(cast);
-      terminal.resize(recording.cols, recording.rows);
-      playing = new Playback(recording, terminal);
-      setText(cast);
-      setPlayback(playing);
-      playing.toggle();
-    };
-    start().catch((e: unknown) => over.signal.aborted || setError(message(e)));
+    setPlayback(played);
+    if (follow) played.toggle();
+    readRecording(id, execution, follow, over.signal, (text) => played.add(text)).then(
+      () => {
+        played.end();
+        if (!follow) played.toggle();
+      },
+      (e: unknown) => over.signal.aborted || setError(message(e)),
+    );
     return () => {
       over.abort();
-      playing?.stop();
+      played.stop();
       leaveTheme();
       terminal.dispose();
     };
@@ -46,7 +49,7 @@ export function Player({ id, execution, onClose }: { id: string; execution: stri
       <div class="place" ref={place} />
       <div class="bar">
         {playback && <Controls playback={playback} />}
-        {text && <Button kind="quiet" onClick={() => save(text, "recording.cast")}>Download</Button>}
+        {playback && !error && <Button kind="quiet" onClick={() => save(playback.text, "recording.cast")}>Download</Button>}
         {onClose && <Button kind="quiet" label="Close the recording" onClick={onClose}>Close</Button>}
       </div>
     </section>
@@ -61,7 +64,7 @@ function Controls({ playback }: { playback: Playback }) {
     playback.speed = s;
     setSpeed(s);
   };
-  const total = playback.recording.seconds;
+  const total = useStore(playback.seconds);
   return (
     <>
       <Button onClick={() => playback.toggle()}>{playing ? "Pause" : "Play"}</Button>

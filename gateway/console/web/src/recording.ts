@@ -1,15 +1,6 @@
 import type { Terminal } from "@xterm/xterm";
 import { Store } from "./store.js";
 
-/** What a terminal has shown: an asciicast of version 2 (https://docs.asciinema.org/manual/asciicast/v2/). */
-export interface Recording {
-  cols: number;
-  rows: number;
-  events: Recorded[];
-  /** How long it plays. */
-  seconds: number;
-}
-
 interface Recorded {
   at: number; // seconds from the start of playing
   kind: "output" | "resize";
@@ -19,47 +10,64 @@ interface Recorded {
 /** Pauses are played no longer than this, in seconds. */
 const longestPause = 2;
 
-/** Reads an asciicast. What it does not know, and a last line that is not whole, it leaves out. */
-export function parseRecording(text: string): Recording {
-  const [first = "", ...lines] = text.split("\n");
-  const { width, height } = JSON.parse(first) as { width: number; height: number };
-  const events: Recorded[] = [];
-  let at = 0;
-  let before = 0;
-  for (const line of lines) {
-    let event: [number, string, string];
-    try {
-      event = JSON.parse(line) as [number, string, string];
-    } catch {
-      continue;
-    }
-    const [time, code, data] = event;
-    at += Math.min(Math.max(time - before, 0), longestPause);
-    before = time;
-    if (code === "o" || code === "r") events.push({ at, kind: code === "o" ? "output" : "resize", data });
-    else if (code === "m") events.push({ at, kind: "output", data: `\r\n\x1b[0;7m ${data} \x1b[0m\r\n` });
-  }
-  return { cols: width, rows: height, events, seconds: at };
-}
-
-/** Plays a recording on a terminal. */
+/**
+ * Plays what a terminal has shown, an asciicast of version 2 (https://docs.asciinema.org/manual/asciicast/v2/), on
+ * another one. It may play while more comes: at the end it then shows that at once.
+ */
 export class Playback {
   /** Seconds from the start. */
   readonly at = new Store(0);
+  readonly seconds = new Store(0);
   readonly playing = new Store(false);
   speed = 1;
+  /** The recording so far. */
+  text = "";
+
+  #size: { width: number; height: number } | undefined;
+  #events: Recorded[] = [];
+  #rest = ""; // the line that is not whole yet
+  #recordedAt = 0; // of the last event, by its own clock
   #next = 0; // the first event that is not drawn
   #frame = 0;
   #drawnAt = 0;
 
+  /** live: more may come, until `end`. */
   constructor(
-    readonly recording: Recording,
     private readonly terminal: Terminal,
+    private live: boolean,
   ) {}
+
+  /** Adds more of the recording. */
+  add(text: string): void {
+    const atEnd = this.live && this.playing.value && this.at.value >= this.seconds.value;
+    this.text += text;
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop() as string;
+    for (const line of lines) this.#addLine(line);
+    this.seconds.set(this.#events.at(-1)?.at ?? 0);
+    if (atEnd) this.seek(this.seconds.value);
+  }
+
+  end(): void {
+    this.live = false;
+  }
+
+  #addLine(line: string): void {
+    const parsed = JSON.parse(line) as { width: number; height: number } | [number, string, string];
+    if (!Array.isArray(parsed)) {
+      this.#size = parsed;
+      return this.#resize(parsed.width, parsed.height);
+    }
+    const [time, code, data] = parsed;
+    const at = (this.#events.at(-1)?.at ?? 0) + Math.min(Math.max(time - this.#recordedAt, 0), longestPause);
+    this.#recordedAt = time;
+    if (code === "o" || code === "r") this.#events.push({ at, kind: code === "o" ? "output" : "resize", data });
+    else if (code === "m") this.#events.push({ at, kind: "output", data: `\r\n\x1b[0;7m ${data} \x1b[0m\r\n` });
+  }
 
   toggle(): void {
     if (this.playing.value) return this.stop();
-    if (this.at.value >= this.recording.seconds) this.seek(0);
+    if (this.at.value >= this.seconds.value && !this.live) this.seek(0);
     this.playing.set(true);
     this.#drawnAt = performance.now();
     this.#frame = requestAnimationFrame(this.#step);
@@ -72,21 +80,20 @@ export class Playback {
 
   /** Shows the screen as it was at a time. */
   seek(at: number): void {
-    if (at < this.at.value) {
+    if (at < this.at.value && this.#size) {
       this.#next = 0;
       this.terminal.write("\x1bc"); // a reset, behind what is still being drawn
-      this.#resize(this.recording.cols, this.recording.rows);
+      this.#resize(this.#size.width, this.#size.height);
     }
-    const { events } = this.recording;
-    for (; (events[this.#next]?.at ?? Infinity) <= at; this.#next++) this.#draw(events[this.#next] as Recorded);
-    this.at.set(at);
+    for (; (this.#events[this.#next]?.at ?? Infinity) <= at; this.#next++) this.#draw(this.#events[this.#next] as Recorded);
+    if (at !== this.at.value) this.at.set(at);
   }
 
   #step = (now: number) => {
     const at = this.at.value + (Math.max(now - this.#drawnAt, 0) / 1000) * this.speed;
     this.#drawnAt = now;
-    this.seek(Math.min(at, this.recording.seconds));
-    if (this.at.value >= this.recording.seconds) return this.stop();
+    this.seek(Math.min(at, this.seconds.value));
+    if (this.at.value >= this.seconds.value && !this.live) return this.stop();
     this.#frame = requestAnimationFrame(this.#step);
   };
 
