@@ -19,7 +19,7 @@ import (
 const (
 	// ScreenBytes bounds the bytes that draw the screens of one session's terminals. One that does not
 	// fit is not kept.
-	ScreenBytes = 16 << 10
+	ScreenBytes = 24 << 10
 	// maxScreenCells bounds a screen, because it is laid out to be followed.
 	maxScreenCells = 32 << 10
 	// ScreenLayout is what the one screen costs that is laid out at a time: its cells, normal and

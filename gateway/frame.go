@@ -22,7 +22,7 @@ const (
 	MediumMessage = 72 << 10
 	// MediumMessages and LargeMessages are how many of each size may be held at a time. A large one has
 	// up to Config.MaxMessage.
-	MediumMessages = 24
+	MediumMessages = 18
 	LargeMessages  = 2
 	// maxCheapElements is how many elements of arrays and objects a message may have without a permit
 	// for a large one: decoded, an element costs up to 100 bytes, whatever it has as JSON.
