@@ -12,13 +12,19 @@ import (
 // not have.
 func encodeRequest(id wire.ID, params any) *Request {
 	r := &Request{Id: id}
+	if in, ok := params.(*wire.InputParams); ok {
+		text, err := in.MarshalJSON() // an Encoder would check it byte by byte
+		if err != nil {
+			return nil
+		}
+		r.Method, r.Params = wire.MethodInput, text
+		return r
+	}
 	switch params.(type) {
 	case *wire.ExecuteParams:
 		r.Method = wire.MethodExecute
 	case *wire.ControlParams:
 		r.Method = wire.MethodControl
-	case *wire.InputParams:
-		r.Method = wire.MethodInput
 	case *wire.SignalParams:
 		r.Method = wire.MethodSignal
 	case *wire.ResizeParams:

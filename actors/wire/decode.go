@@ -108,6 +108,11 @@ func Decode(frame []byte) (Request, *Error) {
 // DecodeParams decodes and validates the params of one method, as Decode does for a whole request.
 // Nil and null mean no members. The result shares no memory with raw.
 func DecodeParams(method string, raw json.RawMessage) (any, *Error) {
+	if method == MethodInput {
+		if p := decodeInput(raw); p != nil {
+			return p, nil
+		}
+	}
 	if at := notUTF8(raw); at >= 0 {
 		return nil, Errorf(CodeInvalidParams, "the params are not UTF-8 at byte %d", at)
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -184,5 +185,46 @@ func TestInputThatCameAsBytesTravelsAsJSON(t *testing.T) {
 	e.SetEscapeHTML(false)
 	if err := e.Encode(&InputParams{ExecutionID: "x", Data: "<html>"}); err != nil || !strings.Contains(b.String(), "<html>") {
 		t.Errorf("%s, %v", b.String(), err)
+	}
+}
+
+// TestInputOfAnotherPodIsDecodedAsAnyOther: the short way for params as MarshalJSON writes them finds what the long
+// one finds, and refuses nothing else.
+func TestInputOfAnotherPodIsDecodedAsAnyOther(t *testing.T) {
+	const fine = `{"data":"aGVsbG8=","encoding":"base64","execution_id":"x"`
+	for raw, short := range map[string]bool{
+		fine + `}`: true, fine + `,"offset":7,"eof":true}` + "\n": true, fine + `,"writer":"w","other":[1]}`: true,
+		fine + `,"offset":-1}`: false, fine + `,"data":"eA=="}`: false, fine + `,"Data":"eA=="}`: false,
+		fine + `,"encoding":"utf-8"}`: false, fine + `,"writer":"\xff"}`: false, fine: false, fine + `}}`: false,
+		`{"data":"aGVsbG8=","encoding":"base64",}`:                         false,
+		`{"data":"aGVs\nbG8=","encoding":"base64","execution_id":"x"}`:     false,
+		`{"data":"aGVsbG8","encoding":"base64","execution_id":"x"}`:        false,
+		`{"data":"aGVs\\u0062G8=","encoding":"base64","execution_id":"x"}`: false,
+		`{"data":"","encoding":"base64","execution_id":"x","eof":true}`:    false,
+		`{"data":"aGVsbG8=","encoding":"utf-8","execution_id":"x"}`:        false,
+		`{"execution_id":"x","data":"aGVsbG8=","encoding":"base64"}`:       false,
+	} {
+		if got := decodeInput([]byte(raw)) != nil; got != short {
+			t.Errorf("%s: the short way is taken: %v", raw, got)
+		}
+		got, err := DecodeParams(MethodInput, []byte(raw))
+		var want any
+		var wantErr *Error
+		if notUTF8([]byte(raw)) >= 0 {
+			wantErr = err
+		} else {
+			want, wantErr = decodeParams(MethodInput, []byte(raw))
+		}
+		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+			t.Errorf("%s: %v, want %v", raw, err, wantErr)
+		}
+		if err != nil {
+			continue
+		}
+		a, b := got.(*InputParams), want.(*InputParams)
+		if !bytes.Equal(a.decoded, b.decoded) || a.ExecutionID != b.ExecutionID || a.EOF != b.EOF || a.Writer != b.Writer ||
+			!reflect.DeepEqual(a.Offset, b.Offset) {
+			t.Errorf("%s: %+v, want %+v", raw, a, b)
+		}
 	}
 }
