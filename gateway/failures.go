@@ -84,9 +84,9 @@ func (f *failures) add(remote string) error {
 // forget makes room for an address: it drops those that have nothing to make up for, or else any.
 func (f *failures) forget(now time.Time) {
 	var last netip.Addr
-	for from, until := range f.until {
+	for from, made := range f.until {
 		last = from
-		if until.Before(now) {
+		if made.Before(now) {
 			delete(f.until, from)
 		}
 	}

@@ -52,7 +52,7 @@ func TestFailuresOfAnAddressAreBounded(t *testing.T) {
 		if got := count("192.0.2.1:1"); got != 1 {
 			t.Errorf("an interval later it may fail %d times", got)
 		}
-		time.Sleep(MaxFailures * failureInterval)
+		time.Sleep(3 * MaxFailures * failureInterval)
 		if got := count("192.0.2.1:1"); got != MaxFailures {
 			t.Errorf("after a pause it may fail %d times", got)
 		}
