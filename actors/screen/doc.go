@@ -13,11 +13,14 @@
 // https://invisible-island.net/xterm/ctlseqs/ctlseqs.html for the notation. It knows no images, no left and right
 // margins or scrolling to the side, no protected cells, no palettes and no encodings of keys beyond xterm's.
 //
-// # Memory
+// # Bounds
 //
 // A cell takes 16 bytes, and blanks at the end of a row take none. With 1000 columns and 500 rows, which is
 // what clients may ask for, each of two pages is 8 MB at most; with 80 columns and 24 rows 31 KB. Beside them
 // are at most 4 KiB of a sequence that is not complete (a longer one is ignored as a whole), as much of a
-// title, 512 KiB of characters that consist of several and 64 KiB of links. Where more are on the screen
+// title, 280 KiB for characters that consist of several and 96 KiB for links. Where more are on the screen
 // at a time, characters are shown without their marks, and links as text.
+//
+// A sequence costs no more work than a few lines of cells do, so that output is followed at more than a
+// megabyte a second whatever it is (BenchmarkHostile), and plain text at hundreds.
 package screen

@@ -40,9 +40,9 @@ func (s *Screen) Draw() []byte {
 	return s.DrawUpTo(math.MaxInt)
 }
 
-// DrawUpTo is Draw if that has at most so many bytes, and nil otherwise.
+// DrawUpTo is Draw if that has at most so many bytes, and nil otherwise. Links take no more than a quarter of them.
 func (s *Screen) DrawUpTo(most int) []byte {
-	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024), links: maxLinksDrawn, most: most}
+	d := &drawing{Screen: s, cur: newCursor(), b: make([]byte, 0, 1024), links: min(maxLinksDrawn, most/4), most: most}
 	d.seq(afresh)
 	if s.titled {
 		d.seq("\x1b]2;" + s.title + "\a")

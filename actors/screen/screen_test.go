@@ -108,6 +108,9 @@ func TestLinksOfADrawingAreBounded(t *testing.T) {
 	if n := len(drawn); n > maxLinksDrawn+200*50*20 {
 		t.Errorf("%d bytes", n)
 	}
+	if n := len(s.DrawUpTo(24 << 10)); n == 0 {
+		t.Error("what fits without the links is not drawn")
+	}
 	again := New(200, 50)
 	_, _ = again.Write(drawn)
 	if !slices.Equal(again.Text(), s.Text()) {

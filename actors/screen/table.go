@@ -2,7 +2,7 @@ package screen
 
 // What a screen keeps of the characters that consist of several, and of the links that its cells lead to.
 const (
-	maxClusters  = 4096
+	maxClusters  = 2048
 	maxCluster   = 64  // bytes; what joins beyond is left out
 	maxLinks     = 255 // as many as a cell can tell apart
 	maxLinkBytes = 64 << 10
