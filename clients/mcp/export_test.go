@@ -24,12 +24,6 @@ func (d *Door) FixtureHandler(stateless bool) http.Handler {
 	return d.handler(func(*http.Request) string { return "" }, stateless)
 }
 
-// HoldTurn takes the turn of the edits and large screens, and returns what gives it back.
-func (d *Door) HoldTurn() func() {
-	d.edits <- struct{}{}
-	return func() { <-d.edits }
-}
-
 // CloseSessions ends the sessions of the protocol that clients have left open.
 func (d *Door) CloseSessions() {
 	for s := range d.server.Sessions() {

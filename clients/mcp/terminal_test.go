@@ -146,64 +146,6 @@ func TestAgentAnswersAPasswordPrompt(t *testing.T) {
 	}
 }
 
-// TestScreensAreBounded: large ones wait for their turn, which others have for 2 s at most, and there is a size beyond
-// which none is read.
-func TestScreensAreBounded(t *testing.T) {
-	url := "ws://" + launch(t) + "/ws"
-	c, err := troupe.Dial(t.Context(), url, troupe.Options{}) // a person with a terminal of their own
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	start := func(id string, cols, rows int) {
-		t.Helper()
-		e, err := c.Execute(t.Context(), wire.ExecuteParams{
-			ExecutionID: id, Command: "while :; do stty size; sleep 0.05; done",
-			Terminal: &wire.Terminal{Cols: cols, Rows: rows},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Discard()
-	}
-	start("large", 200, 50)
-	start("too-large", 1000, 500)
-	door, err := mcp.New(mcp.Config{
-		URL: url, MaxEdits: 1, Options: func(mcp.Call) troupe.Options { return troupe.Options{} },
-		Attach: func(context.Context, mcp.Call, string) (string, error) { return c.Connected().ResumeToken, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := serve(t, door, nil)
-	giveBack := door.HoldTurn()
-	in := args{"session": c.ID(), "execution": "large", "yield_ms": 60000}
-	read := make(chan map[string]any)
-	go func() {
-		out, _ := a.call("read_screen", in)
-		read <- out
-	}()
-	select {
-	case <-read:
-		t.Error("a large screen was laid out without a turn")
-	case <-time.After(500 * time.Millisecond):
-	}
-	giveBack()
-	select {
-	case out := <-read: // long before its time, because others wait
-		if !strings.Contains(out["output"].(string), "50 200\n50 200") {
-			t.Errorf("%v", out)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("a large screen keeps its turn")
-	}
-	door.HoldTurn()() // it is free
-	in["execution"] = "too-large"
-	if got := a.refused("read_screen", in); !strings.Contains(got, "too large") {
-		t.Error(got)
-	}
-}
-
 // TestAgentSeesWhatIsNotKept: output that the server has let go of is still on the screen.
 func TestAgentSeesWhatIsNotKept(t *testing.T) {
 	url := "ws://" + launch(t) + "/ws"
