@@ -210,8 +210,7 @@ func (r *recorder) attempt(ctx context.Context, path string, began func()) error
 	if err := r.open(path); err != nil {
 		return err
 	}
-	r.skip = progressAt{r.at.runes + r.skip.runes, r.at.others + r.skip.others} // those that came again count in at
-	r.at = progressAt{}
+	r.again()
 	lines := bufio.NewReader(body)
 	for first := true; ; first = false {
 		line, err := lines.ReadBytes('\n')

@@ -28,6 +28,12 @@ func (e castEvent) line() []byte {
 	return b.Bytes()
 }
 
+// again begins to read from the last time on. What came again before, of what is written, counts in at already.
+func (r *recorder) again() {
+	r.skip = progressAt{r.at.runes + r.skip.runes, r.at.others + r.skip.others}
+	r.at = progressAt{}
+}
+
 // continued returns the part of a line that was not written yet, and notes that it is.
 //
 // After a lost connection the server repeats the events of the last time, maybe cut at other places, and the first

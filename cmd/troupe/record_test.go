@@ -258,8 +258,7 @@ func TestContinuedRecordingHasAllOnce(t *testing.T) {
 		r := &recorder{}
 		var got, want strings.Builder
 		for done := false; !done; {
-			r.skip = progressAt{r.at.runes + r.skip.runes, r.at.others + r.skip.others}
-			r.at = progressAt{}
+			r.again()
 			lines := []string{`{"version":2}` + "\n"}
 			for i := 0; i < len(story); { // the server joins what came at one time as it likes
 				e := story[i]
