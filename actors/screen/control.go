@@ -164,8 +164,12 @@ func rotate(lines []row, n int) {
 }
 
 func (s *Screen) backspace() {
-	if s.cur.x = min(s.cur.x, s.cols-1); s.cur.x > 0 || !s.has(reverseWrap) {
-		s.cur.x = max(s.cur.x-1, 0)
+	if !s.has(reverseWrap) {
+		s.cur.x = max(min(s.cur.x, s.cols-1)-1, 0)
+		return
+	}
+	if s.cur.x > 0 {
+		s.cur.x--
 		return
 	}
 	if r := s.line(); s.cur.y > s.shown.top && s.cur.y <= s.shown.bottom && r.wrapped {

@@ -108,6 +108,7 @@ var snippets = []struct{ name, output string }{
 	{"text", "hello\r\nworld\r\n$ "},
 	{"wrapped", strings.Repeat("0123456789", 5) + "\r\nafter"},
 	{"margin", strings.Repeat("x", 20) + "\x1b[31m\x1b[1my\r\n" + strings.Repeat("x", 18) + "漢\x1b[0m字"},
+	{"back", "\x1b[?45h" + strings.Repeat("x", 20) + "\b\by" + strings.Repeat("\b", 19) + "\bz\r\n" + strings.Repeat("x", 22) + "\b\b\b\by"},
 	{"attributes", "\x1b[1mb\x1b[2md\x1b[3mi\x1b[4mu\x1b[5mk\x1b[7mr\x1b[8mh\x1b[9ms\x1b[53mo\x1b[0mn\x1b[21mU\x1b[4:3mc\x1b[58:5:9mx\x1b[58;2;1;2;3my\x1b[59mz"},
 	{"colors", "\x1b[31;42ma\x1b[91;102mb\x1b[38;5;200;48;5;17mc\x1b[38;2;1;2;3;48;2;4;5;6md\x1b[38:2::9:8:7me\x1b[39;49mf"},
 	{"erasing", "\x1b[44mabc\x1b[K\r\ndef\x1b[1K\r\nxyz\x1b[2;2H\x1b[X\x1b[0m\x1b[3;1Htext\x1b[2@\x1b[3P"},
