@@ -34,13 +34,13 @@ func tmuxShows(t *testing.T, cols, rows int, output []byte) (shown *Screen, stat
 		}
 		return string(out)
 	}
-	// The answer to a question says that all before it was seen.
+	// The answer to the last question says that all before it was seen. Programs ask others.
 	tmux("new-session", "-d", "-x", fmt.Sprint(cols), "-y", fmt.Sprint(rows), fmt.Sprintf(
-		`stty raw -echo; printf '\033]2;\a'; cat %s; printf '\030\033[5n'; dd bs=1 count=4 of=%s/seen 2>/dev/null; sleep 60`, file, dir),
+		`stty raw -echo; printf '\033]2;\a'; cat %s; printf '\030\033[5n'; cat >%s/seen`, file, dir),
 		";", "set", "status", "off")
 	t.Cleanup(func() { tmux("kill-server") })
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if seen, _ := os.ReadFile(dir + "/seen"); len(seen) == 4 {
+		if seen, _ := os.ReadFile(dir + "/seen"); strings.HasSuffix(string(seen), "\x1b[0n") {
 			break
 		}
 		if time.Now().After(end) {
