@@ -110,6 +110,9 @@ function LinkNote({ workspace, onAgain }: { workspace: Workspace; onAgain: () =>
     const timer = setTimeout(() => hide(link), 8000);
     return () => clearTimeout(timer);
   }, [link]);
+  useEffect(() => {
+    if (link.state === "ended" && link.outdated) onAgain();
+  }, [link]);
   if (!link.note || link === hidden) return null;
   return (
     <Note kind={link.state === "connected" ? "info" : "warning"}>

@@ -10,7 +10,8 @@ import { goneWords, seconds } from "./words.js";
 export type Link =
   | { state: "connected"; note?: string }
   | { state: "lost"; note: string }
-  | { state: "ended"; note: string };
+  /** outdated: it was refused with a token that another has replaced meanwhile. */
+  | { state: "ended"; note: string; outdated: boolean };
 
 /** Begins the ids of executions that a console has started: another one follows them by itself. */
 const idPrefix = "console-";
@@ -129,13 +130,13 @@ export class Workspace {
   private constructor(
     readonly saved: troupe.SavedSession,
     session: troupe.Session,
-    notices: (listener: (n: troupe.Notice) => void) => void,
+    { notices, outdated }: ReturnType<typeof connector>,
   ) {
     this.session = session;
     notices((n) => this.#notice(n));
     void session.ended.then((e) => {
       for (const other of this.#others.values()) void other.then((it) => it.detach()).catch(() => {});
-      this.link.set({ state: "ended", note: message(e) });
+      this.link.set({ state: "ended", note: message(e), outdated: outdated(e) });
     });
   }
 
@@ -144,21 +145,21 @@ export class Workspace {
   }
 
   static async open(name?: string): Promise<Workspace> {
-    const { connect, notices } = connector();
-    const session = await connect((options) => troupe.open(endpoint(), name ? { ...options, name } : options));
+    const connecting = connector();
+    const session = await connecting.connect((options) => troupe.open(endpoint(), name ? { ...options, name } : options));
     auth.accepted();
     const { session_id, resume_token } = session.connected;
-    return new Workspace({ session_id, resume_token }, session, notices);
+    return new Workspace({ session_id, resume_token }, session, connecting);
   }
 
   /** Attaches to an own session, and follows what consoles have started in it. */
   static async attach(id: string): Promise<Workspace> {
-    const { connect, notices } = connector();
+    const connecting = connector();
     const info = await getSession(id);
     const ours = info.executions.filter((e) => e.id.startsWith(idPrefix));
     const saved = { ...(await attachSession(id)), offsets: Object.fromEntries(ours.map((e) => [e.id, 0])) };
-    const session = await connect((options) => troupe.attach(endpoint(), saved, options));
-    const workspace = new Workspace(saved, session, notices);
+    const session = await connecting.connect((options) => troupe.attach(endpoint(), saved, options));
+    const workspace = new Workspace(saved, session, connecting);
     for (const e of ours) void workspace.#follow(session, e);
     return workspace;
   }
@@ -303,12 +304,20 @@ function connector() {
     if (signal.aborted) leave();
     void session.ended.then((e) => {
       signal.removeEventListener("abort", leave);
-      if (e instanceof troupe.HandshakeError && e.status === 401) auth.refused(used);
+      if (unauthorized(e)) auth.refused(used);
     });
     signal.throwIfAborted();
     return session;
   };
-  return { connect, notices: (l: (n: troupe.Notice) => void) => void (listener = l) };
+  return {
+    connect,
+    notices: (l: (n: troupe.Notice) => void) => void (listener = l),
+    outdated: (e: Error) => unauthorized(e) && used !== auth.token,
+  };
+}
+
+function unauthorized(e: Error): boolean {
+  return e instanceof troupe.HandshakeError && e.status === 401;
 }
 
 /** A file transfer, which is a command of its session too. */
