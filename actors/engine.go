@@ -130,6 +130,7 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.screens.log = e.log
 	if cfg.Peers != nil {
 		if err := cfg.Peers.validate(); err != nil {
 			return nil, err

@@ -215,7 +215,7 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 	in.bytes -= int64(len(done.data))
 	p.engine.input.give(p.x.subject, in.bytes, int64(len(done.data)))
 	if msg.err != nil {
-		p.x.inputTaken.Add(int64(msg.written - len(done.data)))
+		p.untake(done, len(done.data)-msg.written)
 		ctx.Send(done.conn, reply{
 			id:  done.id,
 			err: wire.Errorf(wire.CodeInputUnavailable, "the command has closed its stdin"),
@@ -233,6 +233,14 @@ func (p *process) inputWritten(ctx actor.Context, msg inputWritten) {
 		return
 	}
 	p.writeNext(ctx)
+}
+
+// untake counts out the last n bytes of an input, which nothing has read: its client may send them again.
+func (p *process) untake(msg writeInput, n int) {
+	p.x.inputTaken.Add(-int64(n))
+	if _, known := p.stdin.typed[msg.writer]; known {
+		p.stdin.typed[msg.writer] -= int64(n)
+	}
 }
 
 // closeInput closes the pipe and answers everyone who still waits to write to it.
@@ -253,8 +261,8 @@ func (p *process) closeInput(ctx actor.Context) {
 		waiting = waiting[1:]
 	}
 	p.engine.input.give(p.x.subject, in.bytes, before-in.bytes)
-	p.x.inputTaken.Add(in.bytes - before)
 	for _, msg := range waiting {
+		p.untake(msg, len(msg.data))
 		ctx.Send(msg.conn, reply{
 			id:  msg.id,
 			err: wire.Errorf(wire.CodeInputUnavailable, "the stdin of execution %s is closed", p.x.id),

@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/troupe-dev/troupe/actors/transcript"
@@ -91,7 +92,14 @@ func (page *RecordingPage) read(t *transcript.Transcript, offset int64) string {
 		case *wire.Screen:
 			before = append(before, RecordingPiece{Cols: m.Cols, Rows: m.Rows}, RecordingPiece{Data: m.Data})
 		}
+		if p.Gap > 0 && len(page.Pieces) > 0 {
+			return "" // the screen behind it goes into a page of its own
+		}
 		if p.Gap > 0 {
+			for _, b := range before { // which were let go of meanwhile
+				p.Gap += b.Gap
+			}
+			before = slices.DeleteFunc(before, func(b RecordingPiece) bool { return b.Cols == 0 })
 			before = append(before, RecordingPiece{Gap: p.Gap})
 		}
 		if p.Data == nil {

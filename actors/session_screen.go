@@ -3,6 +3,8 @@ package actors
 import (
 	"errors"
 	"io"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +34,7 @@ const (
 
 // screens lays out one screen at a time: in between, only the bytes are kept that draw it.
 type screens struct {
+	log *slog.Logger
 	mu  sync.Mutex
 	buf []byte // Of screenBuffer bytes.
 }
@@ -49,9 +52,15 @@ type screenBefore struct {
 var _ transcript.Summary = (*screenBefore)(nil)
 
 // Extend implements transcript.Summary.
-func (b *screenBefore) Extend(next func([]byte) (transcript.Piece, error)) bool {
+func (b *screenBefore) Extend(next func([]byte) (transcript.Piece, error)) (kept bool) {
 	b.shared.mu.Lock()
 	defer b.shared.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil { // what commands print must not end the pod
+			b.shared.log.Error("a screen cannot be followed", "execution", b.execution, "panic", r, "stack", string(debug.Stack()))
+			kept = false
+		}
+	}()
 	if b.cols*b.rows > maxScreenCells {
 		return false
 	}

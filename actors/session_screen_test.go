@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,6 +30,18 @@ func pieces(all ...any) func([]byte) (transcript.Piece, error) {
 			all = all[1:]
 			return transcript.Piece{Mark: v}, nil
 		}
+	}
+}
+
+// A panic costs the screen, and not the pod.
+func TestScreensThatPanicAreDropped(t *testing.T) {
+	b := newScreenBefore(ScreenBytes)
+	b.shared.log = slog.New(slog.DiscardHandler)
+	if b.Extend(func([]byte) (transcript.Piece, error) { panic("a mistake") }) {
+		t.Error("it is kept")
+	}
+	if !b.Extend(pieces("x")) {
+		t.Error("no other is followed")
 	}
 }
 

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -246,6 +247,28 @@ func TestWritersOfATerminalAreCountedApart(t *testing.T) {
 		r := c.types(tree, wire.InputParams{Data: "gap", Offset: at(9), Writer: "c"})
 		if r == nil || r.err == nil || !strings.Contains(r.err.Message, "begins at 0") {
 			t.Errorf("a gap: %+v", r)
+		}
+		h.stop(t, c)
+	})
+}
+
+// TestTypedBytesThatNobodyReadDoNotCount: a client that repeats them is not told that they have arrived.
+func TestTypedBytesThatNobodyReadDoNotCount(t *testing.T) {
+	start := int64(0)
+	synctest.Test(t, func(t *testing.T) {
+		h, c, tree := startTerminal(t, 0)
+		in := wire.InputParams{ExecutionID: "x", Data: "0123456789", Offset: &start, Writer: "a"}
+		c.conn.Request(wire.ID("first"), &in)
+		synctest.Wait()
+		_, _ = io.ReadFull(tree.typed, make([]byte, 4))
+		_ = tree.typed.Close()
+		synctest.Wait()
+		c.conn.Request(wire.ID("again"), &in)
+		synctest.Wait()
+		for _, id := range []string{"first", "again"} {
+			if r := c.reply(id); r == nil || r.err == nil || r.err.Code != wire.CodeInputUnavailable {
+				t.Errorf("%s: %+v", id, r)
+			}
 		}
 		h.stop(t, c)
 	})

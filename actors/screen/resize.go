@@ -14,6 +14,9 @@ func (s *Screen) Resize(cols, rows int) {
 	saved := &s.alternate.saved
 	saved.x, saved.y = min(saved.x, cols-1), min(saved.y, rows-1)
 	s.cols, s.rows = cols, rows
+	if s.cur.x < s.joinWidth {
+		s.joinWidth = 0
+	}
 }
 
 // resizePage lays a page out anew. Lines that were wrapped are wrapped for the new width, but for the one with the
@@ -26,7 +29,7 @@ func (s *Screen) resizePage(p *page, cols, rows int) {
 	}
 	lines, at, saved := p.rows, *y, p.saved.y
 	if p == &s.normal && cols != s.cols {
-		lines, at, saved = s.reflow(lines, cols, at, saved)
+		lines, at, saved = s.reflow(lines, cols, rows, at, saved)
 	}
 	top := max(0, min(len(lines)-rows, at+1-rows))
 	lines = lines[top:min(top+rows, len(lines))]
@@ -44,8 +47,9 @@ func (s *Screen) resizePage(p *page, cols, rows int) {
 	p.resizeTabs(cols)
 }
 
-// reflow wraps lines for another width. It returns them, and where two of them are now.
-func (s *Screen) reflow(old []row, cols, at, saved int) (lines []row, newAt, newSaved int) {
+// reflow wraps lines for another width. It returns them, and where two of them are now. Those that a page of so
+// many rows has no room for are left out: of those before the cursor the first, of those behind it the last.
+func (s *Screen) reflow(old []row, cols, rows, at, saved int) (lines []row, newAt, newSaved int) {
 	for from := 0; from < len(old); {
 		to := from + 1
 		for to < len(old) && old[to].wrapped {
@@ -53,7 +57,7 @@ func (s *Screen) reflow(old []row, cols, at, saved int) (lines []row, newAt, new
 		}
 		group := old[from:to]
 		if whole := to-from == 1 && group[0].used(s.cols) <= cols; !whole && (at < from || at >= to) {
-			group = s.wrapAnew(group, cols)
+			group = s.wrapAnew(group, cols, rows, to <= at)
 		}
 		if at >= from && at < to {
 			newAt = len(lines) + min(at-from, len(group)-1)
@@ -62,14 +66,21 @@ func (s *Screen) reflow(old []row, cols, at, saved int) (lines []row, newAt, new
 			newSaved = len(lines) + min(saved-from, len(group)-1)
 		}
 		lines = append(lines, group...)
-		from = to
+		if extra := len(lines) - rows; extra > 0 && to <= at {
+			lines = append(lines[:0], lines[extra:]...)
+			newSaved -= extra
+		}
+		if from = to; from > at && len(lines)-newAt >= rows {
+			break
+		}
 	}
 	return lines, newAt, newSaved
 }
 
-// wrapAnew wraps one line, which has been wrapped to several rows or is too long for one now.
-func (s *Screen) wrapAnew(group []row, cols int) []row {
-	var rest []cell
+// wrapAnew wraps one line, which has been wrapped to several rows or is too long for one now. It returns at most so
+// many rows of it: the last ones or the first.
+func (s *Screen) wrapAnew(group []row, cols, most int, last bool) []row {
+	rest := make([]cell, 0, len(group)*s.cols)
 	for i := range group {
 		r := &group[i]
 		n := s.cols
@@ -82,18 +93,34 @@ func (s *Screen) wrapAnew(group []row, cols int) []row {
 			rest = append(rest, r.at(x))
 		}
 	}
-	lines := []row{{wrapped: group[0].wrapped}}
-	for len(rest) > cols {
-		n := cols
-		if n > 1 && rest[n-1].isWide() {
-			n--
+	count := 1
+	for left := rest; len(left) > cols; left = left[rowEnd(left, cols):] {
+		count++
+	}
+	first := 0
+	if last {
+		first = max(0, count-most)
+	}
+	lines := make([]row, 0, min(count-first, most))
+	for i := range first + cap(lines) {
+		n := rowEnd(rest, cols)
+		if i >= first {
+			lines = append(lines, row{cells: exactly(rest[:n]), wrapped: i > 0 || group[0].wrapped})
 		}
-		lines[len(lines)-1].cells = exactly(rest[:n])
-		lines = append(lines, row{wrapped: true})
 		rest = rest[n:]
 	}
-	lines[len(lines)-1].cells = exactly(rest)
 	return lines
+}
+
+// rowEnd is how many of the cells fit into a row.
+func rowEnd(cells []cell, cols int) int {
+	switch {
+	case len(cells) <= cols:
+		return len(cells)
+	case cols > 1 && cells[cols-1].isWide():
+		return cols - 1
+	}
+	return cols
 }
 
 // resizeTabs keeps the stops that there is room for, and sets the usual ones behind the last of them.

@@ -68,7 +68,15 @@ func (t *Transcript) firstMarkAt(offset int64) int {
 	return t.marks[i].seq
 }
 
-// forgetMarks drops those before offset. Called with mu held.
+// forgetMarks drops the states before offset, which a Summary has taken in. The other marks stay readable, as far
+// as there is room. Called with mu held.
 func (t *Transcript) forgetMarks(offset int64) {
-	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.offset < offset })
+	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.state && m.offset < offset })
+	others := 0
+	for others < len(t.marks) && t.marks[others].offset < offset {
+		others++
+	}
+	if extra := min(len(t.marks)-maxMarks, others); extra > 0 {
+		t.marks = slices.Delete(t.marks, 0, extra)
+	}
 }

@@ -15,8 +15,8 @@ import "encoding/binary"
 // one arrived with the record before, or less than timeStep after the last one that has a time.
 //
 // Many whole lines share one record, so a line by itself costs nothing. The short header keeps the
-// overhead bearable for a command that writes single bytes: each takes 2 bytes on disk, and no
-// record takes more than twice its payload.
+// overhead bearable for a command that writes single bytes: each takes 2 bytes on disk, and without
+// a time no record takes more than twice its payload.
 const (
 	longHeader = 4
 	timeSize   = 5

@@ -10,7 +10,7 @@ import (
 // are called one at a time, and must not call the transcript.
 type Summary interface {
 	// Extend takes in what follows next: every byte and mark in order, which next returns piece by
-	// piece until io.EOF. next fills its argument. If Extend returns false, nothing stands for what is
+	// piece until io.EOF. Marks of Restate are gone then; readers still get the others. next fills its argument. If Extend returns false, nothing stands for what is
 	// gone from now on, and the Summary is dropped. It runs on the goroutine that appends.
 	Extend(next func([]byte) (Piece, error)) bool
 	// Marks returns what a reader gets between its gap and what is kept. The caller does not change it.
@@ -36,7 +36,7 @@ func (t *Transcript) keepNewest() {
 			to += limit / summaryShare
 		}
 		if extra := len(t.marks) - maxMarks; extra > 0 {
-			to = max(to, t.marks[extra].offset)
+			to = max(to, t.marks[extra+maxMarks/summaryShare].offset)
 		}
 	}
 	t.mu.Unlock()
@@ -48,7 +48,12 @@ func (t *Transcript) letGo(offset int64) {
 	if offset <= t.start { // which nobody else changes
 		return
 	}
-	kept := t.summary != nil && t.summary.Extend(t.read(t.start, offset))
+	kept := false
+	if t.summary != nil {
+		next, done := t.read(t.start, offset)
+		kept = t.summary.Extend(next)
+		done()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.keepFrom(offset)
@@ -69,20 +74,18 @@ func (t *Transcript) dropSummary() {
 }
 
 // read returns a function that reads from one offset to another.
-func (t *Transcript) read(from, to int64) func([]byte) (Piece, error) {
-	c := &Cursor{t: t, offset: from, ahead: maxAhead, at: noTime}
+func (t *Transcript) read(from, to int64) (next func([]byte) (Piece, error), done func()) {
+	t.mu.Lock()
+	c := &Cursor{t: t, offset: from, mark: t.firstMarkAt(from), ahead: maxAhead, at: noTime}
+	t.mu.Unlock()
 	return func(buf []byte) (Piece, error) {
 		if c.offset == to {
-			c.Close()
 			return Piece{}, io.EOF
 		}
 		p, err := c.Next(buf[:min(int64(len(buf)), to-c.offset)])
 		if err == nil && p.Gap > 0 {
 			err = errUnread
 		}
-		if err != nil {
-			c.Close()
-		}
 		return p, err
-	}
+	}, c.Close
 }

@@ -108,11 +108,11 @@ func TestASummaryStandsForWhatIsGone(t *testing.T) {
 		slow, _ := tr.Cursor(0, nil)
 		seen := ""
 		for i := range 200 {
-			piece := strings.Repeat(string(rune('a'+i%26)), r.IntN(9000))
+			piece := strings.Repeat(string(rune('a'+i%26)), 1+r.IntN(9000))
 			_, _ = w.Write([]byte(piece))
 			want += piece
-			for range r.IntN(3) {
-				tr.Mark(i)
+			if r.IntN(2) == 0 {
+				tr.Restate(i)
 				want += fmt.Sprintf("<%d>", i)
 			}
 			marks = max(marks, len(tr.marks))
@@ -140,6 +140,93 @@ func TestASummaryStandsForWhatIsGone(t *testing.T) {
 			t.Error("the slow reader was never overtaken")
 		}
 	}
+}
+
+// The end of a command whose survivors go on, and warnings, reach a reader that comes when the bytes around them are
+// gone; and only so many of them are kept.
+func TestASummaryLeavesTheOtherMarks(t *testing.T) {
+	s := openStore(t, 1<<30)
+	tr := s.Create("t", Options{Retain: Last, Scrollback: 100, Summary: new(resized)})
+	w := tr.Writer(Stdout, WriterConfig{})
+	for i := range 2 * maxMarks {
+		_, _ = w.Write(make([]byte, 300))
+		tr.Restate(i)
+		if i%2 == 0 {
+			tr.Mark("other")
+		}
+	}
+	tr.Mark("completed")
+	_, _ = w.Write(make([]byte, 1000))
+	runs, _ := readFrom(t, tr, 0, 100)
+	others, completed := 0, 0
+	for _, r := range runs {
+		switch r.mark {
+		case "other":
+			others++
+		case "completed":
+			completed++
+		}
+	}
+	if completed != 1 || others < maxMarks/2 || len(tr.marks) > maxMarks+2 {
+		t.Errorf("%d other marks, %d ends of %d marks", others, completed, len(tr.marks))
+	}
+	w.Close()
+	_ = tr.Remove()
+}
+
+// resized is a Summary of nothing, which counts how often it is extended.
+type resized struct{ extended int }
+
+func (r *resized) Extend(next func([]byte) (Piece, error)) bool {
+	r.extended++
+	buf := make([]byte, 4096)
+	for {
+		if _, err := next(buf); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
+}
+
+func (r *resized) Marks() []any { return []any{whole("")} }
+func (r *resized) Drop()        {}
+
+// Marks that give way do so several at a time, because a Summary may cost the same for one as for many.
+func TestManyMarksAreSummarizedTogether(t *testing.T) {
+	s := openStore(t, 1<<30)
+	sum := new(resized)
+	tr := s.Create("t", Options{Retain: Last, Scrollback: 1 << 20, Summary: sum})
+	w := tr.Writer(Stdout, WriterConfig{})
+	for i := range 1000 {
+		tr.Restate(i)
+		_, _ = w.Write([]byte("x"))
+	}
+	if sum.extended > 1000/3 {
+		t.Errorf("it was extended %d times", sum.extended)
+	}
+	w.Close()
+	_ = tr.Remove()
+}
+
+// A Summary that gives up in the middle leaves no reader behind, which would keep the file open.
+func TestASummaryThatGivesUpHoldsNoFile(t *testing.T) {
+	s := openStore(t, 1<<30)
+	tr := s.Create("t", Options{Retain: Last, Scrollback: 100, Summary: new(halfway)})
+	w := tr.Writer(Stdout, WriterConfig{})
+	_, _ = w.Write(make([]byte, 10_000))
+	w.Close()
+	tr.Seal()
+	if tr.readers != 0 || tr.file != nil {
+		t.Errorf("%d readers, file %v", tr.readers, tr.file)
+	}
+	_ = tr.Remove()
+}
+
+// halfway gives up after the first piece.
+type halfway struct{ resized }
+
+func (*halfway) Extend(next func([]byte) (Piece, error)) bool {
+	_, _ = next(make([]byte, 10))
+	return false
 }
 
 // A reader that is overtaken in the middle of what stands for a gap begins anew.

@@ -7,10 +7,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,5 +104,46 @@ func TestUploadsEndWithTheirConnection(t *testing.T) {
 		}
 	case <-time.After(stallTimeout / 2):
 		t.Error("the upload waits for its client")
+	}
+}
+
+// TestUploadsOutliveAConnectionWhileTheProgramIsSlow: all content of the request has arrived when its connection
+// breaks, and some of it waits for the program. The upload goes on where that is.
+func TestUploadsOutliveAConnectionWhileTheProgramIsSlow(t *testing.T) {
+	s := serving(t, nil)
+	at := s.begin("f")
+	l := s.attached()
+	control := func(typ string) {
+		t.Helper()
+		if _, err := l.call(t.Context(), &wire.ControlParams{Type: typ}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control(wire.ControlPause)
+	host, path, _ := strings.Cut(strings.TrimPrefix(s.url, "http://"), "/")
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 2 * pieceSize // as many as are under way at a time
+	fmt.Fprintf(conn, "PATCH /%s%s HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nUpload-Complete: ?0\r\nContent-Length: %d\r\n\r\n",
+		path, at, size)
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // it is at the point where it waits
+	conn.Close()
+	time.Sleep(100 * time.Millisecond)
+	control(wire.ControlResume)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		have := s.offset(at)
+		if strings.HasPrefix(have, "204 ") && !strings.HasPrefix(have, "204 0 ") {
+			break
+		}
+		if strings.HasPrefix(have, "410") || time.Now().After(deadline) {
+			t.Fatal("the upload is at ", have)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

@@ -195,7 +195,8 @@ func (c *call) upload(u *upload) error {
 	var in *bodyError
 	lost := u.link.over.Err() != nil
 	if !errors.As(err, &in) && !lost && c.ctx.Err() != nil { // the client's connection was lost
-		err = &bodyError{c.ctx.Err()}
+		in = &bodyError{c.ctx.Err()}
+		err = in
 	}
 	switch {
 	case u.resumable && err != nil && (in != nil || lost || wire.CodeOf(err) == wire.CodeSessionLimit):

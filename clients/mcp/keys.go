@@ -55,7 +55,15 @@ func typed(keys []string, application bool) ([]byte, error) {
 // sequence returns what the key of that name sends. A text of one word that has a modifier in front is refused where
 // there is no such key, as it would hardly be meant to be typed.
 func sequence(name string, application bool) (seq string, known bool, err error) {
-	plain := strings.ToLower(strings.ReplaceAll(name, "+", "-"))
+	plain := strings.Map(func(r rune) rune { // as long as name
+		switch {
+		case r == '+':
+			return '-'
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
 	mods := 0
 	for rest := plain; ; {
 		mod, after, ok := strings.Cut(rest, "-")

@@ -14,6 +14,7 @@ func TestKeysSendWhatXtermSends(t *testing.T) {
 		"Ctrl-C": "\x03", "ctrl+c": "\x03", "Ctrl-Z": "\x1a", "Ctrl-[": "\x1b", "Ctrl-\\": "\x1c", "Ctrl-Space": "\x00",
 		"Alt-x": "\x1bx", "Alt-X": "\x1bX", "Alt-Enter": "\x1b\r", "Ctrl-Alt-a": "\x1b\x01", "Shift-a": "A", "Alt-ä": "\x1bä",
 		"ls -l": "ls -l", "a": "a", "-": "-", "ä木": "ä木", "up to": "up to", "Ctrl-": "Ctrl-", "well-known": "well-known",
+		"Ⱥ": "Ⱥ", "echo Ⱥ": "echo Ⱥ", "Alt-Ⱥ": "\x1bȺ", "İ": "İ",
 	} {
 		if got, err := typed([]string{name}, false); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v, want %q", name, got, err, want)

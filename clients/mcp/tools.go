@@ -3,6 +3,8 @@ package mcp
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"runtime/debug"
 	"strings"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -190,8 +192,15 @@ func add[In any, Out resulter](d *Door, t tool, handle func(context.Context, *sd
 	sdk.AddTool(d.server, &sdk.Tool{
 		Name: t.name, Description: t.what, Annotations: &t.annotations,
 		InputSchema: json.RawMessage(input), OutputSchema: t.out,
-	}, func(ctx context.Context, req *sdk.CallToolRequest, in In) (*sdk.CallToolResult, Out, error) {
-		out, err := handle(ctx, req, in)
+	}, func(ctx context.Context, req *sdk.CallToolRequest, in In) (res *sdk.CallToolResult, out Out, err error) {
+		// The SDK calls tools on goroutines of its own, where a panic would end the server for all.
+		defer func() {
+			if r := recover(); r != nil {
+				d.cfg.Logger.Error("a tool has panicked", "tool", t.name, "panic", r, "stack", string(debug.Stack()))
+				err = fmt.Errorf("%s has failed: this is an error of the server", t.name)
+			}
+		}()
+		out, err = handle(ctx, req, in)
 		if err != nil {
 			return nil, out, err
 		}
