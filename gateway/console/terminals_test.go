@@ -106,6 +106,14 @@ func TestTerminalGoesOnAfterACutDuringTyping(t *testing.T) {
 	}
 }
 
+// TestCharactersThatComeInPartsAreWhole: so many dashes fill rows to their ends, although messages end within some.
+func TestCharactersThatComeInPartsAreWhole(t *testing.T) {
+	p := open(t, serve(t).url("/"))
+	p.openTerminal()
+	p.keys("clear; head -c $(($(stty size | cut -d' ' -f2)*3000)) /dev/zero | LC_ALL=C sed 's/\\x00/\\xe2\\x80\\x94/g'; echo end\r")
+	p.seesOnScreen("—\nend")
+}
+
 // TestTerminalIsFoundAgainAfterAReload, with what runs in it.
 func TestTerminalIsFoundAgainAfterAReload(t *testing.T) {
 	p := open(t, serve(t).url("/"))

@@ -67,6 +67,7 @@ export class Shell {
   #asked = ""; // the size that was asked for last
   #keys: (string | Uint8Array)[] = [];
   #sending = false;
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #unwritten = 0;
   #resume: (() => void) | undefined;
 
@@ -130,11 +131,12 @@ export class Shell {
     if (event.type === "resized" || event.type === "screen") {
       await this.#drawn();
       this.terminal.resize(event.cols, event.rows);
-      if (event.type === "screen") this.#write(event.data);
+      if (event.type === "screen") this.#show(event.data);
     } else if (event.type === "gap") {
+      this.#decoder = new TextDecoder("utf-8", { ignoreBOM: true });
       this.#write(`\r\n\x1b[0;7m ${bytes(event.bytes)} of earlier output are gone \x1b[0m\r\n`);
     } else if (event.type === "output") {
-      this.#write(event.data);
+      this.#show(event.data);
       if (this.#unwritten > highWater) await new Promise<void>((resolve) => (this.#resume = resolve));
     }
   }
@@ -156,7 +158,12 @@ export class Shell {
     this.terminal.dispose();
   }
 
-  #write(data: string | Uint8Array): void {
+  /** xterm.js 6.0.0 loses a character of three bytes that comes in two parts, behind the second byte. */
+  #show(data: Uint8Array): void {
+    this.#write(this.#decoder.decode(data, { stream: true }));
+  }
+
+  #write(data: string): void {
     const size = data.length;
     this.#unwritten += size;
     this.terminal.write(data, () => {
