@@ -10,8 +10,9 @@ import (
 // are called one at a time, and must not call the transcript.
 type Summary interface {
 	// Extend takes in what follows next: every byte and mark in order, which next returns piece by
-	// piece until io.EOF. Marks of Restate are gone then; readers still get the others. next fills its argument. If Extend returns false, nothing stands for what is
-	// gone from now on, and the Summary is dropped. It runs on the goroutine that appends.
+	// piece until io.EOF. next fills its argument. Marks of Restate are gone then; readers still get the
+	// others. If Extend returns false, nothing stands for what is gone from now on, and the Summary is
+	// dropped. It runs on the goroutine that appends.
 	Extend(next func([]byte) (Piece, error)) bool
 	// Marks returns what a reader gets between its gap and what is kept. The caller does not change it.
 	Marks() []any

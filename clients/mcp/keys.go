@@ -52,18 +52,21 @@ func typed(keys []string, application bool) ([]byte, error) {
 	return b, nil
 }
 
+// plainLetter makes names of keys comparable. It changes no length, as strings.ToLower would.
+func plainLetter(r rune) rune {
+	switch {
+	case r == '+':
+		return '-'
+	case r >= 'A' && r <= 'Z':
+		return r + 'a' - 'A'
+	}
+	return r
+}
+
 // sequence returns what the key of that name sends. A text of one word that has a modifier in front is refused where
 // there is no such key, as it would hardly be meant to be typed.
 func sequence(name string, application bool) (seq string, known bool, err error) {
-	plain := strings.Map(func(r rune) rune { // as long as name
-		switch {
-		case r == '+':
-			return '-'
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return r
-	}, name)
+	plain := strings.Map(plainLetter, name)
 	mods := 0
 	for rest := plain; ; {
 		mod, after, ok := strings.Cut(rest, "-")
