@@ -199,7 +199,7 @@ func (p *cluster) load() *relay.Heartbeat {
 	s := p.engine.Stats()
 	return &relay.Heartbeat{
 		Sessions: uint32(max(s.Sessions, 0)), MaxSessions: uint32(s.MaxSessions), Draining: !p.engine.Ready(),
-		Refused: uint64(s.Refused),
+		Refused: uint64(s.Refused), Started: uint64(s.Started), StartSeconds: s.StartTime.Seconds(),
 	}
 }
 

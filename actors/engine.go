@@ -77,8 +77,10 @@ type Engine struct {
 	manager     *actor.PID
 	connections sync.WaitGroup
 	sessions    atomic.Int64 // slots in use, published by the manager
-	turnedAway  atomic.Int64 // sessions and executions that were refused
 	most        atomic.Int64 // of these, those of the subject that has most
+	turnedAway  atomic.Int64 // sessions and executions that were refused
+	started     atomic.Int64 // commands
+	startTime   atomic.Int64 // nanoseconds from the requests for these until they ran, in all
 	executions  executionCount
 	lingering   lingering
 	detached    atomic.Int64 // sessions without a connection
@@ -162,8 +164,10 @@ func newEngine(cfg Config, probe func(string, any)) (*Engine, error) {
 type Stats struct {
 	Sessions    int // slots in use, sessions that are ending included
 	MaxSessions int
-	Executions  int   // not yet dead
-	Refused     int64 // sessions and executions, since the Engine started
+	Executions  int           // not yet dead
+	Refused     int64         // sessions and executions, since the Engine started
+	Started     int64         // commands, likewise
+	StartTime   time.Duration // from the requests for these until they ran, in all
 	Draining    bool
 	// MaxResumeWindow is the longest that a client may ask for.
 	MaxResumeWindow time.Duration
@@ -176,7 +180,8 @@ func (e *Engine) Stats() Stats {
 	return Stats{
 		Isolation: isolation, MaxResumeWindow: e.limits.MaxResumeWindow(),
 		Sessions: int(e.sessions.Load()), MaxSessions: e.limits.MaxSessions,
-		Executions: e.executions.all(), Refused: e.turnedAway.Load(), Draining: e.draining.Load(),
+		Executions: e.executions.all(), Refused: e.turnedAway.Load(),
+		Started: e.started.Load(), StartTime: time.Duration(e.startTime.Load()), Draining: e.draining.Load(),
 	}
 }
 

@@ -178,7 +178,10 @@ func (p *process) running(ctx actor.Context, ev proc.Started) {
 	p.watch.start(p.started)
 	p.silentSince = p.started
 	p.engine.metrics.started.Inc()
-	p.engine.metrics.startSeconds.Observe(p.started.Sub(p.x.requested).Seconds())
+	took := p.started.Sub(p.x.requested)
+	p.engine.metrics.startSeconds.Observe(took.Seconds())
+	p.engine.started.Add(1)
+	p.engine.startTime.Add(int64(took))
 	p.x.trace.running(ev.PID, p.started)
 	ctx.Send(p.session, executionStarted{execution: p.x.id, pid: ev.PID})
 	if !p.moved(commandStarted) {

@@ -295,7 +295,8 @@ func (e *Engine) queryOwner(ctx context.Context, v Viewer, q *sessionQuery) podA
 func (e *Engine) Pods() *wire.PodList {
 	s := e.Stats()
 	self := wire.Pod{
-		Name: e.pod, State: wire.PodReady, Sessions: s.Sessions, MaxSessions: s.MaxSessions, Refused: s.Refused, Self: true,
+		Name: e.pod, State: wire.PodReady, Sessions: s.Sessions, MaxSessions: s.MaxSessions, Self: true,
+		Refused: s.Refused, Started: s.Started, StartSeconds: s.StartTime.Seconds(),
 	}
 	if !e.Ready() {
 		self.State = wire.PodDraining
@@ -315,7 +316,8 @@ func (p *cluster) pods() (pods []wire.Pod) {
 	for name := range p.known {
 		info := p.table.Peer(name)
 		d := wire.Pod{
-			Name: name, State: wire.PodUnknown, Sessions: info.Sessions, MaxSessions: info.MaxSessions, Refused: info.Refused,
+			Name: name, State: wire.PodUnknown, Sessions: info.Sessions, MaxSessions: info.MaxSessions,
+			Refused: info.Refused, Started: info.Started, StartSeconds: info.StartTime.Seconds(),
 		}
 		switch {
 		case info.State == relay.PeerIsDead:

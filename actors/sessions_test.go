@@ -11,7 +11,7 @@ import (
 	"github.com/troupe-dev/troupe/actors/wire"
 )
 
-// TestPodsTellHowManyTheyHaveRefused, in the heartbeats that say how full they are.
+// TestPodsTellHowManyTheyHaveRefused, and started, in the heartbeats that say how full they are.
 func TestPodsTellHowManyTheyHaveRefused(t *testing.T) {
 	s := newService(t, 2, func(c *Config) { c.Limits.MaxExecutions = 1 })
 	c := connect(s.pods[1].Engine, ConnectRequest{Subject: "alice"})
@@ -25,7 +25,8 @@ func TestPodsTellHowManyTheyHaveRefused(t *testing.T) {
 	for _, h := range s.pods {
 		eventually(t, 5*time.Second, "each pod knows of three refusals", func() bool {
 			pods := h.Pods().Pods
-			return pods[0].Refused == 0 && pods[1].Refused == 3
+			return pods[0].Refused == 0 && pods[0].Started == 0 && pods[1].Refused == 3 && pods[1].Started == 1 &&
+				pods[1].StartSeconds >= 0
 		})
 	}
 	s.stop(c)

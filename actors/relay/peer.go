@@ -66,7 +66,9 @@ type PeerInfo struct {
 	Heard       time.Time   // the last time
 	Sessions    int         // from its last heartbeat, and those placed on it since
 	MaxSessions int
-	Refused     int64 // sessions and executions, since it started
+	Refused     int64         // sessions and executions, since it started
+	Started     int64         // commands, likewise
+	StartTime   time.Duration // from the requests for these until they ran, in all
 	Draining    bool
 	Links       int // to it
 }
@@ -182,6 +184,7 @@ func (p *peer) info() PeerInfo {
 		Name: p.name, State: p.state, Incarnation: p.incarnation, Heard: p.heard, Links: p.links,
 		Sessions: int(p.load.GetSessions()) + p.reserved, MaxSessions: int(p.load.GetMaxSessions()),
 		Draining: p.load.GetDraining(), Refused: int64(p.load.GetRefused()),
+		Started: int64(p.load.GetStarted()), StartTime: time.Duration(p.load.GetStartSeconds() * float64(time.Second)),
 	}
 }
 

@@ -436,9 +436,11 @@ type Heartbeat struct {
 	Count         uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`       // of this incarnation: an older one that comes late is ignored
 	Sessions      uint32                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // that exist
 	MaxSessions   uint32                 `protobuf:"varint,3,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`
-	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"` // opens no new sessions
-	Ask           bool                   `protobuf:"varint,5,opt,name=ask,proto3" json:"ask,omitempty"`           // the receiver was not heard for a while: it is to answer with one of its own
-	Refused       uint64                 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`   // sessions and executions, since it started
+	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`                              // opens no new sessions
+	Ask           bool                   `protobuf:"varint,5,opt,name=ask,proto3" json:"ask,omitempty"`                                        // the receiver was not heard for a while: it is to answer with one of its own
+	Refused       uint64                 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`                                // sessions and executions, since it started
+	Started       uint64                 `protobuf:"varint,7,opt,name=started,proto3" json:"started,omitempty"`                                // commands, since it started
+	StartSeconds  float64                `protobuf:"fixed64,8,opt,name=start_seconds,json=startSeconds,proto3" json:"start_seconds,omitempty"` // from the requests for these until they ran, in all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +513,20 @@ func (x *Heartbeat) GetAsk() bool {
 func (x *Heartbeat) GetRefused() uint64 {
 	if x != nil {
 		return x.Refused
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetStarted() uint64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetStartSeconds() float64 {
+	if x != nil {
+		return x.StartSeconds
 	}
 	return 0
 }
@@ -1728,14 +1744,16 @@ const file_relay_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04part\x18\x02 \x01(\rR\x04part\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\bR\x04last\"\xa8\x01\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last\"\xe7\x01\n" +
 	"\tHeartbeat\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12!\n" +
 	"\fmax_sessions\x18\x03 \x01(\rR\vmaxSessions\x12\x1a\n" +
 	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x10\n" +
 	"\x03ask\x18\x05 \x01(\bR\x03ask\x12\x18\n" +
-	"\arefused\x18\x06 \x01(\x04R\arefused\"\xe2\x05\n" +
+	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x18\n" +
+	"\astarted\x18\a \x01(\x04R\astarted\x12#\n" +
+	"\rstart_seconds\x18\b \x01(\x01R\fstartSeconds\"\xe2\x05\n" +
 	"\x05Frame\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\fR\x04link\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +

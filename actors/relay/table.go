@@ -375,7 +375,7 @@ func (t *Table) sendHeartbeat(p *peer, ask bool) {
 	e := t.envelope()
 	e.Kind = &Envelope_Heartbeat{&Heartbeat{
 		Count: t.count, Sessions: load.GetSessions(), MaxSessions: load.GetMaxSessions(), Draining: load.GetDraining(),
-		Refused: load.GetRefused(), Ask: ask,
+		Refused: load.GetRefused(), Started: load.GetStarted(), StartSeconds: load.GetStartSeconds(), Ask: ask,
 	}}
 	t.emit(Send{p.name, e})
 }

@@ -122,12 +122,14 @@ func PodStates() []PodState { return []PodState{PodReady, PodDraining, PodDead, 
 
 // Pod describes a pod of the service, from its last heartbeat.
 type Pod struct {
-	Name        string   `json:"name"`
-	State       PodState `json:"state"`
-	Sessions    int      `json:"sessions"`
-	MaxSessions int      `json:"max_sessions"`
-	Refused     int64    `json:"refused"`        // sessions and executions, since it started
-	Self        bool     `json:"self,omitempty"` // it gave this answer
+	Name         string   `json:"name"`
+	State        PodState `json:"state"`
+	Sessions     int      `json:"sessions"`
+	MaxSessions  int      `json:"max_sessions"`
+	Refused      int64    `json:"refused"`        // sessions and executions, since it started
+	Started      int64    `json:"started"`        // commands, likewise
+	StartSeconds float64  `json:"start_seconds"`  // from the requests for these until they ran, in all
+	Self         bool     `json:"self,omitempty"` // it gave this answer
 }
 
 // PodList is every pod of the service, sorted by name.

@@ -281,7 +281,7 @@ func TestPodsAreShownWithTheirDrain(t *testing.T) {
 	p.click("link", "Pods")
 	p.sees("1 of 100")
 	p.sees("troupe-0 is ready")
-	p.until("five plots", func() bool { return eval[bool](p, "document.querySelectorAll('.plot canvas').length === 5") })
+	p.until("six plots", func() bool { return eval[bool](p, "document.querySelectorAll('.plot canvas').length === 6") })
 	p.accessible("the pods")
 	c, err := troupe.Dial(t.Context(), "ws://"+s.address+"/ws", troupe.Options{})
 	p.check(err)

@@ -39,6 +39,9 @@ export interface Pod {
   max_sessions: number;
   /** Sessions and commands, since it started; absent: its version does not count them. */
   refused?: number;
+  /** Commands, since it started, and the seconds from the requests for them until they ran, in all; absent: likewise. */
+  started?: number;
+  start_seconds?: number;
   self?: boolean;
 }
 

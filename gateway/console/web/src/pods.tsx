@@ -1,7 +1,7 @@
 import { listPods, listSessions, type Pod, type SessionInfo } from "./api.js";
 import { Plot, type Series } from "./plot.js";
 import { Note, State, usePoll } from "./ui.js";
-import { bytes, count } from "./words.js";
+import { bytes, count, seconds } from "./words.js";
 import { runningIn } from "./workspace.js";
 
 const pollMs = 2000;
@@ -21,6 +21,7 @@ interface PodSample {
   memory: number;
   rate: number; // bytes of output per second
   refused: number; // since the sample before
+  start: number; // mean seconds until a command ran, of those since the sample before
 }
 
 /** What happened to a pod. */
@@ -61,8 +62,9 @@ async function sample(): Promise<{ pods: Pod[]; all: boolean; missing: string[] 
     time,
     pods: new Map(pods.map((pod) => {
       const sessions = list.sessions.filter((s) => s.pod === pod.name);
-      const refused = refusedSince(before?.pods.get(pod.name)?.pod, pod);
-      return [pod.name, { pod, ...held(sessions), rate: (rates.get(pod.name) ?? 0) / took, refused }];
+      const old = before?.pods.get(pod.name)?.pod;
+      const rate = (rates.get(pod.name) ?? 0) / took;
+      return [pod.name, { pod, ...held(sessions), rate, refused: refusedSince(old, pod), start: startSince(old, pod) }];
     })),
   });
   if (samples.length > maxSamples) samples.shift();
@@ -74,6 +76,11 @@ async function sample(): Promise<{ pods: Pod[]; all: boolean; missing: string[] 
 function refusedSince(old: Pod | undefined, pod: Pod): number {
   const [before, now] = [old?.refused, pod.refused];
   return before === undefined || now === undefined || now < before ? 0 : now - before;
+}
+
+function startSince(old: Pod | undefined, pod: Pod): number {
+  const started = (pod.started ?? 0) - (old?.started ?? pod.started ?? 0);
+  return started > 0 ? ((pod.start_seconds ?? 0) - (old?.start_seconds ?? 0)) / started : 0;
 }
 
 function held(sessions: SessionInfo[]): { commands: number; memory: number } {
@@ -160,6 +167,7 @@ export function Pods() {
             <Plot title="Sessions" times={times} series={series((p) => p.pod.sessions)} format={whole} />
             <Plot title="Commands that run" times={times} series={series((p) => p.commands)} format={whole} />
             <Plot title="Output per second" times={times} series={series((p) => p.rate)} format={(v) => bytes(Math.round(v))} />
+            <Plot title="Start of a command, mean" times={times} series={series((p) => p.start)} format={(v) => seconds(v)} />
             <Plot title="Refused sessions and commands" times={times} series={series((p) => p.refused)} format={whole} />
             <Plot title="Memory of commands" times={times} series={series((p) => p.memory)} format={(v) => bytes(Math.round(v))} />
           </div>
