@@ -34,7 +34,7 @@ func TestTypeScriptClients(t *testing.T) {
 				if err := json.Unmarshal(out, &got); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
-				if len(got.Tools) != 15 || got.Code != 3 || !strings.HasSuffix(got.Ran, "\nhello\n") || got.State != "running" ||
+				if len(got.Tools) != 17 || got.Code != 3 || !strings.HasSuffix(got.Ran, "\nhello\n") || got.State != "running" ||
 					len(got.Progress) != 1 || !strings.HasSuffix(got.Progress[0], "588895 bytes: 100000") ||
 					got.Resource < 10_000 || got.Resource > 16<<10 || got.Canceled != "canceled" ||
 					!strings.Contains(got.Wrong, "give command") || got.File != "three two" {
