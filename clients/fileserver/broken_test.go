@@ -146,6 +146,12 @@ func TestCancelledUploadsLeaveNothing(t *testing.T) {
 			status: 204,
 		},
 		{what: "DELETE " + at, status: 204},
+	})
+	// The program is dead then; that it has ended is known a moment later.
+	for end := time.Now().Add(10 * time.Second); s.do("HEAD "+at, nil).status != 410 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	s.check([]row{
 		{what: "HEAD " + at, status: 410},
 		{what: "PATCH " + at, header: []string{"Upload-Offset", "1048576"}, status: 410, code: "canceled"},
 	})
