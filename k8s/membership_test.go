@@ -508,9 +508,9 @@ func TestRefusedMembership(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		knows(t, m, "p0=10.0.0.1")
 		a.down(forbidden)
-		time.Sleep(time.Minute)
+		time.Sleep(membershipRefusalGrace + time.Minute)
 		knows(t, m, "p0=10.0.0.1")
-		// If the watch had just started, its end causes a warning too.
+		// If the watch had just started, its end causes a warning too, and the refusal is told once it lasts.
 		if a.said("refuses to list") != 2 || a.said("level=WARN") > 3 || a.said("followed again") != 1 {
 			t.Errorf("withdrawn, the log:\n%s", &a.logs)
 		}
