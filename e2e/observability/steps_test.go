@@ -183,10 +183,13 @@ func (s *scenario) logUnread() {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			c := &http.Client{Transport: &http.Transport{}}
-			defer c.CloseIdleConnections()
-			for range 3000 { // of some 170 bytes each: more than the buffer of 1 MiB
-				s.b.knock(c, "wrong")
+			for range 250 { // of some 700 bytes each: more than the buffer of 256 KiB
+				c, err := troupe.Dial(s.t.Context(), s.b.ws, troupe.Options{Token: s.b.token})
+				if err != nil {
+					s.t.Error(err)
+					return
+				}
+				_ = c.Close()
 			}
 		})
 	}
